@@ -1,0 +1,143 @@
+//! The receiving half of one direction: puts messages in order, knows duplicates, and bounds what it keeps.
+//!
+//! Reordering is normal: after a reconnect the SSM agent's new messages overtake the lost ones, which come back
+//! ten a second. What cannot be kept must not be acknowledged; then the peer sends it again. This file decides
+//! what to keep; the acknowledgement itself is made in `channel.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::message::{HEADER_LENGTH, PayloadType};
+
+pub(crate) struct ReceiveStream {
+    /// The number that comes next.
+    expected: i64,
+    /// Messages from the future, by number.
+    early: BTreeMap<i64, (PayloadType, Bytes)>,
+    early_bytes: usize,
+    /// Stream bytes in order, not read yet.
+    ready: VecDeque<Bytes>,
+    ready_bytes: usize,
+}
+
+/// What became of a stream message.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Arrival {
+    /// It is the next one.
+    Next,
+    /// It was here before.
+    Duplicate,
+    /// It is kept until its turn.
+    Early,
+    /// There is no room for it.
+    Refused,
+}
+
+impl ReceiveStream {
+    pub(crate) fn new() -> Self {
+        Self { expected: 0, early: BTreeMap::new(), early_bytes: 0, ready: VecDeque::new(), ready_bytes: 0 }
+    }
+
+    /// Sorts an arriving message. One that is [`Arrival::Next`] must be handed on and then counted with
+    /// [`advance`](Self::advance).
+    pub(crate) fn arrive(&mut self, number: i64, payload_type: PayloadType, payload: &Bytes) -> Arrival {
+        if number < self.expected || self.early.contains_key(&number) {
+            return Arrival::Duplicate;
+        }
+        let cost = cost(payload);
+        if number == self.expected {
+            return if self.ready_bytes + cost > READY_LIMIT { Arrival::Refused } else { Arrival::Next };
+        }
+        if self.early_bytes + self.ready_bytes + cost > EARLY_LIMIT {
+            return Arrival::Refused;
+        }
+        self.early_bytes += cost;
+        // A copy: the slice would keep the whole websocket buffer around it alive, out of all proportion.
+        self.early.insert(number, (payload_type, Bytes::copy_from_slice(payload)));
+        Arrival::Early
+    }
+
+    /// The expected message was taken.
+    pub(crate) fn advance(&mut self) {
+        self.expected += 1;
+    }
+
+    /// The next message in order that had come early. The caller counts it with [`advance`](Self::advance).
+    pub(crate) fn pop_early(&mut self) -> Option<(PayloadType, Bytes)> {
+        let (payload_type, payload) = self.early.remove(&self.expected)?;
+        self.early_bytes -= cost(&payload);
+        Some((payload_type, payload))
+    }
+
+    /// Appends stream bytes for the reader.
+    pub(crate) fn deliver(&mut self, payload: Bytes) {
+        if !payload.is_empty() {
+            self.ready_bytes += cost(&payload);
+            self.ready.push_back(payload);
+        }
+    }
+
+    pub(crate) fn read(&mut self) -> Option<Bytes> {
+        let payload = self.ready.pop_front()?;
+        self.ready_bytes -= cost(&payload);
+        Some(payload)
+    }
+
+    /// Bytes that wait for the reader, with the cost of keeping them.
+    pub(crate) fn backlog(&self) -> usize {
+        self.ready_bytes
+    }
+}
+
+/// A payload keeps its header alive, and a flood of empty messages shall count as well.
+fn cost(payload: &Bytes) -> usize {
+    payload.len() + HEADER_LENGTH
+}
+
+/// Bytes in order that are kept for a reader who does not read. Together with `EARLY_LIMIT` this bounds the
+/// memory of a channel whatever the peer does. A driver stops reading its websocket well below, see
+/// [`Channel::backlog`](crate::Channel::backlog).
+pub(crate) const READY_LIMIT: usize = 12 * 1024 * 1024;
+/// Bytes out of order, those in order included, so that what came early always fits behind. A gap opens only
+/// when a websocket is lost; at an SSM agent's 1 MB/s it closes long before this fills.
+pub(crate) const EARLY_LIMIT: usize = 8 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrive(stream: &mut ReceiveStream, number: i64, length: usize) -> Arrival {
+        stream.arrive(number, PayloadType::Output, &Bytes::from(vec![0; length]))
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_is_refused_and_not_counted() {
+        let mut stream = ReceiveStream::new();
+        assert_eq!(arrive(&mut stream, 1, EARLY_LIMIT - HEADER_LENGTH), Arrival::Early);
+        assert_eq!(arrive(&mut stream, 2, 0), Arrival::Refused);
+        assert_eq!(arrive(&mut stream, 0, 1), Arrival::Next);
+    }
+
+    #[test]
+    fn a_reader_who_does_not_read_stops_acceptance() {
+        let mut stream = ReceiveStream::new();
+        let payload = Bytes::from(vec![0; READY_LIMIT - HEADER_LENGTH]);
+        assert_eq!(stream.arrive(0, PayloadType::Output, &payload), Arrival::Next);
+        stream.deliver(payload);
+        stream.advance();
+        assert_eq!(arrive(&mut stream, 1, 0), Arrival::Refused);
+        assert!(stream.read().is_some());
+        assert_eq!(arrive(&mut stream, 1, 0), Arrival::Next);
+    }
+
+    #[test]
+    fn numbers_of_the_past_are_duplicates() {
+        let mut stream = ReceiveStream::new();
+        stream.advance();
+        assert_eq!(arrive(&mut stream, 0, 1), Arrival::Duplicate);
+        assert_eq!(arrive(&mut stream, -1, 1), Arrival::Duplicate);
+        assert_eq!(arrive(&mut stream, 5, 1), Arrival::Early);
+        assert_eq!(arrive(&mut stream, 5, 1), Arrival::Duplicate);
+    }
+}

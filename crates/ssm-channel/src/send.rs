@@ -1,0 +1,231 @@
+//! The sending half of one direction: numbers, the window of what is not acknowledged yet, and when to repeat.
+//!
+//! Acknowledgements are one for each message and come in any order. What was accepted stays here until it is
+//! acknowledged, across websockets. On a live websocket only the oldest message is repeated, since TCP below lost
+//! nothing else: either the peer was not ready for it, or its acknowledgement is missing. After a new websocket
+//! everything is repeated at once, in order. This file knows nothing of handshakes or payloads.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub(crate) struct SendStream {
+    entries: VecDeque<Entry>,
+    /// Number of the first entry; entries are consecutive.
+    first: i64,
+    /// Index of the next entry that was not sent on this websocket.
+    cursor: usize,
+    unacknowledged: usize,
+    round_trip: RoundTrip,
+    /// Consecutive repeats of the head; each doubles its timeout.
+    backoff: u32,
+    repeat_head: bool,
+    /// When an acknowledgement last came, or the websocket, or the first message after silence.
+    progress_at: Option<Instant>,
+}
+
+struct Entry {
+    /// None once acknowledged, while an older entry is not.
+    record: Option<Bytes>,
+    sent_at: Option<Instant>,
+    /// Transmissions on all websockets: a sample of the round trip is only unambiguous after one (Karn).
+    transmissions: u32,
+    /// Repeats on this websocket.
+    repeats: u32,
+    /// The number that was next to be sent when this entry was first repeated on this websocket.
+    first_repeat_before: i64,
+}
+
+impl SendStream {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            first: 0,
+            cursor: 0,
+            unacknowledged: 0,
+            round_trip: RoundTrip::new(),
+            backoff: 0,
+            repeat_head: false,
+            progress_at: None,
+        }
+    }
+
+    /// The number that the next message gets.
+    pub(crate) fn next_sequence_number(&self) -> i64 {
+        self.first + self.entries.len() as i64
+    }
+
+    /// The number of the oldest message that is not acknowledged.
+    pub(crate) fn first_unacknowledged(&self) -> i64 {
+        self.first
+    }
+
+    /// Bytes of records that are not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.unacknowledged
+    }
+
+    pub(crate) fn push(&mut self, now: Instant, record: Bytes) {
+        if self.entries.is_empty() {
+            self.progress_at = Some(now);
+        }
+        self.unacknowledged += record.len();
+        self.entries.push_back(Entry {
+            record: Some(record),
+            sent_at: None,
+            transmissions: 0,
+            repeats: 0,
+            first_repeat_before: i64::MAX,
+        });
+    }
+
+    /// Takes an acknowledgement. Returns false when it tells nothing: unknown, repeated, or of a message that was
+    /// never sent.
+    pub(crate) fn acknowledge(&mut self, now: Instant, number: i64) -> bool {
+        let Some(entry) = number
+            .checked_sub(self.first)
+            .and_then(|index| usize::try_from(index).ok())
+            .and_then(|index| self.entries.get_mut(index))
+        else {
+            return false;
+        };
+        if entry.transmissions == 0 {
+            return false;
+        }
+        let Some(record) = entry.record.take() else {
+            return false;
+        };
+        self.unacknowledged -= record.len();
+        if let (1, Some(sent_at)) = (entry.transmissions, entry.sent_at) {
+            self.round_trip.sample(now.saturating_duration_since(sent_at));
+        }
+        self.progress_at = Some(now);
+        if number == self.first {
+            self.backoff = 0;
+            self.repeat_head = false;
+        }
+        self.drop_acknowledged();
+        true
+    }
+
+    /// Old SSM agents never acknowledge a duplicate. A head that was repeated on a live websocket, while a message
+    /// sent after the first repeat was acknowledged, has been delivered: only its acknowledgement is lost.
+    ///
+    /// The caller makes sure that the peer takes data at all; while it does not, it acknowledges later messages
+    /// (which it keeps) and not the head (which it drops).
+    pub(crate) fn assume_head_delivered(&mut self, now: Instant, acknowledged: i64) {
+        let Some(head) = self.entries.front() else { return };
+        if head.repeats >= REPEATS_BEFORE_ASSUMING && acknowledged >= head.first_repeat_before {
+            self.acknowledge(now, self.first);
+        }
+    }
+
+    /// The next record for the websocket: a due repeat of the head, else what was not sent yet.
+    ///
+    /// `only_head` holds back everything but the oldest message, for the time of a pause.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, only_head: bool) -> Option<Bytes> {
+        if std::mem::take(&mut self.repeat_head) {
+            let next = self.first + self.cursor as i64;
+            if let Some(head) = self.entries.front_mut() {
+                head.sent_at = Some(now);
+                head.transmissions = head.transmissions.saturating_add(1);
+                if head.repeats == 0 {
+                    head.first_repeat_before = next;
+                }
+                head.repeats = head.repeats.saturating_add(1);
+                self.backoff = self.backoff.saturating_add(1);
+                return head.record.clone();
+            }
+        }
+        loop {
+            if only_head && self.cursor > 0 {
+                return None;
+            }
+            let entry = self.entries.get_mut(self.cursor)?;
+            self.cursor += 1;
+            if let Some(record) = &entry.record {
+                entry.sent_at = Some(now);
+                entry.transmissions = entry.transmissions.saturating_add(1);
+                return Some(record.clone());
+            }
+        }
+    }
+
+    /// When the head is due again, if it was sent. `floor` raises the timeout.
+    pub(crate) fn repeat_at(&self, floor: Duration) -> Option<Instant> {
+        if self.cursor == 0 || self.repeat_head {
+            return None;
+        }
+        let sent_at = self.entries.front()?.sent_at?;
+        Some(sent_at + self.round_trip.timeout(self.backoff).max(floor))
+    }
+
+    /// Marks the head for [`poll_transmit`](Self::poll_transmit) when it is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, floor: Duration) {
+        if self.repeat_at(floor).is_some_and(|due| due <= now) {
+            self.repeat_head = true;
+        }
+    }
+
+    /// Since when nothing was acknowledged although something waits for it.
+    pub(crate) fn stalled_since(&self) -> Option<Instant> {
+        if self.entries.is_empty() { None } else { self.progress_at }
+    }
+
+    /// Restarts the clock of [`stalled_since`](Self::stalled_since).
+    pub(crate) fn excuse_stall(&mut self, now: Instant) {
+        self.progress_at = Some(now);
+    }
+
+    /// A new websocket: everything unacknowledged is to be sent again, oldest first.
+    pub(crate) fn rewind(&mut self, now: Instant) {
+        self.cursor = 0;
+        self.backoff = 0;
+        self.repeat_head = false;
+        self.progress_at = Some(now);
+        for entry in &mut self.entries {
+            entry.sent_at = None;
+            entry.repeats = 0;
+            entry.first_repeat_before = i64::MAX;
+        }
+    }
+
+    fn drop_acknowledged(&mut self) {
+        while self.entries.front().is_some_and(|entry| entry.record.is_none()) {
+            self.entries.pop_front();
+            self.first += 1;
+            self.cursor = self.cursor.saturating_sub(1);
+        }
+    }
+}
+
+/// The estimator of the official programs (RFC 6298 with other limits): SRTT 7/8, RTTVAR 3/4.
+struct RoundTrip {
+    smoothed: Duration,
+    variation: Duration,
+    timeout: Duration,
+}
+
+impl RoundTrip {
+    fn new() -> Self {
+        Self { smoothed: Duration::from_millis(100), variation: Duration::ZERO, timeout: MIN_TIMEOUT }
+    }
+
+    fn sample(&mut self, round_trip: Duration) {
+        self.variation = (self.variation * 3 + self.smoothed.abs_diff(round_trip)) / 4;
+        self.smoothed = (self.smoothed * 7 + round_trip) / 8;
+        self.timeout = (self.smoothed + self.variation * 4).clamp(MIN_TIMEOUT, MAX_TIMEOUT);
+    }
+
+    fn timeout(&self, backoff: u32) -> Duration {
+        self.timeout.saturating_mul(1 << backoff.min(8)).min(MAX_TIMEOUT)
+    }
+}
+
+/// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.
+const MIN_TIMEOUT: Duration = Duration::from_millis(200);
+/// Above 3 s a lost acknowledgement would be felt at the keyboard.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3);
+/// Enough that reordering on the way cannot explain it.
+const REPEATS_BEFORE_ASSUMING: u32 = 3;

@@ -1,0 +1,304 @@
+//! Behaviour that has a name, each on a virtual clock.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{End, Faults, Pair, gateway_message, pattern};
+use ssm_channel::{Closed, Event, MessageType, PayloadType, WINDOW};
+
+fn data_numbers(pair: &Pair) -> Vec<i64> {
+    let data = pair.client.log.iter().filter(|message| message.header.payload_type == PayloadType::Output);
+    data.map(|message| message.header.sequence_number).collect()
+}
+
+#[test]
+fn lone_newline_arrives_unchanged() {
+    let mut pair = Pair::open(Faults::default());
+    pair.client.outbox = vec![b"\n".to_vec(), b"\n".to_vec()];
+    pair.instance.outbox = vec![b"\n".to_vec()];
+    pair.run_until(|pair| pair.instance.received.len() == 2 && pair.client.received.len() == 1);
+    assert_eq!(pair.instance.received, b"\n\n");
+    assert_eq!(pair.client.received, b"\n");
+}
+
+#[test]
+fn nothing_is_sent_before_the_handshake_has_settled() {
+    let mut pair = Pair::new(Faults::default());
+    pair.client.outbox = vec![b"early".to_vec()];
+    pair.run_until(|pair| !pair.instance.received.is_empty());
+    let numbers: Vec<_> = pair.client.log.iter().map(|message| message.header.payload_type).collect();
+    let response = numbers.iter().position(|kind| *kind == PayloadType::HandshakeResponse).unwrap();
+    let data = numbers.iter().position(|kind| *kind == PayloadType::Output).unwrap();
+    assert!(response < data);
+    assert_eq!(pair.instance.received, b"early");
+}
+
+#[test]
+fn data_sent_during_the_handshake_would_be_lost() {
+    // The SSM agent's behaviour, which the instance side keeps so that a hasty client is caught.
+    let mut pair = Pair::new(Faults::default());
+    pair.run_until(|pair| !pair.client.log.is_empty());
+    let hasty = ssm_channel::Message {
+        header: ssm_channel::Header {
+            message_type: MessageType::InputStreamData,
+            created_at: 1,
+            sequence_number: 0,
+            flags: 0,
+            id: ssm_channel::MessageId::from_bytes([7; 16]),
+            payload_type: PayloadType::Output,
+        },
+        payload: Bytes::from_static(b"hasty"),
+    };
+    pair.instance.channel.handle_message(pair.now, hasty.encode()).unwrap();
+    assert_eq!(pair.instance.channel.read(), None);
+    let acknowledged = pair.instance.channel.poll_transmit(pair.now);
+    assert!(acknowledged.is_some(), "it is acknowledged all the same");
+}
+
+#[test]
+fn data_that_the_instance_cannot_take_yet_is_repeated_until_it_can() {
+    let mut pair = Pair::open(Faults { accepts_data: false, ..Faults::default() });
+    pair.client.outbox = vec![b"one".to_vec(), b"two".to_vec()];
+    pair.run_for(Duration::from_secs(2));
+    assert_eq!(pair.instance.received, b"");
+    pair.instance.channel.accept_data();
+    pair.run_until(|pair| pair.instance.received.len() == 6);
+    assert_eq!(pair.instance.received, b"onetwo");
+}
+
+#[test]
+fn second_resume_keeps_unacked_data() {
+    let mut pair = Pair::open(Faults::default());
+    pair.client.outbox = pattern(100_000).chunks(1000).map(<[u8]>::to_vec).collect();
+    pair.run_for(Duration::from_millis(1));
+    pair.cut(End::Client);
+    pair.run_for(Duration::from_millis(21));
+    pair.cut(End::Client);
+    pair.run_until(|pair| pair.instance.received.len() == 100_000);
+    assert_eq!(pair.instance.received, pattern(100_000));
+    assert_eq!(pair.client.events.iter().filter(|event| **event == Event::NeedsResume).count(), 2);
+}
+
+#[test]
+fn after_a_resume_everything_unacknowledged_is_sent_at_once() {
+    let mut pair = Pair::open(Faults::default());
+    pair.client.outbox = (0..60).map(|_| vec![b'x'; 100]).collect();
+    pair.run_for(Duration::from_millis(1));
+    pair.cut(End::Client);
+    let before = data_numbers(&pair).len();
+    pair.run_for(Duration::from_millis(22));
+    assert_eq!(data_numbers(&pair).len(), before + 60);
+    pair.run_until(|pair| pair.instance.received.len() == 6000);
+    assert!(pair.now - pair.start < Duration::from_millis(100), "no 100 ms for each message");
+}
+
+#[test]
+fn lost_acknowledgements_are_made_up_for_after_a_resume() {
+    // The instance repeats nothing: the client's old acknowledgements come again by themselves.
+    let mut pair = Pair::open(Faults::default());
+    pair.instance.outbox = (0..60).map(|_| vec![b'x'; 100]).collect();
+    pair.run_for(Duration::from_millis(6));
+    assert_eq!(pair.client.received.len(), 6000);
+    pair.cut(End::Client);
+    assert!(pair.instance.channel.unacknowledged() > 0);
+    pair.run_until(|pair| pair.instance.channel.unacknowledged() == 0);
+    assert!(pair.now - pair.start < Duration::from_millis(100));
+}
+
+#[test]
+fn a_duplicate_is_acknowledged_again_and_delivered_once() {
+    let mut pair = Pair::open(Faults { duplicate: 1000, ..Faults::default() });
+    pair.instance.outbox = vec![b"once".to_vec()];
+    pair.run_until(|pair| pair.client.received.len() == 4);
+    pair.run_for(Duration::from_millis(100));
+    assert_eq!(pair.client.received, b"once");
+    let acknowledgements =
+        pair.client.log.iter().filter(|message| message.header.message_type == MessageType::Acknowledge);
+    // Request, completion and data, each twice.
+    assert_eq!(acknowledgements.count(), 6);
+}
+
+#[test]
+fn the_window_is_bounded_and_nothing_is_evicted() {
+    let mut pair = Pair::open(Faults { delay: Duration::from_secs(2), ..Faults::default() });
+    pair.client.outbox = pattern(3 * WINDOW).chunks(8192).map(<[u8]>::to_vec).collect();
+    pair.run_until(|pair| pair.instance.received.len() == 3 * WINDOW);
+    assert_eq!(pair.instance.received, pattern(3 * WINDOW));
+    assert!(pair.client.peak_unacknowledged <= WINDOW + 8192 + 120);
+}
+
+#[test]
+fn acks_flow_while_nobody_reads() {
+    let mut pair = Pair::open(Faults::default());
+    pair.client.reads = false;
+    pair.instance.outbox = (0..4096).map(|_| vec![b'd'; 1024]).collect();
+    pair.client.outbox = pattern(2 * WINDOW).chunks(8192).map(<[u8]>::to_vec).collect();
+    pair.run_until(|pair| pair.instance.received.len() == 2 * WINDOW);
+    assert_eq!(pair.instance.received, pattern(2 * WINDOW));
+    pair.client.reads = true;
+    pair.run_until(|pair| pair.client.received.len() == 4 << 20);
+}
+
+#[test]
+fn a_pause_holds_back_new_data_and_loses_none() {
+    let mut pair = Pair::open(Faults::default());
+    pair.client.channel.handle_message(pair.now, gateway_message("pause_publication", b"")).unwrap();
+    assert_eq!(pair.client.channel.send_capacity(), 0);
+    pair.client.channel.handle_message(pair.now, gateway_message("start_publication", b"")).unwrap();
+    assert!(pair.client.channel.send_capacity() > 0);
+}
+
+#[test]
+fn a_pause_that_nobody_ends_is_ended() {
+    let mut pair = Pair::open(Faults::default());
+    pair.client.channel.handle_message(pair.now, gateway_message("pause_publication", b"")).unwrap();
+    pair.client.outbox = vec![b"probe".to_vec()];
+    pair.run_for(Duration::from_secs(4));
+    assert_eq!(pair.instance.received, b"");
+    pair.run_for(Duration::from_secs(2));
+    assert_eq!(pair.instance.received, b"probe");
+}
+
+#[test]
+fn old_agents_that_forget_an_acknowledgement_do_not_stall_the_sender() {
+    // Agents before 3.2.1041 drop duplicates silently. The client's own window must still drain.
+    let mut pair = Pair::open(Faults { agent_version: "3.1.1188.0", ..Faults::default() });
+    pair.client.outbox = vec![b"a".to_vec()];
+    pair.run_until(|pair| pair.instance.received.len() == 1);
+    pair.run_for(Duration::from_millis(10));
+    pair.client.outbox = vec![b"b".to_vec(), b"c".to_vec()];
+    pair.run_until(|pair| pair.instance.received.len() == 3);
+    let lost = data_numbers(&pair)[1];
+    // Only acknowledgements of other messages arrive from here on.
+    let now = pair.now;
+    let client = &mut pair.client.channel;
+    let mut now = now;
+    let mut repeats = 0;
+    while repeats < 3 {
+        now = client.poll_timeout().unwrap().max(now);
+        client.handle_timeout(now);
+        while client.poll_transmit(now).is_some() {
+            repeats += 1;
+        }
+    }
+    pair.client.draft.push(b"d");
+    client.send(now, &mut pair.client.draft).unwrap();
+    while client.poll_transmit(now).is_some() {}
+    client.handle_message(now, acknowledgement(lost + 2)).unwrap();
+    client.handle_message(now, acknowledgement(lost + 1)).unwrap();
+    assert_eq!(client.unacknowledged(), 0);
+}
+
+fn acknowledgement(number: i64) -> Bytes {
+    let payload = format!(
+        r#"{{"AcknowledgedMessageType":"input_stream_data","AcknowledgedMessageId":"0f1e2d3c-4b5a-4697-8877-665544332211","AcknowledgedMessageSequenceNumber":{number},"IsSequentialMessage":true}}"#
+    );
+    let header = ssm_channel::Header {
+        message_type: MessageType::Acknowledge,
+        created_at: 1,
+        sequence_number: 0,
+        flags: 3,
+        id: ssm_channel::MessageId::from_bytes([1; 16]),
+        payload_type: PayloadType::None,
+    };
+    ssm_channel::Message { header, payload: payload.into() }.encode()
+}
+
+#[test]
+fn terminate_is_heard_by_the_instance_after_all_data() {
+    let mut pair = Pair::open(Faults::default());
+    pair.client.outbox = vec![pattern(5000)];
+    pair.run_for(Duration::from_millis(1));
+    pair.client.channel.terminate(pair.now);
+    pair.run_until(|pair| pair.client.closed().is_some());
+    assert_eq!(pair.client.closed(), Some(&Closed::Terminated { acknowledged: true }));
+    assert_eq!(pair.instance.received, pattern(5000));
+    assert!(pair.instance.events.contains(&Event::Flag(ssm_channel::Flag::TerminateSession)));
+}
+
+#[test]
+fn terminate_ends_within_a_second_when_nobody_answers() {
+    let mut pair = Pair::open(Faults::default());
+    pair.faults.delay = Duration::from_secs(30);
+    let before = pair.now;
+    pair.client.channel.terminate(before);
+    pair.run_until(|pair| pair.client.closed().is_some());
+    assert_eq!(pair.client.closed(), Some(&Closed::Terminated { acknowledged: false }));
+    assert!(pair.now - before <= Duration::from_secs(1));
+}
+
+#[test]
+fn agents_too_old_for_the_flag_are_left_to_the_api() {
+    let mut pair = Pair::open(Faults { agent_version: "2.3.722.0", ..Faults::default() });
+    pair.client.channel.terminate(pair.now);
+    pair.run_until(|pair| pair.client.closed().is_some());
+    assert_eq!(pair.client.closed(), Some(&Closed::Terminated { acknowledged: false }));
+    assert!(pair.instance.events.iter().all(|event| !matches!(event, Event::Flag(_))));
+}
+
+#[test]
+fn the_gateways_reason_is_kept_and_what_came_before_can_be_read() {
+    let mut pair = Pair::open(Faults::default());
+    pair.client.reads = false;
+    pair.instance.outbox = vec![b"last words".to_vec()];
+    pair.run_for(Duration::from_millis(6));
+    let close = gateway_message("channel_closed", br#"{"Output":"the port refused"}"#);
+    pair.client.channel.handle_message(pair.now, close).unwrap();
+    pair.client.reads = true;
+    pair.run_for(Duration::from_millis(1));
+    assert_eq!(pair.client.closed(), Some(&Closed::ByGateway { output: "the port refused".into() }));
+    assert_eq!(pair.client.received, b"last words");
+}
+
+#[test]
+fn a_silent_instance_is_given_up_after_a_minute() {
+    let mut pair = Pair::new(Faults { delay: Duration::from_secs(100), ..Faults::default() });
+    pair.run_for(Duration::from_millis(59_999));
+    assert_eq!(pair.client.closed(), None);
+    pair.run_for(Duration::from_millis(1));
+    assert_eq!(pair.client.closed(), Some(&Closed::HandshakeTimeout));
+}
+
+#[test]
+fn nobody_behind_the_gateway_is_given_up_after_five_minutes() {
+    let mut pair = Pair::open(Faults::default());
+    pair.faults.lose_acknowledgement = 1000;
+    pair.client.outbox = vec![b"anyone?".to_vec()];
+    pair.run_for(Duration::from_millis(299_999));
+    assert_eq!(pair.client.closed(), None);
+    pair.run_for(Duration::from_millis(1));
+    assert_eq!(pair.client.closed(), Some(&Closed::NoProgress));
+}
+
+#[test]
+fn a_session_without_handshake_begins_with_data() {
+    let mut pair = Pair::new(Faults::default());
+    let hello = ssm_channel::Message {
+        header: ssm_channel::Header {
+            message_type: MessageType::OutputStreamData,
+            created_at: 1,
+            sequence_number: 0,
+            flags: 1,
+            id: ssm_channel::MessageId::from_bytes([7; 16]),
+            payload_type: PayloadType::Output,
+        },
+        payload: Bytes::from_static(b"$ "),
+    };
+    pair.client.channel.handle_message(pair.now, hello.encode()).unwrap();
+    assert_eq!(pair.client.channel.read().as_deref(), Some(&b"$ "[..]));
+    assert!(pair.client.channel.send_capacity() > 0);
+}
+
+#[test]
+fn a_malformed_message_is_reported_and_survived() {
+    let mut pair = Pair::open(Faults::default());
+    for record in
+        [Bytes::new(), Bytes::from(vec![0; 119]), Bytes::from(vec![0xff; 500]), Bytes::from(vec![0; 120])]
+    {
+        assert!(pair.client.channel.handle_message(pair.now, record).is_err());
+    }
+    pair.instance.outbox = vec![b"still here".to_vec()];
+    pair.run_until(|pair| pair.client.received == b"still here");
+}
