@@ -1,0 +1,32 @@
+//! A small AWS region on loopback, for trying and testing `ssh_ec2` without an account.
+//!
+//! ```text
+//! aws, boto3, ssh_ec2 ─HTTP─▶ server ─▶ sigv4 ─▶ api ─▶ world ◀─ gateway ◀─websocket─ ssh_ec2
+//! ```
+//!
+//! [`Region`] speaks real HTTP and real websockets on a port of its own and checks real signatures; nothing in
+//! the client knows it from AWS but the URL. [`Workspace`] runs one command inside it. The crate imports
+//! nothing from `ssh_ec2`: a peer that shares its client's code would share its misunderstandings.
+//! It prints nothing; what should be said is returned.
+
+pub use crate::{
+    faults::{Faults, UnknownFault, parse_time},
+    region::{Options, Region},
+    runner::Workspace,
+    world::{Condition, InstanceState, InstanceSummary, SessionState, SessionSummary},
+};
+
+mod api;
+mod calendar;
+mod faults;
+mod form;
+mod gateway;
+mod hosts;
+mod region;
+mod runner;
+mod server;
+mod sigv4;
+mod ssh_server;
+mod ssm_agent;
+mod tasks;
+mod world;

@@ -145,7 +145,17 @@ mod tests {
 
     #[test]
     fn anything_else_is_not_an_instance_id() {
-        for id in ["", "i-", "web-1", "i-0A1B2C3D", "i-0a1b2c3", "i-0a1b2c3d4", "i-0a1b2c3d;id", "i-0a1b2c3d\n", "x-0a1b2c3d"] {
+        for id in [
+            "",
+            "i-",
+            "web-1",
+            "i-0A1B2C3D",
+            "i-0a1b2c3",
+            "i-0a1b2c3d4",
+            "i-0a1b2c3d;id",
+            "i-0a1b2c3d\n",
+            "x-0a1b2c3d",
+        ] {
             assert_eq!(id.parse::<InstanceId>(), Err(TargetError::InstanceId(id.into())), "{id:?}");
         }
     }

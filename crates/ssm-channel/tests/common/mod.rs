@@ -338,5 +338,5 @@ pub fn gateway_message(message_type: &str, payload: &[u8]) -> Bytes {
 
 /// `length` bytes in which every position is recognisable.
 pub fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|index| (index % 251) as u8).collect()
+    (0..=250).cycle().take(length).collect()
 }

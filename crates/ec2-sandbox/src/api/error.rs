@@ -1,0 +1,139 @@
+//! Errors of the APIs, and how each protocol writes them.
+//!
+//! The JSON services write `__type` in three ways, all seen from AWS and all used here: bare, after the
+//! service's own namespace, and after that of the framework (Coral) when the request never reached the
+//! service. Clients must take what follows the `#`.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::xml::Xml;
+use crate::{sigv4::Refusal, world::CALLER_ARN};
+
+/// A refusal by one of the services.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    code: &'static str,
+    message: String,
+    origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Origin {
+    Coral,
+    Service,
+}
+
+impl ApiError {
+    /// An error of the service itself.
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code, message: message.into(), origin: Origin::Service }
+    }
+
+    /// An error of the framework in front of a JSON service.
+    pub(super) fn coral(code: &'static str, message: impl Into<String>) -> Self {
+        Self { origin: Origin::Coral, ..Self::new(code, message) }
+    }
+
+    /// The service's own failure.
+    pub(super) fn internal(code: &'static str) -> Self {
+        let message = "An error occurred on the server side.";
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, ..Self::new(code, message) }
+    }
+
+    /// The caller's policies do not allow `action` on `resource`.
+    pub(super) fn access_denied(action: &str, resource: &str) -> Self {
+        let message = format!(
+            "User: {CALLER_ARN} is not authorized to perform: {action} on resource: {resource} because no \
+             identity-based policy allows the {action} action"
+        );
+        Self::new("AccessDeniedException", message)
+    }
+
+    fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// As the JSON services write it.
+    pub(super) fn json(&self, namespace: &str) -> String {
+        let document = match self.origin {
+            Origin::Coral => {
+                json!({"__type": format!("com.amazon.coral.service#{}", self.code), "message": self.message})
+            }
+            Origin::Service => {
+                json!({"__type": format!("{namespace}{}", self.code), "Message": self.message})
+            }
+        };
+        document.to_string()
+    }
+
+    /// As EC2 writes it.
+    pub(super) fn ec2_xml(&self, request_id: &str) -> String {
+        let mut xml = Xml::document();
+        xml.element("Response", |xml| {
+            xml.element("Errors", |xml| {
+                xml.element("Error", |xml| {
+                    xml.text("Code", self.code);
+                    xml.text("Message", &self.message);
+                });
+            });
+            xml.text("RequestID", request_id);
+        });
+        xml.finish()
+    }
+
+    /// As STS writes it.
+    pub(super) fn sts_xml(&self, request_id: &str) -> String {
+        let mut xml = Xml::document();
+        xml.root("ErrorResponse", super::sts::NAMESPACE, |xml| {
+            xml.element("Error", |xml| {
+                xml.text("Type", "Sender");
+                xml.text("Code", self.code);
+                xml.text("Message", &self.message);
+            });
+            xml.text("RequestId", request_id);
+        });
+        xml.finish()
+    }
+}
+
+/// How the JSON services refuse a signature.
+pub(super) fn json_refusal(refusal: &Refusal) -> ApiError {
+    let code = match refusal {
+        Refusal::Missing => "MissingAuthenticationTokenException",
+        Refusal::Incomplete(_) => "IncompleteSignatureException",
+        Refusal::UnknownCredentials => "UnrecognizedClientException",
+        Refusal::Expired => "ExpiredTokenException",
+        Refusal::Scope(_) | Refusal::Skew(_) | Refusal::Mismatch => "InvalidSignatureException",
+    };
+    ApiError::coral(code, refusal.to_string())
+}
+
+/// How EC2 refuses a signature. It does not say what was wrong with one.
+pub(super) fn ec2_refusal(refusal: &Refusal) -> ApiError {
+    match refusal {
+        Refusal::Missing => {
+            ApiError::new("MissingAuthenticationToken", "The request must contain valid credentials.")
+                .with_status(StatusCode::UNAUTHORIZED)
+        }
+        Refusal::Incomplete(_) => ApiError::new("IncompleteSignature", refusal.to_string()),
+        Refusal::Expired | Refusal::Skew(_) => ApiError::new("RequestExpired", "Request has expired."),
+        Refusal::UnknownCredentials | Refusal::Scope(_) | Refusal::Mismatch => {
+            ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials")
+                .with_status(StatusCode::UNAUTHORIZED)
+        }
+    }
+}
+
+/// How STS refuses a signature.
+pub(super) fn sts_refusal(refusal: &Refusal) -> ApiError {
+    let code = match refusal {
+        Refusal::Missing => "MissingAuthenticationToken",
+        Refusal::Incomplete(_) => "IncompleteSignature",
+        Refusal::UnknownCredentials => "InvalidClientTokenId",
+        Refusal::Expired => "ExpiredToken",
+        Refusal::Scope(_) | Refusal::Skew(_) | Refusal::Mismatch => "SignatureDoesNotMatch",
+    };
+    ApiError::new(code, refusal.to_string()).with_status(StatusCode::FORBIDDEN)
+}

@@ -1,0 +1,313 @@
+//! What the region does to the messages of a session on purpose.
+//!
+//! [`Faults`] is what was asked for; a [`Line`] is one direction of one session, in which messages wait, double,
+//! overtake each other or vanish. Messages vanish only where they may in the real world: acknowledgements, by
+//! request, and what is under way when a websocket is lost.
+
+use std::{
+    collections::BTreeMap,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+/// Every fault that can be asked for. The default is none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// How long a message takes, each way.
+    pub delay: Duration,
+    /// The share of messages that arrive twice.
+    pub duplicate: f64,
+    /// The share of messages that are overtaken.
+    pub reorder: f64,
+    /// The share of acknowledgements that vanish.
+    pub lose_acknowledgements: f64,
+    /// The gateway closes the client's websocket this often, with code 1000, as the service does every hour.
+    pub close_every: Option<Duration>,
+    /// The client's TCP connection is reset this often.
+    pub reset_every: Option<Duration>,
+    /// The SSM agent's websocket is lost this often.
+    pub cut_agent_every: Option<Duration>,
+    /// How many of the last messages each way are lost with a websocket.
+    pub lose_tail: usize,
+    /// The gateway holds publication back this often, for half a second.
+    pub pause_every: Option<Duration>,
+    /// Every upgrade is refused.
+    pub refuse_upgrade: bool,
+    /// Upgrades after a session's first are refused.
+    pub refuse_resume: bool,
+    /// The SSM agent takes a session up only after this long.
+    pub slow_attach: Duration,
+    /// The SSM agent never takes a session up.
+    pub never_attach: bool,
+    /// How long until a refused port is reported; the real SSM agent needs 60 s.
+    pub port_refusal_delay: Option<Duration>,
+    /// The most bytes that the SSM agent puts into a message; real ones take 1024.
+    pub agent_payload: Option<usize>,
+    /// The version that the SSM agent claims, and behaves as.
+    pub agent_version: Option<String>,
+}
+
+/// A fault was asked for that there is not.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0:?} is not a fault of the local region")]
+pub struct UnknownFault(String);
+
+impl Faults {
+    /// Adds one fault, as `name` or `name=value`.
+    ///
+    /// # Errors
+    /// When the name or the form of the value is unknown.
+    pub fn add(&mut self, text: &str) -> Result<(), UnknownFault> {
+        self.try_add(text).ok_or_else(|| UnknownFault(text.to_owned()))
+    }
+
+    fn try_add(&mut self, text: &str) -> Option<()> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        match name {
+            "delay" => self.delay = parse_time(value)?,
+            "duplicate" => self.duplicate = parse_share(value)?,
+            "reorder" => self.reorder = parse_share(value)?,
+            "lose-acks" => self.lose_acknowledgements = parse_share(value)?,
+            "close" => self.close_every = Some(parse_time(value)?),
+            "reset" => self.reset_every = Some(parse_time(value)?),
+            "cut-agent" => self.cut_agent_every = Some(parse_time(value)?),
+            "lose-tail" => self.lose_tail = value.parse().ok()?,
+            "pause" => self.pause_every = Some(parse_time(value)?),
+            "slow-attach" => self.slow_attach = parse_time(value)?,
+            "port-refusal" => self.port_refusal_delay = Some(parse_time(value)?),
+            "agent-payload" => self.agent_payload = Some(value.parse().ok().filter(|bytes| *bytes > 0)?),
+            "agent-version" => self.agent_version = Some(value.to_owned()).filter(|_| !value.is_empty()),
+            "never-attach" if value.is_empty() => self.never_attach = true,
+            "refuse-upgrade" if value.is_empty() => self.refuse_upgrade = true,
+            "refuse-resume" if value.is_empty() => self.refuse_resume = true,
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Every fault with its form and meaning, a line each.
+    pub fn list() -> &'static str {
+        LIST
+    }
+}
+
+/// Reads `50ms`, `2s` or `1m`.
+pub fn parse_time(text: &str) -> Option<Duration> {
+    let digits = text.find(|character: char| !character.is_ascii_digit() && character != '.')?;
+    let (number, unit) = text.split_at(digits);
+    let number = f64::from_str(number).ok()?;
+    let unit = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number * unit).ok()
+}
+
+/// Reads `2%` or `0.02`.
+fn parse_share(text: &str) -> Option<f64> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => f64::from_str(percent).ok()? / 100.0,
+        None => f64::from_str(text).ok()?,
+    };
+    (0.0..=1.0).contains(&share).then_some(share)
+}
+
+/// One direction of a session, from sender to receiver.
+#[derive(Debug)]
+pub(crate) struct Line {
+    delay: Duration,
+    duplicate: f64,
+    reorder: f64,
+    lose_acknowledgements: f64,
+    waiting: BTreeMap<(Instant, u64), Bytes>,
+    bytes: usize,
+    sent: u64,
+    random: u64,
+    /// What is still to be swallowed before a websocket is lost.
+    swallow: usize,
+}
+
+impl Line {
+    pub(crate) fn new(faults: &Faults, seed: u64) -> Self {
+        Self {
+            delay: faults.delay,
+            duplicate: faults.duplicate,
+            reorder: faults.reorder,
+            lose_acknowledgements: faults.lose_acknowledgements,
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            sent: 0,
+            random: seed,
+            swallow: 0,
+        }
+    }
+
+    /// Whether another message may enter. Delayed bytes fill a long path, as they do in the world.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes < LINE_LIMIT
+    }
+
+    pub(crate) fn push(&mut self, now: Instant, record: Bytes) {
+        if self.swallow > 0 {
+            self.swallow -= 1;
+            return;
+        }
+        if is_acknowledgement(&record) && self.chance(self.lose_acknowledgements) {
+            return;
+        }
+        if self.chance(self.duplicate) {
+            self.insert(now, record.clone());
+        }
+        self.insert(now, record);
+    }
+
+    fn insert(&mut self, now: Instant, record: Bytes) {
+        let overtaken = if self.chance(self.reorder) { OVERTAKEN_BY } else { Duration::ZERO };
+        self.sent += 1;
+        self.bytes += record.len();
+        self.waiting.insert((now + self.delay + overtaken, self.sent), record);
+    }
+
+    /// The next message that has arrived.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Bytes> {
+        let first = self.waiting.first_entry()?;
+        if first.key().0 > now {
+            return None;
+        }
+        let record = first.remove();
+        self.bytes -= record.len();
+        Some(record)
+    }
+
+    /// When the next message arrives.
+    pub(crate) fn next_arrival(&self) -> Option<Instant> {
+        self.waiting.keys().next().map(|(at, _)| *at)
+    }
+
+    /// The next `messages` vanish: they were under way when the websocket was lost.
+    pub(crate) fn swallow(&mut self, messages: usize) {
+        self.swallow = messages;
+    }
+
+    /// Whether everything that was to vanish has.
+    pub(crate) fn has_swallowed(&self) -> bool {
+        self.swallow == 0
+    }
+
+    /// A websocket at one of its ends is lost, and what is on the way with it.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+        self.bytes = 0;
+        self.swallow = 0;
+    }
+
+    /// SplitMix64: a seed replays a run, as far as timing lets it.
+    fn chance(&mut self, share: f64) -> bool {
+        if share <= 0.0 {
+            return false;
+        }
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let thousandths = u16::try_from((mixed ^ (mixed >> 31)) % 1000).unwrap_or(0);
+        f64::from(thousandths) / 1000.0 < share
+    }
+}
+
+fn is_acknowledgement(record: &[u8]) -> bool {
+    record.get(4..16) == Some(b"acknowledge ")
+}
+
+/// Longer than the gap between messages under load.
+const OVERTAKEN_BY: Duration = Duration::from_millis(3);
+/// Per direction and session.
+const LINE_LIMIT: usize = 4 * 1024 * 1024;
+const LIST: &str = "\
+delay=TIME          a message takes this long, each way
+duplicate=SHARE     of messages arrive twice
+reorder=SHARE       of messages are overtaken
+lose-acks=SHARE     of acknowledgements vanish
+close=TIME          the client's websocket is closed this often, with code 1000
+reset=TIME          the client's TCP connection is reset this often
+cut-agent=TIME      the SSM agent's websocket is lost this often
+lose-tail=N         the last N messages each way are lost with a websocket
+pause=TIME          publication is held back for half a second, this often
+refuse-upgrade      every websocket is refused with status 403
+refuse-resume       every websocket of a session but its first is refused
+slow-attach=TIME    the SSM agent takes a session up this late
+never-attach        the SSM agent takes no session up
+port-refusal=TIME   a refused port is reported this late (real: 60s, here 5s)
+agent-payload=BYTES the SSM agent's messages are no larger (real: 1024)
+agent-version=V     the SSM agent claims this version
+TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_from_text() {
+        let mut faults = Faults::default();
+        for text in ["close=2s", "duplicate=2%", "reorder=0.5", "delay=50ms", "refuse-resume", "lose-tail=3"]
+        {
+            faults.add(text).unwrap();
+        }
+        assert_eq!(
+            faults,
+            Faults {
+                close_every: Some(Duration::from_secs(2)),
+                duplicate: 0.02,
+                reorder: 0.5,
+                delay: Duration::from_millis(50),
+                refuse_resume: true,
+                lose_tail: 3,
+                ..Faults::default()
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_no_fault_is_named() {
+        let mut faults = Faults::default();
+        for text in [
+            "close",
+            "close=2",
+            "close=-1s",
+            "duplicate=200%",
+            "explode",
+            "refuse-upgrade=1",
+            "agent-payload=0",
+        ] {
+            assert_eq!(faults.add(text), Err(UnknownFault(text.into())));
+        }
+    }
+
+    #[test]
+    fn a_line_delays_and_keeps_order() {
+        let now = Instant::now();
+        let delay = Duration::from_millis(5);
+        let mut line = Line::new(&Faults { delay, ..Faults::default() }, 1);
+        line.push(now, Bytes::from_static(b"one"));
+        line.push(now, Bytes::from_static(b"two"));
+        assert_eq!(line.pop(now), None);
+        assert_eq!(line.next_arrival(), Some(now + delay));
+        assert_eq!(line.pop(now + delay).as_deref(), Some(&b"one"[..]));
+        assert_eq!(line.pop(now + delay).as_deref(), Some(&b"two"[..]));
+    }
+
+    #[test]
+    fn only_acknowledgements_vanish_on_a_line() {
+        let now = Instant::now();
+        let mut line = Line::new(&Faults { lose_acknowledgements: 1.0, ..Faults::default() }, 1);
+        line.push(now, Bytes::from_static(b"\0\0\0\x74acknowledge          "));
+        line.push(now, Bytes::from_static(b"\0\0\0\x74input_stream_data    "));
+        assert_eq!(line.pop(now).unwrap()[4], b'i');
+        assert_eq!(line.pop(now), None);
+    }
+}

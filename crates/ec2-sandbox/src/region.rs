@@ -1,0 +1,156 @@
+//! The region as its user holds it: started, asked, dropped.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{net::TcpListener, time};
+
+use crate::{
+    faults::Faults,
+    gateway::Gateway,
+    hosts::Hosts,
+    server::{self, Server},
+    tasks::Tasks,
+    world::{InstanceSummary, REGION, SessionSummary, World},
+};
+
+/// How a region behaves.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How long every API call takes, on top of what loopback takes.
+    pub latency: Duration,
+    /// What happens to the messages of sessions.
+    pub faults: Faults,
+    /// An OpenSSH sshd to serve SSH with, instead of the built-in server.
+    pub sshd: Option<PathBuf>,
+}
+
+/// A running region. Dropping it ends every connection and session task it has.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use ec2_sandbox::{Options, Region};
+///
+/// let region = Region::start(Options::default()).await?;
+/// assert_eq!(region.instances()[0].name, "web-1");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Region {
+    world: Arc<World>,
+    tasks: Tasks,
+}
+
+impl Region {
+    /// Starts a region on a free port of 127.0.0.1, with its tasks on the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no port can be had, or no random bytes.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let world = Arc::new(World::new(listener.local_addr()?, SystemTime::now())?);
+        let tasks = Tasks::default();
+        let hosts = Hosts::new(Arc::clone(&world), tasks.clone(), options.sshd)?;
+        let server = Server {
+            world: Arc::clone(&world),
+            gateway: Gateway::new(Arc::clone(&world), hosts, tasks.clone(), options.faults),
+            latency: options.latency,
+        };
+        tasks.spawn(server::serve(listener, Arc::new(server), tasks.clone()));
+        Ok(Self { world, tasks })
+    }
+
+    /// The URL at which every service of the region answers.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.world.address())
+    }
+
+    /// The environment variables with which any AWS client finds the region and nothing else.
+    ///
+    /// Whoever sets them must unset all other `AWS_…` variables: `AWS_PROFILE` and the per-service endpoints
+    /// would come first. [`Workspace`](crate::Workspace) does.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let endpoint = self.endpoint();
+        let credentials = self.world.credentials();
+        let mut environment = vec![
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
+            ("AWS_REGION", REGION),
+            // The CLI and boto3 read only this one.
+            ("AWS_DEFAULT_REGION", REGION),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_CONFIG_FILE", "/dev/null"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            ("NO_PROXY", LOOPBACK),
+            ("no_proxy", LOOPBACK),
+        ];
+        environment.extend(credentials.session_token.as_deref().map(|token| ("AWS_SESSION_TOKEN", token)));
+        environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Every instance, in the order of [`Region::table`].
+    pub fn instances(&self) -> Vec<InstanceSummary> {
+        self.world.instances().iter().map(|instance| instance.summary()).collect()
+    }
+
+    /// Every session since the start, oldest first.
+    pub fn sessions(&self) -> Vec<SessionSummary> {
+        self.world.sessions().iter().map(|session| session.summary()).collect()
+    }
+
+    /// Waits until no session is connected; `false` if one still is when `deadline` has passed.
+    ///
+    /// Cancel-safe: it only watches.
+    pub async fn sessions_ended(&self, deadline: Duration) -> bool {
+        let mut connected = self.world.connected_sessions();
+        let ended = connected.wait_for(|count| *count == 0);
+        matches!(time::timeout(deadline, ended).await, Ok(Ok(_)))
+    }
+
+    /// Declares the session behind the credentials over: every signed call is refused from here on.
+    pub fn expire_credentials(&self) {
+        self.world.expire_credentials();
+    }
+
+    /// The instances and what each shows, one aligned line each.
+    pub fn table(&self) -> String {
+        let rows = self.instances();
+        let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
+        let lines = rows
+            .iter()
+            .map(|row| format!("{}  {:width$}  {:7}  {}\n", row.id, row.name, row.state, row.condition));
+        lines.collect()
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+const LOOPBACK: &str = "127.0.0.1,localhost";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_table_is_aligned() {
+        let region = Region::start(Options::default()).await.unwrap();
+        let table = region.table();
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines[0], "i-0decaf00000000001  web-1                running  works");
+        assert_eq!(lines[3], "i-0dead000000000001  stopped              stopped  is stopped");
+        assert_eq!(lines.len(), region.instances().len());
+    }
+}

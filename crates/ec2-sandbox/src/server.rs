@@ -1,0 +1,133 @@
+//! The one listener of the region: accepts connections, reads requests, sends each to its place.
+//!
+//! API calls go to [`api::respond`], upgrades of data channels to [`Gateway::accept`]. This is the only place
+//! that reads the wall clock while the region runs, once for each request. Protection from slow or hostile
+//! peers ends at a bound on the body: the listener is on loopback.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
+
+use crate::{api, form, gateway::Gateway, sigv4, tasks::Tasks, world::World};
+
+/// What every connection needs.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) world: Arc<World>,
+    pub(crate) gateway: Gateway,
+    pub(crate) latency: Duration,
+}
+
+/// Accepts connections for ever, each served by a task of its own in `tasks`.
+pub(crate) async fn serve(listener: TcpListener, server: Arc<Server>, tasks: Tasks) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => tasks.spawn(connection(stream, Arc::clone(&server))),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                // Out of file descriptors, most likely: trying again at once would only burn the processor.
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, server: Arc<Server>) {
+    // Messages of a data channel are small and must not wait for each other's acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection without TCP_NODELAY");
+    }
+    let service = service_fn(|request| server.respond(request));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+impl Server {
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let now = SystemTime::now();
+        if let Some(session_id) = request.uri().path().strip_prefix(DATA_CHANNEL) {
+            let session_id = String::from_utf8_lossy(&form::decode(session_id.as_bytes())).into_owned();
+            return Ok(self.upgrade(&session_id, request, now));
+        }
+        let (parts, body) = request.into_parts();
+        let response = match Limited::new(body, BODY_LIMIT).collect().await {
+            Ok(body) => api::respond(&self.world, &parts, &body.to_bytes(), now),
+            Err(_) => plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB, or broke off"),
+        };
+        if !self.latency.is_zero() {
+            time::sleep(self.latency).await;
+        }
+        tracing::debug!(target = ?target(&parts), status = %response.status(), "api");
+        Ok(response)
+    }
+
+    fn upgrade(
+        &self,
+        session_id: &str,
+        request: Request<Incoming>,
+        now: SystemTime,
+    ) -> Response<Full<Bytes>> {
+        match self.check_upgrade(&request, now) {
+            Ok(()) => self.gateway.accept(session_id, request),
+            Err((status, message)) => plain(status, &message),
+        }
+    }
+
+    /// An upgrade may come unsigned, as from clients before 1.2.764.0; a signature that is there must be right.
+    fn check_upgrade(
+        &self,
+        request: &Request<Incoming>,
+        now: SystemTime,
+    ) -> Result<(), (StatusCode, String)> {
+        let headers = request.headers();
+        let websocket =
+            headers.get(header::UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        if request.method() != http::Method::GET || !websocket {
+            return Err((
+                StatusCode::BAD_REQUEST,
+                "a data channel is opened by a websocket upgrade".to_owned(),
+            ));
+        }
+        if request.uri().query() != Some(&World::stream_query()) {
+            let message = "the query is not that of the StreamUrl, byte for byte".to_owned();
+            return Err((StatusCode::FORBIDDEN, message));
+        }
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return Ok(());
+        }
+        let parts = sigv4::Parts { method: "GET", uri: request.uri(), headers, body: b"" };
+        let verdict = api::authenticate(&self.world, parts, "ssmmessages", now);
+        verdict.map_err(|refusal| (StatusCode::FORBIDDEN, refusal.to_string()))
+    }
+}
+
+fn plain(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(format!("{message}\n")));
+    *response.status_mut() = status;
+    api::add_request_id(&mut response, &api::request_id());
+    response
+}
+
+/// What a request asks for, for the log; never its parameters.
+fn target(parts: &Parts) -> String {
+    let target = parts.headers.get(api::TARGET).and_then(|target| target.to_str().ok());
+    target.map_or_else(|| format!("{} {}", parts.method, parts.uri.path()), str::to_owned)
+}
+
+const DATA_CHANNEL: &str = "/v1/data-channel/";
+const BODY_LIMIT: usize = 1024 * 1024;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

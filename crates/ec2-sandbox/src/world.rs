@@ -1,0 +1,349 @@
+//! The state of the local region: its instances, the keys pushed to them and its sessions.
+//!
+//! One mutex guards what changes; every method takes it once, briefly, and never awaits. The instances
+//! themselves are fixed at start. Wall time comes in as an argument, so that the sixty seconds of a pushed
+//! key can be tested without waiting for them. Nothing here knows HTTP, and nothing here decides who may
+//! call: that is `api` and `sigv4`.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::watch;
+
+pub(crate) use self::{
+    identity::{ACCOUNT, CALLER_ARN, CALLER_USER_ID, Credentials, REGION},
+    instance::Instance,
+    session::{Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
+};
+pub use self::{
+    instance::{Condition, InstanceState, InstanceSummary},
+    session::{SessionState, SessionSummary},
+};
+
+mod identity;
+mod instance;
+mod session;
+
+/// What every task of the region shares.
+#[derive(Debug)]
+pub(crate) struct World {
+    address: SocketAddr,
+    credentials: Credentials,
+    instances: Vec<Instance>,
+    started: SystemTime,
+    state: Mutex<State>,
+    connected: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    credentials_expired: bool,
+    keys: BTreeMap<(String, String), Vec<PushedKey>>,
+    sessions: Vec<Session>,
+    throttled: BTreeMap<String, u32>,
+}
+
+#[derive(Debug)]
+struct PushedKey {
+    line: String,
+    expires: SystemTime,
+}
+
+impl World {
+    /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before.
+    pub(crate) fn new(address: SocketAddr, now: SystemTime) -> io::Result<Self> {
+        Ok(Self {
+            address,
+            credentials: Credentials::generate()?,
+            instances: instance::catalogue(),
+            started: now,
+            state: Mutex::default(),
+            connected: watch::Sender::new(0),
+        })
+    }
+
+    /// Where the region listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The only credentials this region accepts.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Whether the session behind the credentials has been declared over.
+    pub(crate) fn credentials_expired(&self) -> bool {
+        self.lock().credentials_expired
+    }
+
+    /// Declares the session behind the credentials over: from here on every signed call is refused.
+    pub(crate) fn expire_credentials(&self) {
+        self.lock().credentials_expired = true;
+    }
+
+    /// Every instance, in a fixed order.
+    pub(crate) fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// The instance with this id.
+    pub(crate) fn instance(&self, id: &str) -> Option<&Instance> {
+        self.instances.iter().find(|instance| instance.id == id)
+    }
+
+    /// When the region was started; instances were launched some time before.
+    pub(crate) fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// Takes a public key for `user` on `instance`; it is honoured until [`KEY_LIFE`] has passed.
+    pub(crate) fn push_key(&self, instance: &str, user: &str, line: &str, now: SystemTime) {
+        let mut state = self.lock();
+        let keys = state.keys.entry((instance.to_owned(), user.to_owned())).or_default();
+        keys.retain(|key| key.expires > now);
+        keys.push(PushedKey { line: line.trim().to_owned(), expires: now + KEY_LIFE });
+    }
+
+    /// The public key lines that `instance` accepts for `user` at `now`.
+    ///
+    /// Always empty for an instance without the EC2 Instance Connect package, whatever was pushed to it.
+    pub(crate) fn honoured_keys(&self, instance: &str, user: &str, now: SystemTime) -> Vec<String> {
+        if self.instance(instance).is_none_or(|instance| !instance.reads_pushed_keys()) {
+            return Vec::new();
+        }
+        let state = self.lock();
+        let keys = state.keys.get(&(instance.to_owned(), user.to_owned())).map_or(&[][..], Vec::as_slice);
+        keys.iter().filter(|key| key.expires > now).map(|key| key.line.clone()).collect()
+    }
+
+    /// The same for every user that a key was ever pushed for.
+    pub(crate) fn honoured_keys_by_user(
+        &self,
+        instance: &str,
+        now: SystemTime,
+    ) -> Vec<(String, Vec<String>)> {
+        let users: Vec<String> = {
+            let state = self.lock();
+            state.keys.keys().filter(|(id, _)| id == instance).map(|(_, user)| user.clone()).collect()
+        };
+        let keys = |user: String| (user.clone(), self.honoured_keys(instance, &user, now));
+        users.into_iter().map(keys).collect()
+    }
+
+    /// Whether this call of StartSession on `instance` is one that gets throttled. Counts the call.
+    pub(crate) fn throttles(&self, instance: &Instance) -> bool {
+        let Condition::Throttled { calls } = instance.condition else { return false };
+        let Some(calls) = calls else { return true };
+        let mut state = self.lock();
+        let seen = state.throttled.entry(instance.id.to_owned()).or_default();
+        *seen = seen.saturating_add(1);
+        *seen <= calls
+    }
+
+    /// Starts a session and gives out its first token.
+    pub(crate) fn start_session(&self, opening: Opening, now: SystemTime) -> io::Result<StreamTicket> {
+        let session = Session::start(opening, now)?;
+        let ticket = self.ticket(&session);
+        let mut state = self.lock();
+        state.sessions.push(session);
+        self.count(&state);
+        Ok(ticket)
+    }
+
+    /// Gives out a fresh token for a session; `None` if there is no such session.
+    ///
+    /// For a session that has ended the token is empty: that is how the service says so.
+    pub(crate) fn resume_session(&self, id: &str) -> io::Result<Option<StreamTicket>> {
+        let mut state = self.lock();
+        let Some(session) = state.sessions.iter_mut().find(|session| session.record.id == id) else {
+            return Ok(None);
+        };
+        session.renew_token()?;
+        Ok(Some(self.ticket(session)))
+    }
+
+    /// Consumes the token of a session: the first client to present it has the data channel.
+    pub(crate) fn take_token(&self, id: &str, token: &str) -> Result<SessionInfo, TokenRefusal> {
+        let mut state = self.lock();
+        let session = state.sessions.iter_mut().find(|session| session.record.id == id);
+        session.ok_or(TokenRefusal::UnknownSession)?.take_token(token)
+    }
+
+    /// Ends a session and tells whoever watches it; `false` if it is unknown or had ended already.
+    pub(crate) fn terminate(&self, id: &str, now: SystemTime) -> bool {
+        let mut state = self.lock();
+        let ended = state.sessions.iter_mut().find(|session| session.record.id == id);
+        let ended = ended.is_some_and(|session| session.terminate(now));
+        self.count(&state);
+        ended
+    }
+
+    /// Every session since the start, oldest first.
+    pub(crate) fn sessions(&self) -> Vec<SessionRecord> {
+        self.lock().sessions.iter().map(|session| session.record.clone()).collect()
+    }
+
+    /// The number of connected sessions, as it changes.
+    pub(crate) fn connected_sessions(&self) -> watch::Receiver<usize> {
+        self.connected.subscribe()
+    }
+
+    /// The query that every stream URL of this region carries, byte for byte.
+    pub(crate) fn stream_query() -> String {
+        format!("role=publish_subscribe&cell-number={CELL_NUMBER}")
+    }
+
+    fn ticket(&self, session: &Session) -> StreamTicket {
+        StreamTicket {
+            session_id: session.record.id.clone(),
+            stream_url: format!(
+                "ws://{}/v1/data-channel/{}?{}",
+                self.address,
+                session.record.id,
+                Self::stream_query()
+            ),
+            token: session.token().unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn count(&self, state: &State) {
+        let connected = state.sessions.iter().filter(|session| session.is_connected()).count();
+        self.connected.send_if_modified(|count| std::mem::replace(count, connected) != connected);
+    }
+
+    /// A panic elsewhere leaves no half-made change behind: every method writes once, at its end.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fills `bytes` with random ones.
+fn random(bytes: &mut [u8]) -> io::Result<()> {
+    getrandom::fill(bytes).map_err(io::Error::other)
+}
+
+/// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
+const KEY_LIFE: Duration = Duration::from_secs(60);
+
+/// Base64 with a raw `+` and `/` in it, as the service sends: a client that re-encodes the URL breaks it.
+const CELL_NUMBER: &str = "AAEAAd+bc/dE2Kx+Yp/0m3sQ==";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> World {
+        World::new(SocketAddr::from(([127, 0, 0, 1], 4321)), start()).unwrap()
+    }
+
+    fn start() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    fn opening() -> Opening {
+        Opening {
+            target: "i-0decaf00000000001".to_owned(),
+            document: "AWS-StartSSHSession".to_owned(),
+            port: 22,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn a_pushed_key_is_honoured_for_sixty_seconds() {
+        let world = world();
+        world.push_key("i-0decaf00000000001", "ec2-user", "ssh-ed25519 AAAA one\n", start());
+        let honoured = |after| {
+            world.honoured_keys("i-0decaf00000000001", "ec2-user", start() + Duration::from_secs(after))
+        };
+        assert_eq!(honoured(59), ["ssh-ed25519 AAAA one"]);
+        assert_eq!(honoured(60), Vec::<String>::new());
+    }
+
+    #[test]
+    fn keys_pushed_within_a_minute_are_honoured_together_and_only_for_their_user() {
+        let world = world();
+        for key in ["one", "two"] {
+            world.push_key("i-0decaf00000000001", "ec2-user", key, start());
+        }
+        assert_eq!(world.honoured_keys("i-0decaf00000000001", "ec2-user", start()), ["one", "two"]);
+        assert!(world.honoured_keys("i-0decaf00000000001", "root", start()).is_empty());
+        assert!(world.honoured_keys("i-0decaf00000000002", "ec2-user", start()).is_empty());
+    }
+
+    #[test]
+    fn an_instance_without_the_package_never_honours_a_key() {
+        let world = world();
+        world.push_key("i-0dead000000000003", "ec2-user", "one", start());
+        assert!(world.honoured_keys("i-0dead000000000003", "ec2-user", start()).is_empty());
+    }
+
+    #[test]
+    fn a_token_serves_one_connection() {
+        let world = world();
+        let ticket = world.start_session(opening(), start()).unwrap();
+        let info = world.take_token(&ticket.session_id, &ticket.token).unwrap();
+        assert_eq!((info.target.as_str(), info.port), ("i-0decaf00000000001", 22));
+        let again = world.take_token(&ticket.session_id, &ticket.token);
+        assert_eq!(again.unwrap_err(), TokenRefusal::WrongToken);
+    }
+
+    #[test]
+    fn resuming_replaces_the_token() {
+        let world = world();
+        let first = world.start_session(opening(), start()).unwrap();
+        let second = world.resume_session(&first.session_id).unwrap().unwrap();
+        assert_eq!(second.stream_url, first.stream_url);
+        let refused = world.take_token(&first.session_id, &first.token);
+        assert_eq!(refused.unwrap_err(), TokenRefusal::WrongToken);
+        assert!(world.take_token(&first.session_id, &second.token).is_ok());
+    }
+
+    #[test]
+    fn a_terminated_session_gives_out_an_empty_token_and_takes_none() {
+        let world = world();
+        let ticket = world.start_session(opening(), start()).unwrap();
+        assert!(world.terminate(&ticket.session_id, start()));
+        assert!(!world.terminate(&ticket.session_id, start()));
+        assert_eq!(world.resume_session(&ticket.session_id).unwrap().unwrap().token, "");
+        for token in ["", &ticket.token] {
+            let refused = world.take_token(&ticket.session_id, token);
+            assert_eq!(refused.unwrap_err(), TokenRefusal::Terminated);
+        }
+    }
+
+    #[test]
+    fn whoever_holds_the_channel_learns_of_its_termination() {
+        let world = world();
+        let ticket = world.start_session(opening(), start()).unwrap();
+        let info = world.take_token(&ticket.session_id, &ticket.token).unwrap();
+        assert_eq!(*info.state.borrow(), SessionState::Connected);
+        world.terminate(&ticket.session_id, start());
+        assert_eq!(*info.state.borrow(), SessionState::Terminated);
+    }
+
+    #[test]
+    fn an_unknown_session_is_neither_resumed_nor_opened() {
+        let world = world();
+        assert!(world.resume_session("you-0").unwrap().is_none());
+        assert_eq!(world.take_token("you-0", "").unwrap_err(), TokenRefusal::UnknownSession);
+    }
+
+    #[test]
+    fn throttling_stops_after_two_calls_or_never() {
+        let world = world();
+        let calls = |id| {
+            let instance = world.instance(id).unwrap();
+            (0..4).map(|_| world.throttles(instance)).collect::<Vec<_>>()
+        };
+        assert_eq!(calls("i-0decaf00000000001"), [false; 4]);
+        assert_eq!(calls("i-0dead000000000008"), [true, true, false, false]);
+        assert_eq!(calls("i-0dead000000000009"), [true; 4]);
+    }
+}

@@ -1,0 +1,185 @@
+//! A Session Manager session: a record that the API shows, a token, and a state that others can watch.
+//!
+//! It holds no connection. The gateway asks for the token's worth with [`Session::take_token`] and from then
+//! on watches [`SessionInfo::state`].
+
+use std::{io, time::SystemTime};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tokio::sync::watch;
+
+use super::{
+    identity::{CALLER, CALLER_ARN},
+    random,
+};
+
+/// Whether a session lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SessionState {
+    /// It was started and has not ended, whether or not a client is on its data channel.
+    Connected,
+    /// It has ended and cannot be resumed.
+    Terminated,
+}
+
+/// A session, as a user of the region sees it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SessionSummary {
+    /// Its id.
+    pub id: String,
+    /// The instance it was started on.
+    pub target: String,
+    /// The port on that instance.
+    pub port: u16,
+    /// The caller's reason, if one was given.
+    pub reason: Option<String>,
+    /// Whether it lives.
+    pub state: SessionState,
+    /// When it was started.
+    pub started: SystemTime,
+    /// When it ended, if it has.
+    pub ended: Option<SystemTime>,
+}
+
+/// Why a token does not open a data channel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum TokenRefusal {
+    /// The session has ended.
+    #[error("the session is already terminated")]
+    Terminated,
+    /// No session has this id.
+    #[error("no session has this id")]
+    UnknownSession,
+    /// The token was never given out, has been used, or was replaced by a fresh one.
+    #[error("the token is wrong, used or replaced")]
+    WrongToken,
+}
+
+/// What StartSession was asked for, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    pub(crate) target: String,
+    pub(crate) document: String,
+    pub(crate) port: u16,
+    pub(crate) reason: Option<String>,
+}
+
+/// What StartSession and ResumeSession answer.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamTicket {
+    pub(crate) session_id: String,
+    pub(crate) stream_url: String,
+    pub(crate) token: String,
+}
+
+/// What the holder of a data channel needs to know of its session.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionInfo {
+    pub(crate) id: String,
+    pub(crate) target: String,
+    pub(crate) port: u16,
+    /// Changes once, to [`SessionState::Terminated`].
+    pub(crate) state: watch::Receiver<SessionState>,
+}
+
+/// What DescribeSessions shows of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionRecord {
+    pub(crate) id: String,
+    pub(crate) opening: Opening,
+    pub(crate) owner: &'static str,
+    pub(crate) started: SystemTime,
+    pub(crate) ended: Option<SystemTime>,
+}
+
+impl SessionRecord {
+    /// Whether it lives.
+    pub(crate) fn state(&self) -> SessionState {
+        if self.ended.is_none() { SessionState::Connected } else { SessionState::Terminated }
+    }
+
+    /// What a user of the region sees of it.
+    pub(crate) fn summary(&self) -> SessionSummary {
+        SessionSummary {
+            id: self.id.clone(),
+            target: self.opening.target.clone(),
+            port: self.opening.port,
+            reason: self.opening.reason.clone(),
+            state: self.state(),
+            started: self.started,
+            ended: self.ended,
+        }
+    }
+}
+
+/// A session with its secret parts.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) record: SessionRecord,
+    token: Option<String>,
+    state: watch::Sender<SessionState>,
+}
+
+impl Session {
+    /// Starts a session with a fresh id and a fresh token.
+    pub(crate) fn start(opening: Opening, now: SystemTime) -> io::Result<Self> {
+        let mut bytes = [0; 8];
+        random(&mut bytes)?;
+        // Seventeen digits, the first of them 0, as in instance ids and in the session ids seen in logs.
+        let id = format!("{CALLER}-0{:016x}", u64::from_be_bytes(bytes));
+        let record = SessionRecord { id, opening, owner: CALLER_ARN, started: now, ended: None };
+        let state = watch::Sender::new(SessionState::Connected);
+        Ok(Self { record, token: Some(fresh_token()?), state })
+    }
+
+    /// The token that has not been used, if there is one.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Whether it lives.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.record.ended.is_none()
+    }
+
+    /// Replaces the token by a fresh one; an ended session gets none.
+    pub(crate) fn renew_token(&mut self) -> io::Result<()> {
+        self.token = if self.is_connected() { Some(fresh_token()?) } else { None };
+        Ok(())
+    }
+
+    /// Consumes the token.
+    pub(crate) fn take_token(&mut self, token: &str) -> Result<SessionInfo, TokenRefusal> {
+        if !self.is_connected() {
+            return Err(TokenRefusal::Terminated);
+        }
+        if self.token.as_deref() != Some(token) {
+            return Err(TokenRefusal::WrongToken);
+        }
+        self.token = None;
+        Ok(SessionInfo {
+            id: self.record.id.clone(),
+            target: self.record.opening.target.clone(),
+            port: self.record.opening.port,
+            state: self.state.subscribe(),
+        })
+    }
+
+    /// Ends it; `false` if it had ended already.
+    pub(crate) fn terminate(&mut self, now: SystemTime) -> bool {
+        if !self.is_connected() {
+            return false;
+        }
+        self.record.ended = Some(now);
+        self.token = None;
+        self.state.send_replace(SessionState::Terminated);
+        true
+    }
+}
+
+/// Two hundred characters of base64, within the range that the service sends.
+fn fresh_token() -> io::Result<String> {
+    let mut bytes = [0; 150];
+    random(&mut bytes)?;
+    Ok(STANDARD.encode(bytes))
+}

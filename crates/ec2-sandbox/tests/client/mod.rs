@@ -1,0 +1,195 @@
+//! A client that signs for itself: its code must not be the region's, or both could be wrong alike.
+
+use ec2_sandbox::Region;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) access_key_id: String,
+    pub(crate) secret_access_key: String,
+    pub(crate) session_token: Option<String>,
+    host: String,
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+    head: String,
+}
+
+impl Client {
+    pub(crate) fn new(region: &Region) -> Self {
+        let environment = region.environment();
+        let variable =
+            |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+        Self {
+            access_key_id: variable("AWS_ACCESS_KEY_ID").unwrap(),
+            secret_access_key: variable("AWS_SECRET_ACCESS_KEY").unwrap(),
+            session_token: variable("AWS_SESSION_TOKEN"),
+            host: region.endpoint().strip_prefix("http://").unwrap().to_owned(),
+        }
+    }
+
+    pub(crate) async fn ssm(&self, operation: &str, input: &Value) -> Reply {
+        self.post("ssm", Some(&format!("AmazonSSM.{operation}")), &input.to_string()).await
+    }
+
+    pub(crate) async fn instance_connect(&self, operation: &str, input: &Value) -> Reply {
+        let target = format!("AWSEC2InstanceConnectService.{operation}");
+        self.post("ec2-instance-connect", Some(&target), &input.to_string()).await
+    }
+
+    pub(crate) async fn ec2<N: AsRef<str>>(&self, input: &[(N, N)]) -> Reply {
+        self.post("ec2", None, &query(input)).await
+    }
+
+    /// A signed call.
+    pub(crate) async fn post(&self, service: &str, target: Option<&str>, body: &str) -> Reply {
+        let extra: Vec<_> = target.map(|target| ("x-amz-target", target)).into_iter().collect();
+        let headers = self.sign("POST", "/", service, &extra, body);
+        let headers: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain(extra).collect();
+        self.send("POST", "/", &headers, body).await
+    }
+
+    /// The headers that sign a request, for a path without anything to encode. `extra` headers are signed too.
+    pub(crate) fn sign(
+        &self,
+        method: &str,
+        path: &str,
+        service: &str,
+        extra: &[(&str, &str)],
+        body: &str,
+    ) -> Vec<(String, String)> {
+        let date = now();
+        let mut headers = vec![("host", self.host.as_str()), ("x-amz-date", &date)];
+        headers.extend(self.session_token.as_deref().map(|token| ("x-amz-security-token", token)));
+        headers.extend(extra);
+        let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let mut pairs: Vec<_> = query.split('&').filter(|pair| !pair.is_empty()).collect();
+        pairs.sort_unstable();
+        let encode = |pair: &&str| {
+            let (name, value) = pair.split_once('=').unwrap();
+            format!("{name}={}", value.replace('+', "%20").replace('/', "%2F").replace('=', "%3D"))
+        };
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let query = pairs.iter().map(encode).collect::<Vec<_>>().join("&");
+        let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{}", sha256(body));
+        let scope = format!("{}/us-east-1/{service}/aws4_request", &date[..8]);
+        let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", sha256(&canonical));
+        let secret = format!("AWS4{}", self.secret_access_key).into_bytes();
+        let signature =
+            hex(&scope.split('/').chain([text.as_str()]).fold(secret, |key, part| mac(&key, part)));
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
+            self.access_key_id
+        );
+        let token = self.session_token.iter().map(|token| ("x-amz-security-token", token.as_str()));
+        let made = [("x-amz-date", date.as_str()), ("authorization", &authorization)];
+        made.into_iter().chain(token).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Any request, over a connection of its own.
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        let mut stream = TcpStream::connect(&self.host).await.unwrap();
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let length = body.len();
+        let host = &self.host;
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The server may answer a body that is too large without reading all of it.
+        let _ = stream.write_all(body.as_bytes()).await;
+        read_reply(stream).await
+    }
+}
+
+async fn read_reply(mut stream: TcpStream) -> Reply {
+    let mut text = Vec::new();
+    let head = loop {
+        if let Some(at) = text.windows(4).position(|window| window == b"\r\n\r\n") {
+            break text.drain(..at + 4).collect::<Vec<u8>>();
+        }
+        assert!(stream.read_buf(&mut text).await.unwrap() > 0, "the reply ends in its head");
+    };
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let mut reply = Reply { status: head[9..12].parse().unwrap(), body: String::new(), head };
+    let length = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
+    while text.len() < length {
+        assert!(stream.read_buf(&mut text).await.unwrap() > 0, "the reply ends in its body");
+    }
+    reply.body = String::from_utf8(text[..length].to_vec()).unwrap();
+    reply
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    pub(crate) fn text(&self, member: &str) -> String {
+        self.json()[member].as_str().unwrap_or_else(|| panic!("no {member} in {}", self.body)).to_owned()
+    }
+
+    /// The type of a JSON error as it came.
+    pub(crate) fn raw_code(&self) -> String {
+        self.text("__type")
+    }
+
+    /// The type of a JSON error without its namespace.
+    pub(crate) fn code(&self) -> String {
+        let code = self.raw_code();
+        code.split_once('#').map_or(code.clone(), |(_, bare)| bare.to_owned())
+    }
+
+    /// The text of every XML element of this name that has no attributes.
+    pub(crate) fn elements(&self, name: &str) -> Vec<String> {
+        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+        let parts = self.body.split(&open).skip(1);
+        parts.map(|part| part.split(&close).next().unwrap().to_owned()).collect()
+    }
+}
+
+/// Form data of the query protocols.
+pub(crate) fn query<N: AsRef<str>>(pairs: &[(N, N)]) -> String {
+    let encode = |text: &str| {
+        let bytes = text.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        });
+        bytes.collect::<String>()
+    };
+    let pairs =
+        pairs.iter().map(|(name, value)| format!("{}={}", encode(name.as_ref()), encode(value.as_ref())));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// The time as `date` tells it, which knows the calendar better than a test should.
+fn now() -> String {
+    let output = std::process::Command::new("date").args(["-u", "+%Y%m%dT%H%M%SZ"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn sha256(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+fn mac(key: &[u8], text: &str) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

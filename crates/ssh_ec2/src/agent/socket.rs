@@ -1,0 +1,379 @@
+//! The key agent's socket, and who may find it.
+//!
+//! ssh and its proxy meet at a path that both can work out (`%r`, `%h` and `%p` are all that `IdentityAgent` and
+//! `ProxyCommand` have in common), so proxies of connections to the same user, host and port share it. The path
+//! is therefore a symbolic link to the socket of one of them; any will do, since each one's key is pushed to the
+//! same place. Whoever starts takes the link; whoever ends hands it to another that still listens, or removes it.
+//! All changes are made under a lock on the directory, so the order in which connections end does not matter.
+
+use std::cell::Cell;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::protocol::{FRAME_LIMIT, Request, answer, refusal};
+use crate::key::OneTimeKey;
+
+/// The socket could not be set up.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// A file operation failed.
+    #[error("cannot set up the key agent's socket {path}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others could reach into the directory.
+    #[error("the directory {path} of the key agent's socket belongs to somebody else or is open to others")]
+    Exposed {
+        /// Which directory.
+        path: PathBuf,
+    },
+    /// Unix allows about 100 bytes.
+    #[error("the path {path} is too long for a socket")]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl SocketError {
+    /// What to do about it.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Io { path, .. } => {
+                let directory = path.parent().unwrap_or(path);
+                vec![format!("check that you may write to {}", directory.display())]
+            }
+            Self::Exposed { path } => vec![format!("run `chmod 700 {}`", path.display())],
+            Self::TooLong { .. } => {
+                vec!["set SSH_EC2_DIR to a shorter directory, for example one below /run/user".into()]
+            }
+        }
+    }
+}
+
+/// A listening socket and the link that leads to it. Dropping it removes both.
+#[derive(Debug)]
+pub struct AgentSocket {
+    listener: UnixListener,
+    directory: PathBuf,
+    /// The name that ssh looks for.
+    link: String,
+    /// The name of our own socket: the link's, a dot, and our process id.
+    name: String,
+    /// Our user, who alone may connect.
+    uid: u32,
+}
+
+impl AgentSocket {
+    /// Listens, and leads `path` here.
+    ///
+    /// # Errors
+    /// When the directory cannot be made private or written.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let fail = |source| SocketError::Io { path: path.to_owned(), source };
+        if path.as_os_str().len() > PATH_LIMIT {
+            return Err(SocketError::TooLong { path: path.to_owned() });
+        }
+        let (Some(directory), Some(link)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+        else {
+            return Err(fail(io::ErrorKind::InvalidInput.into()));
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
+        let name = format!("{link}.{}", std::process::id());
+        let own_path = directory.join(&name);
+        let _lock = lock(directory).map_err(fail)?;
+        remove_if_there(&own_path).map_err(fail)?;
+        let listener = UnixListener::bind(&own_path).map_err(fail)?;
+        let uid = fs::metadata(&own_path).map_err(fail)?.uid();
+        let socket = Self { listener, directory: directory.to_owned(), link: link.to_owned(), name, uid };
+        let metadata = fs::metadata(directory).map_err(fail)?;
+        if metadata.mode() & 0o077 != 0 || metadata.uid() != uid {
+            drop(_lock);
+            return Err(SocketError::Exposed { path: directory.to_owned() });
+        }
+        fs::set_permissions(&own_path, Permissions::from_mode(0o600)).map_err(fail)?;
+        socket.lead_to(&socket.name).map_err(fail)?;
+        Ok(socket)
+    }
+
+    /// The next connection of our own user.
+    async fn accept(&self) -> io::Result<UnixStream> {
+        loop {
+            let (stream, _) = self.listener.accept().await?;
+            match stream.peer_cred() {
+                Ok(peer) if peer.uid() == self.uid => return Ok(stream),
+                Ok(peer) => tracing::warn!(uid = peer.uid(), "another user tried the key agent's socket"),
+                Err(error) => tracing::debug!(%error, "a connection to the key agent's socket broke"),
+            }
+        }
+    }
+
+    /// Points the link at `name`, in one step.
+    fn lead_to(&self, name: &str) -> io::Result<()> {
+        let staged = self.directory.join(format!("{}.link", self.name));
+        remove_if_there(&staged)?;
+        std::os::unix::fs::symlink(name, &staged)?;
+        fs::rename(&staged, self.directory.join(&self.link))
+    }
+
+    /// Gives the link to somebody else, if it is ours.
+    fn release(&self) -> io::Result<()> {
+        let _lock = lock(&self.directory)?;
+        remove_if_there(&self.directory.join(&self.name))?;
+        let link = self.directory.join(&self.link);
+        let heir = self.heir()?;
+        if fs::read_link(&link).is_ok_and(|target| target != Path::new(&self.name)) {
+            return Ok(());
+        }
+        match heir {
+            Some(heir) => self.lead_to(&heir),
+            None => remove_if_there(&link),
+        }
+    }
+
+    /// Another proxy for the same user, host and port that still listens. Sockets on which nobody listens were
+    /// left by a process that was killed; they are removed on the way.
+    fn heir(&self) -> io::Result<Option<String>> {
+        let mut heir = None;
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let process = name.strip_prefix(&self.link).and_then(|rest| rest.strip_prefix('.'));
+            if !process.is_some_and(|digits| digits.parse::<u32>().is_ok()) {
+                continue;
+            }
+            match StdUnixStream::connect(entry.path()) {
+                Ok(_) => heir = Some(name),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    remove_if_there(&entry.path())?
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(heir)
+    }
+}
+
+impl Drop for AgentSocket {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            tracing::debug!(%error, "the key agent's socket could not be removed");
+        }
+    }
+}
+
+/// What our own ssh did with the key. Other proxies' ssh may come to this socket as well; they do not count.
+#[derive(Debug, Default)]
+pub struct Usage {
+    listed: Cell<bool>,
+    signed: Cell<bool>,
+}
+
+impl Usage {
+    /// ssh offered the key, and sshd did not want a signature: it refused the key.
+    pub fn was_refused(&self) -> bool {
+        self.listed.get() && !self.signed.get()
+    }
+}
+
+/// Serves `key` until dropped, or until `push` fails. `push` makes sure that the instance knows the key now; it is
+/// called before each answer that ssh will act upon.
+///
+/// # Errors
+/// Only what `push` fails with.
+pub async fn serve<E>(
+    socket: &AgentSocket,
+    key: &OneTimeKey,
+    usage: &Usage,
+    push: impl AsyncFn() -> Result<(), E>,
+) -> Result<(), E> {
+    let mut connections = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = socket.accept() => match accepted {
+                Ok(stream) => {
+                    // OpenSSH runs a ProxyCommand through `exec`, so ssh itself is our parent.
+                    let own = stream.peer_cred().is_ok_and(|peer| {
+                        peer.pid().and_then(|pid| u32::try_from(pid).ok()) == Some(std::os::unix::process::parent_id())
+                    });
+                    connections.push(converse(stream, key, own.then_some(usage), &push));
+                }
+                // Out of descriptors, say: the connection attempt is lost, the agent goes on.
+                Err(error) => {
+                    tracing::debug!(%error, "the key agent's socket refused a connection");
+                    tokio::task::yield_now().await;
+                }
+            },
+            Some(done) = connections.next() => done?,
+        }
+    }
+}
+
+/// One connection. What the peer does wrong ends it; what `push` reports ends the agent.
+async fn converse<E>(
+    mut stream: UnixStream,
+    key: &OneTimeKey,
+    usage: Option<&Usage>,
+    push: &impl AsyncFn() -> Result<(), E>,
+) -> Result<(), E> {
+    while let Ok(Some(body)) = read_frame(&mut stream).await {
+        let request = Request::parse(&body);
+        let mut refused = Ok(());
+        if request != Request::Unsupported {
+            refused = push().await;
+        }
+        let frame = if refused.is_ok() { answer(&request, key) } else { refusal() };
+        let written = stream.write_all(&frame).await;
+        refused?;
+        match (usage, &request) {
+            (Some(usage), Request::List) => usage.listed.set(true),
+            (Some(usage), Request::Sign { .. }) => usage.signed.set(true),
+            _ => {}
+        }
+        if written.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The body of the next frame; none at the end. The length is checked before anything is allocated.
+async fn read_frame(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
+    let length = match stream.read_u32().await {
+        Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if length == 0 || length > FRAME_LIMIT {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(Some(body))
+}
+
+/// Held until dropped. The directory itself is locked, so no lock file stays behind.
+fn lock(directory: &Path) -> io::Result<File> {
+    let lock = File::open(directory)?;
+    lock.lock()?;
+    Ok(lock)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL; our own socket's name is longer
+/// than the link's by a dot and up to 10 digits.
+const PATH_LIMIT: usize = 92;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(directory: &tempfile::TempDir) -> PathBuf {
+        directory.path().join("agent").join("ec2-user@i-0a1b2c3d:22")
+    }
+
+    /// A proxy of another process, as far as the directory shows.
+    fn sibling(path: &Path, process: u32) -> AgentSocket {
+        let mut socket = AgentSocket::bind(path).unwrap();
+        let name = format!("{}.{process}", socket.link);
+        fs::rename(socket.directory.join(&socket.name), socket.directory.join(&name)).unwrap();
+        socket.name = name;
+        socket.lead_to(&socket.name).unwrap();
+        socket
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path.parent().unwrap()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn only_the_owner_can_reach_the_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        let _socket = AgentSocket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_directory_open_to_others_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(AgentSocket::bind(&path), Err(SocketError::Exposed { .. })));
+        assert_eq!(names(&path), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn the_link_works_whatever_order_proxies_end_in() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = link(&directory);
+            let mut sockets: Vec<_> = (1..=3).map(|process| Some(sibling(&path, process))).collect();
+            for index in order {
+                assert!(StdUnixStream::connect(&path).is_ok(), "{order:?} before {index}");
+                sockets[index] = None;
+            }
+            assert_eq!(names(&path), Vec::<String>::new(), "{order:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_proxy_left_is_swept_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        let mut killed = sibling(&path, 1);
+        let name = std::mem::replace(&mut killed.name, "gone".into());
+        drop(killed);
+        // The link and the socket are there, and nobody listens.
+        std::os::unix::fs::symlink(&name, &path).unwrap_or_default();
+        drop(AgentSocket::bind(&path).unwrap());
+        assert_eq!(names(&path), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn an_oversized_frame_is_refused_before_allocation() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+        assert_eq!(read_frame(&mut ours).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_failed_push_is_told_to_ssh_and_to_the_caller() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        let socket = AgentSocket::bind(&path).unwrap();
+        let key = OneTimeKey::generate().unwrap();
+        let usage = Usage::default();
+        let ask = async {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            stream.write_all(&[0, 0, 0, 1, 11]).await.unwrap();
+            let mut frame = [0; 5];
+            stream.read_exact(&mut frame).await.unwrap();
+            frame
+        };
+        let serve = serve(&socket, &key, &usage, async || Err("denied"));
+        let (frame, served) = tokio::join!(ask, serve);
+        assert_eq!(frame[..], refusal()[..]);
+        assert_eq!(served, Err("denied"));
+    }
+}

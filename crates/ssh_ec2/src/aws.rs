@@ -1,0 +1,272 @@
+//! The AWS account: who we are in it, and the few calls that we make.
+//!
+//! Only this module and the files below it know the AWS SDK. They return our own types and errors, never wait
+//! without a bound, and show no key, token or signed URL. Which calls to make in which order is the commands'
+//! business; so is when to try again after a failure that the SDK's retries did not heal.
+
+mod credentials;
+mod endpoint;
+mod error;
+mod http_client;
+mod operation;
+mod push_key;
+mod refusal;
+mod session;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::{ProfileFileLoadError, ProfileFileRegionProvider, ProfileSet};
+use aws_config::provider_config::ProviderConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::os_shim_internal::{Env, Fs};
+use aws_types::sdk_ua_metadata::FrameworkMetadata;
+use aws_types::service_config::ServiceConfigKey;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::credentials::CredentialCache;
+pub use self::credentials::{Renewal, SignIn};
+use self::endpoint::{Place, SSM, SSM_MESSAGES, Service};
+pub use self::error::AwsError;
+use self::operation::{Call, Client, Failure};
+use self::refusal::Circumstances;
+pub use self::refusal::RequestId;
+pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
+use crate::network::Network;
+use crate::websocket::StreamUrl;
+
+/// One attempt at a call. The slowest of ours, StartSession, takes a second or two.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A call with its retries.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Which account and region, as far as the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The profile; it then beats AWS_PROFILE, and credentials in the environment.
+    pub profile: Option<String>,
+    /// The region; it then beats AWS_REGION and the profile.
+    pub region: Option<String>,
+}
+
+/// One account and region to work in.
+pub struct Aws {
+    client: Client,
+    credentials: CredentialCache,
+    place: Place,
+    profile: Option<String>,
+    sdk: SdkConfig,
+}
+
+/// The CA bundle that the profile names (`ca_bundle`), for [`crate::network::NetworkEnvironment`] if the
+/// environment names none. A configuration that cannot be read names none either; [`Aws::load`] reports it.
+pub async fn ca_bundle(settings: &Settings) -> Option<PathBuf> {
+    let profiles = load_profiles(settings).await.ok()?;
+    profiles.get("ca_bundle").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+impl Aws {
+    /// Reads environment and profiles. Asks the network only if nothing names a region and this is, perhaps, an
+    /// EC2 instance, for a second at most. Credentials are resolved at the first call.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsError::Profiles`], [`AwsError::UnknownProfile`], [`AwsError::NoRegion`], [`AwsError::BadRegion`].
+    pub async fn load(settings: &Settings, network: &Network) -> Result<Self, AwsError> {
+        let profiles =
+            load_profiles(settings).await.map_err(|source| AwsError::Profiles { source: source.into() })?;
+        let environment = std::env::var("AWS_PROFILE").ok().filter(|name| !name.is_empty());
+        let profile = settings.profile.clone().or(environment);
+        if let Some(name) = profile.as_ref().filter(|name| profiles.get_profile(name).is_none()) {
+            return Err(AwsError::UnknownProfile { profile: name.clone() });
+        }
+        let http_client = http_client::http_client(network);
+        let region = match &settings.region {
+            Some(region) => region.clone(),
+            None => find_region(settings, &http_client).await.ok_or(AwsError::NoRegion)?,
+        };
+        endpoint::check_region(&region)?;
+        let sdk = load_sdk(settings, &region, http_client).await;
+        let keys_in_environment = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|key| !key.is_empty());
+        let sign_in = match &settings.profile {
+            None if keys_in_environment => SignIn::Environment,
+            _ => SignIn::of_profile(profile.as_deref(), &profiles),
+        };
+        let chain = match &settings.profile {
+            Some(name) => Some(credentials::of_profile(name, &sdk).await),
+            None => sdk.credentials_provider(),
+        };
+        // The loader always makes a chain unless told not to.
+        let chain = chain.ok_or_else(|| AwsError::NoCredentials { sign_in: sign_in.clone() })?;
+        Ok(Self {
+            client: Client::new(sdk.clone(), &region),
+            credentials: CredentialCache::new(chain, sign_in),
+            place: Place {
+                region,
+                fips: sdk.use_fips().unwrap_or(false),
+                dual_stack: sdk.use_dual_stack().unwrap_or(false),
+            },
+            profile,
+            sdk,
+        })
+    }
+
+    /// The region.
+    pub fn region(&self) -> &str {
+        &self.place.region
+    }
+
+    /// The profile, if one was named.
+    pub fn profile(&self) -> Option<&str> {
+        self.profile.as_deref()
+    }
+
+    /// Refuses a stream URL that does not lead to Session Manager of this region, or to what the user
+    /// configured in its stead; unencrypted ones may lead to this machine only.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsError::UntrustedStreamUrl`].
+    pub fn check_stream_url(&self, url: &StreamUrl) -> Result<(), AwsError> {
+        let overrides: Vec<_> = [&SSM, &SSM_MESSAGES]
+            .into_iter()
+            .filter_map(|service| self.configured_endpoint(service))
+            .collect();
+        self.place.check_stream_url(url, &overrides)
+    }
+
+    /// Makes a call of JSON 1.1 about `subject`, an instance or a session.
+    async fn call<I: Serialize, O: DeserializeOwned>(
+        &self,
+        api: &Api,
+        subject: &str,
+        input: &I,
+    ) -> Result<(O, RequestId), AwsError> {
+        let action = api.action();
+        let malformed = |source| AwsError::Malformed { action: api.action(), source };
+        let endpoint = self.endpoint(api.service)?;
+        let call = Call {
+            service: api.service,
+            operation: api.operation,
+            endpoint: &endpoint,
+            credentials: self.credentials.resolve().await?,
+            body: serde_json::to_string(input).map_err(|error| malformed(error.into()))?,
+        };
+        match self.client.invoke(call).await {
+            Ok(answer) => match serde_json::from_slice(&answer.body) {
+                Ok(output) => Ok((output, answer.request_id.unwrap_or_else(RequestId::absent))),
+                // Its text may quote the answer, and with it a token.
+                Err(_) => Err(malformed("it is not the JSON that was expected".into())),
+            },
+            Err(Failure::Malformed(source)) => Err(malformed(source)),
+            Err(Failure::Network(error)) => Err(AwsError::Network(error)),
+            Err(Failure::Refused(refusal)) => {
+                let sign_in = self.credentials.sign_in();
+                let error =
+                    Circumstances { action, subject, region: self.region(), sign_in }.explain(refusal);
+                if matches!(error, AwsError::ExpiredToken { .. } | AwsError::RejectedCredentials { .. }) {
+                    // Their owner may renew them while we run.
+                    self.credentials.forget().await;
+                }
+                Err(error)
+            }
+            Err(Failure::Unreachable(source)) => {
+                let host = endpoint::host_of(&endpoint).unwrap_or(endpoint);
+                Err(AwsError::Unreachable { host, source })
+            }
+        }
+    }
+
+    fn endpoint(&self, service: &Service) -> Result<String, AwsError> {
+        let Some(endpoint) = self.configured_endpoint(service) else {
+            return Ok(self.place.endpoint(service));
+        };
+        endpoint::check_endpoint(service, &endpoint)?;
+        Ok(endpoint)
+    }
+
+    /// The endpoint from the environment or the profile, for this service or for all.
+    fn configured_endpoint(&self, service: &Service) -> Option<String> {
+        let key = ServiceConfigKey::builder()
+            .service_id(service.id)
+            .env("AWS_ENDPOINT_URL")
+            .profile("endpoint_url")
+            .build()
+            .ok()?;
+        self.sdk.service_config()?.load_config(key).filter(|endpoint| !endpoint.is_empty())
+    }
+}
+
+/// Shows what a user named. The SDK's configuration would show whole profiles, with the keys in them.
+impl fmt::Debug for Aws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aws")
+            .field("region", &self.place.region)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An operation of a service.
+struct Api {
+    service: &'static Service,
+    operation: &'static str,
+}
+
+impl Api {
+    /// The action that IAM policies name.
+    fn action(&self) -> String {
+        format!("{}:{}", self.service.prefix, self.operation)
+    }
+}
+
+/// The region that environment, profile or, last, the machine names. Asked apart from the rest, because the
+/// SDK's loader would ask a silent metadata service three times over.
+async fn find_region(settings: &Settings, http_client: &SharedHttpClient) -> Option<String> {
+    let config = ProviderConfig::without_region().with_http_client(http_client.clone());
+    let mut of_profile = ProfileFileRegionProvider::builder().configure(&config);
+    if let Some(profile) = &settings.profile {
+        of_profile = of_profile.profile_name(profile);
+    }
+    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(of_profile.build())
+        .or_else(ImdsRegionProvider::builder().configure(&config).build());
+    let region = chain.region().await?;
+    Some(region.as_ref().to_owned())
+}
+
+async fn load_sdk(settings: &Settings, region: &str, http_client: SharedHttpClient) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(CALL_TIMEOUT)
+        .build();
+    let mut loader: ConfigLoader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http_client)
+        .region(Region::new(region.to_owned()))
+        .timeout_config(timeouts);
+    if let Ok(metadata) = FrameworkMetadata::new("ssh_ec2", Some(env!("CARGO_PKG_VERSION"))) {
+        loader = loader.framework_metadata(metadata);
+    }
+    if let Some(profile) = &settings.profile {
+        loader = loader.profile_name(profile);
+    }
+    loader.load().await
+}
+
+/// The user's profiles; the selected one is that of `settings`, else of the environment.
+async fn load_profiles(settings: &Settings) -> Result<ProfileSet, ProfileFileLoadError> {
+    let selected = settings.profile.clone().map(Cow::Owned);
+    aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), selected).await
+}

@@ -1,0 +1,266 @@
+//! Whose credentials we use, how long they last, and how their owner renews them.
+//!
+//! The SDK's chain finds them. Our own cache stands in front of it because the websocket upgrade is signed
+//! outside the SDK's request path, whose cache is out of reach there; and because that cache gives up after
+//! five seconds, too soon for a `credential_process` that asks its user something.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_config::SdkConfig;
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileSet};
+use aws_config::provider_config::ProviderConfig;
+use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use tokio::sync::Mutex;
+
+use super::error::AwsError;
+
+/// A call must not outlive the credentials that it is signed with.
+const MARGIN: Duration = Duration::from_secs(60);
+/// For credentials that do not say when they end; the SDK's own cache keeps those as long.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// Credentials, resolved when needed and kept while they last.
+pub(super) struct CredentialCache {
+    provider: SharedCredentialsProvider,
+    sign_in: SignIn,
+    cached: Mutex<Option<(Credentials, SystemTime)>>,
+}
+
+impl CredentialCache {
+    pub(super) fn new(provider: SharedCredentialsProvider, sign_in: SignIn) -> Self {
+        Self { provider, sign_in, cached: Mutex::new(None) }
+    }
+
+    pub(super) fn sign_in(&self) -> &SignIn {
+        &self.sign_in
+    }
+
+    /// Credentials that are good for the next minute. Callers that come at once wait for one resolution.
+    pub(super) async fn resolve(&self) -> Result<Credentials, AwsError> {
+        let mut cached = self.cached.lock().await;
+        let now = SystemTime::now();
+        if let Some((credentials, until)) = &*cached
+            && now < *until
+        {
+            return Ok(credentials.clone());
+        }
+        let credentials = self.provider.provide_credentials().await.map_err(|source| self.explain(source))?;
+        let until = credentials.expiry().map_or(now + DEFAULT_LIFETIME, |expiry| expiry - MARGIN);
+        *cached = Some((credentials.clone(), until));
+        Ok(credentials)
+    }
+
+    /// Makes the next call resolve credentials anew.
+    pub(super) async fn forget(&self) {
+        *self.cached.lock().await = None;
+    }
+
+    fn explain(&self, source: CredentialsError) -> AwsError {
+        let sign_in = self.sign_in.clone();
+        match source {
+            CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials { sign_in },
+            source => AwsError::Credentials { sign_in, source },
+        }
+    }
+}
+
+/// The chain for a profile named on the command line. As in the AWS CLI, it then beats the credentials in the
+/// environment; the SDK's default chain would prefer those.
+pub(super) async fn of_profile(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider {
+    let mut config = ProviderConfig::without_region()
+        .with_region(sdk.region().cloned())
+        .with_behavior_version(sdk.behavior_version())
+        .with_use_fips(sdk.use_fips())
+        .with_use_dual_stack(sdk.use_dual_stack());
+    if let Some(client) = sdk.http_client() {
+        config = config.with_http_client(client);
+    }
+    if let Some(timeouts) = sdk.timeout_config() {
+        config = config.with_timeout_config(timeouts.clone());
+    }
+    if let Some(retries) = sdk.retry_config() {
+        config = config.with_retry_config(retries.clone());
+    }
+    let of_profile =
+        ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
+    let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
+    let container = EcsCredentialsProvider::builder().configure(&config).build();
+    let metadata = ImdsCredentialsProvider::builder().configure(&config).build();
+    let chain = CredentialsProviderChain::first_try("Profile", of_profile)
+        .or_else("WebIdentityToken", web_identity)
+        .or_else("EcsContainer", container)
+        .or_else("Ec2InstanceMetadata", metadata);
+    SharedCredentialsProvider::new(chain)
+}
+
+/// Where credentials come from, as far as their owner can do something about it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SignIn {
+    /// `AWS_ACCESS_KEY_ID` and its companions.
+    Environment,
+    /// A profile, or what stands in for one.
+    Profile {
+        /// Its name, if one was given.
+        name: Option<String>,
+        /// How its credentials are made.
+        renewal: Renewal,
+    },
+}
+
+/// How the credentials of a profile are renewed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Renewal {
+    /// `login_session`: by `aws login`.
+    AwsLogin,
+    /// `credential_process`: by a program.
+    Process,
+    /// An SSO session or start URL: by `aws sso login`.
+    Sso,
+    /// Keys in a file, a role of the machine, or nothing at all.
+    Unknown,
+}
+
+impl SignIn {
+    /// Reads in the profile how its credentials are made, following `source_profile`.
+    pub(super) fn of_profile(name: Option<&str>, profiles: &ProfileSet) -> Self {
+        let mut section = name.unwrap_or(profiles.selected_profile());
+        let mut renewal = Renewal::Unknown;
+        // Bounded: `source_profile` may lead in a circle.
+        for _ in 0..8 {
+            let Some(profile) = profiles.get_profile(section) else { break };
+            let has = |key| profile.get(key).is_some();
+            renewal = match () {
+                () if has("sso_session") || has("sso_start_url") => Renewal::Sso,
+                () if has("login_session") => Renewal::AwsLogin,
+                () if has("credential_process") => Renewal::Process,
+                () => Renewal::Unknown,
+            };
+            match profile.get("source_profile") {
+                Some(source) if renewal == Renewal::Unknown && source != section => section = source,
+                _ => break,
+            }
+        }
+        Self::Profile { name: name.map(str::to_owned), renewal }
+    }
+
+    /// What renews the credentials, an action a line.
+    pub(super) fn hints(&self) -> Vec<String> {
+        let Self::Profile { name, renewal } = self else {
+            return vec![
+                "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, or unset all three to use a profile"
+                    .into(),
+            ];
+        };
+        let option = name.as_ref().map(|name| format!(" --profile {name}")).unwrap_or_default();
+        let hint = match renewal {
+            Renewal::AwsLogin => format!("sign in again: `aws login{option}`"),
+            Renewal::Process => {
+                "run the `credential_process` of the profile by hand to see what it says".into()
+            }
+            Renewal::Sso => format!("sign in again: `aws sso login{option}`"),
+            Renewal::Unknown => format!(
+                "make `aws sts get-caller-identity{option}` work first, or name another profile with `--profile`"
+            ),
+        };
+        vec![hint]
+    }
+}
+
+impl fmt::Display for SignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("the environment"),
+            Self::Profile { name: Some(name), .. } => write!(f, "profile {name}"),
+            Self::Profile { name: None, .. } => f.write_str("the default profile"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_credential_types::credential_fn::provide_credentials_fn;
+    use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
+    use aws_types::os_shim_internal::{Env, Fs};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// A cache whose provider hands out credentials that end in `seconds`, and a count of its calls.
+    fn cache(seconds: Option<u64>) -> (CredentialCache, Arc<AtomicU64>) {
+        let calls = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&calls);
+        let provider = provide_credentials_fn(move || {
+            let call = counted.fetch_add(1, Ordering::Relaxed);
+            let expiry = seconds.map(|seconds| SystemTime::now() + Duration::from_secs(seconds));
+            async move { Ok(Credentials::new(format!("AKID{call}"), "secret", None, expiry, "test")) }
+        });
+        (CredentialCache::new(SharedCredentialsProvider::new(provider), SignIn::Environment), calls)
+    }
+
+    #[tokio::test]
+    async fn credentials_are_kept_while_they_last() {
+        for (lifetime, resolutions) in [(Some(3600), 1), (None, 1), (Some(30), 2)] {
+            let (cache, calls) = cache(lifetime);
+            cache.resolve().await.unwrap();
+            cache.resolve().await.unwrap();
+            assert_eq!(calls.load(Ordering::Relaxed), resolutions, "{lifetime:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn forgotten_credentials_are_resolved_anew() {
+        let (cache, calls) = cache(None);
+        cache.resolve().await.unwrap();
+        cache.forget().await;
+        cache.resolve().await.unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn the_hint_renews_what_the_profile_is_made_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config");
+        let config = "[profile sso]\nsso_session = s\n[profile role]\nsource_profile = sso\n\
+                      [profile login]\nlogin_session = arn\n[profile a]\nsource_profile = b\n\
+                      [profile b]\nsource_profile = a\n";
+        std::fs::write(&path, config).unwrap();
+        let files = EnvConfigFiles::builder().with_file(EnvConfigFileKind::Config, path).build();
+        let profiles =
+            aws_config::profile::load(&Fs::real(), &Env::from_slice(&[]), &files, None).await.unwrap();
+        for (name, hint) in [
+            ("sso", "`aws sso login --profile sso`"),
+            ("role", "`aws sso login --profile role`"),
+            ("login", "`aws login --profile login`"),
+            ("a", "`aws sts get-caller-identity --profile a`"),
+        ] {
+            let hints = SignIn::of_profile(Some(name), &profiles).hints();
+            assert!(hints.iter().any(|line| line.contains(hint)), "{name}: {hints:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chain_without_credentials_is_told_apart_from_one_that_fails() {
+        let resolve = async |error: fn() -> CredentialsError| {
+            let provider = provide_credentials_fn(move || async move { Err(error()) });
+            let provider = SharedCredentialsProvider::new(provider);
+            CredentialCache::new(
+                provider,
+                SignIn::Profile { name: Some("dev".into()), renewal: Renewal::Unknown },
+            )
+            .resolve()
+            .await
+            .unwrap_err()
+        };
+        let error = resolve(CredentialsError::not_loaded_no_source).await;
+        assert_eq!(error.to_string(), "there are no AWS credentials for profile dev");
+        let error = resolve(|| CredentialsError::provider_error("the SSO token has expired")).await;
+        assert!(matches!(error, AwsError::Credentials { .. }), "{error:?}");
+    }
+}

@@ -1,0 +1,275 @@
+//! Where the AWS services are, and which stream URLs to believe. (Pure.)
+//!
+//! The table stands for the partitions and endpoint rules of the service models (botocore 1.43.11,
+//! `partitions.json` and `endpoint-rule-set-1.json`); the test compares it with what botocore resolves.
+//! Whoever sets an endpoint is trusted with it, except that nothing unencrypted leaves this machine.
+
+use std::net::IpAddr;
+
+use http::Uri;
+
+use super::error::AwsError;
+use crate::websocket::{StreamUrl, Transport};
+
+/// An AWS service, as far as calling it goes.
+#[derive(Debug)]
+pub(super) struct Service {
+    /// The service id, of which `AWS_ENDPOINT_URL_<ID>` and the key in a `services` section are made.
+    pub(super) id: &'static str,
+    /// First label of the host, name in a signature, and prefix of the IAM actions.
+    pub(super) prefix: &'static str,
+    /// Before the operation in `X-Amz-Target`.
+    pub(super) target: &'static str,
+    /// Whether GovCloud has a host of its own for FIPS.
+    pub(super) gov_fips: GovFips,
+}
+
+/// What FIPS without dual-stack means in GovCloud, where every endpoint is FIPS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum GovFips {
+    /// There is no `-fips` host.
+    SameHost,
+    /// There is one, as everywhere.
+    OwnHost,
+}
+
+/// Systems Manager.
+pub(super) const SSM: Service =
+    Service { id: "SSM", prefix: "ssm", target: "AmazonSSM", gov_fips: GovFips::SameHost };
+
+/// EC2 Instance Connect.
+pub(super) const INSTANCE_CONNECT: Service = Service {
+    id: "EC2 Instance Connect",
+    prefix: "ec2-instance-connect",
+    target: "AWSEC2InstanceConnectService",
+    gov_fips: GovFips::OwnHost,
+};
+
+/// The service that the websockets are addressed to. It is signed for, but not called.
+pub(super) const SSM_MESSAGES: Service =
+    Service { id: "ssmmessages", prefix: "ssmmessages", target: "", gov_fips: GovFips::SameHost };
+
+/// A region, and the variants of its endpoints that the user asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) region: String,
+    pub(super) fips: bool,
+    pub(super) dual_stack: bool,
+}
+
+struct Partition {
+    region_prefix: &'static str,
+    suffix: &'static str,
+    dual_stack_suffix: &'static str,
+}
+
+/// The first that matches; the last matches every region, as in the SDKs.
+const PARTITIONS: [Partition; 8] = [
+    partition("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    partition("us-gov-", "amazonaws.com", "api.aws"),
+    partition("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    partition("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    partition("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    partition("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    partition("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    partition("", "amazonaws.com", "api.aws"),
+];
+
+const fn partition(
+    region_prefix: &'static str,
+    suffix: &'static str,
+    dual_stack_suffix: &'static str,
+) -> Partition {
+    Partition { region_prefix, suffix, dual_stack_suffix }
+}
+
+impl Place {
+    /// The endpoint of `service` here, if the user configured none.
+    pub(super) fn endpoint(&self, service: &Service) -> String {
+        format!("https://{}", self.host(service))
+    }
+
+    fn host(&self, service: &Service) -> String {
+        let Self { region, fips, dual_stack } = self;
+        let same_host = region.starts_with("us-gov-") && service.gov_fips == GovFips::SameHost;
+        let fips = if *fips && (*dual_stack || !same_host) { "-fips" } else { "" };
+        let suffix = if *dual_stack { self.partition().dual_stack_suffix } else { self.partition().suffix };
+        format!("{}{fips}.{region}.{suffix}", service.prefix)
+    }
+
+    fn partition(&self) -> &'static Partition {
+        let here = |partition: &&Partition| self.region.starts_with(partition.region_prefix);
+        PARTITIONS.iter().find(here).unwrap_or(&PARTITIONS[PARTITIONS.len() - 1])
+    }
+
+    /// Whether `host` is one of this region's for websockets, in whatever variant.
+    fn is_message_host(&self, host: &str) -> bool {
+        [false, true].into_iter().any(|dual_stack| {
+            let suffix =
+                if dual_stack { self.partition().dual_stack_suffix } else { self.partition().suffix };
+            ["", "-fips"]
+                .into_iter()
+                .any(|fips| host.eq_ignore_ascii_case(&format!("ssmmessages{fips}.{}.{suffix}", self.region)))
+        })
+    }
+
+    /// Whether `host` is an interface endpoint of this region (AWS PrivateLink).
+    fn is_private_link(&self, host: &str) -> bool {
+        let suffix = format!(".{}.vpce.{}", self.region, self.partition().suffix);
+        host.to_ascii_lowercase().ends_with(&suffix)
+    }
+
+    /// Whether `host` belongs to AWS, by its suffix.
+    fn is_aws(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        PARTITIONS
+            .iter()
+            .flat_map(|partition| [partition.suffix, partition.dual_stack_suffix])
+            .any(|suffix| host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.')))
+    }
+
+    /// Refuses a stream URL that does not lead to Session Manager: a websocket to anywhere else would be
+    /// handed a signature and a session token.
+    pub(super) fn check_stream_url(&self, url: &StreamUrl, overrides: &[String]) -> Result<(), AwsError> {
+        let host = url.host();
+        let private = url.transport() == Transport::Tls || is_loopback(host);
+        let expected = url.transport() == Transport::Tls && self.is_message_host(host);
+        // An endpoint at AWS answers with hosts at AWS. Any other endpoint is the user's own or an
+        // emulator's, and only it knows where its websockets are.
+        let overridden = overrides
+            .iter()
+            .filter_map(|endpoint| host_of(endpoint))
+            .any(|endpoint| if self.is_aws(&endpoint) { self.is_private_link(host) } else { true });
+        if private && (expected || overridden) {
+            Ok(())
+        } else {
+            Err(AwsError::UntrustedStreamUrl { host: host.to_owned() })
+        }
+    }
+}
+
+/// Refuses a region that could not be part of a host name.
+pub(super) fn check_region(region: &str) -> Result<(), AwsError> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let valid = (1..=63).contains(&region.len())
+        && region.bytes().all(allowed)
+        && !region.starts_with('-')
+        && !region.ends_with('-');
+    if valid { Ok(()) } else { Err(AwsError::BadRegion { region: region.to_owned() }) }
+}
+
+/// Refuses a configured endpoint that is no URL, or would send requests unencrypted to another machine.
+pub(super) fn check_endpoint(service: &Service, endpoint: &str) -> Result<(), AwsError> {
+    let uri = endpoint.parse::<Uri>().ok();
+    let host = host_of(endpoint);
+    match (uri.as_ref().and_then(Uri::scheme_str), host) {
+        (Some("https"), Some(_)) => Ok(()),
+        (Some("http"), Some(host)) if is_loopback(&host) => Ok(()),
+        (Some("http"), Some(host)) => Err(AwsError::UnencryptedEndpoint { service: service.id, host }),
+        _ => Err(AwsError::BadEndpoint { service: service.id }),
+    }
+}
+
+/// The host of an endpoint; an IPv6 address without brackets.
+pub(super) fn host_of(endpoint: &str) -> Option<String> {
+    let uri = endpoint.parse::<Uri>().ok()?;
+    let host = uri.host()?.trim_matches(['[', ']']);
+    if host.is_empty() { None } else { Some(host.to_owned()) }
+}
+
+fn is_loopback(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EC2: Service = Service { id: "EC2", prefix: "ec2", target: "", gov_fips: GovFips::SameHost };
+
+    fn place(region: &str, fips: bool, dual_stack: bool) -> Place {
+        Place { region: region.to_owned(), fips, dual_stack }
+    }
+
+    #[test]
+    fn endpoints_are_those_that_botocore_resolves() {
+        for line in include_str!("endpoints.txt").lines().filter(|line| !line.starts_with('#')) {
+            let [service, region, fips, dual_stack, expected] =
+                line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            let service = [&SSM, &INSTANCE_CONNECT, &EC2].into_iter().find(|s| s.prefix == service).unwrap();
+            let place = place(region, fips == "1", dual_stack == "1");
+            assert_eq!(place.endpoint(service), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn regions_that_would_change_the_host_are_refused() {
+        assert!(check_region("eu-west-1").is_ok());
+        for region in ["", "evil.com/", "eu_west-1", "-a", "a-", "EU-west-1", "a@b", &"a".repeat(64)] {
+            assert!(matches!(check_region(region), Err(AwsError::BadRegion { .. })), "{region}");
+        }
+    }
+
+    #[test]
+    fn endpoints_without_encryption_stay_on_this_machine() {
+        for endpoint in ["https://a.b", "http://127.0.0.1:1", "http://[::1]:1/x", "http://localhost"] {
+            assert!(check_endpoint(&SSM, endpoint).is_ok(), "{endpoint}");
+        }
+        for endpoint in ["http://10.0.0.1", "http://localhost.evil", "http://0.0.0.0", "http://127.0.0.1@a"] {
+            let checked = check_endpoint(&SSM, endpoint);
+            assert!(matches!(checked, Err(AwsError::UnencryptedEndpoint { .. })), "{endpoint} {checked:?}");
+        }
+        for endpoint in ["", "localhost:1", "ftp://a", "https://", "a b"] {
+            let checked = check_endpoint(&SSM, endpoint);
+            assert!(matches!(checked, Err(AwsError::BadEndpoint { .. })), "{endpoint} {checked:?}");
+        }
+    }
+
+    /// Which of the URLs are believed in eu-west-1.
+    fn believed<'a>(overrides: &[&str], urls: &[&'a str]) -> Vec<&'a str> {
+        let overrides: Vec<_> = overrides.iter().map(ToString::to_string).collect();
+        let place = place("eu-west-1", false, false);
+        let believe = |url: &&&str| place.check_stream_url(&StreamUrl::new(url).unwrap(), &overrides).is_ok();
+        urls.iter().filter(believe).copied().collect()
+    }
+
+    const URLS: [&str; 12] = [
+        "wss://ssmmessages.eu-west-1.amazonaws.com/v1",
+        "wss://SSMMessages-fips.eu-west-1.amazonaws.com/v1",
+        "wss://ssmmessages.eu-west-1.api.aws/v1",
+        "wss://vpce-1.ssmmessages.eu-west-1.vpce.amazonaws.com/v1",
+        "wss://localhost:1/v1",
+        "ws://127.0.0.2:1/v1",
+        "wss://evil.example/v1",
+        // None of the following, ever.
+        "ws://ssmmessages.eu-west-1.amazonaws.com/v1",
+        "ws://evil.example/v1",
+        "ws://10.0.0.1/v1",
+        "ws://127.0.0.1.evil.example/v1",
+        "ws://0.0.0.0/v1",
+    ];
+
+    #[test]
+    fn stream_urls_lead_to_session_manager_of_the_region() {
+        assert_eq!(believed(&[], &URLS), URLS[..3]);
+        let others =
+            ["ssmmessages.us-east-1.amazonaws.com", "ssmmessages.eu-west-1.amazonaws.com.evil.example"];
+        assert!(others.iter().all(|host| believed(&[], &[&format!("wss://{host}/")]).is_empty()));
+    }
+
+    #[test]
+    fn an_interface_endpoint_makes_interface_endpoints_believable() {
+        let endpoint = "https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com";
+        assert_eq!(believed(&[endpoint], &URLS), URLS[..4]);
+    }
+
+    #[test]
+    fn an_endpoint_of_the_users_own_may_lead_anywhere_encrypted() {
+        assert_eq!(believed(&["http://127.0.0.1:5000"], &URLS), URLS[..7]);
+        // It does not pass for AWS by looking similar.
+        assert_eq!(believed(&["https://evilamazonaws.com"], &URLS), URLS[..7]);
+    }
+}

@@ -1,0 +1,297 @@
+//! What can go wrong between us and AWS, in words that say what to do.
+//!
+//! The cases are those that a caller or a user can do something about. Text that AWS sent was cleaned before
+//! it got here (`refusal.rs`), so all of it can be shown as it is.
+
+use std::error::Error as StdError;
+
+use aws_credential_types::provider::error::CredentialsError;
+use thiserror::Error;
+use tokio_rustls::rustls;
+
+use super::credentials::SignIn;
+use super::refusal::RequestId;
+use crate::network::NetworkError;
+
+/// An AWS call failed, or could not be made.
+#[derive(Debug, Error)]
+pub enum AwsError {
+    /// IAM, or the service itself, said no.
+    #[error("AWS refused {action} on {subject}: {message}")]
+    AccessDenied {
+        /// The IAM action, like `ssm:StartSession`.
+        action: String,
+        /// The instance or session it was for.
+        subject: String,
+        /// The caller's ARN, if the message names it.
+        principal: Option<String>,
+        /// What AWS said.
+        message: String,
+        /// What AWS calls the request.
+        request_id: Option<RequestId>,
+    },
+    /// A configured endpoint is not a URL.
+    #[error("the endpoint configured for {service} is not a URL")]
+    BadEndpoint {
+        /// The service id.
+        service: &'static str,
+    },
+    /// The region's name cannot be part of a host name.
+    #[error("{region:?} is not the name of a region")]
+    BadRegion {
+        /// The region.
+        region: String,
+    },
+    /// Credentials are configured but could not be had.
+    #[error("cannot get the AWS credentials of {sign_in}")]
+    Credentials {
+        /// Whose, and how they are renewed.
+        sign_in: SignIn,
+        /// What the SDK's credential chain said.
+        source: CredentialsError,
+    },
+    /// The credentials' time is over.
+    #[error("the AWS credentials of {sign_in} have expired")]
+    ExpiredToken {
+        /// Whose, and how they are renewed.
+        sign_in: SignIn,
+    },
+    /// EC2 has no such instance.
+    #[error("instance {instance} does not exist in {region}")]
+    InstanceNotFound {
+        /// The instance.
+        instance: String,
+        /// Where it was looked for.
+        region: String,
+    },
+    /// EC2 has the instance, but it is not running.
+    #[error("instance {instance} is not running")]
+    InstanceNotRunning {
+        /// The instance.
+        instance: String,
+    },
+    /// Session Manager has no such session document, or it is not for sessions.
+    #[error("AWS does not accept the session document {document}")]
+    InvalidDocument {
+        /// The document.
+        document: String,
+    },
+    /// The signature did not match, or its time was too far off.
+    #[error("AWS did not accept the signature of {action}: {message}")]
+    InvalidSignature {
+        /// The IAM action.
+        action: String,
+        /// What AWS said.
+        message: String,
+    },
+    /// A service answered with something other than its documented answer.
+    #[error("cannot understand the answer to {action}")]
+    Malformed {
+        /// The IAM action.
+        action: String,
+        /// What was wrong with it.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The network settings cannot be used.
+    #[error("cannot make an encrypted connection to AWS")]
+    Network(#[source] NetworkError),
+    /// The credential chain found nothing.
+    #[error("there are no AWS credentials for {sign_in}")]
+    NoCredentials {
+        /// Where they were looked for.
+        sign_in: SignIn,
+    },
+    /// Neither option, environment nor profile names a region.
+    #[error("no AWS region is set")]
+    NoRegion,
+    /// `~/.aws/config` or `~/.aws/credentials` cannot be read.
+    #[error("cannot read the AWS configuration")]
+    Profiles {
+        /// Which file, and why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// AWS does not know the access key.
+    #[error("AWS does not know the access key of {sign_in}")]
+    RejectedCredentials {
+        /// Whose, and how they are renewed.
+        sign_in: SignIn,
+    },
+    /// Any other refusal.
+    #[error("{action} failed with {code}: {message}")]
+    Service {
+        /// The IAM action.
+        action: String,
+        /// The error code, or the HTTP status if there was none.
+        code: String,
+        /// What AWS said.
+        message: String,
+        /// What AWS calls the request.
+        request_id: Option<RequestId>,
+    },
+    /// The signing library refused its input.
+    #[error("cannot sign the websocket upgrade")]
+    Signing {
+        /// What it said.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// Session Manager does not hear from the instance's SSM agent.
+    #[error("instance {instance} is not connected to Session Manager in {region}")]
+    TargetNotConnected {
+        /// The instance.
+        instance: String,
+        /// Where it was looked for.
+        region: String,
+    },
+    /// Too many calls, even after retries.
+    #[error("AWS throttles {action}")]
+    Throttled {
+        /// The IAM action.
+        action: String,
+    },
+    /// A configured endpoint would send credentials unencrypted to another machine.
+    #[error("the endpoint configured for {service} is not encrypted, and {host} is not this machine")]
+    UnencryptedEndpoint {
+        /// The service id.
+        service: &'static str,
+        /// The host of the endpoint.
+        host: String,
+    },
+    /// The profile that was asked for is not in the configuration.
+    #[error("no AWS profile is named {profile}")]
+    UnknownProfile {
+        /// The profile.
+        profile: String,
+    },
+    /// The endpoint did not answer, after retries.
+    #[error("cannot reach {host}")]
+    Unreachable {
+        /// The host of the endpoint.
+        host: String,
+        /// The failure: name, connection, TLS or time.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The service sent us to a websocket that is not Session Manager's.
+    #[error("the session's websocket is at {host}, which is not Session Manager")]
+    UntrustedStreamUrl {
+        /// The host.
+        host: String,
+    },
+}
+
+impl AwsError {
+    /// What to do about it, an action a line.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::AccessDenied { action, .. } => access_hints(action),
+            Self::BadEndpoint { .. } => {
+                vec!["correct AWS_ENDPOINT_URL or `endpoint_url`; it looks like `https://host`".into()]
+            }
+            Self::BadRegion { .. } | Self::NoRegion => {
+                vec!["name the region with `--region`, AWS_REGION, or `region` in the profile".into()]
+            }
+            Self::Credentials { sign_in, .. }
+            | Self::ExpiredToken { sign_in }
+            | Self::NoCredentials { sign_in }
+            | Self::RejectedCredentials { sign_in } => sign_in.hints(),
+            Self::InstanceNotFound { region, .. } => {
+                vec![format!("check the id, the region ({region}) and the account of the credentials")]
+            }
+            Self::InstanceNotRunning { instance } => {
+                vec![format!("start it: `aws ec2 start-instances --instance-ids {instance}`")]
+            }
+            Self::InvalidDocument { document } => vec![format!(
+                "check that {document} exists in this region and account, and is of type Session"
+            )],
+            Self::InvalidSignature { .. } => {
+                vec!["check this machine's clock, and that the secret key belongs to the access key".into()]
+            }
+            Self::Malformed { .. } | Self::UntrustedStreamUrl { .. } => {
+                vec!["check AWS_ENDPOINT_URL and the proxy: the answer may not be from AWS".into()]
+            }
+            Self::Network(error) => error.hints(),
+            Self::Profiles { .. } => {
+                vec!["make `aws configure list` work, or point AWS_CONFIG_FILE at another file".into()]
+            }
+            Self::Service { .. } | Self::Signing { .. } => Vec::new(),
+            Self::TargetNotConnected { instance, region } => vec![
+                format!("start {instance} if it is stopped; its region must be {region}, its account that of the credentials"),
+                "give its instance profile the policy AmazonSSMManagedInstanceCore, and see that its SSM agent runs".into(),
+                format!("let it reach ssmmessages.{region} on port 443"),
+            ],
+            Self::Throttled { .. } => vec!["wait a minute and try again".into()],
+            Self::UnencryptedEndpoint { .. } => vec!["use an `https` endpoint".into()],
+            Self::UnknownProfile { .. } => vec!["`aws configure list-profiles` lists the profiles".into()],
+            Self::Unreachable { source, .. } => vec![reach_hint(source.as_ref()).into()],
+        }
+    }
+
+    /// True if the same call will not succeed later without someone changing permissions, settings or the
+    /// instance. Credentials that expired may be renewed at any moment, so they are not of this kind.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Credentials { .. }
+            | Self::ExpiredToken { .. }
+            | Self::InvalidSignature { .. }
+            | Self::Malformed { .. }
+            | Self::RejectedCredentials { .. }
+            | Self::Service { .. }
+            | Self::TargetNotConnected { .. }
+            | Self::Throttled { .. }
+            | Self::Unreachable { .. } => false,
+            Self::AccessDenied { .. }
+            | Self::BadEndpoint { .. }
+            | Self::BadRegion { .. }
+            | Self::InstanceNotFound { .. }
+            | Self::InstanceNotRunning { .. }
+            | Self::InvalidDocument { .. }
+            | Self::Network(_)
+            | Self::NoCredentials { .. }
+            | Self::NoRegion
+            | Self::Profiles { .. }
+            | Self::Signing { .. }
+            | Self::UnencryptedEndpoint { .. }
+            | Self::UnknownProfile { .. }
+            | Self::UntrustedStreamUrl { .. } => true,
+        }
+    }
+
+    /// What AWS calls the failed request, to find it in CloudTrail.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        match self {
+            Self::AccessDenied { request_id, .. } | Self::Service { request_id, .. } => request_id.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+fn access_hints(action: &str) -> Vec<String> {
+    match action {
+        "ssm:StartSession" => {
+            vec!["the caller needs ssm:StartSession on the instance and on the session document".into()]
+        }
+        "ec2-instance-connect:SendSSHPublicKey" => vec![
+            format!("the caller needs {action} on the instance"),
+            "policies often restrict this action by `ec2:osuser`; try another user".into(),
+        ],
+        _ => vec![format!("the caller needs {action}")],
+    }
+}
+
+fn reach_hint(error: &(dyn StdError + 'static)) -> &'static str {
+    let mut causes = std::iter::successors(Some(error), |error| inner(*error));
+    let distrusted =
+        causes.any(|error| matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))));
+    if distrusted {
+        "if a proxy inspects TLS here, set AWS_CA_BUNDLE to a file with its CA certificate"
+    } else {
+        "check the region and the network; set HTTPS_PROXY if this network has a proxy"
+    }
+}
+
+/// The next error down. An I/O error hides the one that it wraps from `source`.
+fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
+        None => error.source(),
+    }
+}

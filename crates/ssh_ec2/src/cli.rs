@@ -1,0 +1,375 @@
+//! The command line, as typed. No logic but the reading of it.
+//!
+//! Three shapes share one program name: our subcommands; ssh's own command line, with a few long options of ours
+//! in front; and that of the script that this tool replaces, `USER INSTANCE`. The first word that is no option
+//! tells which it is.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::openssh::Invocation;
+use crate::target::InstanceId;
+
+/// ssh to EC2 instances with IAM permissions only.
+#[derive(Debug, Parser)]
+#[command(name = "ssh_ec2", version, override_usage = USAGE, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Options that may stand in front of the target
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do, when it is not a connection.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of ours, whatever is done.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct Common {
+    /// Take credentials and region from this AWS profile
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Look for the instance in this AWS region
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// Tell this to Session Manager, for its records
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Use this key pair of your own instead of a one-time key
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Show each step on standard error; twice for more
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Common {
+    /// These options, and those of `before` where these say nothing.
+    pub fn over(self, before: Self) -> Self {
+        Self {
+            profile: self.profile.or(before.profile),
+            region: self.region.or(before.region),
+            reason: self.reason.or(before.reason),
+            key_file: self.key_file.or(before.key_file),
+            verbose: self.verbose.max(before.verbose),
+        }
+    }
+}
+
+/// What to do, when it is not a connection.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Carry SSH bytes between standard input and output and an instance, for ssh's ProxyCommand
+    Proxy(Proxy),
+    /// Print the ssh_config block for instance ids, or install it
+    Config(Config),
+    /// Try it all without an AWS account: an emulated region on this machine
+    #[cfg(feature = "sandbox")]
+    Sandbox(Sandbox),
+}
+
+/// `ssh_ec2 proxy`
+#[derive(Args, Debug)]
+pub struct Proxy {
+    /// Profile, region, and so on
+    #[command(flatten)]
+    pub common: Common,
+    /// Serve the one-time key on this socket, which `IdentityAgent` names as well
+    #[arg(long, value_name = "PATH")]
+    pub agent_socket: Option<PathBuf>,
+    /// The login name (`%r`)
+    pub user: String,
+    /// The instance (`%h`)
+    pub host: String,
+    /// The port of sshd (`%p`)
+    pub port: String,
+}
+
+/// `ssh_ec2 config`
+#[derive(Args, Debug)]
+pub struct Config {
+    /// Profile, region, and so on
+    #[command(flatten)]
+    pub common: Common,
+    /// Write the block to a file of its own, and include it from ~/.ssh/config
+    #[arg(long, conflicts_with = "uninstall")]
+    pub install: bool,
+    /// Take both out again
+    #[arg(long)]
+    pub uninstall: bool,
+}
+
+/// `ssh_ec2 sandbox`
+#[cfg(feature = "sandbox")]
+#[derive(Args, Debug)]
+pub struct Sandbox {
+    /// Show each step of the region on standard error; twice for more
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Serve SSH with this OpenSSH sshd instead of the built-in server; log in as yourself
+    #[arg(long, value_name = "PATH")]
+    pub sshd: Option<PathBuf>,
+    /// Answer API calls only after this long, for example `50ms`
+    #[arg(long, value_name = "TIME")]
+    pub latency: Option<String>,
+    /// Do this to the session's messages; may be repeated. `help` lists them
+    #[arg(long, value_name = "FAULT[=VALUE]")]
+    pub fault: Vec<String>,
+    /// Run this in the region; your shell, when left out
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// A connection, or what a script did before one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connect {
+    /// Profile, region, and so on.
+    pub common: Common,
+    /// Print the command line of ssh instead of running it.
+    pub dry_run: bool,
+    /// What was asked for.
+    pub shape: Shape,
+}
+
+/// The two ways to name a target.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// As ssh.
+    Ssh(Invocation),
+    /// As the script.
+    Script {
+        /// The login name.
+        user: String,
+        /// The instance.
+        instance: String,
+        /// Only push the key.
+        send_key_only: bool,
+    },
+}
+
+/// What the arguments ask for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A subcommand.
+    Command(Box<Cli>),
+    /// A connection.
+    Connect(Connect),
+    /// Help or version, or a mistake that clap explains.
+    Clap(clap::Error),
+    /// A mistake in the command line of a connection.
+    Usage(String),
+    /// Nothing to do.
+    Nothing,
+}
+
+/// Reads the arguments that follow the program's name.
+pub fn parse(arguments: &[OsString]) -> Parsed {
+    match first_word(arguments) {
+        Some(at) if is_subcommand(&arguments[at..]) => parse_command(arguments),
+        _ if arguments
+            .first()
+            .is_some_and(|word| matches!(word.to_str(), Some("--help" | "-h" | "--version"))) =>
+        {
+            parse_command(arguments)
+        }
+        _ if arguments.is_empty() => Parsed::Nothing,
+        _ => parse_connect(arguments),
+    }
+}
+
+/// The usage, for standard error.
+pub fn usage() -> String {
+    format!("Usage: {USAGE}\n\n`ssh_ec2 --help` says more.\n")
+}
+
+fn parse_command(arguments: &[OsString]) -> Parsed {
+    let name = std::iter::once(OsString::from("ssh_ec2"));
+    match Cli::try_parse_from(name.chain(arguments.iter().cloned())) {
+        Ok(cli) => Parsed::Command(Box::new(cli)),
+        Err(error) => Parsed::Clap(error),
+    }
+}
+
+/// A subcommand's name in front of an instance id is the user of the script's command line.
+fn is_subcommand(words: &[OsString]) -> bool {
+    let named = words[0].to_str().is_some_and(|word| SUBCOMMANDS.contains(&word));
+    let before_instance =
+        words.get(1).and_then(|word| word.to_str()).is_some_and(|word| word.parse::<InstanceId>().is_ok());
+    named && !before_instance
+}
+
+/// The first word that is neither a long option of ours nor its value.
+fn first_word(arguments: &[OsString]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(word) = arguments.get(at) {
+        let word = word.to_str()?;
+        if !word.starts_with("--") {
+            return (!word.starts_with('-')).then_some(at);
+        }
+        at += if VALUED.contains(&word) { 2 } else { 1 };
+    }
+    None
+}
+
+/// Takes our long options wherever they stand before the remote command, and leaves the rest to ssh's rules.
+fn parse_connect(arguments: &[OsString]) -> Parsed {
+    let mut common = Common::default();
+    let (mut dry_run, mut send_key_only) = (false, false);
+    let mut rest = Vec::new();
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        let (name, joined) = match text.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name.to_owned(), Some(value.to_owned())),
+            _ => (text.into_owned(), None),
+        };
+        let mut value = || joined.clone().or_else(|| words.next()?.to_str().map(str::to_owned));
+        let missing = || Parsed::Usage(format!("the option `{name}` needs a value"));
+        match name.as_str() {
+            "--profile" | "--region" | "--reason" | "--key-file" => {
+                let Some(value) = value() else { return missing() };
+                match name.as_str() {
+                    "--profile" => common.profile = Some(value),
+                    "--region" => common.region = Some(value),
+                    "--reason" => common.reason = Some(value),
+                    _ => common.key_file = Some(value.into()),
+                }
+            }
+            "--dry-run" => dry_run = true,
+            "--send-key-only" => send_key_only = true,
+            "--verbose" => common.verbose += 1,
+            "--help" => return parse_command(&["--help".into()]),
+            "--version" => return parse_command(&["--version".into()]),
+            "--" => {
+                rest.push(word.clone());
+                rest.extend(words.by_ref().cloned());
+            }
+            name if name.starts_with("--") => return Parsed::Usage(format!("there is no option `{name}`")),
+            _ => {
+                rest.push(word.clone());
+                // From the second plain word on it is the remote command, or the script's instance.
+                if has_command(&rest) {
+                    if script_words(&rest).is_some() {
+                        continue;
+                    }
+                    rest.extend(words.by_ref().cloned());
+                }
+            }
+        }
+    }
+    let shape = match script_words(&rest) {
+        Some((user, instance)) => Shape::Script { user, instance, send_key_only },
+        None if send_key_only => {
+            return Parsed::Usage("`--send-key-only` needs a user and an instance id".into());
+        }
+        None => match Invocation::parse(&rest) {
+            Ok(invocation) => Shape::Ssh(invocation),
+            Err(error) => return Parsed::Usage(error.to_string()),
+        },
+    };
+    Parsed::Connect(Connect { common, dry_run, shape })
+}
+
+fn has_command(words: &[OsString]) -> bool {
+    Invocation::parse(words).is_ok_and(|invocation| !invocation.command.is_empty())
+}
+
+/// `USER INSTANCE`, where the first is no target itself.
+fn script_words(words: &[OsString]) -> Option<(String, String)> {
+    let [user, instance] = words else { return None };
+    let (user, instance) = (user.to_str()?, instance.to_str()?);
+    let is_user = !user.starts_with('-') && user.parse::<InstanceId>().is_err() && !names_instance(user);
+    (is_user && instance.parse::<InstanceId>().is_ok()).then(|| (user.to_owned(), instance.to_owned()))
+}
+
+fn names_instance(destination: &str) -> bool {
+    destination.rsplit_once('@').is_some_and(|(_, host)| host.parse::<InstanceId>().is_ok())
+}
+
+const SUBCOMMANDS: &[&str] = &["proxy", "config", "sandbox", "help"];
+const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
+const USAGE: &str = "\
+ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]INSTANCE [COMMAND …]
+       ssh_ec2 [OPTIONS] USER INSTANCE [--send-key-only]
+       ssh_ec2 config [--install | --uninstall]
+       ssh_ec2 proxy USER HOST PORT
+       ssh_ec2 sandbox [COMMAND …]";
+const AFTER_HELP: &str = "\
+For a connection, in front of the target:
+      --dry-run        Print the command line of ssh instead of running it
+      --send-key-only  Push your own public key to INSTANCE for 60 seconds, and connect to nothing
+
+Exit status: ssh's own for a connection; 0 success, 1 a failure that is explained, 2 wrong usage,
+130 interrupted.
+
+The region, credentials and proxies are found as the aws CLI finds them: AWS_PROFILE, AWS_REGION,
+~/.aws/config, AWS_ENDPOINT_URL, HTTPS_PROXY, NO_PROXY, AWS_CA_BUNDLE. SSH_EC2_DIR replaces ~/.ssh/ssh_ec2,
+where host keys and sockets are kept.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn connect(text: &str) -> Connect {
+        match parse(&words(text)) {
+            Parsed::Connect(connect) => connect,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn ssh_command_lines_pass_untouched() {
+        let connect =
+            connect("--profile prod -v -L 1:localhost:2 ec2-user@i-0a1b2c3d --region x ls --region y");
+        assert_eq!(connect.common.profile.as_deref(), Some("prod"));
+        assert_eq!(connect.common.region.as_deref(), Some("x"));
+        let Shape::Ssh(invocation) = connect.shape else { panic!("{:?}", connect.shape) };
+        assert_eq!(invocation.command, words("ls --region y"));
+    }
+
+    #[test]
+    fn the_scripts_command_line_is_known_by_its_two_words() {
+        let only = connect("ec2-user i-0a1b2c3d --send-key-only --key-file k.pub");
+        assert_eq!(only.common.key_file, Some("k.pub".into()));
+        let script = |user: &str, send_key_only| Shape::Script {
+            user: user.into(),
+            instance: "i-0a1b2c3d".into(),
+            send_key_only,
+        };
+        assert_eq!(only.shape, script("ec2-user", true));
+        assert_eq!(connect("ec2-user i-0a1b2c3d").shape, script("ec2-user", false));
+        assert_eq!(connect("config i-0a1b2c3d").shape, script("config", false));
+    }
+
+    #[test]
+    fn a_target_with_a_command_is_not_the_script() {
+        for text in ["i-0a1b2c3d i-0a1b2c3d", "me@i-0a1b2c3d i-0a1b2c3d"] {
+            assert!(matches!(connect(text).shape, Shape::Ssh(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn subcommands_are_found_behind_options() {
+        for text in ["config", "--region x config --install", "proxy u i-0a1b2c3d 22"] {
+            assert!(matches!(parse(&words(text)), Parsed::Command(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, mistake) in [
+            ("--profile", "the option `--profile` needs a value"),
+            ("--frobnicate i-0a1b2c3d", "there is no option `--frobnicate`"),
+            ("-v", "there is no destination"),
+            ("i-0a1b2c3d --send-key-only", "`--send-key-only` needs a user and an instance id"),
+        ] {
+            assert!(matches!(parse(&words(text)), Parsed::Usage(said) if said == mistake), "{text}");
+        }
+        assert!(matches!(parse(&[]), Parsed::Nothing));
+    }
+}

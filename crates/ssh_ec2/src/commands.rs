@@ -1,0 +1,8 @@
+//! One story for each command. Here the floors meet; nothing below knows the whole of it.
+
+pub mod config;
+pub mod connect;
+pub mod proxy;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
+pub mod send_key;

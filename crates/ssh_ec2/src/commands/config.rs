@@ -1,0 +1,125 @@
+//! Prints the ssh_config block, installs it, takes it out again.
+//!
+//! A user's file is replaced in one step or not at all, keeps its mode and every other byte, and a link to it
+//! stays a link.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::cli::Config;
+use crate::commands::connect::{Surroundings, proxy_options};
+use crate::error::{Error, ExitCode};
+use crate::ssh_config::{block, exclude, include};
+use crate::ui;
+
+/// Prints, installs or removes.
+///
+/// # Errors
+/// When a file cannot be read or written; then none was changed half-way.
+pub fn run(config: &Config, surroundings: &Surroundings, ssh_directory: &Path) -> Result<ExitCode, Error> {
+    let files = Files { user: ssh_directory.join("config"), block: surroundings.places.config() };
+    if config.uninstall {
+        uninstall(&files)?;
+        return Ok(ExitCode::Success);
+    }
+    let options = proxy_options(&config.common, 0)?;
+    let block = block(&surroundings.program, &surroundings.places, &options);
+    if config.install {
+        make_private_directory(ssh_directory)?;
+        make_private_directory(surroundings.places.directory())?;
+        install(&files, &block)?;
+        ui::note(&format!(
+            "{} includes {} now: try `ssh USER@i-…`",
+            files.user.display(),
+            files.block.display()
+        ));
+    } else {
+        ui::print(&block).map_err(Error::Stdio)?;
+    }
+    Ok(ExitCode::Success)
+}
+
+struct Files {
+    user: PathBuf,
+    block: PathBuf,
+}
+
+fn install(files: &Files, block: &str) -> Result<(), Error> {
+    let text = read(&files.user)?;
+    let ours =
+        text.is_none() || read(&files.block)?.is_some_and(|block| block.starts_with(MADE_BOTH.as_bytes()));
+    let block = if ours { format!("{MADE_BOTH}{block}") } else { block.to_owned() };
+    // The included file first: the other order would leave an Include of nothing if it ended here.
+    replace(&files.block, block.as_bytes())?;
+    let text = text.unwrap_or_default();
+    let changed = include(&text, &files.block);
+    if changed != text { replace(&files.user, &changed) } else { Ok(()) }
+}
+
+fn uninstall(files: &Files) -> Result<(), Error> {
+    let block = read(&files.block)?;
+    if let Some(text) = read(&files.user)? {
+        let changed = exclude(&text, &files.block);
+        let made = block.is_some_and(|block| block.starts_with(MADE_BOTH.as_bytes()));
+        if made && changed.is_empty() {
+            remove(&files.user)?;
+        } else if changed != text {
+            replace(&files.user, &changed)?;
+        }
+    }
+    remove(&files.block)
+}
+
+/// The file's bytes; none when there is no file.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::File { action: "read", path: path.to_owned(), source }),
+    }
+}
+
+/// Writes a file beside `path` and renames it over. Through a link, the file that it leads to is replaced.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(format!(".ssh_ec2.{}", std::process::id()));
+    let staged = PathBuf::from(staged);
+    let write = || -> io::Result<()> {
+        let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o7777);
+        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged)?;
+        // The mask may have taken bits from the mode.
+        file.set_permissions(PermissionsExt::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&staged, path)
+    };
+    write().map_err(|source| {
+        // Whatever was written so far is of no use to anybody.
+        let _ = fs::remove_file(&staged);
+        Error::File { action: "write", path: path.clone(), source }
+    })
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::File { action: "remove", path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a directory that only its owner can enter, unless it is there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_private_directory(path: &Path) -> Result<(), Error> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| Error::File { action: "make", path: path.to_owned(), source })
+}
+
+/// The block's first line when there was no file of the user's: taking the block out then removes that file too.
+const MADE_BOTH: &str = "# ~/.ssh/config was made to include this file.\n";

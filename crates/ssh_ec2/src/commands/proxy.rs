@@ -1,0 +1,265 @@
+//! The ProxyCommand: a session on the instance, bytes between it and ssh, and the key agent beside it.
+//!
+//! The push of the key and StartSession run side by side. Whatever way this ends, the session that was started is
+//! ended at AWS, and the socket is gone. Standard output carries SSH bytes and nothing else.
+
+mod resume;
+mod signals;
+
+use std::collections::BTreeMap;
+use std::future::{Future, pending};
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ssm_channel::{Channel, Closed, MessageId, Origin, Side};
+use tokio::time::timeout;
+
+use self::resume::Resumer;
+use self::signals::Signals;
+use crate::agent::socket::{AgentSocket, Usage, serve};
+use crate::aws::{Aws, SessionTicket, Settings, StartSession};
+use crate::commands::send_key::read_public_key;
+use crate::error::{Error, ExitCode};
+use crate::key::OneTimeKey;
+use crate::network::Network;
+use crate::push::Push;
+use crate::stdio;
+use crate::target::{InstanceId, OsUser, Port};
+use crate::tunnel::{self, End, Notice, Outcome};
+use crate::ui;
+
+/// What to connect, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// The login name, for the key.
+    pub user: OsUser,
+    /// The target.
+    pub instance: InstanceId,
+    /// sshd's port.
+    pub port: Port,
+    /// Profile and region.
+    pub settings: Settings,
+    /// Why, for the session's record at AWS.
+    pub reason: Option<String>,
+    /// A public key of the user's own to push instead of a one-time key.
+    pub key_file: Option<PathBuf>,
+    /// Where ssh looks for the key agent.
+    pub agent_socket: PathBuf,
+}
+
+/// Why a tunnel is stopped from this side.
+#[derive(Debug)]
+enum Stop {
+    /// ssh is done, or gone, or somebody ended us.
+    Asked,
+    /// The key is of no use.
+    Failed(Error),
+}
+
+/// The key that ssh will offer.
+enum Identity {
+    /// Whatever the user has: nothing can be pushed to a managed node.
+    Any,
+    /// The user's own, as a public line.
+    Own(String),
+    /// Ours.
+    OneTime(OneTimeKey, AgentSocket),
+}
+
+/// Runs until ssh or the instance is done.
+///
+/// # Errors
+/// The first thing that keeps ssh from its connection.
+pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Error> {
+    let mut signals = Signals::new().map_err(Error::Stdio)?;
+    let aws = Aws::load(&options.settings, network).await?;
+    tracing::info!("the region is {}", aws.region());
+    let identity = Identity::prepare(options)?;
+    let usage = Usage::default();
+    let refused = || Error::KeyRefused { instance: options.instance.clone(), user: options.user.clone() };
+    let stop = async {
+        tokio::select! {
+            signal = signals.next() => {
+                tracing::info!("ending: {signal}");
+                // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
+                if usage.was_refused() {
+                    ui::error(&refused());
+                }
+                Stop::Asked
+            }
+            () = stdio::output_abandoned() => Stop::Asked,
+            error = keep_key_ready(options, &aws, &identity, &usage) => Stop::Failed(error),
+        }
+    };
+    let outcome = hold_session(options, &aws, network, pin!(stop)).await?;
+    match judge(options, outcome) {
+        Ok(ExitCode::Success) if usage.was_refused() => Err(refused()),
+        verdict => verdict,
+    }
+}
+
+impl Identity {
+    fn prepare(options: &Options) -> Result<Self, Error> {
+        if options.instance.is_managed_node() {
+            return Ok(Self::Any);
+        }
+        if let Some(path) = &options.key_file {
+            return Ok(Self::Own(read_public_key(path)?));
+        }
+        Ok(Self::OneTime(OneTimeKey::generate()?, AgentSocket::bind(&options.agent_socket)?))
+    }
+}
+
+/// Pushes the key and serves the key agent. Ends only by failing.
+async fn keep_key_ready(options: &Options, aws: &Aws, identity: &Identity, usage: &Usage) -> Error {
+    let public_line = match identity {
+        Identity::Any => return pending().await,
+        Identity::Own(line) => line.clone(),
+        Identity::OneTime(key, _) => key.public_line(),
+    };
+    let push = Push::new(aws, &options.instance, &options.user, public_line);
+    let serve_key = async {
+        match identity {
+            Identity::OneTime(key, socket) => serve(socket, key, usage, async || push.ensure().await).await,
+            _ => pending().await,
+        }
+    };
+    match tokio::try_join!(push.ensure(), serve_key) {
+        Ok(_) => pending().await,
+        Err(error) => error.into(),
+    }
+}
+
+/// Starts a session, carries it, and ends it at AWS.
+async fn hold_session(
+    options: &Options,
+    aws: &Aws,
+    network: &Network,
+    mut stop: Pin<&mut impl Future<Output = Stop>>,
+) -> Result<Outcome<Stop, Error>, Error> {
+    let parameters = BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]);
+    let request = StartSession {
+        target: options.instance.clone(),
+        document_name: SESSION_DOCUMENT.into(),
+        parameters,
+        reason: options.reason.clone(),
+    };
+    let started = Instant::now();
+    let mut start = pin!(aws.start_session(&request));
+    let mut stopped = None;
+    // Never abandoned half-way: AWS may have started the session already, and then it must be ended.
+    let ticket = loop {
+        tokio::select! {
+            ticket = &mut start => break ticket?,
+            reason = stop.as_mut(), if stopped.is_none() => stopped = Some(reason),
+        }
+    };
+    tracing::info!("started session {} in {:.0?}", ticket.session_id, started.elapsed());
+    let resumer = Resumer::new(options, aws, network, &ticket);
+    let outcome = match stopped {
+        Some(reason) => Ok(Outcome { end: End::Stopped(reason), received: 0 }),
+        None => carry(options, ticket, &resumer, stop).await,
+    };
+    let ended_by_service = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByGateway { .. }), .. }));
+    if !ended_by_service {
+        // Best effort: a caller without ssm:TerminateSession leaves it to the flag that the tunnel sent.
+        match timeout(TERMINATE_TIMEOUT, aws.terminate_session(resumer.session_id())).await {
+            Ok(Ok(_)) => tracing::info!("ended the session at AWS"),
+            Ok(Err(error)) => tracing::info!("the session could not be ended at AWS: {error}"),
+            Err(_) => tracing::info!("AWS did not confirm the session's end in time"),
+        }
+    }
+    outcome
+}
+
+async fn carry(
+    options: &Options,
+    ticket: SessionTicket,
+    resumer: &Resumer<'_>,
+    mut stop: Pin<&mut impl Future<Output = Stop>>,
+) -> Result<Outcome<Stop, Error>, Error> {
+    let local = stdio::standard().map_err(Error::Stdio)?;
+    let first = tokio::select! {
+        first = resumer.attach(ticket) => first?,
+        reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
+    };
+    let channel = Channel::new(Side::Client { client_id: random_uuid()? }, origin()?);
+    let resume = || -> tunnel::Resume<'_, _, Error> { Box::pin(resumer.resume(resume::LIMIT)) };
+    let mut told = false;
+    let started = Instant::now();
+    let notice = |notice| tell(options, notice, started, &mut told);
+    Ok(tunnel::run(channel, first, local, stop, resume, notice).await)
+}
+
+fn tell(options: &Options, notice: Notice, started: Instant, told: &mut bool) {
+    let (instance, port) = (&options.instance, options.port);
+    match notice {
+        Notice::Ready { agent_version, customer_message } => {
+            let version = agent_version.map_or_else(|| "unknown".into(), |version| version.to_string());
+            tracing::info!("channel open after {:.0?}; SSM agent {version}", started.elapsed());
+            if !customer_message.is_empty() {
+                ui::note(&customer_message);
+            }
+        }
+        Notice::FirstBytes => tracing::info!("first bytes from {instance} after {:.0?}", started.elapsed()),
+        Notice::Lost => tracing::info!("the connection was lost; resuming"),
+        Notice::StillLost => {
+            *told = true;
+            ui::note(&format!("the connection to {instance} is lost; resuming it, no byte is lost"));
+        }
+        Notice::Resumed => {
+            tracing::info!("resumed");
+            if std::mem::take(told) {
+                ui::note(&format!("the connection to {instance} is back"));
+            }
+        }
+        Notice::NothingAnswers => ui::note(&format!(
+            "{instance} does not answer on port {port} yet; is sshd running there? (waiting, Ctrl-C ends)"
+        )),
+    }
+}
+
+/// What the end means to ssh.
+fn judge(options: &Options, outcome: Outcome<Stop, Error>) -> Result<ExitCode, Error> {
+    let instance = options.instance.clone();
+    match outcome.end {
+        End::InputEnded | End::OutputBroken | End::Closed(Closed::Terminated { .. }) => Ok(ExitCode::Success),
+        End::Stopped(Stop::Asked) => Ok(ExitCode::Interrupted),
+        End::Stopped(Stop::Failed(error)) | End::Lost(error) => Err(error),
+        End::InputBroken(error) => Err(Error::Stdio(error)),
+        End::Closed(Closed::ByGateway { output }) if outcome.received == 0 => {
+            Err(Error::NothingAnswered { instance, port: options.port, output: ui::sanitise(&output) })
+        }
+        End::Closed(Closed::ByGateway { output }) if output.is_empty() => Ok(ExitCode::Success),
+        End::Closed(Closed::ByGateway { output }) => {
+            Err(Error::SessionEnded { instance, output: ui::sanitise(&output) })
+        }
+        End::Closed(Closed::HandshakeTimeout) => Err(Error::HandshakeTimeout { instance }),
+        End::Closed(Closed::HandshakeFailed { output }) => Err(Error::ChannelRefused { instance, output }),
+        End::Closed(Closed::NoProgress) => Err(Error::NoProgress { instance }),
+    }
+}
+
+fn origin() -> Result<Origin, Error> {
+    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Origin { seed: u64::from_le_bytes(random()?), unix_time, now: Instant::now() })
+}
+
+fn random_uuid() -> Result<String, Error> {
+    let mut bytes: [u8; 16] = random()?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Ok(MessageId::from_bytes(bytes).to_string())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(crate::key::KeyError::from)?;
+    Ok(bytes)
+}
+
+/// The document for a plain byte stream to a TCP port of the instance.
+const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
+/// For a call that nobody waits for any more.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

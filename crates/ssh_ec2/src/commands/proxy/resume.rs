@@ -1,0 +1,133 @@
+//! Gets another websocket for a session: ResumeSession for a fresh token, then the dial, again and again.
+//!
+//! The service ends websockets about every hour with a clean close, laptops sleep, addresses change: any loss is
+//! worth minutes of trying. Credentials are asked for anew each time. What cannot change by trying ends it.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::Options;
+use crate::aws::{Aws, Resumption, SessionId, SessionTicket, Token};
+use crate::error::Error;
+use crate::network::Network;
+use crate::tunnel::Attachment;
+use crate::websocket::{StreamUrl, dial};
+
+pub(super) struct Resumer<'a> {
+    options: &'a Options,
+    aws: &'a Aws,
+    network: &'a Network,
+    session_id: SessionId,
+    /// Where the session's websocket was last; ResumeSession may name another place.
+    stream_url: RefCell<StreamUrl>,
+}
+
+impl<'a> Resumer<'a> {
+    pub(super) fn new(
+        options: &'a Options,
+        aws: &'a Aws,
+        network: &'a Network,
+        ticket: &SessionTicket,
+    ) -> Self {
+        let (session_id, stream_url) = (ticket.session_id.clone(), ticket.stream_url.clone());
+        Self { options, aws, network, session_id, stream_url: RefCell::new(stream_url) }
+    }
+
+    pub(super) fn session_id(&self) -> &SessionId {
+        &self.session_id
+    }
+
+    /// The first websocket: with the token of StartSession, and if that was spent in vain, with others.
+    pub(super) async fn attach(&self, ticket: SessionTicket) -> Result<Attachment<Token>, Error> {
+        match self.open(ticket.token).await {
+            Err(Error::Dial(error)) if !error.is_permanent() => {
+                tracing::info!("the websocket could not be opened: {error}");
+                match self.resume(FIRST_LIMIT).await {
+                    // What kept the first attempt from succeeding says more than the last one's.
+                    Err(Error::Lost { .. }) => Err(error.into()),
+                    result => result,
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Tries until `limit` has passed.
+    pub(super) async fn resume(&self, limit: Duration) -> Result<Attachment<Token>, Error> {
+        let started = Instant::now();
+        let mut refusals = 0;
+        let mut delay = FIRST_DELAY;
+        loop {
+            let error = match self.try_resume().await {
+                Ok(attachment) => return Ok(attachment),
+                Err(error) => error,
+            };
+            if let Error::Dial(dial) = &error
+                && dial.is_permanent()
+            {
+                refusals += 1;
+            }
+            if refusals == REFUSAL_LIMIT || is_final(&error) {
+                return Err(error);
+            }
+            tracing::info!("not resumed yet: {error}");
+            if started.elapsed() + delay > limit {
+                return Err(Error::Lost {
+                    instance: self.options.instance.clone(),
+                    minutes: limit.as_secs() / 60,
+                    source: Box::new(error),
+                });
+            }
+            sleep(jitter(delay)).await;
+            delay = (delay * 2).min(MAX_DELAY);
+        }
+    }
+
+    async fn try_resume(&self) -> Result<Attachment<Token>, Error> {
+        let url = self.stream_url.borrow().clone();
+        match self.aws.resume_session(&self.session_id, &url).await {
+            Ok(Resumption::Ticket(ticket)) => {
+                self.stream_url.replace(ticket.stream_url);
+                self.open(ticket.token).await
+            }
+            Ok(Resumption::Expired) => Err(Error::SessionExpired { instance: self.options.instance.clone() }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn open(&self, token: Token) -> Result<Attachment<Token>, Error> {
+        let url = self.stream_url.borrow().clone();
+        let started = Instant::now();
+        let headers = self.aws.sign_upgrade(&url).await?;
+        let socket = dial(&url, headers, self.network).await?;
+        tracing::info!("websocket open after {:.0?}", started.elapsed());
+        Ok(Attachment { socket, token })
+    }
+}
+
+/// What trying again cannot mend.
+fn is_final(error: &Error) -> bool {
+    match error {
+        Error::SessionExpired { .. } => true,
+        Error::Aws(error) => error.is_permanent(),
+        _ => false,
+    }
+}
+
+/// Half to whole, so that clients which lost the same gateway do not come back in step.
+fn jitter(delay: Duration) -> Duration {
+    let mut random = [0; 1];
+    let share = if getrandom::fill(&mut random).is_ok() { f64::from(random[0]) / 255.0 } else { 1.0 };
+    delay.mul_f64(0.5 + share / 2.0)
+}
+
+/// Sessions idle for 20 minutes are ended by the service, by default.
+pub(super) const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Before there is a connection, a user waits.
+const FIRST_LIMIT: Duration = Duration::from_secs(10);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(5);
+/// A refused upgrade is never tried again with the same token; with fresh ones, this often.
+const REFUSAL_LIMIT: u32 = 3;

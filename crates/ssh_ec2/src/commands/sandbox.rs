@@ -1,0 +1,88 @@
+//! The local region: starts it, runs one command in it, and takes everything away again.
+//!
+//! This is the only place where the tool and the region meet. The command finds the region by its environment and
+//! by an ssh_config of its own; the tool that it calls cannot tell the region from AWS but by the URL.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use ec2_sandbox::{Faults, Options, Region, Workspace, parse_time};
+
+use crate::cli::Sandbox;
+use crate::error::{Error, ExitCode};
+use crate::ssh_config::{Places, ProxyOptions, block};
+use crate::ui;
+
+/// Runs a command, or a shell, in a fresh region.
+///
+/// # Errors
+/// When the region cannot be started, or the command cannot.
+pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Error> {
+    let Some(options) = options(sandbox)? else {
+        ui::print(Faults::list()).map_err(Error::Stdio)?;
+        return Ok(ExitCode::Success);
+    };
+    let region = Region::start(options).await.map_err(Error::Sandbox)?;
+    let program = std::env::current_exe().map_err(Error::Sandbox)?;
+    let config = |directory: &Path| block(&program, &Places::below(directory), &ProxyOptions::default());
+    let mut workspace = Workspace::new(&region, config).map_err(Error::Sandbox)?;
+    let directory = workspace.directory().as_os_str().to_owned();
+    workspace.set("SSH_EC2_DIR", directory);
+    let status = if sandbox.command.is_empty() {
+        greet(&region, sandbox);
+        workspace.shell().await.map_err(Error::Sandbox)?
+    } else {
+        run_command(&workspace, &sandbox.command).await?
+    };
+    // A proxy that ssh has left behind ends its session after ssh is gone.
+    if !region.sessions_ended(FAREWELL).await {
+        tracing::warn!("some sessions have not ended by themselves");
+    }
+    Ok(exit_code(status))
+}
+
+/// What the region shall do; none when the faults are to be listed.
+fn options(sandbox: &Sandbox) -> Result<Option<Options>, Error> {
+    let mut faults = Faults::default();
+    for fault in &sandbox.fault {
+        if fault == "help" {
+            return Ok(None);
+        }
+        let unknown = |error| Error::Usage(format!("{error}; `ssh_ec2 sandbox --fault help` lists them"));
+        faults.add(fault).map_err(unknown)?;
+    }
+    let latency = match &sandbox.latency {
+        None => Duration::ZERO,
+        Some(text) => parse_time(text)
+            .ok_or_else(|| Error::Usage(format!("{text:?} is no time; write 50ms, 2s or 1m")))?,
+    };
+    Ok(Some(Options { latency, faults, sshd: sandbox.sshd.clone() }))
+}
+
+async fn run_command(workspace: &Workspace, command: &[OsString]) -> Result<ExitStatus, Error> {
+    let failed =
+        |source: io::Error| Error::Ssh { program: command[0].to_string_lossy().into_owned(), source };
+    workspace.run(command).await.map_err(failed)
+}
+
+fn greet(region: &Region, sandbox: &Sandbox) {
+    let user = if sandbox.sshd.is_some() { "$USER" } else { "ec2-user" };
+    ui::explain(&format!(
+        "A region on this machine, until this shell ends. Its instances:\n\n{}\nTry: ssh {user}@{}\n",
+        region.table(),
+        region.instances().first().map_or("", |instance| instance.id),
+    ));
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    // As a shell reports a signal.
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::Passed(u8::try_from(code).unwrap_or(1))
+}
+
+/// Longer than a proxy's own bounds for ending a session.
+const FAREWELL: Duration = Duration::from_secs(5);

@@ -1,0 +1,37 @@
+//! What the program takes from its environment, read once, at the start. The AWS SDK reads its own variables.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::commands::connect::Surroundings;
+use crate::error::Error;
+use crate::ssh_config::Places;
+
+/// The user's directories, and this program.
+#[derive(Debug)]
+pub struct Environment {
+    /// `~/.ssh`.
+    pub ssh_directory: PathBuf,
+    /// For connections.
+    pub surroundings: Surroundings,
+}
+
+impl Environment {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When there is no home directory, or this program cannot be found.
+    pub fn read() -> Result<Self, Error> {
+        let ssh_directory =
+            env::home_dir().filter(|home| home.is_absolute()).ok_or(Error::NoHome)?.join(".ssh");
+        let own = env::var_os("SSH_EC2_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+        let places = Places::below(&own.unwrap_or_else(|| ssh_directory.join("ssh_ec2")));
+        let program = env::current_exe().map_err(|source| Error::File {
+            action: "find",
+            path: "ssh_ec2".into(),
+            source,
+        })?;
+        let user_agent = env::var("SSH_AUTH_SOCK").ok();
+        Ok(Self { ssh_directory, surroundings: Surroundings { program, places, user_agent } })
+    }
+}

@@ -1,0 +1,248 @@
+//! What a command can fail with, and how the process then exits.
+//!
+//! A message names the thing and states one fact; its hints are actions. Messages of the layers below are passed
+//! on as they are; here stand only those that need the whole story.
+
+use std::io;
+use std::path::PathBuf;
+use std::process;
+
+use thiserror::Error;
+
+use crate::agent::socket::SocketError;
+use crate::aws::AwsError;
+use crate::key::KeyError;
+use crate::network::NetworkError;
+use crate::openssh::InvocationError;
+use crate::target::{InstanceId, OsUser, Port, TargetError};
+use crate::websocket::DialError;
+
+/// A command failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key agent's socket.
+    #[error(transparent)]
+    AgentSocket(#[from] SocketError),
+    /// A call to AWS.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The SSM agent asked for something that this client does not do.
+    #[error("the session on {instance} could not begin: {output}")]
+    ChannelRefused {
+        /// The target.
+        instance: InstanceId,
+        /// The reason in the gateway's or the SSM agent's words.
+        output: String,
+    },
+    /// The websocket of the session.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// A file of the user's or of ours.
+    #[error("cannot {action} {path}")]
+    File {
+        /// A verb.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing came from the SSM agent.
+    #[error("the session on {instance} is open, but its SSM agent did not take it up within a minute")]
+    HandshakeTimeout {
+        /// The target.
+        instance: InstanceId,
+    },
+    /// The command line of ssh.
+    #[error(transparent)]
+    Invocation(#[from] InvocationError),
+    /// Randomness.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The public key that the user chose.
+    #[error("{path} is not an OpenSSH public key")]
+    KeyFile {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// sshd did not want the key.
+    #[error("{instance} refused the one-time key for the user `{user}`")]
+    KeyRefused {
+        /// The target.
+        instance: InstanceId,
+        /// For whom the key was pushed.
+        user: OsUser,
+    },
+    /// The session could not be resumed in time.
+    #[error("the connection to {instance} was lost, and could not be resumed within {minutes} minutes")]
+    Lost {
+        /// The target.
+        instance: InstanceId,
+        /// How long it was tried.
+        minutes: u64,
+        /// What the last attempt met.
+        source: Box<Self>,
+    },
+    /// A managed node takes no pushed keys.
+    #[error("{instance} is not an EC2 instance: EC2 Instance Connect cannot push a key to it")]
+    ManagedNode {
+        /// The target.
+        instance: InstanceId,
+    },
+    /// Proxies and certificates.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Without a home directory there is nowhere for our files.
+    #[error("there is no home directory")]
+    NoHome,
+    /// None of the user's own keys is there.
+    #[error("there is no public key in {directory}")]
+    NoKey {
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
+    /// The instance acknowledges nothing any more.
+    #[error("{instance} has acknowledged nothing for five minutes")]
+    NoProgress {
+        /// The target.
+        instance: InstanceId,
+    },
+    /// The SSM agent could not connect to the port.
+    #[error("nothing answered on port {port} of {instance}{}", reason(.output))]
+    NothingAnswered {
+        /// The target.
+        instance: InstanceId,
+        /// sshd's port.
+        port: Port,
+        /// The reason in the SSM agent's words, often empty.
+        output: String,
+    },
+    /// The local region.
+    #[error("the local region failed")]
+    Sandbox(#[source] io::Error),
+    /// The session ended, and the service says why.
+    #[error("the session on {instance} was ended: {output}")]
+    SessionEnded {
+        /// The target.
+        instance: InstanceId,
+        /// The reason in the service's words.
+        output: String,
+    },
+    /// The time of the session is over: idle too long, or too old.
+    #[error("the session on {instance} has ended at AWS and cannot be resumed")]
+    SessionExpired {
+        /// The target.
+        instance: InstanceId,
+    },
+    /// ssh could not be started.
+    #[error("cannot run {program}")]
+    Ssh {
+        /// What was looked for.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard input or output.
+    #[error("cannot use standard input and output")]
+    Stdio(#[source] io::Error),
+    /// Something that should name an instance, a user or a port.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The command line.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    /// What to do about it, an action a line.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::AgentSocket(error) => error.hints(),
+            Self::Aws(error) => error.hints(),
+            Self::Dial(error) => error.hints(),
+            Self::Network(error) => error.hints(),
+            Self::Target(error) => error.hints(),
+            Self::Lost { source, .. } => source.hints(),
+            Self::ChannelRefused { .. } => vec![
+                "check the session document and the SSM agent's version: `aws ssm describe-instance-information`".into(),
+            ],
+            Self::File { path, .. } => vec![format!("check the permissions of {}", path.display())],
+            Self::HandshakeTimeout { instance } => vec![
+                format!("restart the SSM agent on {instance}, or reboot it: the agent is registered but does not answer"),
+                "check that the instance can reach ssmmessages on port 443".into(),
+            ],
+            Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
+            Self::Key(_) => vec!["try again".into()],
+            Self::KeyFile { .. } => vec!["give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub".into()],
+            Self::KeyRefused { user, .. } => vec![
+                format!("check that the user `{user}` exists there: ec2-user on Amazon Linux, ubuntu on Ubuntu, admin on Debian"),
+                "check that the package ec2-instance-connect is installed on the instance, and that its clock is right".into(),
+            ],
+            Self::ManagedNode { .. } => {
+                vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]
+            }
+            Self::NoHome => vec!["set HOME".into()],
+            Self::NoKey { .. } => {
+                vec!["make one with `ssh-keygen -t ed25519`, or name one with `--key-file`".into()]
+            }
+            Self::NoProgress { instance } => {
+                vec![format!("check that {instance} is still running, then connect again")]
+            }
+            Self::NothingAnswered { port, .. } => vec![
+                format!("start sshd on the instance, or give the port it listens on: `ssh -p PORT …` (tried {port})"),
+            ],
+            Self::Sandbox(_) => vec!["check that loopback ports and the temporary directory can be used".into()],
+            Self::SessionEnded { .. } => vec!["connect again".into()],
+            Self::SessionExpired { .. } => vec![
+                "connect again; `ServerAliveInterval 60` in ssh_config keeps an idle session from timing out".into(),
+            ],
+            Self::Ssh { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                vec!["install OpenSSH's client (Debian: `apt install openssh-client`), or put it in PATH".into()]
+            }
+            Self::Ssh { .. } => vec!["check that the ssh in PATH can be executed".into()],
+            Self::Stdio(_) => {
+                vec!["`ssh_ec2 proxy` is for ssh's ProxyCommand; to connect, use `ssh_ec2 USER@INSTANCE`".into()]
+            }
+        }
+    }
+
+    /// How the process exits.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Invocation(_) | Self::Target(_) | Self::Usage(_) => ExitCode::Usage,
+            _ => ExitCode::Failure,
+        }
+    }
+}
+
+/// How the process exits, when it does not become ssh.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ExitCode {
+    /// Done.
+    Success,
+    /// A diagnosed failure, 1.
+    Failure,
+    /// The command line, 2.
+    Usage,
+    /// Interrupted, 130 as a shell reports it.
+    Interrupted,
+    /// What a program that was run in the local region returned.
+    Passed(u8),
+}
+
+impl From<ExitCode> for process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(match code {
+            ExitCode::Success => 0,
+            ExitCode::Failure => 1,
+            ExitCode::Usage => 2,
+            ExitCode::Interrupted => 130,
+            ExitCode::Passed(code) => code,
+        })
+    }
+}
+
+fn reason(output: &str) -> String {
+    if output.is_empty() { String::new() } else { format!(": {output}") }
+}

@@ -1,0 +1,246 @@
+//! OpenSSH's client: reading its command line as it does, and becoming it.
+//!
+//! Arguments are carried as they came, never through a shell. The reading is pure; only [`Command::exec`] acts.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process;
+
+use thiserror::Error;
+
+/// ssh's command line, in the order in which ssh would take it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Invocation {
+    /// Options and their values, from both sides of the destination.
+    pub options: Vec<OsString>,
+    /// `[user@]host` or `ssh://…`.
+    pub destination: OsString,
+    /// The remote command, with the `--` that stood in front of it.
+    pub command: Vec<OsString>,
+}
+
+/// A command line that ssh would not take either.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum InvocationError {
+    /// An option's value is missing.
+    #[error("the ssh option `-{0}` needs a value")]
+    MissingValue(char),
+    /// Only options.
+    #[error("there is no destination")]
+    NoDestination,
+    /// Not an option of ssh.
+    #[error("ssh has no option {0:?}")]
+    UnknownOption(String),
+}
+
+impl Invocation {
+    /// Reads ssh's arguments: options, the destination, more options, the command. As for ssh, the second run of
+    /// options ends at the first word that is none.
+    ///
+    /// # Errors
+    /// When ssh would refuse it as well.
+    pub fn parse(arguments: &[OsString]) -> Result<Self, InvocationError> {
+        let mut options = Vec::new();
+        let rest = take_options(arguments, &mut options)?;
+        let rest = if rest.first().is_some_and(|word| word == "--") { &rest[1..] } else { rest };
+        let Some((destination, rest)) = rest.split_first() else {
+            return Err(InvocationError::NoDestination);
+        };
+        let command = take_options(rest, &mut options)?;
+        Ok(Self { options, destination: destination.clone(), command: command.to_vec() })
+    }
+
+    /// The host of the destination, without user, port or scheme.
+    pub fn host(&self) -> String {
+        let text = self.destination.to_string_lossy();
+        let text = text.strip_prefix("ssh://").map_or(&*text, |uri| {
+            let authority = uri.trim_end_matches('/');
+            authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+        });
+        // ssh splits at the last `@`: user names may contain one.
+        text.rsplit_once('@').map_or(text, |(_, host)| host).to_owned()
+    }
+
+    /// How often `-v` stands among the options.
+    pub fn verbosity(&self) -> usize {
+        self.flags().filter(|flag| *flag == b'v').count()
+    }
+
+    /// Whether `-A` is the last word on forwarding the agent.
+    pub fn forwards_agent(&self) -> bool {
+        self.flags().filter(|flag| matches!(flag, b'A' | b'a')).last() == Some(b'A')
+    }
+
+    /// The single letters of options without a value.
+    fn flags(&self) -> impl Iterator<Item = u8> + '_ {
+        let mut value_follows = false;
+        self.options
+            .iter()
+            .flat_map(move |word| {
+                if std::mem::take(&mut value_follows) {
+                    return &[][..];
+                }
+                let letters = word.as_bytes().strip_prefix(b"-").unwrap_or_default();
+                let end = letters.iter().position(|letter| WITH_VALUE.contains(letter));
+                value_follows = end.is_some_and(|end| end + 1 == letters.len());
+                &letters[..end.unwrap_or(letters.len())]
+            })
+            .copied()
+    }
+}
+
+/// Moves options from the front of `arguments` to `options` and returns what is left.
+fn take_options<'a>(
+    mut arguments: &'a [OsString],
+    options: &mut Vec<OsString>,
+) -> Result<&'a [OsString], InvocationError> {
+    while let Some((word, rest)) = arguments.split_first() {
+        let Some(letters) = word.as_bytes().strip_prefix(b"-").filter(|letters| !letters.is_empty()) else {
+            break;
+        };
+        if letters == b"-" {
+            break;
+        }
+        arguments = rest;
+        options.push(word.clone());
+        for (index, letter) in letters.iter().enumerate() {
+            if WITH_VALUE.contains(letter) {
+                if index + 1 == letters.len() {
+                    let (value, rest) =
+                        rest.split_first().ok_or(InvocationError::MissingValue(char::from(*letter)))?;
+                    options.push(value.clone());
+                    arguments = rest;
+                }
+                break;
+            }
+            if !WITHOUT_VALUE.contains(letter) {
+                return Err(InvocationError::UnknownOption(word.to_string_lossy().into_owned()));
+            }
+        }
+    }
+    Ok(arguments)
+}
+
+/// A program and its arguments.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Command {
+    /// Looked up in PATH.
+    pub program: OsString,
+    /// Without the program.
+    pub arguments: Vec<OsString>,
+}
+
+impl Command {
+    /// ssh with these settings. They stand behind the user's options, which win: ssh takes the first value.
+    pub fn ssh(invocation: &Invocation, settings: &[(&str, String)]) -> Self {
+        let mut arguments = invocation.options.clone();
+        for (keyword, value) in settings {
+            arguments.push("-o".into());
+            arguments.push(format!("{keyword}={value}").into());
+        }
+        arguments.push(invocation.destination.clone());
+        arguments.extend(invocation.command.iter().cloned());
+        Self { program: "ssh".into(), arguments }
+    }
+
+    /// Becomes the program: its terminal, signals and exit status are then our caller's.
+    ///
+    /// # Errors
+    /// When the program cannot be started; otherwise it does not return.
+    pub fn exec(&self) -> Result<Infallible, io::Error> {
+        Err(process::Command::new(&self.program).args(&self.arguments).exec())
+    }
+
+    /// The command line for a POSIX shell.
+    pub fn shell_line(&self) -> String {
+        let words = std::iter::once(&self.program).chain(&self.arguments);
+        words.map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn shell_word(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%:,./+=-".contains(&byte);
+    if !text.is_empty() && text.bytes().all(harmless) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// `ssh.c` of OpenSSH 10: options with a value (`P` and `B` came in 9.x and 7.7).
+const WITH_VALUE: &[u8] = b"BDEFIJLOPQRSWbceilmopw";
+const WITHOUT_VALUE: &[u8] = b"1246AaCfGgKkMNnqsTtVvXxYy";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn parse(text: &str) -> Invocation {
+        Invocation::parse(&words(text)).unwrap()
+    }
+
+    #[test]
+    fn options_stand_on_both_sides_of_the_destination() {
+        let invocation = parse("-v -p 2222 -oUser=x ec2-user@i-0a1b2c3d -tL 1:h:2 ls -l");
+        assert_eq!(invocation.options, words("-v -p 2222 -oUser=x -tL 1:h:2"));
+        assert_eq!(invocation.destination, "ec2-user@i-0a1b2c3d");
+        assert_eq!(invocation.command, words("ls -l"));
+    }
+
+    #[test]
+    fn a_double_hyphen_keeps_the_command_whole() {
+        let invocation = parse("i-0a1b2c3d -- -v");
+        assert_eq!(invocation.command, words("-- -v"));
+        assert_eq!(invocation.verbosity(), 0);
+    }
+
+    #[test]
+    fn the_host_is_found_in_every_form_of_destination() {
+        for destination in [
+            "i-0a1b2c3d",
+            "ec2-user@i-0a1b2c3d",
+            "me@corp@i-0a1b2c3d",
+            "ssh://i-0a1b2c3d",
+            "ssh://ec2-user@i-0a1b2c3d:2222/",
+        ] {
+            assert_eq!(parse(destination).host(), "i-0a1b2c3d", "{destination}");
+        }
+    }
+
+    #[test]
+    fn flags_are_counted_where_they_are_flags() {
+        assert_eq!(parse("-vvt -v -i -v i-0a1b2c3d").verbosity(), 3);
+        assert_eq!(parse("-ov i-0a1b2c3d").verbosity(), 0);
+        assert!(parse("-A i-0a1b2c3d").forwards_agent());
+        assert!(!parse("-Aa i-0a1b2c3d").forwards_agent());
+    }
+
+    #[test]
+    fn what_ssh_refuses_is_refused() {
+        let error = |text| Invocation::parse(&words(text)).unwrap_err();
+        assert_eq!(error("-p"), InvocationError::MissingValue('p'));
+        assert_eq!(error("-v"), InvocationError::NoDestination);
+        assert_eq!(error("-z i-0a1b2c3d"), InvocationError::UnknownOption("-z".into()));
+    }
+
+    #[test]
+    fn our_settings_stand_behind_the_users() {
+        let invocation = parse("-o User=x i-0a1b2c3d echo a");
+        let command = Command::ssh(&invocation, &[("IdentityFile", "none".into())]);
+        assert_eq!(command.arguments, words("-o User=x -o IdentityFile=none i-0a1b2c3d echo a"));
+    }
+
+    #[test]
+    fn the_shell_line_is_quoted() {
+        let command =
+            Command { program: "ssh".into(), arguments: vec!["a b".into(), "it's".into(), "".into()] };
+        assert_eq!(command.shell_line(), r"ssh 'a b' 'it'\''s' ''");
+    }
+}

@@ -1,0 +1,212 @@
+//! The text for ssh_config: our block, and the one line by which a user's file includes it. No I/O.
+//!
+//! Our block lives in a file of its own; the user's file gets a single `Include` at its top. Taking the line
+//! out again gives back every byte.
+
+use std::path::{Path, PathBuf};
+
+/// Where the tool keeps its files.
+#[derive(Clone, Debug)]
+pub struct Places {
+    directory: PathBuf,
+}
+
+impl Places {
+    /// All files below `directory`.
+    pub fn below(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// The installed block.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("config")
+    }
+
+    /// Host keys, by instance id.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.directory.join("known_hosts")
+    }
+
+    /// The key agents' sockets.
+    pub fn sockets(&self) -> PathBuf {
+        self.directory.join("agent")
+    }
+
+    /// The key agent's socket of one connection, as ssh works it out.
+    pub fn socket(&self, user: &str, host: &str, port: &str) -> PathBuf {
+        self.sockets().join(format!("{user}@{host}:{port}"))
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+/// How the proxy is to be called, besides the tokens that ssh fills in.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyOptions {
+    /// Options for the proxy, in front of user, host and port.
+    pub arguments: Vec<String>,
+    /// A key of the user's own, to be used instead of a one-time key.
+    pub identity: Option<PathBuf>,
+}
+
+/// The settings of ssh for an instance, keyword and value, ready for ssh_config or `-o`.
+pub fn settings(program: &Path, places: &Places, options: &ProxyOptions) -> Vec<(&'static str, String)> {
+    [tunnel_settings(program, places, options), key_settings(places, options)].concat()
+}
+
+/// The way to the instance, and its host key.
+fn tunnel_settings(program: &Path, places: &Places, options: &ProxyOptions) -> Vec<(&'static str, String)> {
+    let mut proxy = format!("{} proxy", shell_word(&program.to_string_lossy()));
+    for argument in &options.arguments {
+        proxy.push(' ');
+        proxy.push_str(&shell_word(argument));
+    }
+    if options.identity.is_none() {
+        let sockets = shell_word(&places.sockets().to_string_lossy());
+        proxy.push_str(&format!(" --agent-socket {sockets}/{SOCKET_NAME}"));
+    }
+    proxy.push_str(" %r %h %p");
+    let known_hosts = quote(&escape_tokens(&places.known_hosts().to_string_lossy()));
+    vec![
+        ("ProxyCommand", proxy),
+        // Keys are kept under the instance id, which is never given to another instance.
+        ("UserKnownHostsFile", known_hosts),
+        ("HashKnownHosts", "no".into()),
+        ("StrictHostKeyChecking", "accept-new".into()),
+    ]
+}
+
+/// The key that is offered.
+fn key_settings(places: &Places, options: &ProxyOptions) -> Vec<(&'static str, String)> {
+    match &options.identity {
+        None => {
+            let socket = format!("{}/{SOCKET_NAME}", escape_tokens(&places.sockets().to_string_lossy()));
+            // The key agent knows one key. Without `none`, ssh would go on to offer the user's own keys.
+            vec![("IdentityAgent", quote(&socket)), ("IdentityFile", "none".into())]
+        }
+        Some(identity) => vec![
+            ("IdentityFile", quote(&escape_tokens(&identity.to_string_lossy()))),
+            ("IdentitiesOnly", "yes".into()),
+        ],
+    }
+}
+
+/// The block for every instance id. Managed nodes (`mi-…`) are outside EC2: nothing can push a key to them, so the
+/// user's own keys are offered there.
+pub fn block(program: &Path, places: &Places, options: &ProxyOptions) -> String {
+    let mut block = String::from("# Written by `ssh_ec2 config`.\nHost i-* mi-*\n");
+    let mut write = |settings: Vec<(&str, String)>, header: &str| {
+        block.push_str(header);
+        for (keyword, value) in settings {
+            block.push_str(&format!("    {keyword} {value}\n"));
+        }
+    };
+    write(tunnel_settings(program, places, options), "");
+    write(key_settings(places, options), "Host i-*\n");
+    block
+}
+
+/// The user's file with the line that includes `config` at its top; the same text when the line is there.
+///
+/// At the top, since a `Host` block lasts to the next one, and since ssh takes the first value it finds.
+pub fn include(text: &[u8], config: &Path) -> Vec<u8> {
+    let line = include_line(config);
+    if text.starts_with(line.as_bytes()) { text.to_vec() } else { [line.as_bytes(), text].concat() }
+}
+
+/// The user's file without that line; the same text when it is not there.
+pub fn exclude(text: &[u8], config: &Path) -> Vec<u8> {
+    let line = include_line(config);
+    text.strip_prefix(line.as_bytes()).unwrap_or(text).to_vec()
+}
+
+fn include_line(config: &Path) -> String {
+    format!("Include {}\n", quote(&config.to_string_lossy()))
+}
+
+/// One word for ssh_config: it has quotes, and no escape for a quote within.
+fn quote(text: &str) -> String {
+    if text.contains([' ', '\t', '#']) { format!("\"{text}\"") } else { text.to_owned() }
+}
+
+/// ssh replaces `%` tokens in this value.
+fn escape_tokens(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// One word for the shell that ssh runs a `ProxyCommand` with, after ssh replaced tokens.
+fn shell_word(text: &str) -> String {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_@:,./+=-".contains(&byte);
+    let word = if !text.is_empty() && text.bytes().all(harmless) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    };
+    escape_tokens(&word)
+}
+
+/// The file name of a key agent's socket, in ssh's tokens.
+const SOCKET_NAME: &str = "%r@%h:%p";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> Places {
+        Places::below(Path::new("/home/me/.ssh/ssh_ec2"))
+    }
+
+    #[test]
+    fn the_block_is_what_the_documentation_shows() {
+        let block = block(Path::new("/usr/bin/ssh_ec2"), &places(), &ProxyOptions::default());
+        assert_eq!(
+            block,
+            "# Written by `ssh_ec2 config`.\n\
+             Host i-* mi-*\n\
+             \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/%r@%h:%p %r %h %p\n\
+             \x20   UserKnownHostsFile /home/me/.ssh/ssh_ec2/known_hosts\n\
+             \x20   HashKnownHosts no\n\
+             \x20   StrictHostKeyChecking accept-new\n\
+             Host i-*\n\
+             \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
+             \x20   IdentityFile none\n"
+        );
+    }
+
+    #[test]
+    fn values_survive_the_shell_and_the_tokens() {
+        let options =
+            ProxyOptions { arguments: vec!["--profile".into(), "my prod's 100%".into()], identity: None };
+        let settings = settings(Path::new("/opt/my tools/ssh_ec2"), &places(), &options);
+        assert!(
+            settings[0]
+                .1
+                .starts_with(r"'/opt/my tools/ssh_ec2' proxy --profile 'my prod'\''s 100%%' --agent-socket"),
+            "{}",
+            settings[0].1
+        );
+    }
+
+    #[test]
+    fn include_and_exclude_give_back_every_byte() {
+        let config = places().config();
+        for text in [&b""[..], b"Host a\n  User b\n", b"# no newline at the end", b"\xff\xfe\r\n\n\n", b"\n"]
+        {
+            let included = include(text, &config);
+            assert!(included.starts_with(b"Include /home/me/.ssh/ssh_ec2/config"));
+            assert_eq!(include(&included, &config), included, "a second time changes nothing");
+            assert_eq!(exclude(&included, &config), text);
+        }
+    }
+
+    #[test]
+    fn a_line_of_the_users_own_further_down_is_left_alone() {
+        let config = places().config();
+        let text = b"Host x\n  Include /home/me/.ssh/ssh_ec2/config\n";
+        assert_eq!(exclude(text, &config), text);
+        assert_eq!(exclude(&include(text, &config), &config), text);
+    }
+}

@@ -1,0 +1,71 @@
+//! Standard input and output as ssh gives them to its proxy: two private pipes, used without blocking.
+//!
+//! Anything else than a pipe (a terminal, a file, a socket shared with somebody) keeps its mode, and is read and
+//! written by tokio's threads. Nothing else in the program touches standard output.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
+use tokio::net::unix::pipe;
+
+/// Where bytes for the instance come from.
+pub type Input = Box<dyn AsyncRead + Unpin>;
+/// Where bytes from the instance go.
+pub type Output = Box<dyn AsyncWrite + Unpin>;
+
+/// Standard input and standard output.
+///
+/// # Errors
+/// When a descriptor is closed.
+pub fn standard() -> io::Result<(Input, Output)> {
+    let input: Input = match own_pipe(io::stdin())? {
+        Some(descriptor) => Box::new(pipe::Receiver::from_owned_fd(descriptor)?),
+        None => Box::new(tokio::io::stdin()),
+    };
+    let output: Output = match own_pipe(io::stdout())? {
+        Some(descriptor) => Box::new(pipe::Sender::from_owned_fd(descriptor)?),
+        None => Box::new(tokio::io::stdout()),
+    };
+    Ok((input, output))
+}
+
+/// Waits until nobody reads standard output any more; for ever where that cannot be seen.
+pub async fn output_abandoned() {
+    if let Ok(Some(descriptor)) = own_pipe(io::stdout())
+        && let Ok(sender) = pipe::Sender::from_owned_fd(descriptor)
+        && sender.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+fn own_pipe(stream: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    let file = File::from(stream.as_fd().try_clone_to_owned()?);
+    Ok(file.metadata()?.file_type().is_fifo().then(|| file.into()))
+}
+
+/// Reads into `room` what is there. `Ready(Ok(0))` is the end, or a full `room`.
+pub(crate) fn poll_read(
+    input: &mut Input,
+    cx: &mut Context<'_>,
+    room: &mut impl BufMut,
+) -> Poll<io::Result<usize>> {
+    // The future holds no state: it may be dropped when it is not ready.
+    pin!(input.read_buf(room)).poll(cx)
+}
+
+/// Writes from the front of `slices`, and flushes what a thread would hold back.
+pub(crate) fn poll_write(
+    output: &mut Output,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    Pin::new(output).poll_write_vectored(cx, slices)
+}

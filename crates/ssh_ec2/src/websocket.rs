@@ -1,0 +1,186 @@
+//! Dials the websocket of a data channel, around proxies, and explains why if it fails.
+//!
+//! The request goes out byte for byte as the URL came, with the headers that it was signed with; no origin,
+//! no subprotocol, no extension. What the messages mean, and when to dial again, is decided elsewhere.
+
+mod connect;
+mod head;
+mod upgrade;
+mod url;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use thiserror::Error;
+use tokio::time;
+use tokio_rustls::rustls;
+use tokio_tungstenite::WebSocketStream;
+
+pub use self::connect::Connection;
+pub use self::head::HeadError;
+pub use self::url::{NotAStreamUrl, StreamUrl, Transport};
+use crate::network::{Network, NetworkError};
+
+/// An open websocket: a stream and a sink of messages.
+pub type WebSocket = WebSocketStream<Box<dyn Connection>>;
+
+/// From the name's lookup to the last byte of the upgrade; the official client gives the upgrade alone 45 s.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Opens the websocket at `url`, sending `headers` along. TCP_NODELAY is set. Safe to cancel.
+///
+/// # Errors
+///
+/// [`DialError`]; [`DialError::is_permanent`] tells whether another attempt could end otherwise.
+pub async fn dial(
+    url: &StreamUrl,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    network: &Network,
+) -> Result<WebSocket, DialError> {
+    let dialling = async {
+        let stream = connect::open(url, network).await?;
+        upgrade::upgrade(stream, url, &headers).await
+    };
+    match time::timeout(DIAL_TIMEOUT, dialling).await {
+        Ok(dialled) => dialled,
+        Err(_) => Err(DialError::Timeout { host: url.host().to_owned(), after: DIAL_TIMEOUT }),
+    }
+}
+
+/// The websocket could not be opened.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// No address of the host took a TCP connection; this is what the last one said.
+    #[error("cannot connect to {host} at {address}")]
+    Connect {
+        /// The host, or the proxy.
+        host: String,
+        /// The address tried last.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The server did not answer the upgrade with HTTP.
+    #[error("{host} did not answer the websocket upgrade")]
+    Lost {
+        /// The host.
+        host: String,
+        /// What happened instead.
+        source: HeadError,
+    },
+    /// The server agreed to an upgrade, but not to ours.
+    #[error("{host} answered the websocket upgrade wrongly: {fault}")]
+    Misanswered {
+        /// The host.
+        host: String,
+        /// Which rule of RFC 6455 the answer broke.
+        fault: &'static str,
+    },
+    /// The network settings cannot be used.
+    #[error("cannot make an encrypted connection")]
+    Network(#[source] NetworkError),
+    /// The proxy refused to connect us.
+    #[error("the proxy {proxy} answered {status}")]
+    Proxy {
+        /// Host and port of the proxy.
+        proxy: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The proxy gave no usable answer.
+    #[error("the proxy {proxy} did not answer")]
+    ProxyLost {
+        /// Host and port of the proxy.
+        proxy: String,
+        /// What happened instead.
+        source: HeadError,
+    },
+    /// The server refused the upgrade.
+    #[error("{host} refused the websocket with status {status}{}", colon(body))]
+    Refused {
+        /// The host.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// The beginning of the answer, printable.
+        body: String,
+        /// What AWS calls the request.
+        request_id: Option<String>,
+    },
+    /// The host has no address.
+    #[error("cannot find the address of {host}")]
+    Resolve {
+        /// The host, or the proxy.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("{host} did not open the websocket within {} seconds", after.as_secs())]
+    Timeout {
+        /// The host.
+        host: String,
+        /// The time allowed.
+        after: Duration,
+    },
+    /// The TLS handshake failed.
+    #[error("cannot make an encrypted connection to {host}")]
+    Tls {
+        /// The host, or the proxy.
+        host: String,
+        /// A `rustls::Error` inside, or an I/O error.
+        source: io::Error,
+    },
+}
+
+impl DialError {
+    /// True if the same dial will not succeed later: refused with a 4xx, or settings that cannot work.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            // 408 and 429 are the two that ask to come back (RFC 9110, RFC 6585).
+            Self::Proxy { status, .. } | Self::Refused { status, .. } => {
+                (400..500).contains(status) && !matches!(status, 408 | 429)
+            }
+            Self::Network(_) => true,
+            _ => false,
+        }
+    }
+
+    /// What to do about it, an action a line.
+    pub fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::Connect { .. } | Self::Lost { .. } | Self::Misanswered { .. } | Self::Timeout { .. } => {
+                "allow outgoing TCP 443 to that host, or set HTTPS_PROXY if this network has a proxy"
+            }
+            Self::Network(error) => return error.hints(),
+            Self::Proxy { status: 407, .. } => "put the proxy's user and password into HTTPS_PROXY",
+            Self::Proxy { .. } | Self::ProxyLost { .. } => {
+                "ask the proxy's operator to allow CONNECT to the host, or list the host in NO_PROXY"
+            }
+            Self::Refused { status: 401 | 403, .. } => {
+                "check this machine's clock, and that the credentials have not expired: the upgrade is signed with both"
+            }
+            Self::Refused { .. } => {
+                "try again: the session's token is good for one connection and a short time"
+            }
+            Self::Resolve { .. } => "check the region, and this machine's DNS",
+            Self::Tls { source, .. } if is_distrust(source) => {
+                "if a proxy inspects TLS here, set AWS_CA_BUNDLE to a file with its CA certificate"
+            }
+            Self::Tls { .. } => "check that nothing between here and the host interrupts TLS",
+        };
+        vec![hint.to_owned()]
+    }
+}
+
+/// Whether the handshake failed over the server's certificate.
+fn is_distrust(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+fn colon(body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!(": {body}") }
+}

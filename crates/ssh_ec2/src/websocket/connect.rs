@@ -1,0 +1,200 @@
+//! The connection below the websocket: name, TCP, perhaps a proxy's `CONNECT`, perhaps TLS.
+//!
+//! Addresses are tried one after the other, in the order of the resolver. Nothing is retried here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use hyper_util::client::proxy::matcher::Intercept;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{self, TcpStream};
+use tokio::time;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::head::{self, HeadError};
+use super::{DialError, StreamUrl, Transport};
+use crate::network::Network;
+
+/// For one address; a host that drops packets must leave time for the next one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a websocket runs on.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for S {}
+
+/// A connection to the host of `url`, ready for HTTP.
+pub(super) async fn open(url: &StreamUrl, network: &Network) -> Result<Box<dyn Connection>, DialError> {
+    let proxy = match url.transport() {
+        Transport::Plain => None,
+        Transport::Tls => network.proxy_for(&url.host_and_port()),
+    };
+    let stream = match proxy {
+        Some(proxy) => through(&proxy, url, network).await?,
+        None => tcp(url.host(), url.port()).await?,
+    };
+    match url.transport() {
+        Transport::Plain => Ok(stream),
+        Transport::Tls => tls(stream, url.host(), network).await,
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> Result<Box<dyn Connection>, DialError> {
+    let resolve = |source| DialError::Resolve { host: host.to_owned(), source };
+    let addresses = net::lookup_host((host, port)).await.map_err(resolve)?;
+    let mut failure = resolve(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    for address in addresses {
+        match tcp_to(address).await {
+            Ok(stream) => return Ok(Box::new(stream)),
+            Err(source) => failure = DialError::Connect { host: host.to_owned(), address, source },
+        }
+    }
+    Err(failure)
+}
+
+async fn tcp_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    // A keystroke must not wait for the acknowledgement of the one before.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn tls(
+    stream: Box<dyn Connection>,
+    host: &str,
+    network: &Network,
+) -> Result<Box<dyn Connection>, DialError> {
+    let failed = |source| DialError::Tls { host: host.to_owned(), source };
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let config = network.tls().map_err(DialError::Network)?;
+    let stream = TlsConnector::from(Arc::clone(&config)).connect(name, stream).await.map_err(failed)?;
+    Ok(Box::new(stream))
+}
+
+async fn through(
+    proxy: &Intercept,
+    url: &StreamUrl,
+    network: &Network,
+) -> Result<Box<dyn Connection>, DialError> {
+    let encrypted = proxy.uri().scheme_str() == Some("https");
+    let port = proxy.uri().port_u16().unwrap_or(if encrypted { 443 } else { 80 });
+    let host = proxy.uri().host().unwrap_or_default().trim_matches(['[', ']']);
+    let mut stream = tcp(host, port).await?;
+    if encrypted {
+        stream = tls(stream, host, network).await?;
+    }
+    tunnel(&mut stream, &url.host_and_port(), proxy).await?;
+    Ok(stream)
+}
+
+/// Asks the proxy on `stream` to connect us to `destination` (RFC 9110, section 9.3.6).
+async fn tunnel<S: Connection>(
+    stream: &mut S,
+    destination: &str,
+    proxy: &Intercept,
+) -> Result<(), DialError> {
+    let name = proxy.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let mut request = format!("CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n").into_bytes();
+    if let Some(authorization) = proxy.basic_auth() {
+        request.extend_from_slice(b"Proxy-Authorization: ");
+        request.extend_from_slice(authorization.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    let lost = |source| DialError::ProxyLost { proxy: name.clone(), source };
+    stream.write_all(&request).await.map_err(|source| lost(source.into()))?;
+    stream.flush().await.map_err(|source| lost(source.into()))?;
+    let (head, rest) = head::read(stream).await.map_err(lost)?;
+    match head.status {
+        // The client speaks first in TLS, so bytes after the head are not from the destination.
+        200..=299 if rest.is_empty() => Ok(()),
+        200..=299 => Err(lost(HeadError::Malformed)),
+        status => Err(DialError::Proxy { proxy: name, status }),
+    }
+}
+
+impl fmt::Debug for dyn Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::NetworkEnvironment;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    fn behind(proxy: &str) -> Network {
+        let https_proxy = Some(proxy.to_owned());
+        Network::new(&NetworkEnvironment { https_proxy, ..NetworkEnvironment::default() }).unwrap()
+    }
+
+    /// What a proxy is asked by a dial of `wss://ssm.example/`, and the dial's result if it answers `answer`.
+    async fn ask(answer: &str) -> (String, DialError) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let network = behind(&format!("http://me:p%40ss@{address}"));
+        let url = StreamUrl::new("wss://ssm.example/v1?x=1").unwrap();
+        let proxy = async {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = client.read(&mut request).await.unwrap();
+            client.write_all(answer.as_bytes()).await.unwrap();
+            // What follows an accepted CONNECT is TLS; an answer that is not ends the handshake.
+            if answer.contains(" 200 ") {
+                let mut hello = [0; 5];
+                client.read_exact(&mut hello).await.unwrap();
+                assert_eq!(hello[0], 22, "a TLS handshake record");
+                client.write_all(b"no TLS here").await.unwrap();
+            }
+            String::from_utf8(request[..length].to_vec()).unwrap()
+        };
+        let (request, dialled) = tokio::join!(proxy, open(&url, &network));
+        (request, dialled.err().unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_proxy_is_asked_for_host_and_port_with_its_password() {
+        let (request, error) = ask("HTTP/1.0 200 Connection established\r\n\r\n").await;
+        assert_eq!(
+            request,
+            "CONNECT ssm.example:443 HTTP/1.1\r\nHost: ssm.example:443\r\n\
+             Proxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n"
+        );
+        assert!(matches!(&error, DialError::Tls { host, .. } if host == "ssm.example"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_the_proxy_is_reported_without_its_password() {
+        let (_, error) = ask("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(matches!(error, DialError::Proxy { status: 407, .. }), "{error:?}");
+        assert!(error.is_permanent());
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("p@ss") && !shown.contains("p%40ss") && !shown.contains("me:"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_talks_ahead_is_not_trusted() {
+        let (_, error) = ask("HTTP/1.1 201 Created\r\n\r\nHTTP/1.1 101 gotcha\r\n\r\n").await;
+        assert!(matches!(error, DialError::ProxyLost { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let free = listener.local_addr().unwrap();
+        drop(listener);
+        let url = StreamUrl::new(&format!("ws://{free}/")).unwrap();
+        let error = open(&url, &Network::new(&NetworkEnvironment::default()).unwrap()).await.unwrap_err();
+        assert!(matches!(&error, DialError::Connect { address, .. } if *address == free), "{error:?}");
+        assert!(!error.is_permanent());
+    }
+}

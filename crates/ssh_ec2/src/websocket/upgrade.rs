@@ -1,0 +1,218 @@
+//! The websocket upgrade (RFC 6455, section 4.1).
+//!
+//! Written by hand because the library's own rewrites the request through a URL type and drops the body of a
+//! refusal, which is where AWS says what was wrong.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::head::{self, Head, HeadError};
+use super::{Connection, DialError, StreamUrl, WebSocket};
+use crate::network::foreign_text;
+
+/// The agent's messages are near 1.5 KiB; this bounds what a broken peer can make us hold.
+const MAX_MESSAGE: usize = 1 << 20;
+/// Batched before a write to the kernel: at 1 KiB a message, fewer writes were worth a factor of 4.
+const WRITE_BUFFER: usize = 128 << 10;
+/// Above this a send fails; the caller stops feeding long before.
+const MAX_WRITE_BUFFER: usize = 4 << 20;
+
+/// Of a refusal's body, read so many bytes, for so long, and show so many characters.
+const MAX_BODY: usize = 4096;
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
+const SHOWN_BODY: usize = 300;
+
+pub(super) async fn upgrade(
+    mut stream: Box<dyn Connection>,
+    url: &StreamUrl,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Result<WebSocket, DialError> {
+    let lost = |source: HeadError| DialError::Lost { host: url.host().to_owned(), source };
+    let key = generate_key();
+    stream.write_all(&request(url, &key, headers)).await.map_err(|error| lost(error.into()))?;
+    stream.flush().await.map_err(|error| lost(error.into()))?;
+    let (head, rest) = head::read(&mut stream).await.map_err(lost)?;
+    if head.status != 101 {
+        let body = read_body(&mut stream, &head, rest).await;
+        return Err(DialError::Refused {
+            host: url.host().to_owned(),
+            status: head.status,
+            body: foreign_text(&String::from_utf8_lossy(&body), SHOWN_BODY),
+            request_id: head.header("x-amzn-requestid").map(|id| foreign_text(id, 64)),
+        });
+    }
+    if let Some(fault) = fault(&head, &key) {
+        return Err(DialError::Misanswered { host: url.host().to_owned(), fault });
+    }
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MAX_WRITE_BUFFER);
+    Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await)
+}
+
+fn request(url: &StreamUrl, key: &str, headers: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
+    let (target, authority) = (url.path_and_query(), url.authority());
+    let mut request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+    )
+    .into_bytes();
+    for (name, value) in headers {
+        request.extend_from_slice(name.as_str().as_bytes());
+        request.extend_from_slice(b": ");
+        request.extend_from_slice(value.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    request
+}
+
+/// What is wrong with an answer of 101, if anything.
+fn fault(head: &Head, key: &str) -> Option<&'static str> {
+    let has_token = |name, token: &str| {
+        head.header(name)
+            .is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    };
+    if !has_token("upgrade", "websocket") || !has_token("connection", "upgrade") {
+        Some("it does not upgrade")
+    } else if head.header("sec-websocket-accept") != Some(derive_accept_key(key.as_bytes()).as_str()) {
+        Some("it does not match our key")
+    } else if head.header("sec-websocket-extensions").is_some()
+        || head.header("sec-websocket-protocol").is_some()
+    {
+        Some("it chose an extension or subprotocol that was not offered")
+    } else {
+        None
+    }
+}
+
+/// The body of a refusal, or what came of it in time.
+async fn read_body(stream: &mut Box<dyn Connection>, head: &Head, mut body: Vec<u8>) -> Vec<u8> {
+    let announced = head.header("content-length").and_then(|length| length.trim().parse().ok());
+    let wanted = announced.unwrap_or(MAX_BODY).min(MAX_BODY);
+    let reading = async {
+        let mut chunk = [0; 1024];
+        while body.len() < wanted {
+            match stream.read(&mut chunk).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => body.extend_from_slice(&chunk[..length]),
+            }
+        }
+    };
+    // A body that stalls is cut short: the status alone is worth reporting.
+    let _ = time::timeout(BODY_TIMEOUT, reading).await;
+    body.truncate(wanted);
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Network, NetworkEnvironment};
+    use crate::websocket::dial;
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::tungstenite::Message;
+
+    /// Dials a server that answers the request with what `answer` makes of it; returns both sides' view.
+    async fn exchange(
+        path: &str,
+        answer: impl FnOnce(&str) -> Vec<u8>,
+    ) -> (String, Result<WebSocket, DialError>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = StreamUrl::new(&format!("ws://{}{path}", listener.local_addr().unwrap())).unwrap();
+        let network = Network::new(&NetworkEnvironment::default()).unwrap();
+        let headers = vec![(HeaderName::from_static("x-amz-date"), HeaderValue::from_static("now"))];
+        let server = async {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                assert_ne!(client.read_buf(&mut request).await.unwrap(), 0);
+            }
+            let request = String::from_utf8(request).unwrap();
+            client.write_all(&answer(&request)).await.unwrap();
+            request
+        };
+        tokio::join!(server, dial(&url, headers, &network))
+    }
+
+    fn accepted(request: &str, more: &str) -> Vec<u8> {
+        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nconnection: keep-alive, Upgrade\r\n\
+             sec-websocket-accept: {}\r\n{more}\r\n",
+            derive_accept_key(key.as_bytes())
+        )
+        .into_bytes()
+    }
+
+    #[tokio::test]
+    async fn the_request_goes_out_byte_for_byte() {
+        let path = "/v1/data-channel/a@b-0?role=publish_subscribe&cell-number=AA+bc/dE==";
+        let (request, dialled) = exchange(path, |request| accepted(request, "")).await;
+        dialled.unwrap();
+        let mut lines = request.lines();
+        assert_eq!(lines.next().unwrap(), format!("GET {path} HTTP/1.1"));
+        let names: Vec<_> = lines.filter_map(|line| line.split_once(": ")).map(|(name, _)| name).collect();
+        assert_eq!(
+            names,
+            ["Host", "Connection", "Upgrade", "Sec-WebSocket-Version", "Sec-WebSocket-Key", "x-amz-date"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_message_sent_with_the_answer_is_not_lost() {
+        let (_, dialled) =
+            exchange("/", |request| [accepted(request, ""), b"\x82\x02ok".to_vec()].concat()).await;
+        let mut websocket = dialled.unwrap();
+        assert_eq!(websocket.next().await.unwrap().unwrap(), Message::binary(b"ok".as_slice()));
+        assert!(websocket.feed(Message::binary(b"x".as_slice())).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_carries_status_body_and_request_id() {
+        let answer = "HTTP/1.1 403 Forbidden\r\nx-amzn-RequestId: r-1\r\nContent-Length: 31\r\n\r\n\
+                      {\"message\":\"\x1b[1mno\r\n entry\"}.....beyond";
+        let (_, dialled) = exchange("/", |_| answer.into()).await;
+        let error = dialled.unwrap_err();
+        assert!(error.is_permanent());
+        match &error {
+            DialError::Refused { status: 403, body, request_id: Some(id), .. } => {
+                assert_eq!((body.as_str(), id.as_str()), ("{\"message\":\" [1mno entry\"}...", "r-1"));
+            }
+            _ => panic!("{error:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_may_be_dialled_again() {
+        let (_, dialled) = exchange("/", |_| b"HTTP/1.1 503 Busy\r\n\r\n".to_vec()).await;
+        let error = dialled.unwrap_err();
+        assert!(
+            matches!(error, DialError::Refused { status: 503, .. }) && !error.is_permanent(),
+            "{error:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn answers_to_another_question_are_refused() {
+        let wrong_key = b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n".to_vec();
+        let (_, dialled) = exchange("/", |_| wrong_key).await;
+        assert!(matches!(dialled, Err(DialError::Misanswered { .. })), "{dialled:?}");
+        let (_, dialled) =
+            exchange("/", |request| accepted(request, "Sec-WebSocket-Extensions: permessage-deflate\r\n"))
+                .await;
+        assert!(matches!(dialled, Err(DialError::Misanswered { .. })), "{dialled:?}");
+        let (_, dialled) = exchange("/", |_| b"SSH-2.0-OpenSSH_9.6\r\n".to_vec()).await;
+        assert!(matches!(dialled, Err(DialError::Lost { .. })), "{dialled:?}");
+    }
+}
