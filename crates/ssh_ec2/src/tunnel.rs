@@ -183,6 +183,8 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<S, E>> {
         loop {
             let now = Instant::now();
+            // First, since it may open a door.
+            self.channel.handle_timeout(now.into_std());
             let mut moved = self.poll_link(cx, now);
             moved |= self.poll_net_in(cx, now);
             moved |= self.poll_events(now);
@@ -450,7 +452,6 @@ where
     // ---- time ----
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        self.channel.handle_timeout(now.into_std());
         if let Link::Up { heard_at, .. } = self.link
             && self.channel.backlog() < BACKLOG_LIMIT
             && now >= heard_at + SILENCE_LIMIT

@@ -167,7 +167,10 @@ impl AgentSocket {
 
 impl Drop for AgentSocket {
     fn drop(&mut self) {
-        if let Err(error) = self.release() {
+        // Without the directory there is nothing left to remove.
+        if let Err(error) = self.release()
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::debug!(%error, "the key agent's socket could not be removed");
         }
     }
