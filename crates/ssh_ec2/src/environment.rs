@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 
 use crate::commands::connect::Surroundings;
-use crate::error::Error;
+use crate::error::Failure;
 use crate::ssh_config::Places;
 
 /// The user's directories, and this program.
@@ -21,12 +21,12 @@ impl Environment {
     ///
     /// # Errors
     /// When there is no home directory, or this program cannot be found.
-    pub fn read() -> Result<Self, Error> {
+    pub fn read() -> Result<Self, Failure> {
         let ssh_directory =
-            env::home_dir().filter(|home| home.is_absolute()).ok_or(Error::NoHome)?.join(".ssh");
+            env::home_dir().filter(|home| home.is_absolute()).ok_or(Failure::NoHome)?.join(".ssh");
         let own = env::var_os("SSH_EC2_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
         let places = Places::below(&own.unwrap_or_else(|| ssh_directory.join("ssh_ec2")));
-        let program = env::current_exe().map_err(|source| Error::File {
+        let program = env::current_exe().map_err(|source| Failure::File {
             action: "find",
             path: "ssh_ec2".into(),
             source,

@@ -20,7 +20,7 @@ use crate::websocket::DialError;
 /// A command failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum Failure {
     /// The key agent's socket.
     #[error(transparent)]
     AgentSocket(#[from] SocketError),
@@ -154,7 +154,7 @@ pub enum Error {
     Usage(String),
 }
 
-impl Error {
+impl Failure {
     /// What to do about it, an action a line.
     pub fn hints(&self) -> Vec<String> {
         match self {

@@ -37,7 +37,7 @@ use crate::aws::Settings;
 use crate::cli::{Command, Connect, Parsed, Shape};
 use crate::commands::{config, connect, proxy, send_key};
 use crate::environment::Environment;
-use crate::error::{Error, ExitCode};
+use crate::error::{ExitCode, Failure};
 use crate::network::{Network, NetworkEnvironment};
 
 /// Runs the program with the arguments that follow its name.
@@ -52,9 +52,9 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
             return ExitCode::Usage;
         }
         Parsed::Clap(help) => {
-            ui::print(&help.render().to_string()).map(|()| ExitCode::Success).map_err(Error::Stdio)
+            ui::print(&help.render().to_string()).map(|()| ExitCode::Success).map_err(Failure::Stdio)
         }
-        Parsed::Usage(mistake) => Err(Error::Usage(mistake)),
+        Parsed::Usage(mistake) => Err(Failure::Usage(mistake)),
         Parsed::Connect(connect) => run_connect(&connect),
         Parsed::Command(cli) => run_command(cli.common, cli.command),
     };
@@ -64,7 +64,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     })
 }
 
-fn run_connect(connect: &Connect) -> Result<ExitCode, Error> {
+fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
     let environment = Environment::read()?;
     let Shape::Script { user, instance, send_key_only: true } = &connect.shape else {
         return connect::run(connect, &environment.surroundings);
@@ -82,7 +82,7 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Error> {
     })
 }
 
-fn run_command(before: cli::Common, command: Command) -> Result<ExitCode, Error> {
+fn run_command(before: cli::Common, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Proxy(proxy) => {
             let common = proxy.common.over(before);
@@ -118,7 +118,7 @@ fn run_command(before: cli::Common, command: Command) -> Result<ExitCode, Error>
 }
 
 /// Proxies and certificates, from the environment or else from the profile.
-async fn network(settings: &Settings) -> Result<Network, Error> {
+async fn network(settings: &Settings) -> Result<Network, Failure> {
     let mut environment = NetworkEnvironment::from_env();
     if environment.ca_bundle.is_none() {
         environment.ca_bundle = aws::ca_bundle(settings).await;
@@ -146,8 +146,9 @@ fn log_to_stderr(verbose: u8) {
 }
 
 /// One thread, one task: nothing here is worth a second one.
-fn block_on(command: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Stdio)?;
+fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Stdio)?;
     let result = runtime.block_on(command);
     // A thread that waits in a read of standard input must not hold up the exit.
     runtime.shutdown_background();

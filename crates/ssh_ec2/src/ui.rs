@@ -3,10 +3,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::error::Error;
+use crate::error::Failure;
 
 /// An error: what was seen, each cause below it, and what to do next.
-pub fn error(error: &Error) {
+pub fn error(error: &Failure) {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

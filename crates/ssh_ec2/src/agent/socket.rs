@@ -150,7 +150,7 @@ impl AgentSocket {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let process = name.strip_prefix(&self.link).and_then(|rest| rest.strip_prefix('.'));
-            if !process.is_some_and(|digits| digits.parse::<u32>().is_ok()) {
+            if process.is_none_or(|digits| digits.parse::<u32>().is_err()) {
                 continue;
             }
             match StdUnixStream::connect(entry.path()) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Config;
 use crate::commands::connect::{Surroundings, proxy_options};
-use crate::error::{Error, ExitCode};
+use crate::error::{ExitCode, Failure};
 use crate::ssh_config::{block, exclude, include};
 use crate::ui;
 
@@ -18,7 +18,7 @@ use crate::ui;
 ///
 /// # Errors
 /// When a file cannot be read or written; then none was changed half-way.
-pub fn run(config: &Config, surroundings: &Surroundings, ssh_directory: &Path) -> Result<ExitCode, Error> {
+pub fn run(config: &Config, surroundings: &Surroundings, ssh_directory: &Path) -> Result<ExitCode, Failure> {
     let files = Files { user: ssh_directory.join("config"), block: surroundings.places.config() };
     if config.uninstall {
         uninstall(&files)?;
@@ -36,7 +36,7 @@ pub fn run(config: &Config, surroundings: &Surroundings, ssh_directory: &Path) -
             files.block.display()
         ));
     } else {
-        ui::print(&block).map_err(Error::Stdio)?;
+        ui::print(&block).map_err(Failure::Stdio)?;
     }
     Ok(ExitCode::Success)
 }
@@ -46,7 +46,7 @@ struct Files {
     block: PathBuf,
 }
 
-fn install(files: &Files, block: &str) -> Result<(), Error> {
+fn install(files: &Files, block: &str) -> Result<(), Failure> {
     let text = read(&files.user)?;
     let ours =
         text.is_none() || read(&files.block)?.is_some_and(|block| block.starts_with(MADE_BOTH.as_bytes()));
@@ -58,7 +58,7 @@ fn install(files: &Files, block: &str) -> Result<(), Error> {
     if changed != text { replace(&files.user, &changed) } else { Ok(()) }
 }
 
-fn uninstall(files: &Files) -> Result<(), Error> {
+fn uninstall(files: &Files) -> Result<(), Failure> {
     let block = read(&files.block)?;
     if let Some(text) = read(&files.user)? {
         let changed = exclude(&text, &files.block);
@@ -73,16 +73,16 @@ fn uninstall(files: &Files) -> Result<(), Error> {
 }
 
 /// The file's bytes; none when there is no file.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::File { action: "read", path: path.to_owned(), source }),
+        Err(source) => Err(Failure::File { action: "read", path: path.to_owned(), source }),
     }
 }
 
 /// Writes a file beside `path` and renames it over. Through a link, the file that it leads to is replaced.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut staged = path.as_os_str().to_owned();
     staged.push(format!(".ssh_ec2.{}", std::process::id()));
@@ -99,14 +99,14 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write().map_err(|source| {
         // Whatever was written so far is of no use to anybody.
         let _ = fs::remove_file(&staged);
-        Error::File { action: "write", path: path.clone(), source }
+        Failure::File { action: "write", path: path.clone(), source }
     })
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
+fn remove(path: &Path) -> Result<(), Failure> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::File { action: "remove", path: path.to_owned(), source: error })
+            Err(Failure::File { action: "remove", path: path.to_owned(), source: error })
         }
         _ => Ok(()),
     }
@@ -116,9 +116,9 @@ fn remove(path: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn make_private_directory(path: &Path) -> Result<(), Error> {
+pub fn make_private_directory(path: &Path) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| Error::File { action: "make", path: path.to_owned(), source })
+    made.map_err(|source| Failure::File { action: "make", path: path.to_owned(), source })
 }
 
 /// The block's first line when there was no file of the user's: taking the block out then removes that file too.

@@ -6,7 +6,7 @@ use crate::aws::Settings;
 use crate::cli::{Common, Connect, Shape};
 use crate::commands::config::make_private_directory;
 use crate::commands::send_key::read_public_key;
-use crate::error::{Error, ExitCode};
+use crate::error::{ExitCode, Failure};
 use crate::openssh::{Command, Invocation};
 use crate::ssh_config::{Places, ProxyOptions, settings};
 use crate::target::{InstanceId, OsUser};
@@ -27,7 +27,7 @@ pub struct Surroundings {
 ///
 /// # Errors
 /// When the target is none, or ssh is not there.
-pub fn run(connect: &Connect, surroundings: &Surroundings) -> Result<ExitCode, Error> {
+pub fn run(connect: &Connect, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     let mut invocation = match &connect.shape {
         Shape::Ssh(invocation) => invocation.clone(),
         Shape::Script { user, instance, .. } => {
@@ -47,11 +47,11 @@ pub fn run(connect: &Connect, surroundings: &Surroundings) -> Result<ExitCode, E
     }
     let command = Command::ssh(&invocation, &settings);
     if connect.dry_run {
-        ui::print(&format!("{}\n", command.shell_line())).map_err(Error::Stdio)?;
+        ui::print(&format!("{}\n", command.shell_line())).map_err(Failure::Stdio)?;
         return Ok(ExitCode::Success);
     }
     match command.exec() {
-        Err(source) => Err(Error::Ssh { program: "ssh".into(), source }),
+        Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
     }
 }
 
@@ -59,7 +59,7 @@ pub fn run(connect: &Connect, surroundings: &Surroundings) -> Result<ExitCode, E
 ///
 /// # Errors
 /// When the key file holds no public key.
-pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, Error> {
+pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, Failure> {
     let mut arguments = Vec::new();
     let mut push = |name: &str, value: &Option<String>| {
         if let Some(value) = value {
@@ -72,7 +72,7 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
     let mut identity = None;
     if let Some(path) = &common.key_file {
         read_public_key(path)?;
-        let path = std::path::absolute(path).map_err(|source| Error::File {
+        let path = std::path::absolute(path).map_err(|source| Failure::File {
             action: "find",
             path: path.clone(),
             source,

@@ -20,7 +20,7 @@ use self::signals::Signals;
 use crate::agent::socket::{AgentSocket, Usage, serve};
 use crate::aws::{Aws, SessionTicket, Settings, StartSession};
 use crate::commands::send_key::read_public_key;
-use crate::error::{Error, ExitCode};
+use crate::error::{ExitCode, Failure};
 use crate::key::OneTimeKey;
 use crate::network::Network;
 use crate::push::Push;
@@ -54,7 +54,7 @@ enum Stop {
     /// ssh is done, or gone, or somebody ended us.
     Asked,
     /// The key is of no use.
-    Failed(Error),
+    Failed(Failure),
 }
 
 /// The key that ssh will offer.
@@ -64,20 +64,20 @@ enum Identity {
     /// The user's own, as a public line.
     Own(String),
     /// Ours.
-    OneTime(OneTimeKey, AgentSocket),
+    OneTime(Box<OneTimeKey>, AgentSocket),
 }
 
 /// Runs until ssh or the instance is done.
 ///
 /// # Errors
 /// The first thing that keeps ssh from its connection.
-pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Error> {
-    let mut signals = Signals::new().map_err(Error::Stdio)?;
+pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::new().map_err(Failure::Stdio)?;
     let aws = Aws::load(&options.settings, network).await?;
     tracing::info!("the region is {}", aws.region());
     let identity = Identity::prepare(options)?;
     let usage = Usage::default();
-    let refused = || Error::KeyRefused { instance: options.instance.clone(), user: options.user.clone() };
+    let refused = || Failure::KeyRefused { instance: options.instance.clone(), user: options.user.clone() };
     let stop = async {
         tokio::select! {
             signal = signals.next() => {
@@ -100,19 +100,19 @@ pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Error
 }
 
 impl Identity {
-    fn prepare(options: &Options) -> Result<Self, Error> {
+    fn prepare(options: &Options) -> Result<Self, Failure> {
         if options.instance.is_managed_node() {
             return Ok(Self::Any);
         }
         if let Some(path) = &options.key_file {
             return Ok(Self::Own(read_public_key(path)?));
         }
-        Ok(Self::OneTime(OneTimeKey::generate()?, AgentSocket::bind(&options.agent_socket)?))
+        Ok(Self::OneTime(Box::new(OneTimeKey::generate()?), AgentSocket::bind(&options.agent_socket)?))
     }
 }
 
 /// Pushes the key and serves the key agent. Ends only by failing.
-async fn keep_key_ready(options: &Options, aws: &Aws, identity: &Identity, usage: &Usage) -> Error {
+async fn keep_key_ready(options: &Options, aws: &Aws, identity: &Identity, usage: &Usage) -> Failure {
     let public_line = match identity {
         Identity::Any => return pending().await,
         Identity::Own(line) => line.clone(),
@@ -137,7 +137,7 @@ async fn hold_session(
     aws: &Aws,
     network: &Network,
     mut stop: Pin<&mut impl Future<Output = Stop>>,
-) -> Result<Outcome<Stop, Error>, Error> {
+) -> Result<Outcome<Stop, Failure>, Failure> {
     let parameters = BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]);
     let request = StartSession {
         target: options.instance.clone(),
@@ -178,14 +178,14 @@ async fn carry(
     ticket: SessionTicket,
     resumer: &Resumer<'_>,
     mut stop: Pin<&mut impl Future<Output = Stop>>,
-) -> Result<Outcome<Stop, Error>, Error> {
-    let local = stdio::standard().map_err(Error::Stdio)?;
+) -> Result<Outcome<Stop, Failure>, Failure> {
+    let local = stdio::standard().map_err(Failure::Stdio)?;
     let first = tokio::select! {
         first = resumer.attach(ticket) => first?,
         reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
     };
     let channel = Channel::new(Side::Client { client_id: random_uuid()? }, origin()?);
-    let resume = || -> tunnel::Resume<'_, _, Error> { Box::pin(resumer.resume(resume::LIMIT)) };
+    let resume = || -> tunnel::Resume<'_, _, Failure> { Box::pin(resumer.resume(resume::LIMIT)) };
     let mut told = false;
     let started = Instant::now();
     let notice = |notice| tell(options, notice, started, &mut told);
@@ -221,39 +221,39 @@ fn tell(options: &Options, notice: Notice, started: Instant, told: &mut bool) {
 }
 
 /// What the end means to ssh.
-fn judge(options: &Options, outcome: Outcome<Stop, Error>) -> Result<ExitCode, Error> {
+fn judge(options: &Options, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
     let instance = options.instance.clone();
     match outcome.end {
         End::InputEnded | End::OutputBroken | End::Closed(Closed::Terminated { .. }) => Ok(ExitCode::Success),
         End::Stopped(Stop::Asked) => Ok(ExitCode::Interrupted),
         End::Stopped(Stop::Failed(error)) | End::Lost(error) => Err(error),
-        End::InputBroken(error) => Err(Error::Stdio(error)),
+        End::InputBroken(error) => Err(Failure::Stdio(error)),
         End::Closed(Closed::ByGateway { output }) if outcome.received == 0 => {
-            Err(Error::NothingAnswered { instance, port: options.port, output: ui::sanitise(&output) })
+            Err(Failure::NothingAnswered { instance, port: options.port, output: ui::sanitise(&output) })
         }
         End::Closed(Closed::ByGateway { output }) if output.is_empty() => Ok(ExitCode::Success),
         End::Closed(Closed::ByGateway { output }) => {
-            Err(Error::SessionEnded { instance, output: ui::sanitise(&output) })
+            Err(Failure::SessionEnded { instance, output: ui::sanitise(&output) })
         }
-        End::Closed(Closed::HandshakeTimeout) => Err(Error::HandshakeTimeout { instance }),
-        End::Closed(Closed::HandshakeFailed { output }) => Err(Error::ChannelRefused { instance, output }),
-        End::Closed(Closed::NoProgress) => Err(Error::NoProgress { instance }),
+        End::Closed(Closed::HandshakeTimeout) => Err(Failure::HandshakeTimeout { instance }),
+        End::Closed(Closed::HandshakeFailed { output }) => Err(Failure::ChannelRefused { instance, output }),
+        End::Closed(Closed::NoProgress) => Err(Failure::NoProgress { instance }),
     }
 }
 
-fn origin() -> Result<Origin, Error> {
+fn origin() -> Result<Origin, Failure> {
     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Origin { seed: u64::from_le_bytes(random()?), unix_time, now: Instant::now() })
 }
 
-fn random_uuid() -> Result<String, Error> {
+fn random_uuid() -> Result<String, Failure> {
     let mut bytes: [u8; 16] = random()?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     Ok(MessageId::from_bytes(bytes).to_string())
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Error> {
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(crate::key::KeyError::from)?;
     Ok(bytes)

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ec2_sandbox::{Faults, Options, Region, Workspace, parse_time};
 
 use crate::cli::Sandbox;
-use crate::error::{Error, ExitCode};
+use crate::error::{ExitCode, Failure};
 use crate::ssh_config::{Places, ProxyOptions, block};
 use crate::ui;
 
@@ -21,20 +21,20 @@ use crate::ui;
 ///
 /// # Errors
 /// When the region cannot be started, or the command cannot.
-pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Error> {
+pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     let Some(options) = options(sandbox)? else {
-        ui::print(Faults::list()).map_err(Error::Stdio)?;
+        ui::print(Faults::list()).map_err(Failure::Stdio)?;
         return Ok(ExitCode::Success);
     };
-    let region = Region::start(options).await.map_err(Error::Sandbox)?;
-    let program = std::env::current_exe().map_err(Error::Sandbox)?;
+    let region = Region::start(options).await.map_err(Failure::Sandbox)?;
+    let program = std::env::current_exe().map_err(Failure::Sandbox)?;
     let config = |directory: &Path| block(&program, &Places::below(directory), &ProxyOptions::default());
-    let mut workspace = Workspace::new(&region, config).map_err(Error::Sandbox)?;
+    let mut workspace = Workspace::new(&region, config).map_err(Failure::Sandbox)?;
     let directory = workspace.directory().as_os_str().to_owned();
     workspace.set("SSH_EC2_DIR", directory);
     let status = if sandbox.command.is_empty() {
         greet(&region, sandbox);
-        workspace.shell().await.map_err(Error::Sandbox)?
+        workspace.shell().await.map_err(Failure::Sandbox)?
     } else {
         run_command(&workspace, &sandbox.command).await?
     };
@@ -46,26 +46,26 @@ pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Error> {
 }
 
 /// What the region shall do; none when the faults are to be listed.
-fn options(sandbox: &Sandbox) -> Result<Option<Options>, Error> {
+fn options(sandbox: &Sandbox) -> Result<Option<Options>, Failure> {
     let mut faults = Faults::default();
     for fault in &sandbox.fault {
         if fault == "help" {
             return Ok(None);
         }
-        let unknown = |error| Error::Usage(format!("{error}; `ssh_ec2 sandbox --fault help` lists them"));
+        let unknown = |error| Failure::Usage(format!("{error}; `ssh_ec2 sandbox --fault help` lists them"));
         faults.add(fault).map_err(unknown)?;
     }
     let latency = match &sandbox.latency {
         None => Duration::ZERO,
         Some(text) => parse_time(text)
-            .ok_or_else(|| Error::Usage(format!("{text:?} is no time; write 50ms, 2s or 1m")))?,
+            .ok_or_else(|| Failure::Usage(format!("{text:?} is no time; write 50ms, 2s or 1m")))?,
     };
     Ok(Some(Options { latency, faults, sshd: sandbox.sshd.clone() }))
 }
 
-async fn run_command(workspace: &Workspace, command: &[OsString]) -> Result<ExitStatus, Error> {
+async fn run_command(workspace: &Workspace, command: &[OsString]) -> Result<ExitStatus, Failure> {
     let failed =
-        |source: io::Error| Error::Ssh { program: command[0].to_string_lossy().into_owned(), source };
+        |source: io::Error| Failure::Ssh { program: command[0].to_string_lossy().into_owned(), source };
     workspace.run(command).await.map_err(failed)
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::aws::{Aws, Settings};
-use crate::error::{Error, ExitCode};
+use crate::error::{ExitCode, Failure};
 use crate::network::Network;
 use crate::target::{InstanceId, OsUser};
 
@@ -26,9 +26,9 @@ pub struct Options {
 ///
 /// # Errors
 /// When there is no key, or the push is refused.
-pub async fn run(options: &Options, network: &Network, ssh_directory: &Path) -> Result<ExitCode, Error> {
+pub async fn run(options: &Options, network: &Network, ssh_directory: &Path) -> Result<ExitCode, Failure> {
     if options.instance.is_managed_node() {
-        return Err(Error::ManagedNode { instance: options.instance.clone() });
+        return Err(Failure::ManagedNode { instance: options.instance.clone() });
     }
     let path = match &options.key_file {
         Some(path) => path.clone(),
@@ -40,30 +40,30 @@ pub async fn run(options: &Options, network: &Network, ssh_directory: &Path) -> 
     Ok(ExitCode::Success)
 }
 
-fn default_key(directory: &Path) -> Result<PathBuf, Error> {
+fn default_key(directory: &Path) -> Result<PathBuf, Failure> {
     let candidates = ["id_ed25519.pub", "id_rsa.pub"].map(|name| directory.join(name));
     let found = candidates.into_iter().find(|path| path.is_file());
-    found.ok_or_else(|| Error::NoKey { directory: directory.to_owned() })
+    found.ok_or_else(|| Failure::NoKey { directory: directory.to_owned() })
 }
 
 /// The public key line in `path`, or in `path.pub` when `path` holds the private half.
 ///
 /// # Errors
 /// When there is no readable public key.
-pub fn read_public_key(path: &Path) -> Result<String, Error> {
+pub fn read_public_key(path: &Path) -> Result<String, Failure> {
     let read = |path: &Path| {
-        fs::read(path).map_err(|source| Error::File { action: "read", path: path.to_owned(), source })
+        fs::read(path).map_err(|source| Failure::File { action: "read", path: path.to_owned(), source })
     };
     if let Some(line) = public_line(&read(path)?) {
         return Ok(line);
     }
     let beside = public_half(path);
     match fs::read(&beside) {
-        Ok(bytes) => public_line(&bytes).ok_or(Error::KeyFile { path: beside }),
+        Ok(bytes) => public_line(&bytes).ok_or(Failure::KeyFile { path: beside }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Error::KeyFile { path: path.to_owned() })
+            Err(Failure::KeyFile { path: path.to_owned() })
         }
-        Err(source) => Err(Error::File { action: "read", path: beside, source }),
+        Err(source) => Err(Failure::File { action: "read", path: beside, source }),
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let private = directory.path().join("id_ed25519");
         fs::write(&private, "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
-        assert!(matches!(read_public_key(&private), Err(Error::KeyFile { .. })));
+        assert!(matches!(read_public_key(&private), Err(Failure::KeyFile { .. })));
         fs::write(directory.path().join("id_ed25519.pub"), format!("{LINE}\n")).unwrap();
         assert_eq!(read_public_key(&private).unwrap(), LINE);
         assert_eq!(read_public_key(&directory.path().join("id_ed25519.pub")).unwrap(), LINE);
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn the_default_key_is_ed25519_then_rsa() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(default_key(directory.path()), Err(Error::NoKey { .. })));
+        assert!(matches!(default_key(directory.path()), Err(Failure::NoKey { .. })));
         fs::write(directory.path().join("id_rsa.pub"), "").unwrap();
         assert!(default_key(directory.path()).unwrap().ends_with("id_rsa.pub"));
         fs::write(directory.path().join("id_ed25519.pub"), "").unwrap();

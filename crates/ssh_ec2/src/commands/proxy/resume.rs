@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::Options;
 use crate::aws::{Aws, Resumption, SessionId, SessionTicket, Token};
-use crate::error::Error;
+use crate::error::Failure;
 use crate::network::Network;
 use crate::tunnel::Attachment;
 use crate::websocket::{StreamUrl, dial};
@@ -40,13 +40,13 @@ impl<'a> Resumer<'a> {
     }
 
     /// The first websocket: with the token of StartSession, and if that was spent in vain, with others.
-    pub(super) async fn attach(&self, ticket: SessionTicket) -> Result<Attachment<Token>, Error> {
+    pub(super) async fn attach(&self, ticket: SessionTicket) -> Result<Attachment<Token>, Failure> {
         match self.open(ticket.token).await {
-            Err(Error::Dial(error)) if !error.is_permanent() => {
+            Err(Failure::Dial(error)) if !error.is_permanent() => {
                 tracing::info!("the websocket could not be opened: {error}");
                 match self.resume(FIRST_LIMIT).await {
                     // What kept the first attempt from succeeding says more than the last one's.
-                    Err(Error::Lost { .. }) => Err(error.into()),
+                    Err(Failure::Lost { .. }) => Err(error.into()),
                     result => result,
                 }
             }
@@ -55,7 +55,7 @@ impl<'a> Resumer<'a> {
     }
 
     /// Tries until `limit` has passed.
-    pub(super) async fn resume(&self, limit: Duration) -> Result<Attachment<Token>, Error> {
+    pub(super) async fn resume(&self, limit: Duration) -> Result<Attachment<Token>, Failure> {
         let started = Instant::now();
         let mut refusals = 0;
         let mut delay = FIRST_DELAY;
@@ -64,7 +64,7 @@ impl<'a> Resumer<'a> {
                 Ok(attachment) => return Ok(attachment),
                 Err(error) => error,
             };
-            if let Error::Dial(dial) = &error
+            if let Failure::Dial(dial) = &error
                 && dial.is_permanent()
             {
                 refusals += 1;
@@ -74,7 +74,7 @@ impl<'a> Resumer<'a> {
             }
             tracing::info!("not resumed yet: {error}");
             if started.elapsed() + delay > limit {
-                return Err(Error::Lost {
+                return Err(Failure::Lost {
                     instance: self.options.instance.clone(),
                     minutes: limit.as_secs() / 60,
                     source: Box::new(error),
@@ -85,19 +85,21 @@ impl<'a> Resumer<'a> {
         }
     }
 
-    async fn try_resume(&self) -> Result<Attachment<Token>, Error> {
+    async fn try_resume(&self) -> Result<Attachment<Token>, Failure> {
         let url = self.stream_url.borrow().clone();
         match self.aws.resume_session(&self.session_id, &url).await {
             Ok(Resumption::Ticket(ticket)) => {
                 self.stream_url.replace(ticket.stream_url);
                 self.open(ticket.token).await
             }
-            Ok(Resumption::Expired) => Err(Error::SessionExpired { instance: self.options.instance.clone() }),
+            Ok(Resumption::Expired) => {
+                Err(Failure::SessionExpired { instance: self.options.instance.clone() })
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn open(&self, token: Token) -> Result<Attachment<Token>, Error> {
+    async fn open(&self, token: Token) -> Result<Attachment<Token>, Failure> {
         let url = self.stream_url.borrow().clone();
         let started = Instant::now();
         let headers = self.aws.sign_upgrade(&url).await?;
@@ -108,10 +110,10 @@ impl<'a> Resumer<'a> {
 }
 
 /// What trying again cannot mend.
-fn is_final(error: &Error) -> bool {
+fn is_final(error: &Failure) -> bool {
     match error {
-        Error::SessionExpired { .. } => true,
-        Error::Aws(error) => error.is_permanent(),
+        Failure::SessionExpired { .. } => true,
+        Failure::Aws(error) => error.is_permanent(),
         _ => false,
     }
 }
