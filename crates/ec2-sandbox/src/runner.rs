@@ -70,6 +70,15 @@ impl Workspace {
         self.environment.push((name.into(), value.into()));
     }
 
+    /// Makes `program` known as `name` to the commands to come.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is such a name already.
+    pub fn add_program(&self, name: &str, program: &Path) -> io::Result<()> {
+        std::os::unix::fs::symlink(program, self.directory.path().join("bin").join(name))
+    }
+
     /// Runs `command` in the foreground, with our standard streams, until it ends.
     ///
     /// While it runs we outlive ctrl-c and ctrl-\, which the terminal gives to the command too. SIGTERM and

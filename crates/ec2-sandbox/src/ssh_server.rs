@@ -30,6 +30,8 @@ mod inbox;
 mod process;
 mod sftp;
 mod shell;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 /// What one emulated instance shows to its SSH clients.

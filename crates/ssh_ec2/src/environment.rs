@@ -25,7 +25,8 @@ impl Environment {
         let ssh_directory =
             env::home_dir().filter(|home| home.is_absolute()).ok_or(Failure::NoHome)?.join(".ssh");
         let own = env::var_os("SSH_EC2_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-        let places = Places::below(&own.unwrap_or_else(|| ssh_directory.join("ssh_ec2")));
+        let directory = own.unwrap_or_else(|| ssh_directory.join("ssh_ec2"));
+        let places = Places::below(&directory, &short_directory());
         let program = env::current_exe().map_err(|source| Failure::File {
             action: "find",
             path: "ssh_ec2".into(),
@@ -34,4 +35,14 @@ impl Environment {
         let user_agent = env::var("SSH_AUTH_SOCK").ok();
         Ok(Self { ssh_directory, surroundings: Surroundings { program, places, user_agent } })
     }
+}
+
+/// A private directory with a short name: the session's, or one of our own in the temporary directory, which is
+/// checked to be ours before it is used.
+fn short_directory() -> PathBuf {
+    if let Some(runtime) = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
+    {
+        return runtime.join("ssh_ec2");
+    }
+    PathBuf::from(format!("/tmp/ssh_ec2-{}", rustix::process::getuid().as_raw()))
 }

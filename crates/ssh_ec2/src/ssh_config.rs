@@ -9,12 +9,16 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct Places {
     directory: PathBuf,
+    sockets: PathBuf,
 }
 
 impl Places {
-    /// All files below `directory`.
-    pub fn below(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
+    /// All files below `directory`; its sockets below `shorter` when they could not be below `directory`.
+    pub fn below(directory: &Path, shorter: &Path) -> Self {
+        let sockets = directory.join("agent");
+        let fits = sockets.as_os_str().len() + SOCKET_NAME_LENGTH <= SOCKET_PATH_LIMIT;
+        let sockets = if fits { sockets } else { shorter.to_owned() };
+        Self { directory: directory.to_owned(), sockets }
     }
 
     /// The installed block.
@@ -29,7 +33,7 @@ impl Places {
 
     /// The key agents' sockets.
     pub fn sockets(&self) -> PathBuf {
-        self.directory.join("agent")
+        self.sockets.clone()
     }
 
     /// The key agent's socket of one connection, as ssh works it out.
@@ -148,6 +152,10 @@ fn shell_word(text: &str) -> String {
     escape_tokens(&word)
 }
 
+/// A slash, a user of 16 characters, `@`, an instance id, `:`, a port. Longer users are served while they fit.
+const SOCKET_NAME_LENGTH: usize = 1 + 16 + 1 + 19 + 1 + 5;
+/// What a socket address holds on every Unix.
+const SOCKET_PATH_LIMIT: usize = 103;
 /// The file name of a key agent's socket, in ssh's tokens.
 const SOCKET_NAME: &str = "%r@%h:%p";
 
@@ -156,7 +164,16 @@ mod tests {
     use super::*;
 
     fn places() -> Places {
-        Places::below(Path::new("/home/me/.ssh/ssh_ec2"))
+        Places::below(Path::new("/home/me/.ssh/ssh_ec2"), Path::new("/tmp/short"))
+    }
+
+    #[test]
+    fn sockets_move_to_a_shorter_place_when_they_must() {
+        assert_eq!(places().sockets(), Path::new("/home/me/.ssh/ssh_ec2/agent"));
+        let deep = format!("/home/{}/.ssh/ssh_ec2", "x".repeat(60));
+        let places = Places::below(Path::new(&deep), Path::new("/tmp/short"));
+        assert_eq!(places.sockets(), Path::new("/tmp/short"));
+        assert_eq!(places.known_hosts(), Path::new(&deep).join("known_hosts"));
     }
 
     #[test]

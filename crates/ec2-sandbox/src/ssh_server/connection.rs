@@ -68,7 +68,7 @@ impl Connection {
             Ok(process) => {
                 session.channel_success(id)?;
                 let (incoming, outgoing) = channel.split();
-                let (intake, inbox) = inbox::open(incoming, Arc::clone(&self.backlog));
+                let (intake, inbox) = inbox::open(id, incoming, Arc::clone(&self.backlog));
                 self.jobs.start(process.run(intake, inbox, outgoing, session.handle()));
                 Ok(())
             }
@@ -99,13 +99,13 @@ impl Handler for Connection {
         Ok(verdict)
     }
 
-    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
-        self.backlog.pace(data.len()).await;
+    async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        self.backlog.pace(channel.into(), data.len()).await;
         Ok(())
     }
 
-    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
-        self.backlog.grant()
+    fn adjust_window(&mut self, channel: ChannelId, _: u32) -> u32 {
+        self.backlog.grant(channel.into())
     }
 
     async fn channel_open_session(

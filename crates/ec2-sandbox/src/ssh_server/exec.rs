@@ -12,7 +12,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pty_process::{OwnedReadPty, Pty};
+use pty_process::{OwnedReadPty, OwnedWritePty, Pty};
 use russh::server::{Handle, Msg};
 use russh::{ChannelMsg, ChannelWriteHalf};
 use rustix::process::{Pid, Signal};
@@ -102,7 +102,7 @@ async fn run_piped(
     tokio::select! {
         status = output => status,
         () = control => Ok(None),
-        () = feed_forever(inbox, stdin, &[]) => Ok(None),
+        () = then_idle(feed(inbox, stdin)) => Ok(None),
     }
 }
 
@@ -125,7 +125,7 @@ async fn run_terminal(
     tokio::select! {
         status = send_screen(output, child, channel) => status.map(Some),
         () = control => Ok(None),
-        () = feed_forever(inbox, input, END_OF_INPUT) => Ok(None),
+        () = then_idle(feed_terminal(inbox, input)) => Ok(None),
     }
 }
 
@@ -178,22 +178,42 @@ async fn send_screen(
     }
 }
 
-/// Writes a channel's data to a sink, then the farewell, then closes the sink.
-pub(super) async fn feed(mut inbox: Inbox, mut sink: impl AsyncWrite + Unpin, farewell: &[u8]) {
-    while let Some(chunk) = inbox.next().await {
-        if sink.write_all(&chunk).await.is_err() {
-            // Nobody reads any more; what still comes is dropped with the inbox.
-            return;
-        }
-    }
-    if sink.write_all(farewell).await.is_ok() {
+/// Writes a channel's data to a sink, then closes the sink.
+pub(super) async fn feed(inbox: Inbox, mut sink: impl AsyncWrite + Unpin) {
+    if pour(inbox, &mut sink).await.is_ok() {
         let _ = sink.shutdown().await;
     }
 }
 
-/// Like [`feed`], for use beside the future that knows when to stop.
-async fn feed_forever(inbox: Inbox, sink: impl AsyncWrite + Unpin, farewell: &[u8]) {
-    feed(inbox, sink, farewell).await;
+/// Types a channel's data into a terminal, then the end of input.
+async fn feed_terminal(inbox: Inbox, mut keyboard: OwnedWritePty) {
+    let Ok(last) = pour(inbox, &mut keyboard).await else { return };
+    let _ = keyboard.write_all(end_of_input(last)).await;
+}
+
+/// Writes a channel's data to a sink. Returns the last byte.
+async fn pour(mut inbox: Inbox, sink: &mut (impl AsyncWrite + Unpin)) -> io::Result<Option<u8>> {
+    let mut last = None;
+    while let Some(chunk) = inbox.next().await {
+        // If nobody reads any more, what still comes is dropped with the inbox.
+        sink.write_all(&chunk).await?;
+        last = chunk.last().copied().or(last);
+    }
+    Ok(last)
+}
+
+/// A terminal cannot be closed from its near side, so the end of input must be typed, as control-D. In
+/// the middle of a line the first one only hands over the line.
+fn end_of_input(last: Option<u8>) -> &'static [u8] {
+    match last {
+        None | Some(b'\r' | b'\n') => &[4],
+        Some(_) => &[4, 4],
+    }
+}
+
+/// Waits for ever after the end of input, beside the future that knows when to stop.
+async fn then_idle(feeding: impl Future<Output = ()>) {
+    feeding.await;
     pending::<()>().await;
 }
 
@@ -252,5 +272,14 @@ const OUTPUT_BUFFER: usize = 64 * 1024;
 /// `SSH_EXTENDED_DATA_STDERR` (RFC 4254, section 5.2).
 const STDERR: Option<u32> = Some(1);
 
-/// Control-D. A terminal cannot be closed from its near side, so the end of input must be typed.
-const END_OF_INPUT: &[u8] = &[4];
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_of_input_completes_an_open_line() {
+        assert_eq!(end_of_input(None), [4]);
+        assert_eq!(end_of_input(Some(b'\n')), [4]);
+        assert_eq!(end_of_input(Some(b'x')), [4, 4]);
+    }
+}

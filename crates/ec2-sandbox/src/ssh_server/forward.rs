@@ -110,9 +110,9 @@ pub(super) async fn listen(
 /// Copies both ways until both directions have ended.
 async fn relay(channel: Channel<Msg>, stream: impl AsyncRead + AsyncWrite, backlog: Arc<Backlog>) {
     let (incoming, channel) = channel.split();
-    let (mut intake, inbox) = inbox::open(incoming, backlog);
+    let (mut intake, inbox) = inbox::open(channel.id(), incoming, backlog);
     let (source, sink) = tokio::io::split(stream);
-    let mut upward = pin!(feed(inbox, sink, &[]));
+    let mut upward = pin!(feed(inbox, sink));
     let mut downward = pin!(async {
         send_output(source, &channel, None).await?;
         channel.eof().await

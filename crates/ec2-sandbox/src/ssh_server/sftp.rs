@@ -21,7 +21,7 @@ mod paths;
 /// Serves SFTP on a channel until either side has had enough.
 pub(super) async fn run(channel: Channel<Msg>, home: PathBuf, backlog: Arc<Backlog>) {
     let (incoming, channel) = channel.split();
-    let (mut intake, inbox) = inbox::open(incoming, backlog);
+    let (mut intake, inbox) = inbox::open(channel.id(), incoming, backlog);
     tokio::select! {
         outcome = answer_all(inbox, Files::new(home), &channel) => {
             let _ = finish(outcome, &channel).await;

@@ -44,13 +44,13 @@ pub(super) fn start(
     command: Option<&[u8]>,
 ) -> io::Result<(Child, Option<Pty>)> {
     let mut shell = Command::new(&config.shell);
-    if let Some(command) = command {
-        shell.arg("-c").arg(OsStr::from_bytes(command));
-    }
     shell.current_dir(&config.home).kill_on_drop(true).env_clear();
+    match command {
+        Some(command) => shell.arg("-c").arg(OsStr::from_bytes(command)),
+        None => shell.env("PS1", format!("{user}@{}$ ", config.hostname)),
+    };
     shell.env("PATH", DEFAULT_PATH).env("HOME", &config.home).env("SHELL", &config.shell);
     shell.env("USER", user).env("LOGNAME", user).env("HOSTNAME", &config.hostname);
-    shell.env("PS1", format!("{user}@{}$ ", config.hostname));
     if let Some(terminal) = &surroundings.terminal {
         shell.env("TERM", &terminal.name);
     }

@@ -69,7 +69,7 @@ pub struct AgentSocket {
     directory: PathBuf,
     /// The name that ssh looks for.
     link: String,
-    /// The name of our own socket: the link's, a dot, and our process id.
+    /// The name of our own socket.
     name: String,
     /// Our user, who alone may connect.
     uid: u32,
@@ -90,7 +90,7 @@ impl AgentSocket {
             return Err(fail(io::ErrorKind::InvalidInput.into()));
         };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
-        let name = format!("{link}.{}", std::process::id());
+        let name = socket_name(link, std::process::id());
         let own_path = directory.join(&name);
         let _lock = lock(directory).map_err(fail)?;
         remove_if_there(&own_path).map_err(fail)?;
@@ -149,8 +149,8 @@ impl AgentSocket {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let process = name.strip_prefix(&self.link).and_then(|rest| rest.strip_prefix('.'));
-            if process.is_none_or(|digits| digits.parse::<u32>().is_err()) {
+            let process = name.rsplit_once('.').and_then(|(_, process)| process.parse().ok());
+            if process.is_none_or(|process| name != socket_name(&self.link, process)) {
                 continue;
             }
             match StdUnixStream::connect(entry.path()) {
@@ -266,6 +266,16 @@ async fn read_frame(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(body))
 }
 
+/// A name that tells which link a socket belongs to, in fewer characters than the link's: socket addresses are
+/// short. FNV-1a, so that all versions of this program agree; two links that met by chance would share keys that
+/// each refuses.
+fn socket_name(link: &str, process: u32) -> String {
+    let hash = link.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    format!(".{hash:016x}.{process}")
+}
+
 /// Held until dropped. The directory itself is locked, so no lock file stays behind.
 fn lock(directory: &Path) -> io::Result<File> {
     let lock = File::open(directory)?;
@@ -280,9 +290,8 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL; our own socket's name is longer
-/// than the link's by a dot and up to 10 digits.
-const PATH_LIMIT: usize = 92;
+/// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
+const PATH_LIMIT: usize = 103;
 
 #[cfg(test)]
 mod tests {
@@ -295,7 +304,7 @@ mod tests {
     /// A proxy of another process, as far as the directory shows.
     fn sibling(path: &Path, process: u32) -> AgentSocket {
         let mut socket = AgentSocket::bind(path).unwrap();
-        let name = format!("{}.{process}", socket.link);
+        let name = socket_name(&socket.link, process);
         fs::rename(socket.directory.join(&socket.name), socket.directory.join(&name)).unwrap();
         socket.name = name;
         socket.lead_to(&socket.name).unwrap();

@@ -28,8 +28,10 @@ pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     };
     let region = Region::start(options).await.map_err(Failure::Sandbox)?;
     let program = std::env::current_exe().map_err(Failure::Sandbox)?;
-    let config = |directory: &Path| block(&program, &Places::below(directory), &ProxyOptions::default());
+    let config =
+        |directory: &Path| block(&program, &Places::below(directory, directory), &ProxyOptions::default());
     let mut workspace = Workspace::new(&region, config).map_err(Failure::Sandbox)?;
+    workspace.add_program("ssh_ec2", &program).map_err(Failure::Sandbox)?;
     let directory = workspace.directory().as_os_str().to_owned();
     workspace.set("SSH_EC2_DIR", directory);
     let status = if sandbox.command.is_empty() {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, fchown};
 use std::path::Path;
 
 use russh_sftp::protocol::FileAttributes;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, futimens, utimensat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, futimens, open, utimensat};
 
 /// Describes a file.
 pub(super) fn describe(metadata: &Metadata) -> FileAttributes {
@@ -25,7 +25,9 @@ pub(super) fn describe(metadata: &Metadata) -> FileAttributes {
 /// Changes what is given of a file's attributes. The times come last, for a new size would touch them.
 pub(super) fn apply_to_path(path: &Path, wanted: &FileAttributes) -> io::Result<()> {
     if let Some(size) = wanted.size {
-        File::options().write(true).open(path)?.set_len(size)?;
+        // Without the last flag a pipe would wait for its other end.
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        File::from(open(path, flags, Mode::empty())?).set_len(size)?;
     }
     if let Some(permissions) = permissions(wanted) {
         fs::set_permissions(path, permissions)?;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, ReadDir};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use russh_sftp::extensions::{self, ExpandPathExtension, FsyncExtension, HardlinkExtension};
@@ -106,9 +106,10 @@ impl Files {
     }
 
     fn open(&mut self, id: u32, open: &protocol::Open) -> io::Result<Packet> {
-        let mode = open.attrs.permissions.unwrap_or(0o666) & 0o7777;
-        let file =
-            rustix::fs::open(self.path(&open.filename), flags(open.pflags), Mode::from_raw_mode(mode))?;
+        // Sixteen bits hold every permission, and convert to what any system calls a mode.
+        let mode = u16::try_from(open.attrs.permissions.unwrap_or(0o666) & 0o7777).unwrap_or_default();
+        let mode = Mode::from_raw_mode(mode.into());
+        let file = rustix::fs::open(self.path(&open.filename), flags(open.pflags), mode)?;
         self.keep(id, Open::File(file.into()))
     }
 
@@ -250,7 +251,7 @@ fn limits() -> LimitsExtension {
     }
 }
 
-fn file_system(path: &std::path::Path) -> io::Result<Statvfs> {
+fn file_system(path: &Path) -> io::Result<Statvfs> {
     let found = rustix::fs::statvfs(path)?;
     Ok(Statvfs {
         block_size: found.f_bsize,
@@ -290,7 +291,7 @@ fn described(id: u32, metadata: io::Result<fs::Metadata>) -> io::Result<Packet> 
     Ok(Packet::Attrs(Attrs { id, attrs: attributes::describe(&metadata?) }))
 }
 
-fn named(id: u32, path: &std::path::Path) -> Packet {
+fn named(id: u32, path: &Path) -> Packet {
     Packet::Name(Name { id, files: vec![protocol::File::dummy(path.to_string_lossy())] })
 }
 
