@@ -118,6 +118,14 @@ pub enum Failure {
         /// The reason in the SSM agent's words, often empty.
         output: String,
     },
+    /// The command for the local region could not be started.
+    #[error("cannot run {program}")]
+    Command {
+        /// What was asked for.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The local region.
     #[error("the local region failed")]
     Sandbox(#[source] io::Error),
@@ -167,6 +175,7 @@ impl Failure {
             Self::ChannelRefused { .. } => vec![
                 "check the session document and the SSM agent's version: `aws ssm describe-instance-information`".into(),
             ],
+            Self::Command { program, .. } => vec![format!("check that {program} is installed and in PATH")],
             Self::File { path, .. } => vec![format!("check the permissions of {}", path.display())],
             Self::HandshakeTimeout { instance } => vec![
                 format!("restart the SSM agent on {instance}, or reboot it: the agent is registered but does not answer"),
@@ -211,6 +220,8 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Invocation(_) | Self::Target(_) | Self::Usage(_) => ExitCode::Usage,
+            // As a shell says it.
+            Self::Command { .. } => ExitCode::Passed(127),
             _ => ExitCode::Failure,
         }
     }

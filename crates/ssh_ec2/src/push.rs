@@ -33,14 +33,14 @@ impl<'a> Push<'a> {
     /// What the call to EC2 Instance Connect met.
     pub async fn ensure(&self) -> Result<(), AwsError> {
         let mut pushed = self.pushed.lock().await;
-        if pushed.as_ref().is_some_and(|stamp| stamp.age() < MAX_AGE) {
+        // The minute begins at AWS, not before the request leaves: counting from here errs on the safe side.
+        let now = Stamp::now();
+        if pushed.as_ref().is_some_and(|stamp| now.since(stamp) < MAX_AGE) {
             return Ok(());
         }
-        // The minute begins at AWS, not before the request leaves: counting from here errs on the safe side.
-        let stamp = Stamp::now();
         let request_id = self.aws.push_key(self.instance, self.user, &self.public_line).await?;
         tracing::info!(%request_id, "pushed the public key for {} to {}", self.user, self.instance);
-        *pushed = Some(stamp);
+        *pushed = Some(now);
         Ok(())
     }
 }
@@ -56,10 +56,28 @@ impl Stamp {
         Self { instant: Instant::now(), time: SystemTime::now() }
     }
 
-    fn age(&self) -> Duration {
-        self.instant.elapsed().max(self.time.elapsed().unwrap_or_default())
+    /// By the clock that counted more.
+    fn since(&self, earlier: &Self) -> Duration {
+        let slept = self.time.duration_since(earlier.time).unwrap_or_default();
+        self.instant.saturating_duration_since(earlier.instant).max(slept)
     }
 }
 
 /// A key is honoured for 60 seconds. The rest is for ssh to sign, and for sshd to look.
 pub const MAX_AGE: Duration = Duration::from_secs(45);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_laptop_that_slept_and_a_clock_that_was_set_back_both_age_a_push() {
+        let minute = Duration::from_secs(60);
+        let pushed = Stamp::now();
+        let slept = Stamp { instant: pushed.instant, time: pushed.time + minute };
+        let set_back = Stamp { instant: pushed.instant + minute, time: pushed.time - minute };
+        assert_eq!(slept.since(&pushed), minute);
+        assert_eq!(set_back.since(&pushed), minute);
+        assert_eq!(pushed.since(&pushed), Duration::ZERO);
+    }
+}

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::imds::client::error::ImdsError;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileSet};
@@ -66,9 +67,27 @@ impl CredentialCache {
         let sign_in = self.sign_in.clone();
         match source {
             CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials { sign_in },
+            // No profile, and the machine, asked last, gave none either, whatever it answered.
+            source
+                if matches!(sign_in, SignIn::Profile { renewal: Renewal::Absent, .. })
+                    && is_from_metadata_service(&source) =>
+            {
+                AwsError::NoCredentials { sign_in }
+            }
             source => AwsError::Credentials { sign_in, source },
         }
     }
+}
+
+fn is_from_metadata_service(error: &CredentialsError) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.is::<ImdsError>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// The chain for a profile named on the command line. As in the AWS CLI, it then beats the credentials in the
@@ -117,6 +136,8 @@ pub enum SignIn {
 /// How the credentials of a profile are renewed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Renewal {
+    /// There is no such profile: only a role of the machine could give credentials.
+    Absent,
     /// `login_session`: by `aws login`.
     AwsLogin,
     /// `credential_process`: by a program.
@@ -131,7 +152,7 @@ impl SignIn {
     /// Reads in the profile how its credentials are made, following `source_profile`.
     pub(super) fn of_profile(name: Option<&str>, profiles: &ProfileSet) -> Self {
         let mut section = name.unwrap_or(profiles.selected_profile());
-        let mut renewal = Renewal::Unknown;
+        let mut renewal = Renewal::Absent;
         // Bounded: `source_profile` may lead in a circle.
         for _ in 0..8 {
             let Some(profile) = profiles.get_profile(section) else { break };
@@ -150,6 +171,11 @@ impl SignIn {
         Self::Profile { name: name.map(str::to_owned), renewal }
     }
 
+    /// True of credentials that nothing can renew while this process runs.
+    pub(super) fn is_fixed(&self) -> bool {
+        matches!(self, Self::Environment)
+    }
+
     /// What renews the credentials, an action a line.
     pub(super) fn hints(&self) -> Vec<String> {
         let Self::Profile { name, renewal } = self else {
@@ -160,6 +186,9 @@ impl SignIn {
         };
         let option = name.as_ref().map(|name| format!(" --profile {name}")).unwrap_or_default();
         let hint = match renewal {
+            Renewal::Absent => {
+                "sign in with `aws configure sso` or `aws login`, or name a profile with `--profile` or AWS_PROFILE".into()
+            }
             Renewal::AwsLogin => format!("sign in again: `aws login{option}`"),
             Renewal::Process => {
                 "run the `credential_process` of the profile by hand to see what it says".into()

@@ -226,14 +226,13 @@ impl AwsError {
     }
 
     /// True if the same call will not succeed later without someone changing permissions, settings or the
-    /// instance. Credentials that expired may be renewed at any moment, so they are not of this kind.
+    /// instance. A profile's credentials that expired may be renewed at any moment, so they are not of this kind.
     pub fn is_permanent(&self) -> bool {
         match self {
+            Self::ExpiredToken { sign_in } | Self::RejectedCredentials { sign_in } => sign_in.is_fixed(),
             Self::Credentials { .. }
-            | Self::ExpiredToken { .. }
             | Self::InvalidSignature { .. }
             | Self::Malformed { .. }
-            | Self::RejectedCredentials { .. }
             | Self::Service { .. }
             | Self::TargetNotConnected { .. }
             | Self::Throttled { .. }

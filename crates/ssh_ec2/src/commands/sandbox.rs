@@ -67,7 +67,7 @@ fn options(sandbox: &Sandbox) -> Result<Option<Options>, Failure> {
 
 async fn run_command(workspace: &Workspace, command: &[OsString]) -> Result<ExitStatus, Failure> {
     let failed =
-        |source: io::Error| Failure::Ssh { program: command[0].to_string_lossy().into_owned(), source };
+        |source: io::Error| Failure::Command { program: command[0].to_string_lossy().into_owned(), source };
     workspace.run(command).await.map_err(failed)
 }
 
