@@ -17,6 +17,7 @@ use crate::handshake::{SessionType, SsmAgentVersion};
 use crate::message::{Draft, Flag, Header, Message, MessageId, MessageType, PayloadType, SYN, SYN_FIN};
 use crate::recv::{Arrival, ReceiveStream};
 use crate::send::SendStream;
+use crate::sizing::PayloadSize;
 
 /// Which end of the session a channel is.
 #[derive(Clone, Debug)]
@@ -112,6 +113,7 @@ pub struct Channel {
     attached: bool,
     open: Option<String>,
     send: SendStream,
+    sizes: PayloadSize,
     receive: ReceiveStream,
     /// Acknowledgements to send, oldest first.
     acknowledgements: VecDeque<Acknowledgement>,
@@ -181,6 +183,7 @@ impl Channel {
             attached: false,
             open: None,
             send: SendStream::new(),
+            sizes: PayloadSize::new(),
             receive: ReceiveStream::new(),
             acknowledgements: VecDeque::new(),
             recent: VecDeque::new(),
@@ -271,6 +274,10 @@ impl Channel {
         }
         if self.paused_until.is_some() {
             self.send.excuse_stall(now);
+            self.sizes.excuse(now);
+        }
+        if let Some(probe) = self.sizes.handle_timeout(now) {
+            self.withdraw_probe(now, probe);
         }
         if self.gives_up_at().is_some_and(|deadline| deadline <= now) {
             return self.close(Closed::NoProgress);
@@ -283,11 +290,14 @@ impl Channel {
 
     /// The websocket was lost, in whatever way. A close frame is no end of the session either: the service closes
     /// long-lived websockets with code 1000 about every hour.
-    pub fn handle_closed(&mut self, _now: Instant) {
+    pub fn handle_closed(&mut self, now: Instant) {
         if !std::mem::take(&mut self.attached) {
             return;
         }
         self.open = None;
+        if let Some(probe) = self.sizes.closed() {
+            self.withdraw_probe(now, probe);
+        }
         match self.phase {
             Phase::Closed => {}
             Phase::Closing { .. } => self.close(Closed::Terminated { acknowledged: false }),
@@ -308,8 +318,15 @@ impl Channel {
         if self.send_capacity() == 0 {
             return Err(WindowFull);
         }
+        let length = draft.payload_length();
         let number = self.push(now, PayloadType::Output, draft);
         self.first_data.get_or_insert(number);
+        if let Some(size) = self.sizes.sent(length)
+            && self.probes_sizes()
+        {
+            let number = self.push_bytes(now, PROBE, &vec![0; size]);
+            self.sizes.probing(now, number, size);
+        }
         Ok(())
     }
 
@@ -393,9 +410,9 @@ impl Channel {
         }
     }
 
-    /// The size of payload that a message should not exceed.
+    /// The size of payload that a message should not exceed. It grows while larger ones are seen to pass.
     pub fn payload_limit(&self) -> usize {
-        PAYLOAD_LIMIT
+        self.sizes.limit()
     }
 
     /// Bytes of records that the peer has not acknowledged.
@@ -439,6 +456,7 @@ impl Channel {
         let number = acknowledged.acknowledged_message_sequence_number;
         self.paused_until = None;
         if self.send.acknowledge(now, number) {
+            self.sizes.acknowledged(number);
             self.peer_takes_data |=
                 self.first_data.is_some_and(|first| self.send.first_unacknowledged() > first);
             let forgets = self.agent_version.is_some_and(|version| !version.acknowledges_duplicates());
@@ -568,6 +586,20 @@ impl Channel {
         if self.paused_until.is_some() { PAUSED_REPEAT } else { Duration::ZERO }
     }
 
+    /// The instance's side imitates the SSM agent, which makes no probes; and before the SSM agent has taken any
+    /// data, silence says nothing about sizes.
+    fn probes_sizes(&self) -> bool {
+        self.peer_takes_data && matches!(self.side, Side::Client { .. })
+    }
+
+    /// Sends a probe's number again with a payload that surely passes.
+    fn withdraw_probe(&mut self, now: Instant, number: i64) {
+        let mut draft = Draft::with_capacity(1);
+        draft.push(&[0]);
+        let header = self.header(now, number, PROBE);
+        self.send.replace(number, draft.seal(&header));
+    }
+
     fn push_bytes(&mut self, now: Instant, payload_type: PayloadType, payload: &[u8]) -> i64 {
         let mut draft = Draft::with_capacity(payload.len());
         draft.push(payload);
@@ -577,20 +609,24 @@ impl Channel {
     /// Gives the message its number and keeps it, in one step.
     fn push(&mut self, now: Instant, payload_type: PayloadType, draft: &mut Draft) -> i64 {
         let number = self.send.next_sequence_number();
+        let header = self.header(now, number, payload_type);
+        self.send.push(now, draft.seal(&header));
+        number
+    }
+
+    fn header(&mut self, now: Instant, number: i64, payload_type: PayloadType) -> Header {
         let (message_type, flags) = match self.side {
             Side::Client { .. } => (MessageType::InputStreamData, 0),
             Side::Instance { .. } => (MessageType::OutputStreamData, if number == 0 { SYN } else { 0 }),
         };
-        let header = Header {
+        Header {
             message_type,
             created_at: self.unix_millis(now),
             sequence_number: number,
             flags,
             id: self.next_id(),
             payload_type,
-        };
-        self.send.push(now, draft.seal(&header));
-        number
+        }
     }
 
     fn write_acknowledgement(&mut self, now: Instant, acknowledgement: Acknowledgement) -> Bytes {
@@ -651,9 +687,9 @@ impl std::fmt::Debug for Channel {
 
 /// Unacknowledged bytes that a side may have under way: 100 MB/s over 10 ms, 10 MB/s over 100 ms.
 pub const WINDOW: usize = 1024 * 1024;
-/// Sizes up to 32 KiB were seen to pass the service; overhead (header and acknowledgement) is 5 % at 8 KiB and
-/// 40 % at the official 1 KiB.
-const PAYLOAD_LIMIT: usize = 8 * 1024;
+/// A number that is defined and unused ("Parameter"). The SSM agent's port session acknowledges it and does nothing
+/// (`agent/session/plugins/port/port_basic.go`, `HandleStreamMessage`).
+const PROBE: PayloadType = PayloadType::Other(4);
 /// The SSM agent marks its handshake complete after it has said so. Data that arrives in between is acknowledged
 /// and thrown away; on loopback that struck 9 of 30 sessions.
 const SETTLING_TIME: Duration = Duration::from_millis(10);

@@ -65,6 +65,7 @@ mod handshake;
 mod message;
 mod recv;
 mod send;
+mod sizing;
 
 pub use channel::{Channel, Closed, Event, Origin, Outgoing, Side, WINDOW};
 pub use error::{MessageError, ProtocolError, WindowFull};

@@ -121,6 +121,21 @@ impl SendStream {
         }
     }
 
+    /// Puts another record in the place of one that is not acknowledged, and repeats it at once if it is the head.
+    pub(crate) fn replace(&mut self, number: i64, record: Bytes) {
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some(kept) =
+            index.and_then(|index| self.entries.get_mut(index)).and_then(|entry| entry.record.as_mut())
+        else {
+            return;
+        };
+        self.unacknowledged = self.unacknowledged + record.len() - kept.len();
+        *kept = record;
+        if index == Some(0) && self.cursor > 0 {
+            self.repeat_head = true;
+        }
+    }
+
     /// The next record for the websocket: a due repeat of the head, else what was not sent yet.
     ///
     /// `only_head` holds back everything but the oldest message, for the time of a pause.

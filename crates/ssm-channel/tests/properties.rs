@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{End, Faults, Pair, pattern};
+use common::{End, Faults, Oversize, Pair, pattern};
 use proptest::prelude::*;
 use ssm_channel::{Message, WINDOW};
 
@@ -18,9 +18,13 @@ prop_compose! {
         away in 0_u64..3_000,
         announce_pauses in prop::bool::ANY,
         agent_version in prop::sample::select(vec!["3.3.1142.0", "3.2.1041.0", "2.3.733.0"]),
+        size_limit in prop::option::of((1200_usize..70_000, prop::bool::ANY)),
         seed in any::<u64>(),
     ) -> Faults {
         let cuts = cuts.into_iter();
+        let size_limit = size_limit.map(|(limit, closes)| {
+            (limit, if closes { Oversize::Closes } else { Oversize::Vanishes })
+        });
         Faults {
             delay: Duration::from_millis(delay),
             duplicate,
@@ -35,6 +39,7 @@ prop_compose! {
             announce_pauses,
             agent_version,
             accepts_data: true,
+            size_limit,
             seed,
         }
     }

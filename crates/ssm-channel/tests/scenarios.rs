@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{End, Faults, Pair, gateway_message, pattern};
+use common::{End, Faults, Oversize, Pair, gateway_message, pattern};
 use ssm_channel::{Closed, Event, MessageType, PayloadType, WINDOW};
 
 fn data_numbers(pair: &Pair) -> Vec<i64> {
@@ -301,4 +301,46 @@ fn a_malformed_message_is_reported_and_survived() {
     }
     pair.instance.outbox = vec![b"still here".to_vec()];
     pair.run_until(|pair| pair.client.received == b"still here");
+}
+
+fn largest_data(pair: &Pair) -> usize {
+    let data = pair.client.log.iter().filter(|message| message.header.payload_type == PayloadType::Output);
+    data.map(|message| message.payload.len()).max().unwrap_or_default()
+}
+
+#[test]
+fn bulk_data_grows_to_large_messages() {
+    let mut pair = Pair::open(Faults::default());
+    // The SSM agent has taken data once before a probe may mean anything.
+    pair.client.outbox = vec![b"banner".to_vec(), pattern(3 * WINDOW)];
+    pair.run_until(|pair| pair.instance.received.len() == 6 + 3 * WINDOW);
+    assert_eq!(pair.instance.received[6..], pattern(3 * WINDOW));
+    assert!(largest_data(&pair) > 64_000, "{}", largest_data(&pair));
+}
+
+#[test]
+fn a_gateway_that_closes_on_large_messages_costs_no_byte() {
+    for (limit, largest) in [(1200, 1024), (10_000, 8192)] {
+        let mut pair =
+            Pair::open(Faults { size_limit: Some((limit, Oversize::Closes)), ..Faults::default() });
+        pair.client.outbox = vec![b"banner".to_vec(), pattern(3 * WINDOW)];
+        pair.run_until(|pair| pair.instance.received.len() == 6 + 3 * WINDOW);
+        assert_eq!(pair.instance.received[6..], pattern(3 * WINDOW));
+        assert_eq!(largest_data(&pair), largest);
+        let lost = pair.client.events.iter().filter(|event| **event == Event::NeedsResume).count();
+        assert_eq!(lost, 2, "tried twice, then never again");
+    }
+}
+
+#[test]
+fn a_gateway_that_drops_large_messages_costs_no_byte_and_one_short_wait() {
+    for (limit, largest) in [(1200, 1024), (10_000, 8192)] {
+        let mut pair =
+            Pair::open(Faults { size_limit: Some((limit, Oversize::Vanishes)), ..Faults::default() });
+        pair.client.outbox = vec![b"banner".to_vec(), pattern(3 * WINDOW)];
+        pair.run_until(|pair| pair.instance.received.len() == 6 + 3 * WINDOW);
+        assert_eq!(pair.instance.received[6..], pattern(3 * WINDOW));
+        assert_eq!(largest_data(&pair), largest);
+        assert!(pair.now - pair.start < Duration::from_secs(6));
+    }
 }

@@ -33,7 +33,15 @@ pub struct Faults {
     pub agent_version: &'static str,
     /// Whether the instance's TCP connection stands from the start.
     pub accepts_data: bool,
+    /// What the gateway does to records larger than this.
+    pub size_limit: Option<(usize, Oversize)>,
     pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Oversize {
+    Closes,
+    Vanishes,
 }
 
 impl Default for Faults {
@@ -48,6 +56,7 @@ impl Default for Faults {
             announce_pauses: false,
             agent_version: "3.3.1142.0",
             accepts_data: true,
+            size_limit: None,
             seed: 1,
         }
     }
@@ -257,9 +266,16 @@ impl Pair {
         let now = self.now;
         let peer = self.peer(end);
         while !peer.outbox.is_empty() && peer.channel.send_capacity() > 0 {
-            let piece = peer.outbox.remove(0);
-            peer.draft.push(&piece);
+            let limit = peer.channel.payload_limit();
+            let piece = &mut peer.outbox[0];
+            let rest = piece.split_off(limit.min(piece.len()));
+            peer.draft.push(piece);
             peer.channel.send(now, &mut peer.draft).unwrap();
+            if rest.is_empty() {
+                peer.outbox.remove(0);
+            } else {
+                peer.outbox[0] = rest;
+            }
         }
         peer.peak_unacknowledged = peer.peak_unacknowledged.max(peer.channel.unacknowledged());
         let mut outgoing = Vec::new();
@@ -277,6 +293,14 @@ impl Pair {
         }
         for outgoing in outgoing {
             if let Outgoing::Record(record) = outgoing {
+                if let Some((limit, oversize)) = self.faults.size_limit
+                    && record.len() > limit
+                {
+                    if oversize == Oversize::Closes {
+                        self.cut(end);
+                    }
+                    continue;
+                }
                 let message = Message::parse(record.clone()).unwrap();
                 let message_type = message.header.message_type;
                 self.peer(end).log.push(message);

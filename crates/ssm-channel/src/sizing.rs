@@ -1,0 +1,177 @@
+//! How large a payload may be: what has been proven to pass, and how more is proven without risking a byte.
+//!
+//! The official client sends 1 KiB; larger messages are far cheaper, and were seen to pass, but no source says
+//! that the service takes them everywhere. A message that is too large could close the websocket or vanish, and
+//! then nobody can tell whether its bytes arrived: its number must stay, so its content could not be cut smaller
+//! without risking bytes that arrive twice. So a size is tried with a message whose content means nothing: a probe
+//! of a payload type that SSM agents acknowledge and ignore. Once it is acknowledged, data may be as large. If it
+//! is not, the same number is sent again with almost nothing in it, and data stays small.
+//!
+//! Probes cost bandwidth, so only a sender with much to send makes them; nobody waits for them.
+
+use std::time::{Duration, Instant};
+
+/// The payload sizes of one direction.
+pub(crate) struct PayloadSize {
+    /// The largest payload that is known to pass.
+    proven: usize,
+    /// The next rung of [`LADDER`].
+    next: usize,
+    probe: Option<Probe>,
+    /// Full messages since the last that was not full, or the last probe.
+    full: u32,
+    failures: u32,
+}
+
+struct Probe {
+    number: i64,
+    size: usize,
+    sent_at: Instant,
+    /// Replaced by a small one; its acknowledgement proves nothing.
+    withdrawn: bool,
+}
+
+impl PayloadSize {
+    pub(crate) fn new() -> Self {
+        Self { proven: SAFE, next: 0, probe: None, full: 0, failures: 0 }
+    }
+
+    /// What a payload should not exceed.
+    pub(crate) fn limit(&self) -> usize {
+        self.proven
+    }
+
+    /// A data message was sent. Returns the size of a probe that should follow it.
+    pub(crate) fn sent(&mut self, length: usize) -> Option<usize> {
+        self.full = if length >= self.proven { self.full.saturating_add(1) } else { 0 };
+        let size = *LADDER.get(self.next)?;
+        if self.probe.is_some() || self.full < FULL_MESSAGES {
+            return None;
+        }
+        self.full = 0;
+        Some(size)
+    }
+
+    /// The probe that was asked for got a number.
+    pub(crate) fn probing(&mut self, now: Instant, number: i64, size: usize) {
+        self.probe = Some(Probe { number, size, sent_at: now, withdrawn: false });
+    }
+
+    /// A message was acknowledged.
+    pub(crate) fn acknowledged(&mut self, number: i64) {
+        let Some(probe) = self.probe.take_if(|probe| probe.number == number) else { return };
+        if !probe.withdrawn {
+            self.proven = probe.size;
+            self.next += 1;
+            self.failures = 0;
+        }
+    }
+
+    /// The websocket is lost: was it the probe? Returns the number to be sent again with a small payload.
+    pub(crate) fn closed(&mut self) -> Option<i64> {
+        // Websockets are lost for other reasons, too; the same size gets a second chance.
+        self.withdraw(1)
+    }
+
+    /// When the probe counts as lost on a live websocket.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.probe.as_ref().filter(|probe| !probe.withdrawn).map(|probe| probe.sent_at + PATIENCE)
+    }
+
+    /// The time has come: returns the number to be sent again with a small payload.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<i64> {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.withdraw(FAILURE_LIMIT)
+        } else {
+            None
+        }
+    }
+
+    /// Nothing can be concluded from silence during a pause.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        if let Some(probe) = &mut self.probe {
+            probe.sent_at = now;
+        }
+    }
+
+    fn withdraw(&mut self, failures: u32) -> Option<i64> {
+        let probe = self.probe.as_mut().filter(|probe| !probe.withdrawn)?;
+        probe.withdrawn = true;
+        self.failures += failures;
+        if self.failures >= FAILURE_LIMIT {
+            self.next = LADDER.len();
+        }
+        Some(probe.number)
+    }
+}
+
+/// What the official client sends.
+const SAFE: usize = 1024;
+/// 8 KiB has an overhead of 5 % and was seen to pass the live service, as was 32 KiB; beyond 64 KiB nothing is
+/// gained, and the SSM agent's own settings suggest a limit of the service near 128 KiB.
+const LADDER: [usize; 2] = [8 * 1024, 64 * 1024 - 512];
+/// A sender with this many full messages in a row has more.
+const FULL_MESSAGES: u32 = 16;
+/// Longer than any round trip, shorter than a user's.
+const PATIENCE: Duration = Duration::from_secs(3);
+const FAILURE_LIMIT: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn send_until_probe(sizes: &mut PayloadSize) -> Option<usize> {
+        (0..=FULL_MESSAGES).find_map(|_| sizes.sent(sizes.limit()))
+    }
+
+    #[test]
+    fn a_size_is_used_only_after_its_probe_is_acknowledged() {
+        let mut sizes = PayloadSize::new();
+        let size = send_until_probe(&mut sizes).unwrap();
+        sizes.probing(now(), 16, size);
+        assert_eq!((size, sizes.limit()), (8192, 1024));
+        sizes.acknowledged(15);
+        assert_eq!(sizes.limit(), 1024);
+        sizes.acknowledged(16);
+        assert_eq!(sizes.limit(), 8192);
+        assert_eq!(send_until_probe(&mut sizes), Some(65_024));
+    }
+
+    #[test]
+    fn keystrokes_never_probe() {
+        let mut sizes = PayloadSize::new();
+        for _ in 0..1000 {
+            assert_eq!(sizes.sent(1), None);
+            assert_eq!(sizes.sent(1024), None);
+        }
+    }
+
+    #[test]
+    fn a_silent_probe_ends_the_climb() {
+        let (mut sizes, start) = (PayloadSize::new(), now());
+        let size = send_until_probe(&mut sizes).unwrap();
+        sizes.probing(start, 16, size);
+        assert_eq!(sizes.handle_timeout(start + PATIENCE / 2), None);
+        assert_eq!(sizes.handle_timeout(start + PATIENCE), Some(16));
+        assert_eq!(sizes.deadline(), None);
+        sizes.acknowledged(16);
+        assert_eq!((sizes.limit(), send_until_probe(&mut sizes)), (1024, None));
+    }
+
+    #[test]
+    fn one_lost_websocket_is_forgiven_and_a_second_is_not() {
+        let mut sizes = PayloadSize::new();
+        for (number, again) in [(16, Some(8192)), (40, None)] {
+            sizes.probing(now(), number, 8192);
+            assert_eq!(sizes.closed(), Some(number));
+            assert_eq!(sizes.closed(), None, "withdrawn once");
+            sizes.acknowledged(number);
+            assert_eq!((sizes.limit(), send_until_probe(&mut sizes)), (1024, again));
+        }
+    }
+}
