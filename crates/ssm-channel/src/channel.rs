@@ -405,7 +405,9 @@ impl Channel {
     /// message may go over by less than its own size.
     pub fn send_capacity(&self) -> usize {
         match self.phase {
-            Phase::Open if self.paused_until.is_none() => WINDOW.saturating_sub(self.send.unacknowledged()),
+            Phase::Open if self.paused_until.is_none() => {
+                self.send.window().saturating_sub(self.send.unacknowledged())
+            }
             _ => 0,
         }
     }
@@ -685,8 +687,6 @@ impl std::fmt::Debug for Channel {
     }
 }
 
-/// Unacknowledged bytes that a side may have under way: 100 MB/s over 10 ms, 10 MB/s over 100 ms.
-pub const WINDOW: usize = 1024 * 1024;
 /// A number that is defined and unused ("Parameter"). The SSM agent's port session acknowledges it and does nothing
 /// (`agent/session/plugins/port/port_basic.go`, `HandleStreamMessage`).
 const PROBE: PayloadType = PayloadType::Other(4);

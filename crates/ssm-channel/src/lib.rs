@@ -67,7 +67,8 @@ mod recv;
 mod send;
 mod sizing;
 
-pub use channel::{Channel, Closed, Event, Origin, Outgoing, Side, WINDOW};
+pub use channel::{Channel, Closed, Event, Origin, Outgoing, Side};
 pub use error::{MessageError, ProtocolError, WindowFull};
 pub use handshake::{CLIENT_VERSION, SessionType, SsmAgentVersion};
 pub use message::{Draft, Flag, Header, Label, Message, MessageId, MessageType, PayloadType};
+pub use send::{MAX_WINDOW, WINDOW};

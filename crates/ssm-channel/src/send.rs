@@ -18,6 +18,7 @@ pub(crate) struct SendStream {
     cursor: usize,
     unacknowledged: usize,
     round_trip: RoundTrip,
+    delivery: Delivery,
     /// Consecutive repeats of the head; each doubles its timeout.
     backoff: u32,
     repeat_head: bool,
@@ -45,6 +46,7 @@ impl SendStream {
             cursor: 0,
             unacknowledged: 0,
             round_trip: RoundTrip::new(),
+            delivery: Delivery::default(),
             backoff: 0,
             repeat_head: false,
             progress_at: None,
@@ -64,6 +66,11 @@ impl SendStream {
     /// Bytes of records that are not acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.unacknowledged
+    }
+
+    /// Bytes that may be unacknowledged: twice what the path holds, within bounds.
+    pub(crate) fn window(&self) -> usize {
+        self.delivery.window()
     }
 
     pub(crate) fn push(&mut self, now: Instant, record: Bytes) {
@@ -98,7 +105,9 @@ impl SendStream {
         };
         self.unacknowledged -= record.len();
         if let (1, Some(sent_at)) = (entry.transmissions, entry.sent_at) {
-            self.round_trip.sample(now.saturating_duration_since(sent_at));
+            let round_trip = now.saturating_duration_since(sent_at);
+            self.round_trip.sample(round_trip);
+            self.delivery.sample(now, record.len(), round_trip);
         }
         self.progress_at = Some(now);
         if number == self.first {
@@ -238,6 +247,44 @@ impl RoundTrip {
     }
 }
 
+/// How much the path holds: the highest rate of acknowledgement times the shortest round trip. The shortest, since
+/// what exceeds it is our own bytes queueing.
+#[derive(Default)]
+struct Delivery {
+    since: Option<Instant>,
+    bytes: usize,
+    /// Bytes a second.
+    rate: u64,
+    shortest: Option<Duration>,
+}
+
+impl Delivery {
+    fn sample(&mut self, now: Instant, bytes: usize, round_trip: Duration) {
+        let shortest = self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip));
+        self.shortest = Some(shortest);
+        let since = *self.since.get_or_insert(now);
+        self.bytes += bytes;
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed >= shortest.max(RATE_INTERVAL) {
+            let rate = self.bytes as u128 * 1_000_000 / elapsed.as_micros().max(1);
+            self.rate = self.rate.max(u64::try_from(rate).unwrap_or(u64::MAX));
+            self.since = Some(now);
+            self.bytes = 0;
+        }
+    }
+
+    fn window(&self) -> usize {
+        let held = self.shortest.unwrap_or_default().as_micros() * u128::from(self.rate) / 1_000_000;
+        usize::try_from(held * 2).unwrap_or(usize::MAX).clamp(WINDOW, MAX_WINDOW)
+    }
+}
+
+/// Unacknowledged bytes that a side may always have under way: 100 MB/s over 10 ms, 10 MB/s over 100 ms.
+pub const WINDOW: usize = 1024 * 1024;
+/// And at the most, on a path that holds as much: 40 MB/s over 100 ms. Bounds the memory of a channel.
+pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
+/// Shorter intervals would take one burst for a rate.
+const RATE_INTERVAL: Duration = Duration::from_millis(20);
 /// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// Above 3 s a lost acknowledgement would be felt at the keyboard.

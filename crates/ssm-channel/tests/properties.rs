@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{End, Faults, Oversize, Pair, pattern};
 use proptest::prelude::*;
-use ssm_channel::{Message, WINDOW};
+use ssm_channel::{MAX_WINDOW, Message};
 
 prop_compose! {
     fn faults()(
@@ -81,7 +81,7 @@ proptest! {
         prop_assert_eq!(&pair.client.received, &pattern(down));
         prop_assert!(pair.client.closed().is_none() && pair.instance.closed().is_none());
         for peer in [&pair.client, &pair.instance] {
-            prop_assert!(peer.peak_unacknowledged <= WINDOW + 20_120);
+            prop_assert!(peer.peak_unacknowledged <= MAX_WINDOW + 2 * 65_200);
             prop_assert!(peer.peak_backlog <= 20 << 20);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{End, Faults, Oversize, Pair, gateway_message, pattern};
-use ssm_channel::{Closed, Event, MessageType, PayloadType, WINDOW};
+use ssm_channel::{Closed, Event, MAX_WINDOW, MessageType, PayloadType, WINDOW};
 
 fn data_numbers(pair: &Pair) -> Vec<i64> {
     let data = pair.client.log.iter().filter(|message| message.header.payload_type == PayloadType::Output);
@@ -121,12 +121,22 @@ fn a_duplicate_is_acknowledged_again_and_delivered_once() {
 }
 
 #[test]
-fn the_window_is_bounded_and_nothing_is_evicted() {
-    let mut pair = Pair::open(Faults { delay: Duration::from_secs(2), ..Faults::default() });
-    pair.client.outbox = pattern(3 * WINDOW).chunks(8192).map(<[u8]>::to_vec).collect();
-    pair.run_until(|pair| pair.instance.received.len() == 3 * WINDOW);
-    assert_eq!(pair.instance.received, pattern(3 * WINDOW));
-    assert!(pair.client.peak_unacknowledged <= WINDOW + 8192 + 120);
+fn the_window_grows_with_the_path_and_is_bounded() {
+    let mut pair = Pair::open(Faults { delay: Duration::from_millis(500), ..Faults::default() });
+    pair.client.outbox = vec![b"banner".to_vec(), pattern(40 * WINDOW)];
+    pair.run_until(|pair| pair.instance.received.len() == 6 + 40 * WINDOW);
+    assert_eq!(pair.instance.received[6..], pattern(40 * WINDOW));
+    let peak = pair.client.peak_unacknowledged;
+    // A message and a probe may go over.
+    assert!((MAX_WINDOW..MAX_WINDOW + 2 * 65_200).contains(&peak), "{peak}");
+}
+
+#[test]
+fn a_short_path_is_not_filled_beyond_the_first_window() {
+    let mut pair = Pair::open(Faults { delay: Duration::from_millis(1), ..Faults::default() });
+    pair.client.outbox = vec![b"banner".to_vec(), pattern(20 * WINDOW)];
+    pair.run_until(|pair| pair.instance.received.len() == 6 + 20 * WINDOW);
+    assert!(pair.client.peak_unacknowledged < 4 * WINDOW, "{}", pair.client.peak_unacknowledged);
 }
 
 #[test]

@@ -75,6 +75,7 @@ pub struct Peer {
     pub events: Vec<Event>,
     /// What is still to be sent, front first, in pieces.
     pub outbox: Vec<Vec<u8>>,
+    current: Bytes,
     pub reads: bool,
     /// Records sent to the gateway, for tests that look at them.
     pub log: Vec<Message>,
@@ -91,6 +92,7 @@ impl Peer {
             received: Vec::new(),
             events: Vec::new(),
             outbox: Vec::new(),
+            current: Bytes::new(),
             reads: true,
             log: Vec::new(),
             attached: false,
@@ -265,17 +267,16 @@ impl Pair {
     fn poll(&mut self, end: End) {
         let now = self.now;
         let peer = self.peer(end);
-        while !peer.outbox.is_empty() && peer.channel.send_capacity() > 0 {
-            let limit = peer.channel.payload_limit();
-            let piece = &mut peer.outbox[0];
-            let rest = piece.split_off(limit.min(piece.len()));
-            peer.draft.push(piece);
-            peer.channel.send(now, &mut peer.draft).unwrap();
-            if rest.is_empty() {
-                peer.outbox.remove(0);
-            } else {
-                peer.outbox[0] = rest;
+        while peer.channel.send_capacity() > 0 {
+            if peer.current.is_empty() {
+                if peer.outbox.is_empty() {
+                    break;
+                }
+                peer.current = peer.outbox.remove(0).into();
             }
+            let length = peer.channel.payload_limit().min(peer.current.len());
+            peer.draft.push(&peer.current.split_to(length));
+            peer.channel.send(now, &mut peer.draft).unwrap();
         }
         peer.peak_unacknowledged = peer.peak_unacknowledged.max(peer.channel.unacknowledged());
         let mut outgoing = Vec::new();
