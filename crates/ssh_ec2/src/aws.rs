@@ -133,6 +133,14 @@ impl Aws {
         self.profile.as_deref()
     }
 
+    /// Where the websockets of sessions are expected, to connect there early. None when an endpoint was configured:
+    /// then only the service knows.
+    pub fn message_gateway(&self) -> Option<StreamUrl> {
+        let overridden =
+            [&SSM, &SSM_MESSAGES].iter().any(|service| self.configured_endpoint(service).is_some());
+        if overridden { None } else { self.place.message_gateway() }
+    }
+
     /// Refuses a stream URL that does not lead to Session Manager of this region, or to what the user
     /// configured in its stead; unencrypted ones may lead to this machine only.
     ///

@@ -29,7 +29,24 @@ pub type WebSocket = WebSocketStream<Box<dyn Connection>>;
 /// From the name's lookup to the last byte of the upgrade; the official client gives the upgrade alone 45 s.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Opens the websocket at `url`, sending `headers` along. TCP_NODELAY is set. Safe to cancel.
+/// A connection to a host at which a websocket is expected, ready for its upgrade.
+pub struct Prepared {
+    place: (Transport, String),
+    stream: Box<dyn Connection>,
+}
+
+/// Connects to the host of `url` and sends nothing. Safe to cancel.
+///
+/// # Errors
+///
+/// [`DialError`].
+pub async fn prepare(url: &StreamUrl, network: &Network) -> Result<Prepared, DialError> {
+    let place = (url.transport(), url.host_and_port());
+    Ok(Prepared { place, stream: connect::open(url, network).await? })
+}
+
+/// Opens the websocket at `url`, sending `headers` along, on the prepared connection if it leads to the same host.
+/// TCP_NODELAY is set. Safe to cancel.
 ///
 /// # Errors
 ///
@@ -38,9 +55,14 @@ pub async fn dial(
     url: &StreamUrl,
     headers: Vec<(HeaderName, HeaderValue)>,
     network: &Network,
+    prepared: Option<Prepared>,
 ) -> Result<WebSocket, DialError> {
     let dialling = async {
-        let stream = connect::open(url, network).await?;
+        let fits = prepared.filter(|prepared| prepared.place == (url.transport(), url.host_and_port()));
+        let stream = match fits {
+            Some(prepared) => prepared.stream,
+            None => connect::open(url, network).await?,
+        };
         upgrade::upgrade(stream, url, &headers).await
     };
     match time::timeout(DIAL_TIMEOUT, dialling).await {

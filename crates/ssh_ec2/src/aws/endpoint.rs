@@ -89,6 +89,11 @@ impl Place {
         format!("https://{}", self.host(service))
     }
 
+    /// The root of the message gateway's websockets.
+    pub(super) fn message_gateway(&self) -> Option<StreamUrl> {
+        StreamUrl::new(&format!("wss://{}/", self.host(&SSM_MESSAGES))).ok()
+    }
+
     fn host(&self, service: &Service) -> String {
         let Self { region, fips, dual_stack } = self;
         let same_host = region.starts_with("us-gov-") && service.gov_fips == GovFips::SameHost;

@@ -28,6 +28,7 @@ use crate::stdio;
 use crate::target::{InstanceId, OsUser, Port};
 use crate::tunnel::{self, End, Notice, Outcome};
 use crate::ui;
+use crate::websocket::{Prepared, prepare};
 
 /// What to connect, and how.
 #[derive(Debug)]
@@ -147,19 +148,32 @@ async fn hold_session(
     };
     let started = Instant::now();
     let mut start = pin!(aws.start_session(&request));
+    // The gateway's name, TCP and TLS need nothing from StartSession, which takes longer.
+    let mut early = pin!(connect_early(aws, network));
+    let mut prepared = None;
     let mut stopped = None;
     // Never abandoned half-way: AWS may have started the session already, and then it must be ended.
     let ticket = loop {
         tokio::select! {
             ticket = &mut start => break ticket?,
             reason = stop.as_mut(), if stopped.is_none() => stopped = Some(reason),
+            done = early.as_mut(), if prepared.is_none() => prepared = Some(done),
+        }
+    };
+    let expected = aws.message_gateway().is_some_and(|gateway| gateway.host() == ticket.stream_url.host());
+    let prepared = async {
+        match prepared {
+            Some(prepared) => prepared,
+            // Still under way: worth waiting for only if it leads where it should.
+            None if expected => early.await,
+            None => None,
         }
     };
     tracing::info!("started session {} in {:.0?}", ticket.session_id, started.elapsed());
     let resumer = Resumer::new(options, aws, network, &ticket);
     let outcome = match stopped {
         Some(reason) => Ok(Outcome { end: End::Stopped(reason), received: 0 }),
-        None => carry(options, ticket, &resumer, stop).await,
+        None => carry(options, ticket, &resumer, prepared, stop).await,
     };
     let ended_by_service = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByGateway { .. }), .. }));
     if !ended_by_service {
@@ -173,15 +187,21 @@ async fn hold_session(
     outcome
 }
 
+/// Best effort: what goes wrong here goes wrong again, and is reported, when the websocket is dialled.
+async fn connect_early(aws: &Aws, network: &Network) -> Option<Prepared> {
+    prepare(&aws.message_gateway()?, network).await.ok()
+}
+
 async fn carry(
     options: &Options,
     ticket: SessionTicket,
     resumer: &Resumer<'_>,
+    prepared: impl Future<Output = Option<Prepared>>,
     mut stop: Pin<&mut impl Future<Output = Stop>>,
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let local = stdio::standard().map_err(Failure::Stdio)?;
     let first = tokio::select! {
-        first = resumer.attach(ticket) => first?,
+        first = async { resumer.attach(ticket, prepared.await).await } => first?,
         reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
     };
     let channel = Channel::new(Side::Client { client_id: random_uuid()? }, origin()?);

@@ -118,7 +118,7 @@ async fn read_body(stream: &mut Box<dyn Connection>, head: &Head, mut body: Vec<
 mod tests {
     use super::*;
     use crate::network::{Network, NetworkEnvironment};
-    use crate::websocket::dial;
+    use crate::websocket::{dial, prepare};
     use futures_util::{SinkExt as _, StreamExt as _};
     use tokio::net::TcpListener;
     use tokio_tungstenite::tungstenite::Message;
@@ -142,7 +142,7 @@ mod tests {
             client.write_all(&answer(&request)).await.unwrap();
             request
         };
-        tokio::join!(server, dial(&url, headers, &network))
+        tokio::join!(server, dial(&url, headers, &network, None))
     }
 
     fn accepted(request: &str, more: &str) -> Vec<u8> {
@@ -167,6 +167,35 @@ mod tests {
             names,
             ["Host", "Connection", "Upgrade", "Sec-WebSocket-Version", "Sec-WebSocket-Key", "x-amz-date"]
         );
+    }
+
+    #[tokio::test]
+    async fn a_prepared_connection_is_used_for_its_own_host_only() {
+        let prepared_for = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = |listener: &TcpListener| {
+            StreamUrl::new(&format!("ws://{}/", listener.local_addr().unwrap())).unwrap()
+        };
+        let network = Network::new(&NetworkEnvironment::default()).unwrap();
+        for (target, uses_it) in [(&prepared_for, true), (&other, false)] {
+            let prepared = prepare(&url(&prepared_for), &network).await.unwrap();
+            let (mut early, _) = prepared_for.accept().await.unwrap();
+            let server = async {
+                let mut request = Vec::new();
+                if uses_it {
+                    early.read_buf(&mut request).await.unwrap();
+                    drop(early);
+                } else {
+                    let (mut client, _) = target.accept().await.unwrap();
+                    client.read_buf(&mut request).await.unwrap();
+                    assert_eq!(early.read(&mut [0]).await.unwrap(), 0, "closed unused");
+                }
+                request
+            };
+            let url = url(target);
+            let (request, _) = tokio::join!(server, dial(&url, Vec::new(), &network, Some(prepared)));
+            assert!(request.starts_with(b"GET / HTTP/1.1\r\n"), "{uses_it}");
+        }
     }
 
     #[tokio::test]

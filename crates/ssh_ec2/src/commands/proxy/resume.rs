@@ -13,7 +13,7 @@ use crate::aws::{Aws, Resumption, SessionId, SessionTicket, Token};
 use crate::error::Failure;
 use crate::network::Network;
 use crate::tunnel::Attachment;
-use crate::websocket::{StreamUrl, dial};
+use crate::websocket::{Prepared, StreamUrl, dial};
 
 pub(super) struct Resumer<'a> {
     options: &'a Options,
@@ -40,8 +40,12 @@ impl<'a> Resumer<'a> {
     }
 
     /// The first websocket: with the token of StartSession, and if that was spent in vain, with others.
-    pub(super) async fn attach(&self, ticket: SessionTicket) -> Result<Attachment<Token>, Failure> {
-        match self.open(ticket.token).await {
+    pub(super) async fn attach(
+        &self,
+        ticket: SessionTicket,
+        prepared: Option<Prepared>,
+    ) -> Result<Attachment<Token>, Failure> {
+        match self.open(ticket.token, prepared).await {
             Err(Failure::Dial(error)) if !error.is_permanent() => {
                 tracing::info!("the websocket could not be opened: {error}");
                 match self.resume(FIRST_LIMIT).await {
@@ -90,7 +94,7 @@ impl<'a> Resumer<'a> {
         match self.aws.resume_session(&self.session_id, &url).await {
             Ok(Resumption::Ticket(ticket)) => {
                 self.stream_url.replace(ticket.stream_url);
-                self.open(ticket.token).await
+                self.open(ticket.token, None).await
             }
             Ok(Resumption::Expired) => {
                 Err(Failure::SessionExpired { instance: self.options.instance.clone() })
@@ -99,11 +103,11 @@ impl<'a> Resumer<'a> {
         }
     }
 
-    async fn open(&self, token: Token) -> Result<Attachment<Token>, Failure> {
+    async fn open(&self, token: Token, prepared: Option<Prepared>) -> Result<Attachment<Token>, Failure> {
         let url = self.stream_url.borrow().clone();
         let started = Instant::now();
         let headers = self.aws.sign_upgrade(&url).await?;
-        let socket = dial(&url, headers, self.network).await?;
+        let socket = dial(&url, headers, self.network, prepared).await?;
         tracing::info!("websocket open after {:.0?}", started.elapsed());
         Ok(Attachment { socket, token })
     }
