@@ -1,11 +1,12 @@
 //! The library behind the program `ssh_ec2`. It exists so that tests, benches and fuzz targets reach inside, and
 //! promises no stable interface.
 //!
-//! Top: [`cli`] reads what was typed, [`commands`] has one story each, [`ui`] prints, [`environment`] is read once.
-//! Middle: [`aws`] makes the calls, [`agent`] serves the one-time key, [`push`] keeps it known, [`tunnel`] is the
-//! loop, [`openssh`] becomes ssh, [`ssh_config`] writes its configuration.
-//! Ground: [`target`], [`key`], [`websocket`], [`network`], [`stdio`], [`error`].
-//! A module uses those below it.
+//! Top: [`cli`] reads what was typed, [`commands`] has one story each, [`error`] knows how each can fail, [`ui`]
+//! prints, [`environment`] is read once.
+//! Middle: [`aws`] makes the calls, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
+//! is the loop.
+//! Ground: [`key`], [`network`], [`openssh`], [`ssh_config`], [`stdio`], [`target`], [`websocket`].
+//! A module uses those below it; `tests/layering.rs` has the whole table.
 
 pub mod agent;
 pub mod aws;
