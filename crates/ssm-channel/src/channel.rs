@@ -633,15 +633,6 @@ impl Channel {
 
     fn write_acknowledgement(&mut self, now: Instant, acknowledgement: Acknowledgement) -> Bytes {
         let Acknowledgement { message_type, id, number } = acknowledgement;
-        let payload = format!(
-            concat!(
-                r#"{{"AcknowledgedMessageType":"{}","AcknowledgedMessageId":"{}","#,
-                r#""AcknowledgedMessageSequenceNumber":{},"IsSequentialMessage":true}}"#
-            ),
-            message_type.name(),
-            id,
-            number
-        );
         let header = Header {
             message_type: MessageType::Acknowledge,
             created_at: self.unix_millis(now),
@@ -650,8 +641,15 @@ impl Channel {
             id: self.next_id(),
             payload_type: PayloadType::None,
         };
-        self.acknowledgement_draft.push(payload.as_bytes());
-        self.acknowledgement_draft.seal(&header)
+        let draft = &mut self.acknowledgement_draft;
+        draft.push(br#"{"AcknowledgedMessageType":""#);
+        draft.push(message_type.name().as_bytes());
+        draft.push(br#"","AcknowledgedMessageId":""#);
+        draft.push(&id.hyphenated());
+        draft.push(br#"","AcknowledgedMessageSequenceNumber":"#);
+        draft.push(number.to_string().as_bytes());
+        draft.push(br#","IsSequentialMessage":true}"#);
+        draft.seal(&header)
     }
 
     fn unix_millis(&self, now: Instant) -> u64 {
