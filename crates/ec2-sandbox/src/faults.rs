@@ -12,6 +12,8 @@ use std::{
 
 use bytes::Bytes;
 
+use crate::world::FaultCount;
+
 /// Every fault that can be asked for. The default is none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
@@ -129,10 +131,11 @@ pub(crate) struct Line {
     random: u64,
     /// What is still to be swallowed before a websocket is lost.
     swallow: usize,
+    count: FaultCount,
 }
 
 impl Line {
-    pub(crate) fn new(faults: &Faults, seed: u64) -> Self {
+    pub(crate) fn new(faults: &Faults, seed: u64, count: FaultCount) -> Self {
         Self {
             delay: faults.delay,
             duplicate: faults.duplicate,
@@ -143,6 +146,7 @@ impl Line {
             sent: 0,
             random: seed,
             swallow: 0,
+            count,
         }
     }
 
@@ -154,6 +158,7 @@ impl Line {
     pub(crate) fn push(&mut self, now: Instant, record: Bytes) {
         if self.swallow > 0 {
             self.swallow -= 1;
+            self.count.add();
             return;
         }
         if is_acknowledgement(&record) && self.chance(self.lose_acknowledgements) {
@@ -215,7 +220,11 @@ impl Line {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let thousandths = u16::try_from((mixed ^ (mixed >> 31)) % 1000).unwrap_or(0);
-        f64::from(thousandths) / 1000.0 < share
+        let happens = f64::from(thousandths) / 1000.0 < share;
+        if happens {
+            self.count.add();
+        }
+        happens
     }
 }
 
@@ -292,7 +301,7 @@ mod tests {
     fn a_line_delays_and_keeps_order() {
         let now = Instant::now();
         let delay = Duration::from_millis(5);
-        let mut line = Line::new(&Faults { delay, ..Faults::default() }, 1);
+        let mut line = Line::new(&Faults { delay, ..Faults::default() }, 1, FaultCount::default());
         line.push(now, Bytes::from_static(b"one"));
         line.push(now, Bytes::from_static(b"two"));
         assert_eq!(line.pop(now), None);
@@ -304,7 +313,8 @@ mod tests {
     #[test]
     fn only_acknowledgements_vanish_on_a_line() {
         let now = Instant::now();
-        let mut line = Line::new(&Faults { lose_acknowledgements: 1.0, ..Faults::default() }, 1);
+        let mut line =
+            Line::new(&Faults { lose_acknowledgements: 1.0, ..Faults::default() }, 1, FaultCount::default());
         line.push(now, Bytes::from_static(b"\0\0\0\x74acknowledge          "));
         line.push(now, Bytes::from_static(b"\0\0\0\x74input_stream_data    "));
         assert_eq!(line.pop(now).unwrap()[4], b'i');

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub(crate) use self::{
     identity::{ACCOUNT, CALLER_ARN, CALLER_USER_ID, Credentials, REGION},
     instance::Instance,
-    session::{Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
+    session::{FaultCount, Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
 };
 pub use self::{
     instance::{Condition, InstanceState, InstanceSummary},

@@ -88,13 +88,12 @@ impl Session {
         let origin = Origin { seed, unix_time, now };
         Self {
             agent: SsmAgent::new(version, info.port, faults.agent_payload, refusal_delay, origin),
-            info,
             hosts,
             world,
             sockets,
             client: None,
-            to_client: Line::new(faults, seed),
-            to_agent: Line::new(faults, seed.wrapping_add(1)),
+            to_client: Line::new(faults, seed, info.faults.clone()),
+            to_agent: Line::new(faults, seed.wrapping_add(1), info.faults.clone()),
             attaches_at: (!faults.never_attach).then(|| now + faults.slow_attach),
             agent_attached: false,
             next_close: faults.close_every.map(|every| now + every),
@@ -104,6 +103,7 @@ impl Session {
             pause_ends: None,
             losing: None,
             faults: faults.clone(),
+            info,
             timer: Box::pin(sleep_until(now.into())),
         }
     }
@@ -246,9 +246,11 @@ impl Session {
             self.to_agent.clear();
             self.agent.channel.handle_closed(now);
             self.agent.channel.attach(now, "");
+            self.info.faults.add();
             moved = true;
         }
         if due(&mut self.next_pause, now, self.faults.pause_every) {
+            self.info.faults.add();
             self.publish_to_client("pause_publication", now);
             self.pause_ends = Some(now + PAUSE);
             moved = true;
@@ -282,6 +284,7 @@ impl Session {
 
     fn lose(&mut self, loss: Loss, now: Instant) {
         let Some(client) = &mut self.client else { return };
+        self.info.faults.add();
         match loss {
             Loss::Close => {
                 let frame = CloseFrame { code: CloseCode::Normal, reason: "Bye".into() };

@@ -3,7 +3,14 @@
 //! It holds no connection. The gateway asks for the token's worth with [`Session::take_token`] and from then
 //! on watches [`SessionInfo::state`].
 
-use std::{io, time::SystemTime};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::SystemTime,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::sync::watch;
@@ -39,6 +46,10 @@ pub struct SessionSummary {
     pub started: SystemTime,
     /// When it ended, if it has.
     pub ended: Option<SystemTime>,
+    /// How often a client came back to its data channel.
+    pub resumes: u32,
+    /// How many faults its messages and connections met on purpose.
+    pub faults: u32,
 }
 
 /// Why a token does not open a data channel.
@@ -80,6 +91,23 @@ pub(crate) struct SessionInfo {
     pub(crate) port: u16,
     /// Changes once, to [`SessionState::Terminated`].
     pub(crate) state: watch::Receiver<SessionState>,
+    /// Where the gateway counts what it does to the session on purpose.
+    pub(crate) faults: FaultCount,
+}
+
+/// How many faults a session met; clones count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FaultCount(Arc<AtomicU32>);
+
+impl FaultCount {
+    /// Counts one more.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn sum(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What DescribeSessions shows of a session.
@@ -90,6 +118,8 @@ pub(crate) struct SessionRecord {
     pub(crate) owner: &'static str,
     pub(crate) started: SystemTime,
     pub(crate) ended: Option<SystemTime>,
+    attachments: u32,
+    faults: FaultCount,
 }
 
 impl SessionRecord {
@@ -108,6 +138,8 @@ impl SessionRecord {
             state: self.state(),
             started: self.started,
             ended: self.ended,
+            resumes: self.attachments.saturating_sub(1),
+            faults: self.faults.sum(),
         }
     }
 }
@@ -127,7 +159,15 @@ impl Session {
         random(&mut bytes)?;
         // Seventeen digits, the first of them 0, as in instance ids and in the session ids seen in logs.
         let id = format!("{CALLER}-0{:016x}", u64::from_be_bytes(bytes));
-        let record = SessionRecord { id, opening, owner: CALLER_ARN, started: now, ended: None };
+        let record = SessionRecord {
+            id,
+            opening,
+            owner: CALLER_ARN,
+            started: now,
+            ended: None,
+            attachments: 0,
+            faults: FaultCount::default(),
+        };
         let state = watch::Sender::new(SessionState::Connected);
         Ok(Self { record, token: Some(fresh_token()?), state })
     }
@@ -157,11 +197,13 @@ impl Session {
             return Err(TokenRefusal::WrongToken);
         }
         self.token = None;
+        self.record.attachments += 1;
         Ok(SessionInfo {
             id: self.record.id.clone(),
             target: self.record.opening.target.clone(),
             port: self.record.opening.port,
             state: self.state.subscribe(),
+            faults: self.record.faults.clone(),
         })
     }
 
