@@ -195,7 +195,10 @@ impl Aws {
         let input = SessionInput { session_id: session.as_str() };
         match self.call::<_, Ignored>(&TERMINATE_SESSION, session.as_str(), &input).await {
             Ok((_, request_id)) => Ok(request_id),
-            Err(AwsError::Service { code, request_id, .. }) if code == "DoesNotExistException" => {
+            // Of a session id that AWS gave out, this can only mean a state in which nothing is left to end.
+            Err(AwsError::Service { code, request_id, .. })
+                if matches!(code.as_str(), "DoesNotExistException" | "ValidationException") =>
+            {
                 Ok(request_id.unwrap_or_else(RequestId::absent))
             }
             Err(error) => Err(error),
