@@ -80,18 +80,19 @@ pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Failu
     let usage = Usage::default();
     let refused = || Failure::KeyRefused { instance: options.instance.clone(), user: options.user.clone() };
     let stop = async {
-        tokio::select! {
+        let stop = tokio::select! {
             signal = signals.next() => {
                 tracing::info!("ending: {signal}");
-                // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
-                if usage.was_refused() {
-                    ui::error(&refused());
-                }
                 Stop::Asked
             }
             () = stdio::output_abandoned() => Stop::Asked,
             error = keep_key_ready(options, &aws, &identity, &usage) => Stop::Failed(error),
+        };
+        // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
+        if matches!(stop, Stop::Asked) && usage.was_refused() {
+            ui::error(&refused());
         }
+        stop
     };
     let outcome = hold_session(options, &aws, network, pin!(stop)).await?;
     match judge(options, outcome) {
