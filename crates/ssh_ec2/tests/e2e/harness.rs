@@ -1,0 +1,293 @@
+//! A region, and a workspace in which the real programs find it and nothing else.
+
+mod files;
+mod process;
+mod terminal;
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use ec2_sandbox::{Faults, Options, Region, SessionState, SessionSummary, Workspace};
+use ssh_ec2::ssh_config::{Places, ProxyOptions, block};
+use tokio::runtime::Runtime;
+
+pub(crate) use self::files::{assert_same, files_below, random_file};
+pub(crate) use self::process::{DEADLINE, Ended, Running, eventually, pid, run, run_with_input};
+pub(crate) use self::terminal::Terminal;
+
+/// The instances of the region, by what they show.
+pub(crate) const HEALTHY: &str = "i-0decaf00000000001";
+pub(crate) const STOPPED: &str = "i-0dead000000000001";
+pub(crate) const SSM_AGENT_OFFLINE: &str = "i-0dead000000000002";
+pub(crate) const NO_INSTANCE_CONNECT: &str = "i-0dead000000000003";
+pub(crate) const PORT_CLOSED: &str = "i-0dead000000000004";
+pub(crate) const PUSH_DENIED: &str = "i-0dead000000000005";
+pub(crate) const START_DENIED: &str = "i-0dead000000000006";
+pub(crate) const END_DENIED: &str = "i-0dead000000000007";
+pub(crate) const THROTTLED: &str = "i-0dead000000000008";
+pub(crate) const THROTTLED_FOR_EVER: &str = "i-0dead000000000009";
+/// No instance has this id.
+pub(crate) const ABSENT: &str = "i-0ffff000000000001";
+
+/// What serves SSH on the instances.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Server {
+    /// The region's own.
+    BuiltIn,
+    /// The machine's sshd, which lets only ourselves in.
+    OpenSsh,
+}
+
+/// Makes a test of each named function for each [`Server`].
+macro_rules! with_each_server {
+    ($($name:ident),* $(,)?) => {
+        mod builtin {
+            $(#[test] fn $name() { super::$name(&$crate::harness::Sandbox::start()); })*
+        }
+        mod openssh {
+            $(#[test] fn $name() { super::$name(&$crate::harness::Sandbox::with_sshd()); })*
+        }
+    };
+}
+pub(crate) use with_each_server;
+
+/// A region with a workspace in it. Both are gone when it is dropped.
+pub(crate) struct Sandbox {
+    pub(crate) region: Region,
+    workspace: Workspace,
+    server: Server,
+    runtime: Runtime,
+}
+
+impl Sandbox {
+    /// A region without faults, with its own SSH server.
+    pub(crate) fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    /// The same with the machine's sshd.
+    pub(crate) fn with_sshd() -> Self {
+        Self::with(Options { sshd: Some(sshd()), ..Options::default() })
+    }
+
+    /// The same with faults, written as on the command line.
+    pub(crate) fn with_faults(words: &[&str]) -> Self {
+        let mut faults = Faults::default();
+        for word in words {
+            faults.add(word).unwrap();
+        }
+        Self::with(Options { faults, ..Options::default() })
+    }
+
+    pub(crate) fn with(options: Options) -> Self {
+        let server = if options.sshd.is_some() { Server::OpenSsh } else { Server::BuiltIn };
+        for program in ["ssh", "scp", "sftp"] {
+            find(program, env::var_os("PATH").unwrap().as_os_str());
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let region = runtime.block_on(Region::start(options)).unwrap();
+        let config = |directory: &Path| block(binary(), &places(directory), &ProxyOptions::default());
+        let workspace = Workspace::new(&region, config).unwrap();
+        workspace.add_program("ssh_ec2", binary()).unwrap();
+        let sandbox = Self { region, workspace, server, runtime };
+        for directory in [sandbox.home().join(".ssh"), sandbox.scratch(), sandbox.path("tmp")] {
+            fs::create_dir_all(&directory).unwrap();
+            fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        sandbox
+    }
+
+    /// Where everything is that the programs write.
+    pub(crate) fn directory(&self) -> &Path {
+        self.workspace.directory()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// HOME.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// A directory for the test's own files, and the programs' working directory.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.path("scratch")
+    }
+
+    /// A file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.scratch().join(name)
+    }
+
+    /// Where the key agents' sockets are.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        places(self.directory()).sockets()
+    }
+
+    /// Who logs in.
+    pub(crate) fn user(&self) -> String {
+        match self.server {
+            Server::BuiltIn => "ec2-user".to_owned(),
+            Server::OpenSsh => String::from_utf8(run(Command::new("id").arg("-un")).success().stdout)
+                .unwrap()
+                .trim_end()
+                .to_owned(),
+        }
+    }
+
+    /// `user@instance`, of an instance that works.
+    pub(crate) fn target(&self) -> String {
+        self.at(HEALTHY)
+    }
+
+    /// `user@instance`.
+    pub(crate) fn at(&self, instance: &str) -> String {
+        format!("{}@{instance}", self.user())
+    }
+
+    /// A program that finds the region and nothing else; `ssh` and its friends are configured for it.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let inherited = env::var_os("PATH").unwrap();
+        let paths = [self.path("bin")].into_iter().chain(env::split_paths(&inherited));
+        let mut command = self.isolated(program, &env::join_paths(paths).unwrap());
+        command.env("SSH_EC2_DIR", self.directory());
+        command
+    }
+
+    /// A program that finds the region and nothing else, as the machine has it; our files are below HOME.
+    pub(crate) fn plain_command(&self, program: &str) -> Command {
+        self.isolated(program, &env::var_os("PATH").unwrap())
+    }
+
+    fn isolated(&self, program: &str, path: &OsStr) -> Command {
+        let mut command = Command::new(find(program, path));
+        command
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", self.home())
+            .env("TMPDIR", self.path("tmp"))
+            .env("TERM", "xterm")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .envs(self.region.environment())
+            .current_dir(self.scratch());
+        command
+    }
+
+    /// The program under test.
+    pub(crate) fn ssh_ec2(&self) -> Command {
+        self.command(BINARY)
+    }
+
+    /// `ssh_ec2 proxy` for an instance, as ssh would start it.
+    pub(crate) fn proxy(&self, instance: &str) -> Command {
+        let mut command = self.ssh_ec2();
+        command.args(["proxy", &self.user(), instance, "22"]);
+        command
+    }
+
+    /// `ssh`, quiet about host keys.
+    pub(crate) fn ssh(&self, target: &str) -> Command {
+        let mut command = self.command("ssh");
+        command.args(["-o", "LogLevel=ERROR", target]);
+        command
+    }
+
+    /// Runs a remote command that must succeed; what it printed.
+    pub(crate) fn remote(&self, command: &str) -> String {
+        let ended = run(self.ssh(&self.target()).arg(command)).success();
+        String::from_utf8(ended.stdout).unwrap()
+    }
+
+    /// The only session so far.
+    pub(crate) fn session(&self) -> SessionSummary {
+        let [session] = &self.region.sessions()[..] else { panic!("{:#?}", self.region.sessions()) };
+        session.clone()
+    }
+
+    /// Waits until the region has had so many sessions.
+    pub(crate) fn wait_for_sessions(&self, count: usize) {
+        eventually("sessions are started", || (self.region.sessions().len() >= count).then_some(()));
+    }
+
+    /// Waits until the region has no session that lives.
+    pub(crate) fn wait_for_the_end(&self) {
+        let ended = self.runtime.block_on(self.region.sessions_ended(DEADLINE));
+        assert!(ended, "sessions are left: {:#?}", self.region.sessions());
+    }
+
+    /// Ends the region, and leaves the programs without one.
+    pub(crate) fn lose_region(&mut self) {
+        self.region = self.runtime.block_on(Region::start(Options::default())).unwrap();
+    }
+
+    /// The process ids of the proxies of this workspace.
+    pub(crate) fn proxies(&self) -> Vec<u32> {
+        process::find_processes(|words| {
+            words.first().is_some_and(|word| Path::new(word) == binary())
+                && words.iter().any(|word| Path::new(word).starts_with(self.directory()))
+        })
+    }
+
+    /// Asserts that nothing is left of any connection: no process, no socket, no session.
+    pub(crate) fn assert_tidy(&self) {
+        eventually("the proxies end", || self.proxies().is_empty().then_some(()));
+        self.wait_for_the_end();
+        assert!(self.region.sessions().iter().all(|session| session.state == SessionState::Terminated));
+        assert_eq!(files_below(&self.sockets()), Vec::<PathBuf>::new());
+    }
+
+    /// A key pair of the user's own, without a passphrase; the private half's path.
+    pub(crate) fn key_pair(&self, path: PathBuf, kind: &str) -> PathBuf {
+        let mut command = self.command("ssh-keygen");
+        run(command.args(["-q", "-t", kind, "-N", "", "-C", "own", "-f"]).arg(&path)).success();
+        path
+    }
+
+    /// Waits for something of the region's, under the deadline.
+    pub(crate) fn sessions_end_within(&self, bound: Duration) -> bool {
+        self.runtime.block_on(self.region.sessions_ended(bound))
+    }
+}
+
+/// Everything below one directory.
+pub(crate) fn places(directory: &Path) -> Places {
+    Places::below(directory, directory)
+}
+
+/// The program under test.
+pub(crate) fn binary() -> &'static Path {
+    Path::new(BINARY)
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ssh_ec2");
+
+/// The file of a program. A missing one fails the test: a test that skips itself shows nothing.
+fn find(program: &str, path: &OsStr) -> PathBuf {
+    let found = env::split_paths(path).map(|directory| directory.join(program)).find(|file| file.is_file());
+    let install = match program {
+        "aws" => "pip install awscli".to_owned(),
+        "ssh" | "scp" | "sftp" | "ssh-keygen" => "apt install openssh-client".to_owned(),
+        other => format!("apt install {other}"),
+    };
+    found.unwrap_or_else(|| panic!("this test needs `{program}`, which is not there: `{install}`"))
+}
+
+/// The machine's sshd, ready to be started by us.
+fn sshd() -> PathBuf {
+    let path = PathBuf::from("/usr/sbin/sshd");
+    assert!(path.is_file(), "this test needs {}: `apt install openssh-server`", path.display());
+    let is_root = run(Command::new("id").arg("-u")).success().stdout == b"0\n";
+    assert!(
+        !is_root || Path::new("/run/sshd").is_dir(),
+        "sshd, when started by root, needs the directory /run/sshd: `mkdir -p /run/sshd`"
+    );
+    path
+}

@@ -1,0 +1,265 @@
+//! Processes that are waited for no longer than a deadline, and conditions that are.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// For whatever has no bound of its own. Generous: a busy machine is not a bug.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Waits for a condition; fails when the deadline passes. The only place that lets time pass.
+pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, probe).unwrap_or_else(|| panic!("waited {DEADLINE:?} in vain until {what}"))
+}
+
+fn within<T>(bound: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return Some(value);
+        }
+        if started.elapsed() > bound {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a command to its end, without input.
+pub(crate) fn run(command: &mut Command) -> Ended {
+    run_with_input(command, b"")
+}
+
+/// Runs a command to its end, with all of `input`.
+pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Ended {
+    let mut running = Running::start(command);
+    running.write(input);
+    running.finish()
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// As a shell gives it: 128 and the number, for a signal.
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
+    command: String,
+}
+
+impl Ended {
+    /// This, of a command that must succeed.
+    #[track_caller]
+    pub(crate) fn success(self) -> Self {
+        self.status(0)
+    }
+
+    /// This, of a command that must end so.
+    #[track_caller]
+    pub(crate) fn status(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self}");
+        self
+    }
+
+    /// Standard output as text.
+    #[track_caller]
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let output = String::from_utf8_lossy(&self.stdout[..self.stdout.len().min(2000)]);
+        write!(
+            f,
+            "{}\nended with {} after {:.1?}; standard output:\n{output}\nstandard error:\n{}",
+            self.command, self.code, self.took, self.stderr
+        )
+    }
+}
+
+/// A process whose output is gathered as it comes. It is in a process group of its own, which is killed when
+/// this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    group: Pid,
+    started: Instant,
+    command: String,
+    stdin: Option<ChildStdin>,
+    stdout: Gathered,
+    stderr: Gathered,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with_output(command, Stdio::piped())
+    }
+
+    /// The same, with an output that is not ours to gather.
+    pub(crate) fn start_with_output(command: &mut Command, output: Stdio) -> Self {
+        command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::piped()).process_group(0);
+        let started = Instant::now();
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        Self {
+            group: pid(child.id()),
+            started,
+            command: words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take().map(Gathered::from).unwrap_or_default(),
+            stderr: child.stderr.take().map(Gathered::from).unwrap_or_default(),
+            child,
+        }
+    }
+
+    /// Writes all of it. That nobody reads it is no failure: the program says why at its end.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        let _ = self.stdin.as_mut().unwrap().write_all(bytes);
+    }
+
+    /// Waits until all that was written has been read.
+    pub(crate) fn wait_until_read(&self) {
+        let stdin = self.stdin.as_ref().unwrap();
+        eventually("the input is read", || (rustix::io::ioctl_fionread(stdin).unwrap() == 0).then_some(()));
+    }
+
+    pub(crate) fn close_input(&mut self) {
+        self.stdin = None;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Waits until standard output is as wanted.
+    pub(crate) fn wait_for_output(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let found = within(DEADLINE, || {
+            let output = self.stdout.bytes();
+            (wanted(&output) || self.has_ended()).then_some(output)
+        });
+        match found {
+            Some(output) if wanted(&output) => output,
+            _ => panic!(
+                "{} did not say what it should; standard output: {:?}\nstandard error:\n{}",
+                self.command,
+                String::from_utf8_lossy(&self.stdout.bytes()),
+                self.said()
+            ),
+        }
+    }
+
+    /// Standard error so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.bytes()).into_owned()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Ends its input, and waits for its end and for that of everybody who has its output.
+    pub(crate) fn finish(mut self) -> Ended {
+        self.stdin = None;
+        self.wait()
+    }
+
+    /// The same with its input left open.
+    pub(crate) fn wait(&mut self) -> Ended {
+        let bound = DEADLINE;
+        let ended = within(bound, || {
+            let status = self.child.try_wait().unwrap()?;
+            (self.stdout.is_whole() && self.stderr.is_whole()).then_some((status, self.started.elapsed()))
+        });
+        let outcome = |code, took| Ended {
+            code,
+            stdout: self.stdout.bytes(),
+            stderr: self.said(),
+            took,
+            command: self.command.clone(),
+        };
+        match ended {
+            Some((status, took)) => {
+                outcome(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), took)
+            }
+            None => panic!("did not end within {bound:?}: {}", outcome(-1, self.started.elapsed())),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Whoever is left of the group after the leader's orderly end belongs to a test that failed.
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Everything that has come out of a pipe, read by a thread.
+#[derive(Debug)]
+struct Gathered(Arc<Mutex<Output>>);
+
+#[derive(Debug, Default)]
+struct Output {
+    bytes: Vec<u8>,
+    whole: bool,
+}
+
+/// Of a pipe that somebody else reads.
+impl Default for Gathered {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Output { bytes: Vec::new(), whole: true })))
+    }
+}
+
+impl Gathered {
+    fn from(mut pipe: impl Read + Send + 'static) -> Self {
+        let output = Arc::new(Mutex::new(Output::default()));
+        let gathered = Self(Arc::clone(&output));
+        thread::spawn(move || {
+            let mut buffer = vec![0; 256 * 1024];
+            loop {
+                let read = pipe.read(&mut buffer).unwrap_or(0);
+                let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+                output.bytes.extend_from_slice(&buffer[..read]);
+                if read == 0 {
+                    output.whole = true;
+                    return;
+                }
+            }
+        });
+        gathered
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.clone()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).whole
+    }
+}
+
+/// The processes whose command line is as wanted.
+pub(crate) fn find_processes(wanted: impl Fn(&[String]) -> bool) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+    let ids = entries.filter_map(|name| name.to_str()?.parse::<u32>().ok());
+    let words = |id: &u32| -> Option<Vec<String>> {
+        let line = fs::read(format!("/proc/{id}/cmdline")).ok()?;
+        let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        Some(words.collect())
+    };
+    ids.filter(|id| words(id).is_some_and(|words| wanted(&words))).collect()
+}
+
+pub(crate) fn pid(id: u32) -> Pid {
+    Pid::from_raw(id.try_into().unwrap()).unwrap()
+}

@@ -1,0 +1,15 @@
+//! The program as its users meet it: the real `ssh`, `scp`, `sftp`, `rsync`, `git` and `aws` through the built
+//! binary, on a region of `ec2-sandbox`.
+//!
+//! Every test has a region, a home directory and a temporary directory of its own. Nothing waits for a time to
+//! pass; what is waited for has a deadline, and passing it fails the test. A program that is missing fails the
+//! test as well, and the message says how to install it.
+
+#![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
+
+/// Region, workspace, and processes with deadlines.
+mod harness;
+/// Commands, terminals, forwarding, multiplexing.
+mod session;
+/// Files there and back.
+mod transfer;
