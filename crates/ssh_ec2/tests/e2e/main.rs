@@ -7,9 +7,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
+/// What becomes of the proxy and the session when one of the two sides goes.
+mod ends;
 /// Region, workspace, and processes with deadlines.
 mod harness;
+/// Many connections at once.
+mod parallel;
 /// Commands, terminals, forwarding, multiplexing.
 mod session;
+/// What the proxy writes to standard output.
+mod stdout;
 /// Files there and back.
 mod transfer;

@@ -1,0 +1,119 @@
+//! What becomes of the proxy and the session when one of the two sides goes.
+
+use std::io::{Read, pipe};
+use std::process::Stdio;
+use std::time::Duration;
+
+use ec2_sandbox::{Options, SessionState};
+use rustix::process::{Signal, kill_process};
+
+use crate::harness::{HEALTHY, Running, Sandbox, eventually, pid};
+
+/// As long as a proxy may take to end, on a busy machine: what is under way has five seconds to arrive.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A proxy with the server's banner come through.
+fn connected(sandbox: &Sandbox) -> Running {
+    let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
+    proxy.wait_for_output(|output| output.ends_with(b"\n"));
+    proxy
+}
+
+fn assert_ends(sandbox: &Sandbox, proxy: &mut Running, code: i32) {
+    let ended = proxy.wait().status(code);
+    assert_eq!(ended.stderr, "");
+    assert!(ended.took < BOUND, "{ended}");
+    assert_eq!(sandbox.session().state, SessionState::Terminated, "ended at AWS before the proxy is gone");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn the_end_of_input_lets_what_is_under_way_arrive() {
+    let sandbox = Sandbox::with_faults(&["delay=300ms"]);
+    let mut proxy = connected(&sandbox);
+    proxy.write(b"SSH-2.0-test\r\n");
+    proxy.close_input();
+    let ended = proxy.wait().success();
+    let banner = ended.stdout.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    assert!(ended.stdout.len() > banner, "the answer to the last line came after the end of input");
+    assert!(ended.took < BOUND, "{ended}");
+    assert_eq!(ended.stderr, "");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn signals_end_the_proxy_and_the_session() {
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
+        let sandbox = Sandbox::start();
+        let mut proxy = connected(&sandbox);
+        proxy.signal(signal);
+        assert_ends(&sandbox, &mut proxy, 130);
+    }
+}
+
+#[test]
+fn a_proxy_whose_output_nobody_reads_ends() {
+    let sandbox = Sandbox::start();
+    let (mut reader, writer) = pipe().unwrap();
+    let mut proxy = Running::start_with_output(&mut sandbox.proxy(HEALTHY), Stdio::from(writer));
+    let mut first = [0; 1];
+    reader.read_exact(&mut first).unwrap();
+    drop(reader);
+    assert_ends(&sandbox, &mut proxy, 130);
+}
+
+#[test]
+fn a_killed_ssh_takes_its_proxy_along() {
+    let sandbox = Sandbox::start();
+    let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("cat"));
+    ssh.write(b"x");
+    ssh.wait_for_output(|output| output == b"x");
+    ssh.signal(Signal::KILL);
+    let ended = ssh.wait().status(128 + 9);
+    assert!(ended.took < BOUND, "{ended}");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_killed_instance_side_shell_ends_ssh_and_session() {
+    let sandbox = Sandbox::start();
+    let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("echo $$; exec cat"));
+    let shell = ssh.wait_for_output(|output| output.ends_with(b"\n"));
+    let shell = String::from_utf8(shell).unwrap().trim_end().parse().unwrap();
+    kill_process(pid(shell), Signal::KILL).unwrap();
+    ssh.wait().status(255);
+    sandbox.assert_tidy();
+}
+
+/// AWS has started the session when the proxy is told to end, and the proxy does not know it yet.
+#[test]
+fn a_session_that_starts_too_late_is_ended_all_the_same() {
+    let latency = Duration::from_secs(2);
+    let sandbox = Sandbox::with(Options { latency, ..Options::default() });
+    let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
+    sandbox.wait_for_sessions(1);
+    proxy.signal(Signal::TERM);
+    assert_ends(&sandbox, &mut proxy, 130);
+}
+
+#[test]
+fn a_proxy_that_has_lost_aws_goes_on_trying_until_it_is_told_to_end() {
+    let mut sandbox = Sandbox::start();
+    let mut proxy = Running::start(sandbox.proxy(HEALTHY).arg("-v"));
+    proxy.wait_for_output(|output| output.ends_with(b"\n"));
+    sandbox.lose_region();
+    eventually("the proxy tries again", || proxy.said().contains("not resumed yet").then_some(()));
+    proxy.signal(Signal::HUP);
+    let ended = proxy.wait().status(130);
+    assert!(ended.took < BOUND, "{ended}");
+    eventually("the proxies end", || sandbox.proxies().is_empty().then_some(()));
+}
+
+#[test]
+fn a_loss_of_some_seconds_is_told_once() {
+    let sandbox = Sandbox::with_faults(&["reset=700ms", "refuse-resume"]);
+    let mut proxy = connected(&sandbox);
+    let ended = proxy.wait().status(1);
+    assert_eq!(ended.stderr.matches("error:").count(), 1, "{ended}");
+    sandbox.assert_tidy();
+}

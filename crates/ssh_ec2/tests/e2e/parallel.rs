@@ -1,0 +1,103 @@
+//! Many connections at once to one instance and user: they share the path of the key agent's socket.
+
+use std::fs;
+
+use ec2_sandbox::SessionState;
+use rustix::process::{Signal, kill_process};
+
+use crate::harness::{Running, Sandbox, files_below, pid};
+
+/// A connection that stays until its input ends, and then says so.
+fn connect(sandbox: &Sandbox, number: usize) -> Running {
+    Running::start(sandbox.ssh(&sandbox.target()).arg(format!("echo begin; cat; echo end {number}")))
+}
+
+fn wait_until_connected(ssh: &mut Running) {
+    ssh.wait_for_output(|output| output == b"begin\n");
+}
+
+fn end(ssh: Running, number: usize) {
+    let ended = ssh.finish().success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), (&*format!("begin\nend {number}\n"), ""));
+}
+
+#[test]
+fn twenty_connections_leave_nothing_behind() {
+    let sandbox = Sandbox::start();
+    let mut running: Vec<_> = (0..20).map(|number| Some(connect(&sandbox, number))).collect();
+    running.iter_mut().flatten().for_each(wait_until_connected);
+    assert_eq!(sandbox.proxies().len(), 20);
+    // Every other one ends, among them those that came first and last, and the rest goes on.
+    for number in [19, 0, 2, 4, 6, 8, 10, 12, 14, 16] {
+        end(running[number].take().unwrap(), number);
+    }
+    // The key agent's path still leads somewhere.
+    assert_eq!(sandbox.remote("echo more"), "more\n");
+    for (number, ssh) in running.into_iter().enumerate().filter_map(|(number, ssh)| Some((number, ssh?))) {
+        end(ssh, number);
+    }
+    sandbox.assert_tidy();
+    assert_eq!(sandbox.region.sessions().len(), 21);
+}
+
+#[test]
+fn no_private_key_is_ever_in_a_file() {
+    let sandbox = Sandbox::start();
+    let mut running: Vec<_> = (0..3).map(|number| connect(&sandbox, number)).collect();
+    running.iter_mut().for_each(wait_until_connected);
+    let look = || {
+        for file in files_below(sandbox.directory()).iter().filter(|file| file.is_file()) {
+            let bytes = fs::read(file).unwrap();
+            for mark in [&b"PRIVATE KEY"[..], b"openssh-key-v1"] {
+                let found = bytes.windows(mark.len()).any(|window| window == mark);
+                assert!(!found, "{} holds a private key", file.display());
+            }
+        }
+    };
+    look();
+    for (number, ssh) in running.into_iter().enumerate() {
+        end(ssh, number);
+    }
+    sandbox.assert_tidy();
+    look();
+}
+
+#[test]
+fn a_killed_proxy_harms_no_other_connection() {
+    let sandbox = Sandbox::start();
+    let mut running = Vec::new();
+    for number in 0..3 {
+        running.push(connect(&sandbox, number));
+        wait_until_connected(running.last_mut().unwrap());
+    }
+    // The path leads to the one that came last.
+    let link = files_below(&sandbox.sockets()).into_iter().find(|file| file.is_symlink()).unwrap();
+    let holder = fs::read_link(&link).unwrap();
+    let holder: u32 = holder.to_str().unwrap().rsplit_once('.').unwrap().1.parse().unwrap();
+    kill_process(pid(holder), Signal::KILL).unwrap();
+    let killed = running.pop().unwrap().finish().status(255);
+    assert_eq!(killed.text(), "begin\n");
+    // The next connection finds a path that leads to nobody.
+    assert_eq!(sandbox.remote("echo next"), "next\n");
+    for (number, ssh) in running.into_iter().enumerate() {
+        end(ssh, number);
+    }
+    assert_eq!(files_below(&sandbox.sockets()), Vec::<std::path::PathBuf>::new());
+    // Nobody is left to end the killed one's session; AWS ends it when it has been idle for long.
+    let connected = |session: &ec2_sandbox::SessionSummary| session.state == SessionState::Connected;
+    assert_eq!(sandbox.region.sessions().iter().filter(|session| connected(session)).count(), 1);
+}
+
+#[test]
+fn a_connection_begun_while_another_ends_finds_a_key_agent() {
+    let sandbox = Sandbox::start();
+    for round in 0..5 {
+        let ending = connect(&sandbox, round);
+        let mut ending = ending;
+        wait_until_connected(&mut ending);
+        let beginning = connect(&sandbox, 100);
+        end(ending, round);
+        end(beginning, 100);
+    }
+    sandbox.assert_tidy();
+}
