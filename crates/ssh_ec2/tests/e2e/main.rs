@@ -9,6 +9,8 @@
 
 /// What becomes of the proxy and the session when one of the two sides goes.
 mod ends;
+/// Messages lost, doubled, late, and websockets cut.
+mod faults;
 /// Region, workspace, and processes with deadlines.
 mod harness;
 /// Many connections at once.

@@ -1,0 +1,145 @@
+//! Messages lost, doubled and late, and websockets cut. Every byte must arrive, once and in order, or the program
+//! must say why not, in time.
+
+use std::time::Duration;
+
+use ec2_sandbox::SessionSummary;
+
+use crate::harness::{HEALTHY, Running, Sandbox, run};
+use crate::transfer::Trip;
+
+/// A file each way by scp, at so many megabytes a second if it shall last; the two sessions.
+fn scp_each_way(faults: &[&str], mebibytes: usize, rate: Option<usize>) -> [SessionSummary; 2] {
+    let sandbox = Sandbox::with_faults(faults);
+    let trip = Trip::new(&sandbox, mebibytes);
+    let there = format!("{}:{}", sandbox.target(), trip.there.display());
+    let scp = || {
+        let mut scp = sandbox.command("scp");
+        scp.arg("-q");
+        if let Some(rate) = rate {
+            // In kilobits.
+            scp.args(["-l", &(rate * 8000).to_string()]);
+        }
+        scp
+    };
+    run(scp().arg(&trip.here).arg(&there)).success();
+    trip.check_there();
+    run(scp().arg(&there).arg(&trip.back)).success();
+    trip.check_back();
+    sandbox.assert_tidy();
+    sandbox.region.sessions().try_into().unwrap()
+}
+
+fn assert_cut(sessions: &[SessionSummary; 2]) {
+    for session in sessions {
+        assert!(session.resumes >= 2, "the transfer was to be cut more often: {session:#?}");
+    }
+}
+
+fn assert_met(sessions: &[SessionSummary; 2], faults: u32) {
+    for session in sessions {
+        assert!(session.faults >= faults, "more was to go wrong: {session:#?}");
+    }
+}
+
+#[test]
+fn closed_websockets_lose_no_byte() {
+    assert_cut(&scp_each_way(&["close=2s", "delay=5ms"], 64, Some(10)));
+}
+
+#[test]
+fn reset_connections_lose_no_byte() {
+    assert_cut(&scp_each_way(&["reset=2s", "delay=5ms"], 64, Some(10)));
+}
+
+#[test]
+fn websockets_cut_with_a_tail_lose_no_byte() {
+    let sessions = scp_each_way(&["reset=1500ms", "lose-tail=10", "delay=5ms"], 16, Some(4));
+    assert_cut(&sessions);
+    assert_met(&sessions, 20);
+}
+
+#[test]
+fn cuts_on_the_side_of_the_ssm_agent_lose_no_byte() {
+    assert_met(&scp_each_way(&["cut-agent=2s", "delay=5ms"], 64, Some(10)), 2);
+}
+
+#[test]
+fn doubled_messages_arrive_once() {
+    assert_met(&scp_each_way(&["duplicate=20%"], 16, None), 20);
+}
+
+#[test]
+fn overtaken_messages_arrive_in_order() {
+    assert_met(&scp_each_way(&["reorder=10%"], 16, None), 20);
+}
+
+#[test]
+fn lost_acknowledgements_cost_no_byte() {
+    assert_met(&scp_each_way(&["lose-acks=5%"], 16, None), 10);
+}
+
+#[test]
+fn paused_publication_costs_no_byte() {
+    assert_met(&scp_each_way(&["pause=1500ms"], 16, Some(4)), 2);
+}
+
+#[test]
+fn everything_at_once_costs_no_byte() {
+    let all = [
+        "close=1300ms",
+        "reset=1700ms",
+        "cut-agent=1100ms",
+        "lose-tail=5",
+        "pause=1900ms",
+        "duplicate=1%",
+        "reorder=1%",
+        "lose-acks=1%",
+        "delay=5ms",
+    ];
+    let sessions = scp_each_way(&all, 8, Some(2));
+    assert_met(&sessions, 20);
+}
+
+#[test]
+fn messages_as_small_as_those_of_the_real_ssm_agent_carry_everything() {
+    scp_each_way(&["agent-payload=1024"], 16, None);
+}
+
+#[test]
+fn messages_of_one_byte_carry_everything() {
+    let sandbox = Sandbox::with_faults(&["agent-payload=1"]);
+    assert_eq!(sandbox.remote("seq 200"), (1..=200).map(|n| format!("{n}\n")).collect::<String>());
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn old_ssm_agents_carry_everything() {
+    for version in ["3.1.1188.0", "2.3.722.0"] {
+        scp_each_way(&[&format!("agent-version={version}")], 8, None);
+    }
+}
+
+#[test]
+fn a_late_ssm_agent_is_waited_for() {
+    let sandbox = Sandbox::with_faults(&["slow-attach=2s"]);
+    assert_eq!(sandbox.remote("echo late"), "late\n");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn an_ssm_agent_that_never_comes_is_given_up_after_a_minute() {
+    let sandbox = Sandbox::with_faults(&["never-attach"]);
+    let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
+    let ended = proxy.wait().status(1);
+    assert_eq!(
+        ended.stderr,
+        "ssh_ec2: error: the session on i-0decaf00000000001 is open, but its SSM agent did not take it up within a minute\n\
+         ssh_ec2: hint: restart the SSM agent on i-0decaf00000000001, or reboot it: the agent is registered but does not answer\n\
+         ssh_ec2: hint: check that the instance can reach ssmmessages on port 443\n"
+    );
+    assert_eq!(ended.text(), "");
+    assert!((55..75).contains(&ended.took.as_secs()), "{ended}");
+    assert!(sandbox.sessions_end_within(Duration::ZERO));
+    sandbox.assert_tidy();
+}
