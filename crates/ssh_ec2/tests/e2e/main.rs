@@ -9,10 +9,14 @@
 
 /// What becomes of the proxy and the session when one of the two sides goes.
 mod ends;
+/// What the program says, word for word, when it cannot do what it was asked for.
+mod errors;
 /// Messages lost, doubled, late, and websockets cut.
 mod faults;
 /// Region, workspace, and processes with deadlines.
 mod harness;
+/// An endpoint that answers otherwise than AWS does.
+mod impostor;
 /// Many connections at once.
 mod parallel;
 /// Commands, terminals, forwarding, multiplexing.

@@ -1,0 +1,352 @@
+//! What the program says, word for word, when it cannot do what it was asked for: a message, hints, and an exit
+//! code. Standard output stays empty.
+
+use std::process::Command;
+
+use crate::harness::{
+    ABSENT, END_DENIED, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, Running, SSM_AGENT_OFFLINE,
+    START_DENIED, STOPPED, Sandbox, THROTTLED, THROTTLED_FOR_EVER, eventually, run,
+};
+
+/// Runs a command, whose input stays open, until it fails; asserts all that it says.
+#[track_caller]
+pub(crate) fn fails(command: &mut Command, code: i32, error: &str, hints: &[&str]) {
+    let ended = Running::start(command).wait().status(code);
+    assert_eq!(ended.stderr, told(error, hints), "{ended}");
+    assert_eq!(ended.text(), "", "{ended}");
+}
+
+pub(crate) fn told(error: &str, hints: &[&str]) -> String {
+    let hints: String = hints.iter().map(|hint| format!("ssh_ec2: hint: {hint}\n")).collect();
+    format!("ssh_ec2: error: {error}\n{hints}")
+}
+
+// ---- names ----
+
+const INSTANCE_HINT: &str =
+    "instance ids look like `i-0a1b2c3d4e5f60718` (8 or 17 hexadecimal digits) or `mi-…`";
+const USER_HINT: &str =
+    "use 1 to 32 letters, digits and `_ . @ - $`, not digits alone; for example `ec2-user` or `ubuntu`";
+
+#[test]
+fn a_bad_target_is_named() {
+    let sandbox = Sandbox::start();
+    let error = "\"web-1\" is not an instance id";
+    fails(sandbox.ssh_ec2().arg("ec2-user@web-1"), 2, error, &[INSTANCE_HINT]);
+    fails(&mut sandbox.proxy("web-1"), 2, error, &[INSTANCE_HINT]);
+    fails(
+        sandbox.ssh_ec2().args(["ec2-user@i-0A1B2C3D", "ls"]),
+        2,
+        "\"i-0A1B2C3D\" is not an instance id",
+        &[INSTANCE_HINT],
+    );
+}
+
+#[test]
+fn a_bad_user_is_named() {
+    let sandbox = Sandbox::start();
+    let error = "\"a b\" is not a user name that EC2 Instance Connect accepts";
+    fails(sandbox.ssh_ec2().args(["a b", HEALTHY]), 2, error, &[USER_HINT]);
+    fails(sandbox.ssh_ec2().args(["a b", HEALTHY, "--send-key-only"]), 2, error, &[USER_HINT]);
+    fails(sandbox.ssh_ec2().args(["proxy", "a b", HEALTHY, "22"]), 2, error, &[USER_HINT]);
+}
+
+#[test]
+fn a_bad_port_is_named() {
+    let sandbox = Sandbox::start();
+    let hint = "ports are the numbers 1 to 65535; sshd listens on 22";
+    fails(sandbox.ssh_ec2().args(["proxy", "me", HEALTHY, "0"]), 2, "\"0\" is not a port number", &[hint]);
+}
+
+#[test]
+fn nothing_to_do_shows_the_usage() {
+    let sandbox = Sandbox::start();
+    let ended = run(&mut sandbox.ssh_ec2()).status(2);
+    assert_eq!(
+        ended.stderr,
+        "Usage: ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]INSTANCE [COMMAND …]\n       \
+         ssh_ec2 [OPTIONS] USER INSTANCE [--send-key-only]\n       \
+         ssh_ec2 config [--install | --uninstall]\n       \
+         ssh_ec2 proxy USER HOST PORT\n       \
+         ssh_ec2 sandbox [COMMAND …]\n\n\
+         `ssh_ec2 --help` says more.\n"
+    );
+    assert_eq!(ended.text(), "");
+}
+
+#[test]
+fn a_wrong_command_line_is_explained() {
+    let sandbox = Sandbox::start();
+    let help = "`ssh_ec2 --help` shows how to call it";
+    for (words, error) in [
+        (&["--frobnicate", HEALTHY][..], "there is no option `--frobnicate`"),
+        (&["-z", HEALTHY], "ssh has no option \"-z\""),
+        (&["-p"], "the ssh option `-p` needs a value"),
+        (&["--profile"], "the option `--profile` needs a value"),
+        (&["-v"], "there is no destination"),
+        (&[HEALTHY, "--send-key-only"], "`--send-key-only` needs a user and an instance id"),
+        (
+            &["sandbox", "--fault", "explode", "true"],
+            "\"explode\" is not a fault of the local region; `ssh_ec2 sandbox --fault help` lists them",
+        ),
+        (&["sandbox", "--latency", "soon", "true"], "\"soon\" is no time; write 50ms, 2s or 1m"),
+    ] {
+        fails(sandbox.ssh_ec2().args(words), 2, error, &[help]);
+    }
+}
+
+// ---- who calls, and where ----
+
+const ENVIRONMENT_HINT: &str = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, or unset all three to use a profile";
+const REGION_HINT: &str = "name the region with `--region`, AWS_REGION, or `region` in the profile";
+
+/// The proxy for an instance that works, with some variables unset and others set.
+fn proxy_with(sandbox: &Sandbox, unset: &[&str], set: &[(&str, &str)]) -> Command {
+    let mut proxy = sandbox.proxy(HEALTHY);
+    for name in unset {
+        proxy.env_remove(name);
+    }
+    proxy.envs(set.iter().copied());
+    proxy
+}
+
+#[test]
+fn missing_credentials_are_told() {
+    let sandbox = Sandbox::start();
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    fails(
+        &mut proxy_with(&sandbox, &keys, &[]),
+        1,
+        "there are no AWS credentials for the default profile",
+        &[
+            "sign in with `aws configure sso` or `aws login`, or name a profile with `--profile` or AWS_PROFILE",
+        ],
+    );
+}
+
+#[test]
+fn expired_credentials_are_told() {
+    let sandbox = Sandbox::start();
+    sandbox.region.expire_credentials();
+    let error = "the AWS credentials of the environment have expired";
+    fails(&mut sandbox.proxy(HEALTHY), 1, error, &[ENVIRONMENT_HINT]);
+}
+
+#[test]
+fn unknown_credentials_are_told() {
+    let sandbox = Sandbox::start();
+    let error = "AWS does not know the access key of the environment";
+    let set = [("AWS_ACCESS_KEY_ID", "ASIAXXXXXXXXXXXXXXXX")];
+    fails(&mut proxy_with(&sandbox, &[], &set), 1, error, &[ENVIRONMENT_HINT]);
+}
+
+#[test]
+fn a_wrong_secret_is_told() {
+    let sandbox = Sandbox::start();
+    let ended = Running::start(&mut proxy_with(&sandbox, &[], &[("AWS_SECRET_ACCESS_KEY", "wrong")])).wait();
+    let (first, hint) =
+        ended.status(1).stderr.split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert!(
+        first.starts_with("ssh_ec2: error: AWS did not accept the signature of ssm:StartSession: "),
+        "{first}"
+    );
+    assert_eq!(
+        hint,
+        "ssh_ec2: hint: check this machine's clock, and that the secret key belongs to the access key\n"
+    );
+}
+
+#[test]
+fn a_missing_region_is_told() {
+    let sandbox = Sandbox::start();
+    let mut proxy = proxy_with(&sandbox, &["AWS_REGION", "AWS_DEFAULT_REGION"], &[]);
+    fails(&mut proxy, 1, "no AWS region is set", &[REGION_HINT]);
+}
+
+#[test]
+fn a_bad_region_is_named() {
+    let sandbox = Sandbox::start();
+    let mut proxy = sandbox.proxy(HEALTHY);
+    fails(proxy.args(["--region", "a/b"]), 1, "\"a/b\" is not the name of a region", &[REGION_HINT]);
+}
+
+#[test]
+fn an_unknown_profile_is_named() {
+    let sandbox = Sandbox::start();
+    let mut proxy = sandbox.proxy(HEALTHY);
+    let hint = "`aws configure list-profiles` lists the profiles";
+    fails(proxy.args(["--profile", "nobody"]), 1, "no AWS profile is named nobody", &[hint]);
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_used_is_told() {
+    let sandbox = Sandbox::start();
+    let with = |url| proxy_with(&sandbox, &[], &[("AWS_ENDPOINT_URL_SSM", url)]);
+    fails(
+        &mut with("http://192.0.2.1"),
+        1,
+        "the endpoint configured for SSM is not encrypted, and 192.0.2.1 is not this machine",
+        &["use an `https` endpoint"],
+    );
+    fails(
+        &mut with("nowhere"),
+        1,
+        "the endpoint configured for SSM is not a URL",
+        &["correct AWS_ENDPOINT_URL or `endpoint_url`; it looks like `https://host`"],
+    );
+}
+
+// ---- the instance ----
+
+fn denied(action: &str, instance: &str) -> String {
+    format!(
+        "AWS refused {action} on {instance}: User: arn:aws:sts::123456789012:assumed-role/sandbox/you is not \
+         authorized to perform: {action} on resource: arn:aws:ec2:us-east-1:123456789012:instance/{instance} \
+         because no identity-based policy allows the {action} action"
+    )
+}
+
+#[test]
+fn a_denied_session_names_the_action() {
+    let sandbox = Sandbox::start();
+    fails(
+        &mut sandbox.proxy(START_DENIED),
+        1,
+        &denied("ssm:StartSession", START_DENIED),
+        &["the caller needs ssm:StartSession on the instance and on the session document"],
+    );
+    assert!(sandbox.region.sessions().is_empty());
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_denied_push_names_the_action_and_ends_the_session() {
+    let sandbox = Sandbox::start();
+    let action = "ec2-instance-connect:SendSSHPublicKey";
+    let error = denied(action, PUSH_DENIED);
+    let hints = [
+        "the caller needs ec2-instance-connect:SendSSHPublicKey on the instance",
+        "policies often restrict this action by `ec2:osuser`; try another user",
+    ];
+    fails(&mut sandbox.proxy(PUSH_DENIED), 1, &error, &hints);
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_caller_who_may_not_end_sessions_notices_nothing() {
+    let sandbox = Sandbox::start();
+    let ended = run(sandbox.ssh(&sandbox.at(END_DENIED)).arg("echo in")).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_caller_who_may_not_resume_learns_it_when_the_websocket_is_lost() {
+    let sandbox = Sandbox::with_faults(&["reset=300ms"]);
+    let mut proxy = Running::start(&mut sandbox.proxy(END_DENIED));
+    let ended = proxy.wait().status(1);
+    let session = sandbox.session().id;
+    let action = "ssm:ResumeSession";
+    assert!(
+        ended.stderr.starts_with(&format!("ssh_ec2: error: AWS refused {action} on {session}: User: ")),
+        "{ended}"
+    );
+    assert!(ended.stderr.ends_with(&format!("\nssh_ec2: hint: the caller needs {action}\n")), "{ended}");
+    assert_eq!(ended.stderr.lines().count(), 2, "{ended}");
+}
+
+#[test]
+fn an_instance_out_of_reach_of_session_manager_is_told() {
+    let sandbox = Sandbox::start();
+    for instance in [STOPPED, SSM_AGENT_OFFLINE, ABSENT] {
+        let start = format!(
+            "start {instance} if it is stopped; its region must be us-east-1, its account that of the credentials"
+        );
+        fails(
+            &mut sandbox.proxy(instance),
+            1,
+            &format!("instance {instance} is not connected to Session Manager in us-east-1"),
+            &[
+                &start,
+                "give its instance profile the policy AmazonSSMManagedInstanceCore, and see that its SSM agent runs",
+                "let it reach ssmmessages.us-east-1 on port 443",
+            ],
+        );
+    }
+    assert!(sandbox.region.sessions().is_empty());
+}
+
+#[test]
+fn throttling_is_waited_out() {
+    let sandbox = Sandbox::start();
+    let ended = run(sandbox.ssh(&sandbox.at(THROTTLED)).arg("echo in")).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+}
+
+#[test]
+fn throttling_without_end_is_told() {
+    let sandbox = Sandbox::start();
+    let hint = "wait a minute and try again";
+    fails(&mut sandbox.proxy(THROTTLED_FOR_EVER), 1, "AWS throttles ssm:StartSession", &[hint]);
+}
+
+#[test]
+fn a_refused_key_is_told() {
+    let sandbox = Sandbox::start();
+    let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);
+    let ours = told(
+        &format!("{NO_INSTANCE_CONNECT} refused the one-time key for the user `ec2-user`"),
+        &[
+            "check that the user `ec2-user` exists there: ec2-user on Amazon Linux, ubuntu on Ubuntu, admin on Debian",
+            "check that the package ec2-instance-connect is installed on the instance, and that its clock is right",
+        ],
+    );
+    let theirs = format!("ec2-user@{NO_INSTANCE_CONNECT}: Permission denied (publickey).\r\n");
+    assert_eq!(ended.stderr, theirs + &ours, "{ended}");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_closed_port_is_told() {
+    let sandbox = Sandbox::with_faults(&["port-refusal=500ms"]);
+    fails(
+        &mut sandbox.proxy(PORT_CLOSED),
+        1,
+        &format!(
+            "nothing answered on port 22 of {PORT_CLOSED}: document process failed unexpectedly: unable to connect \
+             to port 22"
+        ),
+        &["start sshd on the instance, or give the port it listens on: `ssh -p PORT …` (tried 22)"],
+    );
+}
+
+#[test]
+fn a_port_that_stays_silent_is_told_while_it_is_waited_for() {
+    let sandbox = Sandbox::with_faults(&["port-refusal=1m"]);
+    let proxy = Running::start(&mut sandbox.proxy(PORT_CLOSED));
+    let note = format!(
+        "ssh_ec2: {PORT_CLOSED} does not answer on port 22 yet; is sshd running there? (waiting, Ctrl-C ends)\n"
+    );
+    eventually("the silence is told", || (proxy.said() == note).then_some(()));
+}
+
+// ---- the websocket ----
+
+const REFUSED: &str = "127.0.0.1 refused the websocket with status 403: the upgrade is refused, as asked for";
+const REFUSED_HINT: &str =
+    "check this machine's clock, and that the credentials have not expired: the upgrade is signed with both";
+
+#[test]
+fn a_refused_websocket_is_told() {
+    let sandbox = Sandbox::with_faults(&["refuse-upgrade"]);
+    fails(&mut sandbox.proxy(HEALTHY), 1, REFUSED, &[REFUSED_HINT]);
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_refused_resumption_is_told() {
+    let sandbox = Sandbox::with_faults(&["reset=300ms", "refuse-resume"]);
+    let ended = Running::start(&mut sandbox.proxy(HEALTHY)).wait().status(1);
+    assert_eq!(ended.stderr, told(REFUSED, &[REFUSED_HINT]));
+    sandbox.assert_tidy();
+}
