@@ -17,6 +17,8 @@ mod faults;
 mod harness;
 /// An endpoint that answers otherwise than AWS does.
 mod impostor;
+/// The command line of the script that the program replaces.
+mod interface;
 /// Many connections at once.
 mod parallel;
 /// Commands, terminals, forwarding, multiplexing.
@@ -25,3 +27,5 @@ mod session;
 mod stdout;
 /// Files there and back.
 mod transfer;
+/// `ssh_ec2` in front of ssh's own command line.
+mod wrapper;
