@@ -7,6 +7,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
+/// The sandbox from outside, with the credentials that it gives out, by AWS's own client.
+mod aws_cli;
+/// `ssh_ec2 config`, and plain ssh after it.
+mod config;
 /// What becomes of the proxy and the session when one of the two sides goes.
 mod ends;
 /// What the program says, word for word, when it cannot do what it was asked for.
