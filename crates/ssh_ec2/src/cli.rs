@@ -199,12 +199,12 @@ fn is_subcommand(words: &[OsString]) -> bool {
     named && !before_instance
 }
 
-/// The first word that is neither a long option of ours nor its value.
+/// The first word that is neither an option of ours nor its value.
 fn first_word(arguments: &[OsString]) -> Option<usize> {
     let mut at = 0;
     while let Some(word) = arguments.get(at) {
         let word = word.to_str()?;
-        if !word.starts_with("--") {
+        if !word.starts_with("--") && !matches!(word, "-v" | "-vv") {
             return (!word.starts_with('-')).then_some(at);
         }
         at += if VALUED.contains(&word) { 2 } else { 1 };
@@ -355,7 +355,12 @@ mod tests {
 
     #[test]
     fn subcommands_are_found_behind_options() {
-        for text in ["config", "--region x config --install", "proxy u i-0a1b2c3d 22"] {
+        for text in [
+            "config",
+            "--region x config --install",
+            "-v proxy u i-0a1b2c3d 22",
+            "--region x -vv proxy u i-0a1b2c3d 22",
+        ] {
             assert!(matches!(parse(&words(text)), Parsed::Command(_)), "{text}");
         }
     }

@@ -1,9 +1,10 @@
 //! The sending half of one direction: numbers, the window of what is not acknowledged yet, and when to repeat.
 //!
 //! Acknowledgements are one for each message and come in any order. What was accepted stays here until it is
-//! acknowledged, across websockets. On a live websocket only the oldest message is repeated, since TCP below lost
-//! nothing else: either the peer was not ready for it, or its acknowledgement is missing. After a new websocket
-//! everything is repeated at once, in order. This file knows nothing of handshakes or payloads.
+//! acknowledged, across websockets. After a new websocket everything is repeated at once, in order. On a live one the
+//! oldest message is repeated when it is overdue: the peer was not ready for it, its acknowledgement is missing, or it
+//! was lost with the peer's own websocket. When that repeat is acknowledged, the others that are overdue are repeated
+//! at once. This file knows nothing of handshakes or payloads.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub(crate) struct SendStream {
     /// Consecutive repeats of the head; each doubles its timeout.
     backoff: u32,
     repeat_head: bool,
+    /// Numbers to repeat now, since they are overdue and the peer is there again.
+    overdue: VecDeque<i64>,
     /// When an acknowledgement last came, or the websocket, or the first message after silence.
     progress_at: Option<Instant>,
 }
@@ -49,6 +52,7 @@ impl SendStream {
             delivery: Delivery::default(),
             backoff: 0,
             repeat_head: false,
+            overdue: VecDeque::new(),
             progress_at: None,
         }
     }
@@ -109,13 +113,28 @@ impl SendStream {
             self.round_trip.sample(round_trip);
             self.delivery.sample(now, record.len(), round_trip);
         }
+        let was_repeated = entry.repeats > 0;
         self.progress_at = Some(now);
         if number == self.first {
             self.backoff = 0;
             self.repeat_head = false;
         }
         self.drop_acknowledged();
+        if was_repeated && self.overdue.is_empty() {
+            self.find_overdue(now);
+        }
         true
+    }
+
+    /// The path keeps order, so what was sent before a repeat that has been answered, and is still not acknowledged,
+    /// is lost. One repeat for each round trip would take seconds for a burst. A wrong guess costs duplicates.
+    fn find_overdue(&mut self, now: Instant) {
+        let timeout = self.round_trip.timeout(0);
+        let sent = (self.first..).zip(self.entries.iter().take(self.cursor));
+        let old = sent.take_while(|(_, entry)| {
+            entry.record.is_none() || entry.sent_at.is_some_and(|sent_at| sent_at + timeout <= now)
+        });
+        self.overdue.extend(old.filter(|(_, entry)| entry.record.is_some()).map(|(number, _)| number));
     }
 
     /// Old SSM agents never acknowledge a duplicate. A head that was repeated on a live websocket, while a message
@@ -150,16 +169,12 @@ impl SendStream {
     /// `only_head` holds back everything but the oldest message, for the time of a pause.
     pub(crate) fn poll_transmit(&mut self, now: Instant, only_head: bool) -> Option<Bytes> {
         if std::mem::take(&mut self.repeat_head) {
-            let next = self.first + self.cursor as i64;
-            if let Some(head) = self.entries.front_mut() {
-                head.sent_at = Some(now);
-                head.transmissions = head.transmissions.saturating_add(1);
-                if head.repeats == 0 {
-                    head.first_repeat_before = next;
-                }
-                head.repeats = head.repeats.saturating_add(1);
-                self.backoff = self.backoff.saturating_add(1);
-                return head.record.clone();
+            self.backoff = self.backoff.saturating_add(1);
+            return self.repeat(now, self.first);
+        }
+        while !only_head && let Some(number) = self.overdue.pop_front() {
+            if let Some(record) = self.repeat(now, number) {
+                return Some(record);
             }
         }
         loop {
@@ -174,6 +189,21 @@ impl SendStream {
                 return Some(record.clone());
             }
         }
+    }
+
+    /// The record to repeat, unless it was acknowledged.
+    fn repeat(&mut self, now: Instant, number: i64) -> Option<Bytes> {
+        let next = self.first + self.cursor as i64;
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let entry = self.entries.get_mut(index)?;
+        let record = entry.record.clone()?;
+        entry.sent_at = Some(now);
+        entry.transmissions = entry.transmissions.saturating_add(1);
+        if entry.repeats == 0 {
+            entry.first_repeat_before = next;
+        }
+        entry.repeats = entry.repeats.saturating_add(1);
+        Some(record)
     }
 
     /// When the head is due again, if it was sent. `floor` raises the timeout.
@@ -207,6 +237,7 @@ impl SendStream {
         self.cursor = 0;
         self.backoff = 0;
         self.repeat_head = false;
+        self.overdue.clear();
         self.progress_at = Some(now);
         for entry in &mut self.entries {
             entry.sent_at = None;

@@ -95,6 +95,20 @@ fn after_a_resume_everything_unacknowledged_is_sent_at_once() {
 }
 
 #[test]
+fn a_burst_lost_on_the_instances_websocket_is_repaired_at_once() {
+    // The client's websocket lives, so it hears nothing of the loss.
+    let mut pair = Pair::open(Faults { delay: Duration::from_millis(25), ..Faults::default() });
+    pair.client.outbox = vec![b"banner".to_vec()];
+    pair.run_until(|pair| pair.instance.received.len() == 6 && pair.client.channel.unacknowledged() == 0);
+    pair.client.outbox = (0..100).map(|_| vec![b'x'; 100]).collect();
+    pair.run_for(Duration::from_millis(1));
+    let lost_at = pair.now;
+    pair.cut(End::Instance);
+    pair.run_until(|pair| pair.instance.received.len() == 6 + 10_000);
+    assert!(pair.now - lost_at < Duration::from_millis(500), "{:?}", pair.now - lost_at);
+}
+
+#[test]
 fn lost_acknowledgements_are_made_up_for_after_a_resume() {
     // The instance repeats nothing: the client's old acknowledgements come again by themselves.
     let mut pair = Pair::open(Faults::default());
