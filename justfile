@@ -24,11 +24,11 @@ deny:
 
 # Compiles the fuzz targets.
 fuzz-check:
-    cargo check --manifest-path fuzz/Cargo.toml --no-default-features --target-dir target
+    cargo check --manifest-path fuzz/Cargo.toml --no-default-features --features agent --target-dir target
 
-# Runs one fuzz target for a while. Needs nightly and cargo-fuzz.
-fuzz target seconds="60":
-    cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }}
+# Runs one fuzz target for a while. Needs nightly and cargo-fuzz; `agent_request` needs `--features agent`.
+fuzz target seconds="60" *options:
+    cargo +nightly fuzz run {{ options }} {{ target }} -- -max_total_time={{ seconds }}
 
 # Installs the program for the current user.
 install:
