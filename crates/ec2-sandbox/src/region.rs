@@ -116,6 +116,11 @@ impl Region {
         matches!(time::timeout(deadline, ended).await, Ok(Ok(_)))
     }
 
+    /// Ends every session, as the service does when one has been idle for too long, and tells its client `output`.
+    pub fn end_sessions(&self, output: &str) {
+        self.world.end_sessions(output, SystemTime::now());
+    }
+
     /// Declares the session behind the credentials over: every signed call is refused from here on.
     pub fn expire_credentials(&self) {
         self.world.expire_credentials();

@@ -184,6 +184,23 @@ impl World {
         ended
     }
 
+    /// Ends every session that lives, and keeps what its client is to be told.
+    pub(crate) fn end_sessions(&self, output: &str, now: SystemTime) {
+        let mut state = self.lock();
+        for session in state.sessions.iter_mut().filter(|session| session.is_connected()) {
+            output.clone_into(&mut session.record.output);
+            session.terminate(now);
+        }
+        self.count(&state);
+    }
+
+    /// What the client of a session is told at its end, often nothing.
+    pub(crate) fn output(&self, id: &str) -> String {
+        let state = self.lock();
+        let session = state.sessions.iter().find(|session| session.record.id == id);
+        session.map(|session| session.record.output.clone()).unwrap_or_default()
+    }
+
     /// Every session since the start, oldest first.
     pub(crate) fn sessions(&self) -> Vec<SessionRecord> {
         self.lock().sessions.iter().map(|session| session.record.clone()).collect()

@@ -349,7 +349,7 @@ impl Session {
         use futures_util::SinkExt;
         let output = match self.agent.verdict() {
             Some(Verdict::Failed(output)) => output.clone(),
-            _ => String::new(),
+            _ => self.world.output(&self.info.id),
         };
         tracing::debug!(session = self.info.id, output, "the session is over");
         self.world.terminate(&self.info.id, SystemTime::now());

@@ -120,6 +120,8 @@ pub(crate) struct SessionRecord {
     pub(crate) ended: Option<SystemTime>,
     attachments: u32,
     faults: FaultCount,
+    /// What its client is told at its end.
+    pub(crate) output: String,
 }
 
 impl SessionRecord {
@@ -167,6 +169,7 @@ impl Session {
             ended: None,
             attachments: 0,
             faults: FaultCount::default(),
+            output: String::new(),
         };
         let state = watch::Sender::new(SessionState::Connected);
         Ok(Self { record, token: Some(fresh_token()?), state })
