@@ -7,6 +7,7 @@ use std::time::Duration;
 use ec2_sandbox::{Options, SessionState};
 use rustix::process::{Signal, kill_process};
 
+use crate::errors::told;
 use crate::harness::{HEALTHY, Running, Sandbox, eventually, pid};
 
 /// As long as a proxy may take to end, on a busy machine: what is under way has five seconds to arrive.
@@ -97,6 +98,22 @@ fn a_session_that_starts_too_late_is_ended_all_the_same() {
 }
 
 #[test]
+fn a_session_that_the_service_ends_says_why() {
+    let sandbox = Sandbox::start();
+    let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("cat"));
+    ssh.write(b"x");
+    ssh.wait_for_output(|output| output == b"x");
+    sandbox.region.end_sessions("idle for\x1b[2J 20 minutes");
+    let ended = ssh.wait().status(255);
+    let ours = told(
+        &format!("the session on {HEALTHY} was ended: idle for\u{fffd}[2J 20 minutes"),
+        &["connect again"],
+    );
+    assert!(ended.stderr.contains(&ours), "{ended}");
+    sandbox.assert_tidy();
+}
+
+#[test]
 fn a_proxy_that_has_lost_aws_goes_on_trying_until_it_is_told_to_end() {
     let mut sandbox = Sandbox::start();
     let mut proxy = Running::start(sandbox.proxy(HEALTHY).arg("-v"));
@@ -107,13 +124,4 @@ fn a_proxy_that_has_lost_aws_goes_on_trying_until_it_is_told_to_end() {
     let ended = proxy.wait().status(130);
     assert!(ended.took < BOUND, "{ended}");
     eventually("the proxies end", || sandbox.proxies().is_empty().then_some(()));
-}
-
-#[test]
-fn a_loss_of_some_seconds_is_told_once() {
-    let sandbox = Sandbox::with_faults(&["reset=700ms", "refuse-resume"]);
-    let mut proxy = connected(&sandbox);
-    let ended = proxy.wait().status(1);
-    assert_eq!(ended.stderr.matches("error:").count(), 1, "{ended}");
-    sandbox.assert_tidy();
 }

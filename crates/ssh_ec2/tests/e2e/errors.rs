@@ -95,6 +95,17 @@ fn a_wrong_command_line_is_explained() {
     }
 }
 
+#[test]
+fn a_command_that_the_sandbox_cannot_run_is_named() {
+    let sandbox = Sandbox::start();
+    fails(
+        sandbox.ssh_ec2().args(["sandbox", "no-such-program"]),
+        127,
+        "cannot run no-such-program: No such file or directory (os error 2)",
+        &["check that no-such-program is installed and in PATH"],
+    );
+}
+
 // ---- who calls, and where ----
 
 const ENVIRONMENT_HINT: &str = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, or unset all three to use a profile";

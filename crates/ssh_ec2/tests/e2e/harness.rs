@@ -244,6 +244,16 @@ impl Sandbox {
         assert_eq!(files_below(&self.sockets()), Vec::<PathBuf>::new());
     }
 
+    /// Fails if nobody but root could be given a terminal by sshd, and we are not root.
+    pub(crate) fn assert_that_terminals_can_be_had(&self) {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let grouped = mounts.lines().any(|line| line.starts_with("devpts ") && line.contains("gid="));
+        assert!(
+            self.server == Server::BuiltIn || is_root() || grouped,
+            "sshd, when not started by root, needs terminals of the group `tty`: `mount -o remount,gid=5 /dev/pts`"
+        );
+    }
+
     /// A key pair of the user's own, without a passphrase; the private half's path.
     pub(crate) fn key_pair(&self, path: PathBuf, kind: &str) -> PathBuf {
         let mut command = self.command("ssh-keygen");
@@ -274,19 +284,24 @@ fn find(program: &str, path: &OsStr) -> PathBuf {
     let found = env::split_paths(path).map(|directory| directory.join(program)).find(|file| file.is_file());
     let install = match program {
         "aws" => "pip install awscli".to_owned(),
-        "ssh" | "scp" | "sftp" | "ssh-keygen" => "apt install openssh-client".to_owned(),
+        "ssh" | "scp" | "sftp" | "ssh-add" | "ssh-agent" | "ssh-keygen" => {
+            "apt install openssh-client".to_owned()
+        }
         other => format!("apt install {other}"),
     };
     found.unwrap_or_else(|| panic!("this test needs `{program}`, which is not there: `{install}`"))
+}
+
+fn is_root() -> bool {
+    rustix::process::getuid().is_root()
 }
 
 /// The machine's sshd, ready to be started by us.
 fn sshd() -> PathBuf {
     let path = PathBuf::from("/usr/sbin/sshd");
     assert!(path.is_file(), "this test needs {}: `apt install openssh-server`", path.display());
-    let is_root = run(Command::new("id").arg("-u")).success().stdout == b"0\n";
     assert!(
-        !is_root || Path::new("/run/sshd").is_dir(),
+        !is_root() || Path::new("/run/sshd").is_dir(),
         "sshd, when started by root, needs the directory /run/sshd: `mkdir -p /run/sshd`"
     );
     path

@@ -23,6 +23,8 @@ mod harness;
 mod impostor;
 /// The command line of the script that the program replaces.
 mod interface;
+/// The one-time key's socket, and the user's own agent.
+mod key_agent;
 /// Many connections at once.
 mod parallel;
 /// Commands, terminals, forwarding, multiplexing.

@@ -50,6 +50,7 @@ fn standard_error_stays_apart(sandbox: &Sandbox) {
 }
 
 fn a_terminal_has_its_size_and_learns_a_new_one(sandbox: &Sandbox) {
+    sandbox.assert_that_terminals_can_be_had();
     let mut command = sandbox.ssh(&sandbox.target());
     command.args(["-tt", "tty; stty size; exec sh"]);
     let mut terminal = Terminal::start(command, 30, 100);

@@ -40,6 +40,13 @@ fn options_stand_on_both_sides_of_the_target() {
 }
 
 #[test]
+fn a_target_may_be_a_uri() {
+    let sandbox = Sandbox::start();
+    let uri = format!("ssh://{}:22", sandbox.target());
+    assert_eq!(run(sandbox.ssh_ec2().args(["-q", &uri, "echo in"])).success().text(), "in\n");
+}
+
+#[test]
 fn words_reach_the_remote_shell_as_ssh_passes_them() {
     let sandbox = Sandbox::start();
     let words = ["printf", "'<%s>'", "'a  b'", "\"$HOME\"", "*", "\\*", "a;echo", "$((1+1))"];
