@@ -182,7 +182,10 @@ impl DialError {
                 "ask the proxy's operator to allow CONNECT to the host, or list the host in NO_PROXY"
             }
             Self::Refused { status: 401 | 403, .. } => {
-                "check this machine's clock, and that the credentials have not expired: the upgrade is signed with both"
+                return vec![
+                    "check this machine's clock, and that the credentials have not expired: the upgrade is signed with both".into(),
+                    "the caller needs ssmmessages:OpenDataChannel on its own sessions".into(),
+                ];
             }
             Self::Refused { .. } => {
                 "try again: the session's token is good for one connection and a short time"

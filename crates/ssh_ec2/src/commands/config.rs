@@ -69,7 +69,13 @@ fn uninstall(files: &Files) -> Result<(), Failure> {
             replace(&files.user, &changed)?;
         }
     }
-    remove(&files.block)
+    remove(&files.block)?;
+    // Host keys stay, and keep the directory; without any it is empty, and goes.
+    if let Some(directory) = files.block.parent() {
+        let _ = fs::remove_dir(directory.join("agent"));
+        let _ = fs::remove_dir(directory);
+    }
+    Ok(())
 }
 
 /// The file's bytes; none when there is no file.

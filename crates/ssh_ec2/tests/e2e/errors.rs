@@ -344,13 +344,15 @@ fn a_port_that_stays_silent_is_told_while_it_is_waited_for() {
 // ---- the websocket ----
 
 const REFUSED: &str = "127.0.0.1 refused the websocket with status 403: the upgrade is refused, as asked for";
-const REFUSED_HINT: &str =
-    "check this machine's clock, and that the credentials have not expired: the upgrade is signed with both";
+const REFUSED_HINTS: [&str; 2] = [
+    "check this machine's clock, and that the credentials have not expired: the upgrade is signed with both",
+    "the caller needs ssmmessages:OpenDataChannel on its own sessions",
+];
 
 #[test]
 fn a_refused_websocket_is_told() {
     let sandbox = Sandbox::with_faults(&["refuse-upgrade"]);
-    fails(&mut sandbox.proxy(HEALTHY), 1, REFUSED, &[REFUSED_HINT]);
+    fails(&mut sandbox.proxy(HEALTHY), 1, REFUSED, &REFUSED_HINTS);
     sandbox.assert_tidy();
 }
 
@@ -358,6 +360,6 @@ fn a_refused_websocket_is_told() {
 fn a_refused_resumption_is_told() {
     let sandbox = Sandbox::with_faults(&["reset=300ms", "refuse-resume"]);
     let ended = Running::start(&mut sandbox.proxy(HEALTHY)).wait().status(1);
-    assert_eq!(ended.stderr, told(REFUSED, &[REFUSED_HINT]));
+    assert_eq!(ended.stderr, told(REFUSED, &REFUSED_HINTS));
     sandbox.assert_tidy();
 }
