@@ -197,9 +197,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Whoever is left of the group after the leader's orderly end belongs to a test that failed.
-        let _ = kill_process_group(self.group, Signal::KILL);
-        let _ = self.child.wait();
+        // After an orderly end the number may be somebody else's; whoever is left after another belongs to a test
+        // that failed.
+        if thread::panicking() || !self.has_ended() {
+            let _ = kill_process_group(self.group, Signal::KILL);
+            let _ = self.child.wait();
+        }
     }
 }
 
