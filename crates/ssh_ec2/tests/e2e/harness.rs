@@ -7,6 +7,7 @@ mod terminal;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,6 +97,9 @@ impl Sandbox {
         let workspace = Workspace::new(&region, config).unwrap();
         workspace.add_program("ssh_ec2", binary()).unwrap();
         let sandbox = Self { region, workspace, server, runtime };
+        for program in ["ssh", "scp", "sftp"] {
+            wait_until_runnable(&sandbox.path("bin").join(program));
+        }
         for directory in [sandbox.home().join(".ssh"), sandbox.scratch(), sandbox.path("tmp")] {
             fs::create_dir_all(&directory).unwrap();
             fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
@@ -278,6 +282,15 @@ pub(crate) fn binary() -> &'static Path {
 }
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ssh_ec2");
+
+/// Waits until a script that was written just now can be run. What another thread started in the meantime holds it
+/// open for writing until its own `exec`, and Linux runs no such file.
+fn wait_until_runnable(script: &Path) {
+    eventually("the script can be run", || match Command::new(script).arg("-V").output() {
+        Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+        ran => Some(ran.unwrap()),
+    });
+}
 
 /// The file of a program. A missing one fails the test: a test that skips itself shows nothing.
 fn find(program: &str, path: &OsStr) -> PathBuf {
