@@ -16,7 +16,7 @@ use crate::handshake::{self, ChannelClosed, HandshakeComplete, HandshakeRequest,
 use crate::handshake::{SessionType, SsmAgentVersion};
 use crate::message::{Draft, Flag, Header, Message, MessageId, MessageType, PayloadType, SYN, SYN_FIN};
 use crate::recv::{Arrival, ReceiveStream};
-use crate::send::SendStream;
+use crate::send::{Batch, SendStream};
 use crate::sizing::PayloadSize;
 
 /// Which end of the session a channel is.
@@ -130,6 +130,8 @@ pub struct Channel {
     /// The client: whether the peer has shown that it takes data.
     peer_takes_data: bool,
     first_data: Option<i64>,
+    /// Messages that were sent only to see that the batches before them have arrived.
+    confirmations: VecDeque<(i64, Batch)>,
     events: VecDeque<Event>,
 }
 
@@ -193,6 +195,7 @@ impl Channel {
             session,
             peer_takes_data: false,
             first_data: None,
+            confirmations: VecDeque::new(),
             events: VecDeque::new(),
         }
     }
@@ -216,6 +219,11 @@ impl Channel {
             self.begin_handshake(now);
         }
         self.send.rewind(now);
+        self.confirmations.clear();
+        if matches!(self.side, Side::Instance { .. }) {
+            // The SSM agent leaves it to the client to ask again.
+            return;
+        }
         let waiting = std::mem::take(&mut self.acknowledgements);
         self.acknowledgements = std::mem::take(&mut self.recent);
         self.acknowledgements.extend(waiting);
@@ -370,7 +378,17 @@ impl Channel {
         if self.phase == Phase::Closed {
             return None;
         }
-        self.send.poll_transmit(now, self.paused_until.is_some()).map(Outgoing::Record)
+        let paused = self.paused_until.is_some();
+        let repeating = self.send.repeating();
+        let mut record = self.send.poll_transmit(now, paused);
+        if let (None, Some(batch), false) = (&record, repeating, paused)
+            && self.must_confirm()
+        {
+            let number = self.push_bytes(now, PROBE, &[0]);
+            self.confirmations.push_back((number, batch));
+            record = self.send.poll_transmit(now, paused);
+        }
+        record.map(Outgoing::Record)
     }
 
     /// The next thing that the driver should know.
@@ -461,9 +479,10 @@ impl Channel {
             self.sizes.acknowledged(number);
             self.peer_takes_data |=
                 self.first_data.is_some_and(|first| self.send.first_unacknowledged() > first);
-            let forgets = self.agent_version.is_some_and(|version| !version.acknowledges_duplicates());
-            if forgets && self.peer_takes_data {
-                self.send.assume_head_delivered(now, number);
+            if let Some(index) = self.confirmations.iter().position(|(last, _)| *last == number)
+                && let Some((_, batch)) = self.confirmations.remove(index)
+            {
+                self.send.confirm(now, batch, self.sizes.unproven());
             }
         }
         if let Phase::Closing { flag: Some(flag), .. } = self.phase
@@ -486,7 +505,9 @@ impl Channel {
         {
             return Ok(());
         }
-        self.acknowledgements.push_back(Acknowledgement { message_type, id, number });
+        if arrival != Arrival::Duplicate || self.acknowledges_duplicates() {
+            self.acknowledgements.push_back(Acknowledgement { message_type, id, number });
+        }
         if arrival != Arrival::Next {
             return Ok(());
         }
@@ -495,6 +516,14 @@ impl Channel {
             result = result.and(self.take(now, payload_type, payload));
         }
         result
+    }
+
+    /// The instance's side imitates the SSM agents that do not.
+    fn acknowledges_duplicates(&self) -> bool {
+        match &self.side {
+            Side::Client { .. } => true,
+            Side::Instance { agent_version, .. } => agent_version.acknowledges_duplicates(),
+        }
     }
 
     /// Before the handshake is over the SSM agent takes data, and throws it away (`Channel::take`); between that
@@ -592,6 +621,13 @@ impl Channel {
     /// data, silence says nothing about sizes.
     fn probes_sizes(&self) -> bool {
         self.peer_takes_data && matches!(self.side, Side::Client { .. })
+    }
+
+    /// Whether repeats are answered at all. Before the SSM agent takes data it acknowledges what comes later, and that
+    /// tells nothing about data that it refuses.
+    fn must_confirm(&self) -> bool {
+        let forgets = self.agent_version.is_some_and(|version| !version.acknowledges_duplicates());
+        forgets && self.peer_takes_data && matches!(self.side, Side::Client { .. })
     }
 
     /// Sends a probe's number again with a payload that surely passes.

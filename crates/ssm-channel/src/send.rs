@@ -25,9 +25,16 @@ pub(crate) struct SendStream {
     repeat_head: bool,
     /// Numbers to repeat now, since they are overdue and the peer is there again.
     overdue: VecDeque<i64>,
+    batch: Batch,
+    /// Whether this batch repeats something.
+    repeats: bool,
     /// When an acknowledgement last came, or the websocket, or the first message after silence.
     progress_at: Option<Instant>,
 }
+
+/// What is sent without a break: until nothing is left, or a new websocket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Batch(u64);
 
 struct Entry {
     /// None once acknowledged, while an older entry is not.
@@ -37,8 +44,10 @@ struct Entry {
     transmissions: u32,
     /// Repeats on this websocket.
     repeats: u32,
-    /// The number that was next to be sent when this entry was first repeated on this websocket.
-    first_repeat_before: i64,
+    /// The batch in which it was last sent.
+    batch: Batch,
+    /// How often it must have arrived by now.
+    confirmations: u32,
 }
 
 impl SendStream {
@@ -53,6 +62,8 @@ impl SendStream {
             backoff: 0,
             repeat_head: false,
             overdue: VecDeque::new(),
+            batch: Batch(0),
+            repeats: false,
             progress_at: None,
         }
     }
@@ -87,7 +98,8 @@ impl SendStream {
             sent_at: None,
             transmissions: 0,
             repeats: 0,
-            first_repeat_before: i64::MAX,
+            batch: self.batch,
+            confirmations: 0,
         });
     }
 
@@ -137,73 +149,97 @@ impl SendStream {
         self.overdue.extend(old.filter(|(_, entry)| entry.record.is_some()).map(|(number, _)| number));
     }
 
-    /// Old SSM agents never acknowledge a duplicate. A head that was repeated on a live websocket, while a message
-    /// sent after the first repeat was acknowledged, has been delivered: only its acknowledgement is lost.
+    /// The batch that is under way, if it repeats something.
+    pub(crate) fn repeating(&self) -> Option<Batch> {
+        self.repeats.then_some(self.batch)
+    }
+
+    /// What was sent last in `batch` has arrived. Old SSM agents never acknowledge a duplicate. The path keeps order,
+    /// so the rest of the batch has arrived as well, and what still lacks its own acknowledgement had that lost; or it
+    /// was itself lost, with a websocket of the peer that came back within the batch. It is therefore sent again, and
+    /// counts as delivered only when it must have arrived several times.
     ///
     /// The caller makes sure that the peer takes data at all; while it does not, it acknowledges later messages
-    /// (which it keeps) and not the head (which it drops).
-    pub(crate) fn assume_head_delivered(&mut self, now: Instant, acknowledged: i64) {
-        let Some(head) = self.entries.front() else { return };
-        if head.repeats >= REPEATS_BEFORE_ASSUMING && acknowledged >= head.first_repeat_before {
-            self.acknowledge(now, self.first);
+    /// (which it keeps) and not the head (which it drops). It also knows which message may have been too large to pass.
+    pub(crate) fn confirm(&mut self, now: Instant, batch: Batch, except: Option<i64>) {
+        let mut delivered = Vec::new();
+        for (number, entry) in (self.first..).zip(self.entries.iter_mut().take(self.cursor)) {
+            if entry.record.is_none() || entry.batch != batch || except == Some(number) {
+                continue;
+            }
+            entry.confirmations += 1;
+            if entry.confirmations >= CONFIRMATIONS {
+                delivered.push(number);
+            } else if !self.overdue.contains(&number) {
+                self.overdue.push_back(number);
+            }
+        }
+        for number in delivered {
+            self.acknowledge(now, number);
         }
     }
 
     /// Puts another record in the place of one that is not acknowledged, and repeats it at once if it is the head.
     pub(crate) fn replace(&mut self, number: i64, record: Bytes) {
         let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        let Some(kept) =
-            index.and_then(|index| self.entries.get_mut(index)).and_then(|entry| entry.record.as_mut())
-        else {
-            return;
-        };
+        let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
+        let Some(kept) = &mut entry.record else { return };
         self.unacknowledged = self.unacknowledged + record.len() - kept.len();
         *kept = record;
+        entry.confirmations = 0;
         if index == Some(0) && self.cursor > 0 {
             self.repeat_head = true;
         }
     }
 
-    /// The next record for the websocket: a due repeat of the head, else what was not sent yet.
+    /// The next record for the websocket: a due repeat of the head, else what was not sent yet. None ends the batch.
     ///
     /// `only_head` holds back everything but the oldest message, for the time of a pause.
     pub(crate) fn poll_transmit(&mut self, now: Instant, only_head: bool) -> Option<Bytes> {
-        if std::mem::take(&mut self.repeat_head) {
-            self.backoff = self.backoff.saturating_add(1);
-            return self.repeat(now, self.first);
-        }
-        while !only_head && let Some(number) = self.overdue.pop_front() {
-            if let Some(record) = self.repeat(now, number) {
-                return Some(record);
-            }
-        }
-        loop {
-            if only_head && self.cursor > 0 {
-                return None;
-            }
-            let entry = self.entries.get_mut(self.cursor)?;
-            self.cursor += 1;
-            if let Some(record) = &entry.record {
-                entry.sent_at = Some(now);
-                entry.transmissions = entry.transmissions.saturating_add(1);
-                return Some(record.clone());
-            }
-        }
-    }
-
-    /// The record to repeat, unless it was acknowledged.
-    fn repeat(&mut self, now: Instant, number: i64) -> Option<Bytes> {
-        let next = self.first + self.cursor as i64;
-        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let entry = self.entries.get_mut(index)?;
-        let record = entry.record.clone()?;
+        let index = self.next_to_send(only_head);
+        let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else {
+            self.end_batch();
+            return None;
+        };
+        self.repeats |= entry.transmissions > 0;
+        entry.batch = self.batch;
         entry.sent_at = Some(now);
         entry.transmissions = entry.transmissions.saturating_add(1);
-        if entry.repeats == 0 {
-            entry.first_repeat_before = next;
+        entry.record.clone()
+    }
+
+    /// The index of an entry that is not acknowledged.
+    fn next_to_send(&mut self, only_head: bool) -> Option<usize> {
+        if std::mem::take(&mut self.repeat_head) {
+            self.backoff = self.backoff.saturating_add(1);
+            return self.repeat(self.first);
         }
+        while !only_head && let Some(number) = self.overdue.pop_front() {
+            if let Some(index) = self.repeat(number) {
+                return Some(index);
+            }
+        }
+        if only_head && self.cursor > 0 {
+            return None;
+        }
+        let waiting = self.entries.iter().skip(self.cursor);
+        let skipped = waiting.take_while(|entry| entry.record.is_none()).count();
+        let index = self.cursor + skipped;
+        self.cursor = self.entries.len().min(index + 1);
+        (index < self.entries.len()).then_some(index)
+    }
+
+    fn end_batch(&mut self) {
+        self.batch.0 += 1;
+        self.repeats = false;
+    }
+
+    /// The index of what is to be repeated, unless it was acknowledged.
+    fn repeat(&mut self, number: i64) -> Option<usize> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let entry = self.entries.get_mut(index).filter(|entry| entry.record.is_some())?;
         entry.repeats = entry.repeats.saturating_add(1);
-        Some(record)
+        Some(index)
     }
 
     /// When the head is due again, if it was sent. `floor` raises the timeout.
@@ -238,11 +274,11 @@ impl SendStream {
         self.backoff = 0;
         self.repeat_head = false;
         self.overdue.clear();
+        self.end_batch();
         self.progress_at = Some(now);
         for entry in &mut self.entries {
             entry.sent_at = None;
             entry.repeats = 0;
-            entry.first_repeat_before = i64::MAX;
         }
     }
 
@@ -320,5 +356,5 @@ const RATE_INTERVAL: Duration = Duration::from_millis(20);
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// Above 3 s a lost acknowledgement would be felt at the keyboard.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3);
-/// Enough that reordering on the way cannot explain it.
-const REPEATS_BEFORE_ASSUMING: u32 = 3;
+/// For a wrong guess the peer's websocket would have to be lost this often, each time within a batch.
+const CONFIRMATIONS: u32 = 3;

@@ -73,6 +73,11 @@ impl PayloadSize {
         self.withdraw(1)
     }
 
+    /// The message that may be too large to pass.
+    pub(crate) fn unproven(&self) -> Option<i64> {
+        self.probe.as_ref().filter(|probe| !probe.withdrawn).map(|probe| probe.number)
+    }
+
     /// When the probe counts as lost on a live websocket.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.probe.as_ref().filter(|probe| !probe.withdrawn).map(|probe| probe.sent_at + PATIENCE)
