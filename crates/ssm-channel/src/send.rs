@@ -20,7 +20,7 @@ pub(crate) struct SendStream {
     unacknowledged: usize,
     round_trip: RoundTrip,
     delivery: Delivery,
-    /// Consecutive repeats of the head; each doubles its timeout.
+    /// Repeats of the head since the round trip was last measured; each doubles the timeout.
     backoff: u32,
     repeat_head: bool,
     /// Numbers to repeat now, since they are overdue and the peer is there again.
@@ -124,11 +124,12 @@ impl SendStream {
             let round_trip = now.saturating_duration_since(sent_at);
             self.round_trip.sample(round_trip);
             self.delivery.sample(now, record.len(), round_trip);
+            // Not for less (RFC 6298, section 5): a path that is slower than the timeout would never be measured.
+            self.backoff = 0;
         }
         let was_repeated = entry.repeats > 0;
         self.progress_at = Some(now);
         if number == self.first {
-            self.backoff = 0;
             self.repeat_head = false;
         }
         self.drop_acknowledged();

@@ -221,6 +221,18 @@ fn old_agents_that_were_away_get_everything() {
 }
 
 #[test]
+fn a_path_slower_than_the_first_guess_is_measured_and_then_left_in_peace() {
+    let mut pair = Pair::open(Faults { delay: Duration::from_millis(150), ..Faults::default() });
+    for _ in 0..10 {
+        pair.client.outbox = vec![b"x".to_vec()];
+        pair.run_until(|pair| pair.client.channel.unacknowledged() > 0);
+        pair.run_until(|pair| pair.client.channel.unacknowledged() == 0);
+    }
+    let sent = data_numbers(&pair).len();
+    assert!(sent <= 12, "{sent} messages for ten keystrokes");
+}
+
+#[test]
 fn terminate_is_heard_by_the_instance_after_all_data() {
     let mut pair = Pair::open(Faults::default());
     pair.client.outbox = vec![pattern(5000)];
