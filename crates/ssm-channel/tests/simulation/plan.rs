@@ -1,0 +1,228 @@
+//! What will happen in one schedule.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::random::Random;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    Client,
+    Instance,
+}
+
+impl End {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Instance,
+            Self::Instance => Self::Client,
+        }
+    }
+}
+
+/// Who plays the instance.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Player {
+    /// The model of AWS's SSM agent.
+    Model,
+    /// The instance's side of the channel.
+    Channel,
+}
+
+/// The bytes of one direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    pub(crate) bytes: usize,
+    /// The largest piece that is written at once.
+    pub(crate) piece: usize,
+    /// Between two pieces.
+    pub(crate) gap: Duration,
+}
+
+/// A websocket that is lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub(crate) at: Duration,
+    pub(crate) end: End,
+    pub(crate) away: Duration,
+    /// Whether what this side had sent last is lost as well; what was on its way to it always is.
+    pub(crate) loses_sent: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Oversize {
+    Closes,
+    Vanishes,
+}
+
+/// How the session ends when all is delivered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Finale {
+    ClientTerminates,
+    GatewayCloses,
+}
+
+/// Shares are per mille.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) player: Player,
+    pub(crate) agent_version: &'static str,
+    pub(crate) up: Traffic,
+    pub(crate) down: Traffic,
+    pub(crate) delay: Duration,
+    pub(crate) duplicate: u64,
+    pub(crate) reorder: u64,
+    /// Acknowledgements that vanish on a live websocket.
+    pub(crate) lose_acknowledgement: u64,
+    /// Messages that are followed by one which makes no sense.
+    pub(crate) garbage: u64,
+    pub(crate) cuts: Vec<Cut>,
+    /// Whether the gateway says that the other side is away.
+    pub(crate) announces: bool,
+    /// Pauses out of nowhere; the second is how long until they are taken back, if they are.
+    pub(crate) pauses: Vec<(Duration, Option<Duration>)>,
+    pub(crate) size_limit: Option<(usize, Oversize)>,
+    /// From HandshakeComplete until the instance believes it.
+    pub(crate) believes_after: Duration,
+    /// From then until its TCP connection stands.
+    pub(crate) dials_for: Duration,
+    /// When the client's user stops reading, and for how long.
+    pub(crate) stall: Option<(Duration, Duration)>,
+    /// Bytes that wait for that user before the driver stops reading the websocket; never, for a driver that is
+    /// not as careful as it should be.
+    pub(crate) door: usize,
+    pub(crate) finale: Finale,
+}
+
+impl Plan {
+    pub(crate) fn from_seed(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let random = &mut random;
+        if random.one_in(200) {
+            return Self::flood(seed, random);
+        }
+        let down = traffic(random);
+        Self {
+            seed,
+            player: random.pick(&[Player::Channel, Player::Model]),
+            agent_version: random.pick(&VERSIONS),
+            up: traffic(random),
+            // A server that speaks first, as sshd does.
+            down: Traffic { bytes: down.bytes.max(1), ..down },
+            delay: rarely_more(random, 4, 200, 20),
+            duplicate: share(random, 300),
+            reorder: share(random, 300),
+            lose_acknowledgement: share(random, 100),
+            garbage: share(random, 50),
+            cuts: cuts(random),
+            announces: random.one_in(2),
+            pauses: pauses(random),
+            size_limit: size_limit(random),
+            believes_after: Duration::from_micros(random.within(0..5_000)),
+            dials_for: rarely_more(random, 8, 3_000, 50),
+            stall: stall(random),
+            door: DOOR,
+            finale: random.pick(&[Finale::ClientTerminates, Finale::GatewayCloses]),
+        }
+    }
+
+    /// An instance that sends far more than can be kept, to a client that takes none of it for a while.
+    fn flood(seed: u64, random: &mut Random) -> Self {
+        let calm = Traffic { bytes: 1, piece: 1, gap: Duration::ZERO };
+        Self {
+            seed,
+            player: Player::Model,
+            agent_version: VERSIONS[0],
+            up: calm,
+            down: Traffic { bytes: 24 << 20, piece: 65_000, gap: Duration::ZERO },
+            delay: milliseconds(random, 0..20),
+            duplicate: 0,
+            reorder: share(random, 50),
+            lose_acknowledgement: 0,
+            garbage: 0,
+            cuts: Vec::new(),
+            announces: false,
+            pauses: Vec::new(),
+            size_limit: None,
+            believes_after: Duration::ZERO,
+            dials_for: Duration::ZERO,
+            stall: Some((Duration::ZERO, milliseconds(random, 500..2_000))),
+            door: usize::MAX,
+            finale: Finale::ClientTerminates,
+        }
+    }
+}
+
+fn milliseconds(random: &mut Random, range: Range<u64>) -> Duration {
+    Duration::from_millis(random.within(range))
+}
+
+/// Up to `usual`, and one time in a few up to `most`.
+fn rarely_more(random: &mut Random, one_in: u64, most: u64, usual: u64) -> Duration {
+    let most = if random.one_in(one_in) { most } else { usual };
+    milliseconds(random, 0..most)
+}
+
+/// None half of the time.
+fn share(random: &mut Random, most: u64) -> u64 {
+    if random.one_in(2) { 0 } else { random.within(0..most) }
+}
+
+fn traffic(random: &mut Random) -> Traffic {
+    let (bytes, piece, gap) = match random.within(0..8) {
+        0 => (0..1, 1..2, 0..1),
+        1..=3 => (1..150, 1..4, 0..400),
+        4..=6 => (1..60_000, 1..3_000, 0..20),
+        _ => (100_000..500_000, 1_000..70_000, 0..2),
+    };
+    let size = |range: Range<u64>, random: &mut Random| usize::try_from(random.within(range)).unwrap();
+    Traffic { bytes: size(bytes, random), piece: size(piece, random), gap: milliseconds(random, gap) }
+}
+
+fn cuts(random: &mut Random) -> Vec<Cut> {
+    let count = if random.one_in(3) { 0 } else { random.within(1..12) };
+    let mut cuts: Vec<_> = (0..count)
+        .map(|_| {
+            let at = milliseconds(random, 0..15_000);
+            // Whoever is away for long during the handshake misses its deadline, as it must.
+            let most = if at < HANDSHAKE { 1_500 } else { 20_000 };
+            Cut {
+                at,
+                end: random.pick(&[End::Client, End::Instance]),
+                away: rarely_more(random, 6, most, 1_500),
+                loses_sent: random.one_in(2),
+            }
+        })
+        .collect();
+    cuts.sort_by_key(|cut| cut.at);
+    cuts
+}
+
+fn pauses(random: &mut Random) -> Vec<(Duration, Option<Duration>)> {
+    let count = if random.one_in(3) { random.within(1..4) } else { 0 };
+    (0..count)
+        .map(|_| {
+            let ends = random.one_in(2).then(|| milliseconds(random, 1..3_000));
+            (milliseconds(random, 0..10_000), ends)
+        })
+        .collect()
+}
+
+fn size_limit(random: &mut Random) -> Option<(usize, Oversize)> {
+    let limit = usize::try_from(random.within(1_200..70_000)).unwrap();
+    let oversize = random.pick(&[Oversize::Closes, Oversize::Vanishes]);
+    random.one_in(4).then_some((limit, oversize))
+}
+
+fn stall(random: &mut Random) -> Option<(Duration, Duration)> {
+    let (at, lasts) = (milliseconds(random, 0..5_000), milliseconds(random, 100..10_000));
+    random.one_in(4).then_some((at, lasts))
+}
+
+/// On both sides of each rule that protocol texts tell.
+const VERSIONS: [&str; 5] = ["3.3.1142.0", "3.2.1041.0", "3.2.923.0", "3.1.1188.0", "2.3.733.0"];
+/// Longer than it takes, faults included.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// As the tool's own loop has it.
+const DOOR: usize = 4 << 20;
