@@ -66,6 +66,11 @@ impl Gateway {
         let welcome = self.welcome(session_id.to_owned());
         self.tasks.spawn(async move {
             match upgrade.await.map_err(io::Error::other).and_then(raw_socket) {
+                Ok((stream, read)) if read.is_empty() => {
+                    welcome.serve(WebSocketStream::from_raw_socket(stream, Role::Server, None).await).await;
+                }
+                // Its buffer would hold one message at a time for good; a client that waits for its answer never
+                // comes here.
                 Ok((stream, read)) => {
                     welcome
                         .serve(WebSocketStream::from_partially_read(stream, read, Role::Server, None).await)

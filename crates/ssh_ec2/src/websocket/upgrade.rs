@@ -19,8 +19,9 @@ use crate::network::foreign_text;
 
 /// The agent's messages are near 1.5 KiB; this bounds what a broken peer can make us hold.
 const MAX_MESSAGE: usize = 1 << 20;
-/// Batched before a write to the kernel: at 1 KiB a message, fewer writes were worth a factor of 4.
-const WRITE_BUFFER: usize = 128 << 10;
+/// Batched before a write to the kernel: at 1 KiB a message, fewer writes were worth a factor of 4. More would be moved
+/// within the buffer whenever the kernel takes a part of it.
+const WRITE_BUFFER: usize = 32 << 10;
 /// Above this a send fails; the caller stops feeding long before.
 const MAX_WRITE_BUFFER: usize = 4 << 20;
 
@@ -56,7 +57,12 @@ pub(super) async fn upgrade(
         .max_frame_size(Some(MAX_MESSAGE))
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER);
-    Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await)
+    // A buffer that begins with `rest` would later hold one message at a time, with a system call for each.
+    Ok(if rest.is_empty() {
+        WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await
+    } else {
+        WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await
+    })
 }
 
 fn request(url: &StreamUrl, key: &str, headers: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
@@ -116,10 +122,17 @@ async fn read_body(stream: &mut Box<dyn Connection>, head: &Head, mut body: Vec<
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
     use super::*;
     use crate::network::{Network, NetworkEnvironment};
     use crate::websocket::{dial, prepare};
     use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
     use tokio::net::TcpListener;
     use tokio_tungstenite::tungstenite::Message;
 
@@ -205,6 +218,64 @@ mod tests {
         let mut websocket = dialled.unwrap();
         assert_eq!(websocket.next().await.unwrap().unwrap(), Message::binary(b"ok".as_slice()));
         assert!(websocket.feed(Message::binary(b"x".as_slice())).await.is_ok());
+    }
+
+    /// Answers the upgrade, and then has a great deal to read, as fast as it is asked for.
+    struct Flood {
+        unread: VecDeque<Vec<u8>>,
+        reads: Arc<AtomicUsize>,
+    }
+
+    impl AsyncRead for Flood {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let Some(front) = self.unread.front_mut() else { return Poll::Ready(Ok(())) };
+            let length = front.len().min(buffer.remaining());
+            buffer.put_slice(&front[..length]);
+            front.drain(..length);
+            if front.is_empty() {
+                self.unread.pop_front();
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Flood {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            request: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            let answer = accepted(std::str::from_utf8(request).unwrap(), "");
+            self.unread.push_front(answer);
+            Poll::Ready(Ok(request.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn one_read_brings_many_messages() {
+        let message = [b"\x82\x7e\x04\x78".as_slice(), &[b'x'; 0x478]].concat();
+        let reads = Arc::new(AtomicUsize::new(0));
+        let flood = Flood { unread: [message.repeat(1000)].into(), reads: Arc::clone(&reads) };
+        let url = StreamUrl::new("ws://127.0.0.1/").unwrap();
+        let mut websocket = upgrade(Box::new(flood), &url, &[]).await.unwrap();
+        for _ in 0..1000 {
+            assert_eq!(websocket.next().await.unwrap().unwrap().len(), 0x478);
+        }
+        let reads = reads.load(Ordering::Relaxed);
+        assert!(reads < 50, "{reads} reads for a thousand messages");
     }
 
     #[tokio::test]
