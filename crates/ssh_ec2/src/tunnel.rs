@@ -6,12 +6,14 @@
 //!
 //! The loop does not know AWS. What a lost websocket needs comes from a closure, and why to stop from a future.
 
+mod liveness;
+
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
@@ -19,6 +21,7 @@ use ssm_channel::{Channel, Closed, Draft, Event, Outgoing, SsmAgentVersion};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
+use self::liveness::Liveness;
 use crate::stdio::{self, Input, Output};
 use crate::websocket::WebSocket;
 
@@ -153,7 +156,7 @@ struct Tunnel<'a, T, S, E, R, N> {
 }
 
 enum Link<'a, T, E> {
-    Up { socket: Box<WebSocket>, unflushed: bool, heard_at: Instant, ping_at: Instant },
+    Up { socket: Box<WebSocket>, unflushed: bool, liveness: Liveness },
     Down { resuming: Resume<'a, T, E>, since: Instant, told: bool },
 }
 
@@ -183,6 +186,9 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<S, E>> {
         loop {
             let now = Instant::now();
+            if let Link::Up { liveness, .. } = &mut self.link {
+                liveness.observe(now, SystemTime::now());
+            }
             // First, since it may open a door.
             self.channel.handle_timeout(now.into_std());
             let mut moved = self.poll_link(cx, now);
@@ -262,8 +268,7 @@ where
         self.link = Link::Up {
             socket: Box::new(attachment.socket),
             unflushed: false,
-            heard_at: now,
-            ping_at: now + PING_INTERVAL,
+            liveness: Liveness::new(now, SystemTime::now()),
         };
     }
 
@@ -275,18 +280,17 @@ where
 
     fn poll_net_in(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
-        for _ in 0..MESSAGES {
-            if self.channel.backlog() >= BACKLOG_LIMIT {
-                break;
-            }
-            let Link::Up { socket, unflushed, heard_at, .. } = &mut self.link else { break };
+        let mut received = 0;
+        while received < RECEIVE_BATCH && self.channel.backlog() < BACKLOG_LIMIT {
+            let Link::Up { socket, unflushed, liveness } = &mut self.link else { break };
             match Pin::new(socket.as_mut()).poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(message))) => {
                     moved = true;
-                    *heard_at = now;
+                    liveness.heard(now);
                     match message {
                         Message::Binary(record) => {
+                            received += record.len();
                             if let Err(error) = self.channel.handle_message(now.into_std(), record) {
                                 tracing::warn!(%error, "a message from the gateway was dropped");
                             }
@@ -325,12 +329,11 @@ where
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<bool, tokio_tungstenite::tungstenite::Error> {
-        let Link::Up { socket, unflushed, ping_at, .. } = &mut self.link else { return Ok(false) };
+        let Link::Up { socket, unflushed, liveness } = &mut self.link else { return Ok(false) };
         let mut socket = Pin::new(socket.as_mut());
         let mut moved = false;
         while socket.as_mut().poll_ready(cx)?.is_ready() {
-            let message = if now >= *ping_at {
-                *ping_at = now + PING_INTERVAL;
+            let message = if liveness.take_ping(now) {
                 Message::Ping(Bytes::new())
             } else {
                 match self.channel.poll_transmit(now.into_std()) {
@@ -455,12 +458,13 @@ where
     // ---- time ----
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if let Link::Up { heard_at, .. } = self.link
-            && self.channel.backlog() < BACKLOG_LIMIT
-            && now >= heard_at + SILENCE_LIMIT
-        {
-            self.lose_link(now, &"the gateway is silent");
-            return true;
+        if let Link::Up { liveness, .. } = &mut self.link {
+            if self.channel.backlog() >= BACKLOG_LIMIT {
+                liveness.excuse(now);
+            } else if now >= liveness.dead_at() {
+                self.lose_link(now, &"the gateway is silent");
+                return true;
+            }
         }
         if self.nothing_answers_at().is_some_and(|at| now >= at) {
             self.told_silence = true;
@@ -479,7 +483,7 @@ where
 
     fn next_deadline(&self) -> Option<Instant> {
         let link = match &self.link {
-            Link::Up { heard_at, ping_at, .. } => Some((*heard_at + SILENCE_LIMIT).min(*ping_at)),
+            Link::Up { liveness, .. } => Some(liveness.next_deadline()),
             Link::Down { since, told: false, .. } => Some(*since + TELL_LOST_AFTER),
             Link::Down { .. } => None,
         };
@@ -512,18 +516,14 @@ where
 /// Bytes for ssh that wait in the channel before the websocket is no longer read. Generous, since acknowledgements
 /// come through the same door. Not reading is the only brake that loses no time: an SSM agent repeats what was
 /// not acknowledged at ten messages a second.
-const BACKLOG_LIMIT: usize = 4 * 1024 * 1024;
+const BACKLOG_LIMIT: usize = 2 * 1024 * 1024;
 /// Several reads share one allocation.
 const DRAFT_ALLOCATION: usize = 128 * 1024;
-/// Messages read in one pass. Enough for one flush of acknowledgements to serve many, and few enough that the bytes
+/// Bytes read in one pass. Enough for one flush of acknowledgements to serve many messages, and few enough that they
 /// are still in the processor's cache when they go to ssh.
-const MESSAGES: usize = 128;
+const RECEIVE_BATCH: usize = 128 * 1024;
 /// Pieces for one write. The SSM agent sends 1 KiB at a time, a pipe takes 64 KiB.
 const SLICES: usize = 64;
-/// Proxies drop idle connections after a minute or more.
-const PING_INTERVAL: Duration = Duration::from_secs(25);
-/// Two pings without an answer.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// Shorter losses go unnoticed; a line on stderr would disturb a full-screen program.
 const TELL_LOST_AFTER: Duration = Duration::from_secs(3);
 /// sshd sends its banner at once.

@@ -1,0 +1,133 @@
+//! The loop between a websocket and two pipes, in memory and on a clock that moves only when nothing else does.
+
+#![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use ssh_ec2::tunnel::{self, Attachment, End, Notice, Resume};
+use ssh_ec2::websocket::{Connection, WebSocket};
+use ssm_channel::{Channel, Draft, Origin, Outgoing, SessionType, Side, SsmAgentVersion};
+use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+fn origin() -> Origin {
+    Origin { seed: 1, unix_time: Duration::from_secs(1_700_000_000), now: Instant::now().into_std() }
+}
+
+async fn websockets() -> (WebSocket, WebSocketStream<DuplexStream>) {
+    let (ours, theirs) = duplex(256 * 1024);
+    let ours: Box<dyn Connection> = Box::new(ours);
+    let ours = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
+    (ours, WebSocketStream::from_raw_socket(theirs, Role::Server, None).await)
+}
+
+/// An SSM agent behind its gateway, with so many bytes for the client. Until the websocket is closed.
+async fn serve(socket: &mut WebSocketStream<DuplexStream>, mut bytes: usize) {
+    let session = SessionType { session_type: "Port".into(), properties: serde_json::json!({}) };
+    let agent_version = SsmAgentVersion::parse("3.3.1142.0").unwrap();
+    let mut channel = Channel::new(Side::Instance { agent_version, session }, origin());
+    channel.attach(Instant::now().into_std(), "");
+    channel.accept_data();
+    let mut draft = Draft::with_capacity(1024);
+    loop {
+        let now = Instant::now().into_std();
+        channel.handle_timeout(now);
+        while bytes > 0 && channel.send_capacity() > 0 {
+            let length = bytes.min(1024);
+            draft.push(&vec![b'x'; length]);
+            channel.send(now, &mut draft).unwrap();
+            bytes -= length;
+        }
+        while let Some(Outgoing::Record(record)) = channel.poll_transmit(now) {
+            if socket.feed(Message::Binary(record)).await.is_err() {
+                return;
+            }
+        }
+        if socket.flush().await.is_err() {
+            return;
+        }
+        let deadline =
+            channel.poll_timeout().map_or(Instant::now() + Duration::from_secs(3600), Instant::from_std);
+        tokio::select! {
+            message = socket.next() => match message {
+                Some(Ok(Message::Binary(record))) => drop(channel.handle_message(Instant::now().into_std(), record)),
+                Some(Ok(_)) => {}
+                _ => return,
+            },
+            () = sleep_until(deadline) => {}
+        }
+    }
+}
+
+/// Runs a tunnel whose input stays open, until `stop`. Returns how it ended and what it told.
+async fn run(
+    socket: WebSocket,
+    output: DuplexStream,
+    stop: impl Future<Output = ()>,
+    resume: impl FnMut() -> Resume<'static, String, &'static str>,
+) -> (End<(), &'static str>, Vec<Notice>) {
+    let (input, _open) = duplex(64);
+    let channel = Channel::new(Side::Client { client_id: "client".into() }, origin());
+    let first = Attachment { socket, token: "token".to_owned() };
+    let notices = RefCell::new(Vec::new());
+    let local: (ssh_ec2::stdio::Input, ssh_ec2::stdio::Output) = (Box::new(input), Box::new(output));
+    let outcome =
+        tunnel::run(channel, first, local, stop, resume, |notice| notices.borrow_mut().push(notice)).await;
+    (outcome.end, notices.into_inner())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ssh_that_stands_still_for_minutes_costs_neither_bytes_nor_the_websocket() {
+    const BYTES: usize = 8 << 20;
+    let (socket, mut gateway) = websockets().await;
+    let (output, mut ssh) = duplex(64 * 1024);
+    let read_all = Cell::new(false);
+    let reader = async {
+        sleep(Duration::from_secs(200)).await;
+        let mut room = vec![0; BYTES];
+        ssh.read_exact(&mut room).await.unwrap();
+        assert!(room.iter().all(|byte| *byte == b'x'));
+        read_all.set(true);
+        // What the gateway would still say has time to be heard.
+        sleep(Duration::from_secs(100)).await;
+    };
+    let resume = || -> Resume<'static, String, &'static str> { panic!("the websocket was lost") };
+    let ((end, notices), ()) = tokio::join!(run(socket, output, reader, resume), serve(&mut gateway, BYTES));
+    assert!(read_all.get());
+    assert!(matches!(end, End::Stopped(())), "{end:?}");
+    assert!(!notices.contains(&Notice::Lost), "{notices:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_has_died_is_noticed_within_a_minute_and_left() {
+    let (socket, mut gateway) = websockets().await;
+    let (output, _ssh) = duplex(64 * 1024);
+    let began = Instant::now();
+    let lost_after = Cell::new(Duration::ZERO);
+    let resume = || -> Resume<'static, String, &'static str> {
+        lost_after.set(began.elapsed());
+        Box::pin(async { Err("there is no other") })
+    };
+    // The gateway's end stays open, and is not looked at any more.
+    let serving = timeout(Duration::from_secs(10), serve(&mut gateway, 1));
+    let ((end, notices), _) = tokio::join!(run(socket, output, pending(), resume), serving);
+    assert!(matches!(end, End::Lost("there is no other")), "{end:?}");
+    assert!(notices.contains(&Notice::Lost), "{notices:?}");
+    assert_eq!(lost_after.get().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_websocket_that_answers_pings_is_kept() {
+    let (socket, mut gateway) = websockets().await;
+    let (output, _ssh) = duplex(64 * 1024);
+    let resume = || -> Resume<'static, String, &'static str> { panic!("the websocket was lost") };
+    let stop = sleep(Duration::from_secs(3600));
+    let ((end, _), ()) = tokio::join!(run(socket, output, stop, resume), serve(&mut gateway, 1));
+    assert!(matches!(end, End::Stopped(())), "{end:?}");
+}
