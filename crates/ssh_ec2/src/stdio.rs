@@ -25,11 +25,11 @@ pub type Output = Box<dyn AsyncWrite + Unpin>;
 /// When a descriptor is closed.
 pub fn standard() -> io::Result<(Input, Output)> {
     let input: Input = match own_pipe(io::stdin())? {
-        Some(descriptor) => Box::new(pipe::Receiver::from_owned_fd(descriptor)?),
+        Some(descriptor) => Box::new(pipe::Receiver::from_owned_fd(widen(descriptor))?),
         None => Box::new(tokio::io::stdin()),
     };
     let output: Output = match own_pipe(io::stdout())? {
-        Some(descriptor) => Box::new(pipe::Sender::from_owned_fd(descriptor)?),
+        Some(descriptor) => Box::new(pipe::Sender::from_owned_fd(widen(descriptor))?),
         None => Box::new(tokio::io::stdout()),
     };
     Ok((input, output))
@@ -44,6 +44,15 @@ pub async fn output_abandoned() {
         return;
     }
     std::future::pending().await
+}
+
+/// A pipe that holds no more than one large message makes ssh and us take turns.
+fn widen(descriptor: OwnedFd) -> OwnedFd {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(&descriptor, PIPE_SIZE) {
+        tracing::debug!(%error, "a pipe keeps its size");
+    }
+    descriptor
 }
 
 fn own_pipe(stream: impl AsFd) -> io::Result<Option<OwnedFd>> {
@@ -69,3 +78,7 @@ pub(crate) fn poll_write(
 ) -> Poll<io::Result<usize>> {
     Pin::new(output).poll_write_vectored(cx, slices)
 }
+
+/// Four of the largest messages; a quarter of what Linux lets anybody have (pipe(7)).
+#[cfg(target_os = "linux")]
+const PIPE_SIZE: usize = 256 * 1024;

@@ -195,12 +195,15 @@ impl MessageId {
     /// was a visible part of a download's time.
     pub(crate) fn hyphenated(self) -> [u8; 36] {
         let mut text = [b'-'; 36];
-        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        let places = (0..36).filter(|place| !matches!(place, 8 | 13 | 18 | 23));
-        for (place, digit) in places.zip(digits) {
-            let digit: usize = digit.into();
-            if let (Some(room), Some(digit)) = (text.get_mut::<usize>(place), HEX.get(digit)) {
-                *room = *digit;
+        let mut places = text.iter_mut();
+        for (index, byte) in self.0.into_iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                places.next();
+            }
+            for digit in [byte >> 4, byte & 15] {
+                if let (Some(place), Some(digit)) = (places.next(), HEX.get(usize::from(digit))) {
+                    *place = *digit;
+                }
             }
         }
         text

@@ -81,7 +81,7 @@ proptest! {
         prop_assert_eq!(&pair.client.received, &pattern(down));
         prop_assert!(pair.client.closed().is_none() && pair.instance.closed().is_none());
         for peer in [&pair.client, &pair.instance] {
-            prop_assert!(peer.peak_unacknowledged <= MAX_WINDOW + 2 * 65_200);
+            prop_assert!(peer.peak_unacknowledged <= MAX_WINDOW + 2 * 65_700);
             prop_assert!(peer.peak_backlog <= 20 << 20);
         }
     }

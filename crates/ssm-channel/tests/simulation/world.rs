@@ -168,7 +168,7 @@ impl World {
         };
         for peer in peers {
             let (sent, kept) = (peer.channel.unacknowledged(), peer.channel.backlog());
-            if sent > MAX_WINDOW + 2 * 65_200 || kept > 20 << 20 {
+            if sent > MAX_WINDOW + 2 * 65_700 || kept > 20 << 20 {
                 return Err(format!("{sent} bytes unacknowledged and {kept} not read are too many"));
             }
         }
