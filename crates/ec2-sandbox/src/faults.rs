@@ -5,7 +5,7 @@
 //! request, and what is under way when a websocket is lost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -45,6 +45,8 @@ pub struct Faults {
     pub never_attach: bool,
     /// How long until a refused port is reported; the real SSM agent needs 60 s.
     pub port_refusal_delay: Option<Duration>,
+    /// The gateway closes the client's websocket when a payload has more bytes, with code 1009.
+    pub size_limit: Option<usize>,
     /// The most bytes that the SSM agent puts into a message; real ones take 1024.
     pub agent_payload: Option<usize>,
     /// The version that the SSM agent claims, and behaves as.
@@ -79,6 +81,7 @@ impl Faults {
             "pause" => self.pause_every = Some(parse_time(value)?),
             "slow-attach" => self.slow_attach = parse_time(value)?,
             "port-refusal" => self.port_refusal_delay = Some(parse_time(value)?),
+            "size-limit" => self.size_limit = Some(value.parse().ok().filter(|bytes| *bytes >= 1024)?),
             "agent-payload" => self.agent_payload = Some(value.parse().ok().filter(|bytes| *bytes > 0)?),
             "agent-version" => self.agent_version = Some(value.to_owned()).filter(|_| !value.is_empty()),
             "never-attach" if value.is_empty() => self.never_attach = true,
@@ -125,7 +128,10 @@ pub(crate) struct Line {
     duplicate: f64,
     reorder: f64,
     lose_acknowledgements: f64,
+    /// By arrival and order of sending.
     waiting: BTreeMap<(Instant, u64), Bytes>,
+    /// What nothing delays.
+    straight: VecDeque<Bytes>,
     bytes: usize,
     sent: u64,
     random: u64,
@@ -142,6 +148,7 @@ impl Line {
             reorder: faults.reorder,
             lose_acknowledgements: faults.lose_acknowledgements,
             waiting: BTreeMap::new(),
+            straight: VecDeque::new(),
             bytes: 0,
             sent: 0,
             random: seed,
@@ -172,18 +179,20 @@ impl Line {
 
     fn insert(&mut self, now: Instant, record: Bytes) {
         let overtaken = if self.chance(self.reorder) { OVERTAKEN_BY } else { Duration::ZERO };
-        self.sent += 1;
         self.bytes += record.len();
+        if self.delay.is_zero() && self.reorder <= 0.0 {
+            return self.straight.push_back(record);
+        }
+        self.sent += 1;
         self.waiting.insert((now + self.delay + overtaken, self.sent), record);
     }
 
     /// The next message that has arrived.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Bytes> {
-        let first = self.waiting.first_entry()?;
-        if first.key().0 > now {
-            return None;
-        }
-        let record = first.remove();
+        let record = match self.straight.pop_front() {
+            Some(record) => record,
+            None => self.waiting.first_entry().filter(|first| first.key().0 <= now)?.remove(),
+        };
         self.bytes -= record.len();
         Some(record)
     }
@@ -206,6 +215,7 @@ impl Line {
     /// A websocket at one of its ends is lost, and what is on the way with it.
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
+        self.straight.clear();
         self.bytes = 0;
         self.swallow = 0;
     }
@@ -251,6 +261,7 @@ refuse-resume       every websocket of a session but its first is refused
 slow-attach=TIME    the SSM agent takes a session up this late
 never-attach        the SSM agent takes no session up
 port-refusal=TIME   a refused port is reported this late (real: 60s, here 5s)
+size-limit=BYTES    a larger payload from the client closes its websocket (at least 1024)
 agent-payload=BYTES the SSM agent's messages are no larger (real: 1024)
 agent-version=V     the SSM agent claims this version
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
@@ -292,6 +303,7 @@ mod tests {
             "explode",
             "refuse-upgrade=1",
             "agent-payload=0",
+            "size-limit=1023",
         ] {
             assert_eq!(faults.add(text), Err(UnknownFault(text.into())));
         }

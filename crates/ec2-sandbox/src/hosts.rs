@@ -1,6 +1,7 @@
-//! What answers on port 22 of the instances: the built-in SSH server, or an OpenSSH sshd for each connection.
+//! What answers on the ports of the instances: on 22 the built-in SSH server, or an OpenSSH sshd for each
+//! connection; on all others whatever listens there on this machine's loopback.
 //!
-//! Neither listens anywhere: a connection is a pair of ends in memory or a socket pair. Each instance has a home
+//! Neither server listens anywhere: a connection is a pair of ends in memory or a socket pair. Each instance has a home
 //! directory and a host key of its own for as long as the region runs. No user is changed: whoever logs in to the
 //! built-in server, by whatever name, acts as the user who started the region; sshd knows only real users.
 
@@ -18,7 +19,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
     process::{Child, Command},
 };
 
@@ -65,8 +66,11 @@ impl Hosts {
 
     /// Connects to a port of an instance; `None` when nothing listens there.
     pub(crate) fn connect(&self, instance: &str, port: u16) -> io::Result<Option<Connection>> {
+        if port != SSH_PORT {
+            return connect_to_this_machine(port);
+        }
         let listens = self.world.instance(instance).is_some_and(|i| i.condition != Condition::PortClosed);
-        if !listens || port != SSH_PORT {
+        if !listens {
             return Ok(None);
         }
         let home = self.home(instance)?;
@@ -179,6 +183,16 @@ impl KeyFiles {
             }
         }
     }
+}
+
+/// Whoever logs in to an instance is the invoking user on this machine, so its other ports are this machine's.
+fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
+    // As the SSM agent does: the name, so either family. On loopback the answer is immediate.
+    let Ok(stream) = std::net::TcpStream::connect(("localhost", port)) else { return Ok(None) };
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    let stream = Box::new(TcpStream::from_std(stream)?);
+    Ok(Some(Connection { stream, keys: None, _sshd: None }))
 }
 
 fn sshd_config(home: &Path, host_key: &Path) -> String {

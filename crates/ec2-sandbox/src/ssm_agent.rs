@@ -5,6 +5,7 @@
 //! does not imitate is the pause of a millisecond after every kilobyte.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     io::{self, IoSlice},
     pin::{Pin, pin},
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use serde_json::json;
 use ssm_channel::{
     Channel, Closed, Draft, Event, Flag, Origin, Outgoing, SessionType, Side, SsmAgentVersion,
@@ -33,7 +34,11 @@ pub(crate) enum Verdict {
 pub(crate) struct SsmAgent {
     pub(crate) channel: Channel,
     connection: Option<Connection>,
-    outbox: Option<Bytes>,
+    /// Received and not written to the server yet.
+    outbox: VecDeque<Bytes>,
+    /// Read from the server and not sent yet. Many messages to a read, since the real one's thousand reads a second
+    /// are no part of what is measured here.
+    inbox: BytesMut,
     draft: Draft,
     payload_limit: usize,
     /// When the server closed: the time allowed for the tail.
@@ -63,7 +68,8 @@ impl SsmAgent {
             payload_limit: payload_limit.unwrap_or_else(|| channel.payload_limit()),
             channel,
             connection: None,
-            outbox: None,
+            outbox: VecDeque::new(),
+            inbox: BytesMut::new(),
             draft: Draft::with_capacity(DRAFT_ALLOCATION),
             draining_until: None,
             refused_at: None,
@@ -153,25 +159,25 @@ impl SsmAgent {
 
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
-        while self.draining_until.is_none() && self.channel.send_capacity() > 0 {
+        let mut sent = 0;
+        while sent < READ_SIZE && self.draining_until.is_none() && self.channel.send_capacity() > 0 {
             let Some(connection) = &mut self.connection else { break };
-            let read = {
-                let mut room = self.draft.room(self.payload_limit);
-                pin!(connection.stream.read_buf(&mut room)).poll(cx)
-            };
-            match read {
-                Poll::Pending => break,
-                Poll::Ready(Ok(length)) if length > 0 => {
-                    moved = true;
-                    // The capacity was checked above.
-                    let _ = self.channel.send(now, &mut self.draft);
-                }
-                // The real one ends on a half-close, too.
-                Poll::Ready(_) => {
-                    self.draining_until = Some(now + DRAIN_TIMEOUT);
-                    moved = true;
+            if self.inbox.is_empty() {
+                self.inbox.reserve(READ_SIZE);
+                match pin!(connection.stream.read_buf(&mut self.inbox)).poll(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(length)) if length > 0 => {}
+                    // The real one ends on a half-close, too.
+                    Poll::Ready(_) => self.draining_until = Some(now + DRAIN_TIMEOUT),
                 }
             }
+            moved = true;
+            let length = self.payload_limit.min(self.inbox.len());
+            self.draft.push(&self.inbox[..length]);
+            self.inbox.advance(length);
+            sent += length;
+            // The capacity was checked above.
+            let _ = self.channel.send(now, &mut self.draft);
         }
         moved
     }
@@ -180,25 +186,42 @@ impl SsmAgent {
         let mut moved = false;
         let Some(connection) = &mut self.connection else { return false };
         loop {
-            let Some(bytes) = self.outbox.take().or_else(|| self.channel.read()) else { return moved };
+            while self.outbox.len() < SLICES
+                && let Some(bytes) = self.channel.read()
+            {
+                self.outbox.push_back(bytes);
+            }
+            if self.outbox.is_empty() {
+                return moved;
+            }
             if self.received < AUTHENTICATION_BYTES {
                 connection.refresh_keys();
             }
-            let mut bytes = bytes;
-            match Pin::new(&mut connection.stream).poll_write_vectored(cx, &[IoSlice::new(&bytes)]) {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            for (slice, bytes) in slices.iter_mut().zip(&self.outbox) {
+                *slice = IoSlice::new(bytes);
+            }
+            let slices = &slices[..self.outbox.len()];
+            match Pin::new(&mut connection.stream).poll_write_vectored(cx, slices) {
                 Poll::Ready(Ok(written)) if written > 0 => {
                     moved = true;
                     self.received += written as u64;
-                    bytes.advance(written);
-                    self.outbox = Some(bytes).filter(|rest| !rest.is_empty());
+                    forget_written(&mut self.outbox, written);
                 }
-                Poll::Ready(_) => return moved,
-                Poll::Pending => {
-                    self.outbox = Some(bytes);
-                    return moved;
-                }
+                Poll::Ready(_) | Poll::Pending => return moved,
             }
         }
+    }
+}
+
+fn forget_written(outbox: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(front) = outbox.front_mut() {
+        if written < front.len() {
+            front.advance(written);
+            return;
+        }
+        written -= front.len();
+        outbox.pop_front();
     }
 }
 
@@ -211,6 +234,10 @@ pub(crate) fn next_record(channel: &mut Channel, now: Instant) -> Option<Bytes> 
     }
 }
 
+/// Payloads for one write to the server.
+const SLICES: usize = 64;
+/// In one pass, so that what was read leaves soon.
+const READ_SIZE: usize = 128 * 1024;
 const DRAFT_ALLOCATION: usize = 256 * 1024;
 /// As long as the real one waits for acknowledgements of its tail.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

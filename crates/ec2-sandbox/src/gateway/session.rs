@@ -66,6 +66,7 @@ struct Client {
 enum Loss {
     Close,
     Reset,
+    TooLarge,
 }
 
 impl Session {
@@ -157,14 +158,23 @@ impl Session {
 
     fn poll_client_in(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
-        while self.to_agent.has_room() {
+        let size_limit = self.faults.size_limit.map_or(usize::MAX, |payload| HEADER_LENGTH + payload);
+        let mut received = 0;
+        while received < BATCH && self.to_agent.has_room() {
             let Some(client) = &mut self.client else { break };
             match Pin::new(&mut client.socket).poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(message))) => {
                     moved = true;
                     match message {
-                        Message::Binary(record) => self.to_agent.push(now, record),
+                        Message::Binary(record) if record.len() > size_limit => {
+                            self.lose(Loss::TooLarge, now);
+                            return true;
+                        }
+                        Message::Binary(record) => {
+                            received += record.len();
+                            self.to_agent.push(now, record);
+                        }
                         Message::Ping(_) | Message::Close(_) => client.unflushed = true,
                         _ => {}
                     }
@@ -286,8 +296,11 @@ impl Session {
         let Some(client) = &mut self.client else { return };
         self.info.faults.add();
         match loss {
-            Loss::Close => {
-                let frame = CloseFrame { code: CloseCode::Normal, reason: "Bye".into() };
+            Loss::Close | Loss::TooLarge => {
+                let frame = match loss {
+                    Loss::TooLarge => CloseFrame { code: CloseCode::Size, reason: "too large".into() },
+                    _ => CloseFrame { code: CloseCode::Normal, reason: "Bye".into() },
+                };
                 let _ = Pin::new(&mut client.socket).start_send(Message::Close(Some(frame)));
                 client.unflushed = true;
                 client.closing = true;
@@ -415,6 +428,10 @@ fn gateway_record(message_type: &str, payload: &[u8]) -> Bytes {
     record.freeze()
 }
 
+/// Bytes read in one pass, so that the SSM agent takes them soon.
+const BATCH: usize = 128 * 1024;
+/// In front of the payload of a message.
+const HEADER_LENGTH: usize = 120;
 /// The real parent process takes 60 s; nobody wants to wait that long to see the message.
 const PORT_REFUSAL_DELAY: Duration = Duration::from_secs(5);
 /// How long publication is held back.

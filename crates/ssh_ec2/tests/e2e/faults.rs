@@ -102,6 +102,13 @@ fn everything_at_once_costs_no_byte() {
 }
 
 #[test]
+fn a_gateway_that_takes_no_large_messages_costs_no_byte() {
+    // A size is tried twice before it is given up; both times the websocket is closed.
+    let [up, _] = scp_each_way(&["size-limit=10000"], 32, None);
+    assert_eq!(up.resumes, 2, "{up:#?}");
+}
+
+#[test]
 fn messages_as_small_as_those_of_the_real_ssm_agent_carry_everything() {
     scp_each_way(&["agent-payload=1024"], 16, None);
 }

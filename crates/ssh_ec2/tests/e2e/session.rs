@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 
-use crate::harness::{Running, Sandbox, Terminal, eventually, run, with_each_server};
+use crate::harness::{
+    HEALTHY, Running, Sandbox, Terminal, eventually, run, run_with_input, with_each_server,
+};
 
 with_each_server!(
     a_control_master_carries_a_second_session,
@@ -35,6 +37,25 @@ fn the_sandbox_returns_what_its_command_returns() {
     let words = ["sandbox", "ssh", "-o", "LogLevel=ERROR", "ec2-user@i-0decaf00000000001", "exit 7"];
     let ended = run(sandbox.ssh_ec2().args(words)).status(7);
     assert_eq!((ended.text(), ended.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn the_other_ports_of_an_instance_are_those_of_this_machine() {
+    let sandbox = Sandbox::start();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut question = [0; 4];
+        stream.read_exact(&mut question).unwrap();
+        stream.write_all(b"pong").unwrap();
+        question
+    });
+    let proxy = ["proxy", "ec2-user", HEALTHY, &port];
+    let ended = run_with_input(sandbox.ssh_ec2().args(proxy), b"ping").success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("pong", ""));
+    assert_eq!(server.join().unwrap(), *b"ping");
+    sandbox.assert_tidy();
 }
 
 fn exit_status_and_signals_come_back(sandbox: &Sandbox) {
