@@ -16,7 +16,7 @@ use crate::handshake::{self, ChannelClosed, HandshakeComplete, HandshakeRequest,
 use crate::handshake::{SessionType, SsmAgentVersion};
 use crate::message::{Draft, Flag, Header, Message, MessageId, MessageType, PayloadType, SYN, SYN_FIN};
 use crate::recv::{Arrival, ReceiveStream};
-use crate::send::{Batch, SendStream};
+use crate::send::{Permit, SendStream};
 use crate::sizing::PayloadSize;
 
 /// Which end of the session a channel is.
@@ -130,8 +130,6 @@ pub struct Channel {
     /// The client: whether the peer has shown that it takes data.
     peer_takes_data: bool,
     first_data: Option<i64>,
-    /// Messages that were sent only to see that the batches before them have arrived.
-    confirmations: VecDeque<(i64, Batch)>,
     events: VecDeque<Event>,
 }
 
@@ -195,7 +193,6 @@ impl Channel {
             session,
             peer_takes_data: false,
             first_data: None,
-            confirmations: VecDeque::new(),
             events: VecDeque::new(),
         }
     }
@@ -219,7 +216,6 @@ impl Channel {
             self.begin_handshake(now);
         }
         self.send.rewind(now);
-        self.confirmations.clear();
         if matches!(self.side, Side::Instance { .. }) {
             // The SSM agent leaves it to the client to ask again.
             return;
@@ -333,7 +329,7 @@ impl Channel {
             && self.probes_sizes()
         {
             let number = self.push_bytes(now, PROBE, &vec![0; size]);
-            self.sizes.probing(now, number, size);
+            self.sizes.probing(number, size);
         }
         Ok(())
     }
@@ -378,15 +374,15 @@ impl Channel {
         if self.phase == Phase::Closed {
             return None;
         }
-        let paused = self.paused_until.is_some();
-        let repeating = self.send.repeating();
-        let mut record = self.send.poll_transmit(now, paused);
-        if let (None, Some(batch), false) = (&record, repeating, paused)
-            && self.must_confirm()
+        let permit = if self.paused_until.is_some() { Permit::OnlyHead } else { Permit::All };
+        if permit == Permit::All && self.send.lacks_confirmation() && self.must_confirm() {
+            self.push_bytes(now, PROBE, &[0]);
+        }
+        let record = self.send.poll_transmit(now, permit);
+        if let Some(number) = self.sizes.unsent()
+            && let Some(sent_at) = self.send.first_sent_at(number)
         {
-            let number = self.push_bytes(now, PROBE, &[0]);
-            self.confirmations.push_back((number, batch));
-            record = self.send.poll_transmit(now, paused);
+            self.sizes.probe_sent(sent_at);
         }
         record.map(Outgoing::Record)
     }
@@ -412,8 +408,8 @@ impl Channel {
         if !self.attached {
             return phase;
         }
-        let deadlines =
-            [phase, self.send.repeat_at(self.repeat_floor()), self.gives_up_at(), self.paused_until];
+        let repeat = self.send.repeat_at(self.repeat_floor());
+        let deadlines = [phase, repeat, self.gives_up_at(), self.paused_until, self.sizes.deadline()];
         deadlines.into_iter().flatten().min()
     }
 
@@ -479,10 +475,10 @@ impl Channel {
             self.sizes.acknowledged(number);
             self.peer_takes_data |=
                 self.first_data.is_some_and(|first| self.send.first_unacknowledged() > first);
-            if let Some(index) = self.confirmations.iter().position(|(last, _)| *last == number)
-                && let Some((_, batch)) = self.confirmations.remove(index)
-            {
-                self.send.confirm(now, batch, self.sizes.unproven());
+            if self.must_confirm() {
+                for number in self.send.confirm(now, number, self.sizes.unproven()) {
+                    self.sizes.acknowledged(number);
+                }
             }
         }
         if let Phase::Closing { flag: Some(flag), .. } = self.phase

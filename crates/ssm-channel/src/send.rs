@@ -7,6 +7,7 @@
 //! at once. This file knows nothing of handshakes or payloads.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,16 +26,28 @@ pub(crate) struct SendStream {
     repeat_head: bool,
     /// Numbers to repeat now, since they are overdue and the peer is there again.
     overdue: VecDeque<i64>,
+    /// Transmissions so far.
+    places: u64,
     batch: Batch,
     /// Whether this batch repeats something.
     repeats: bool,
+    /// The messages behind batches that repeat something; their acknowledgements tell that the batch has arrived.
+    confirmations: VecDeque<(i64, Batch)>,
     /// When an acknowledgement last came, or the websocket, or the first message after silence.
     progress_at: Option<Instant>,
 }
 
-/// What is sent without a break: until nothing is left, or a new websocket.
+/// What is sent without a break: until a new message follows on repeats, nothing is left, or a new websocket.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Batch(u64);
+
+/// Which messages may leave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Batch(u64);
+pub(crate) enum Permit {
+    All,
+    /// For the time of a pause.
+    OnlyHead,
+}
 
 struct Entry {
     /// None once acknowledged, while an older entry is not.
@@ -44,8 +57,12 @@ struct Entry {
     transmissions: u32,
     /// Repeats on this websocket.
     repeats: u32,
-    /// The batch in which it was last sent.
-    batch: Batch,
+    first_sent_at: Option<Instant>,
+    /// Its last place in the order of all transmissions.
+    place: u64,
+    /// The last batches in which it was sent and that are not confirmed. Two, since on a path that is slower than any
+    /// timeout it is sent again before the first can be.
+    batches: [Option<Batch>; 2],
     /// How often it must have arrived by now.
     confirmations: u32,
 }
@@ -62,8 +79,10 @@ impl SendStream {
             backoff: 0,
             repeat_head: false,
             overdue: VecDeque::new(),
+            places: 0,
             batch: Batch(0),
             repeats: false,
+            confirmations: VecDeque::new(),
             progress_at: None,
         }
     }
@@ -98,7 +117,9 @@ impl SendStream {
             sent_at: None,
             transmissions: 0,
             repeats: 0,
-            batch: self.batch,
+            first_sent_at: None,
+            place: 0,
+            batches: [None; 2],
             confirmations: 0,
         });
     }
@@ -120,64 +141,88 @@ impl SendStream {
             return false;
         };
         self.unacknowledged -= record.len();
-        if let (1, Some(sent_at)) = (entry.transmissions, entry.sent_at) {
+        let (length, sent_at) = (record.len(), entry.sent_at);
+        let (transmissions, repeats, place) = (entry.transmissions, entry.repeats, entry.place);
+        let first_sent_at = entry.first_sent_at;
+        if let (1, Some(sent_at)) = (transmissions, sent_at) {
             let round_trip = now.saturating_duration_since(sent_at);
-            self.round_trip.sample(round_trip);
-            self.delivery.sample(now, record.len(), round_trip);
-            // Not for less (RFC 6298, section 5): a path that is slower than the timeout would never be measured.
-            self.backoff = 0;
+            self.delivery.sample(now, length, round_trip);
+            self.measured(round_trip);
         }
-        let was_repeated = entry.repeats > 0;
         self.progress_at = Some(now);
         if number == self.first {
             self.repeat_head = false;
         }
         self.drop_acknowledged();
-        if was_repeated && self.overdue.is_empty() {
-            self.find_overdue(now);
+        if repeats > 0 && self.overdue.is_empty() {
+            let since_repeat =
+                sent_at.map(|sent_at| now.saturating_duration_since(sent_at)).unwrap_or_default();
+            match first_sent_at {
+                Some(first) if !self.round_trip.expected().contains(&since_repeat) => {
+                    self.measured(now.saturating_duration_since(first));
+                }
+                _ => self.find_lost(place),
+            }
         }
         true
     }
 
-    /// The path keeps order, so what was sent before a repeat that has been answered, and is still not acknowledged,
-    /// is lost. One repeat for each round trip would take seconds for a burst. A wrong guess costs duplicates.
-    fn find_overdue(&mut self, now: Instant) {
-        let timeout = self.round_trip.timeout(0);
+    /// A repeat was answered, in a time that fits the path. The path keeps order, so what was sent before it and is still
+    /// not acknowledged is lost. One repeat for each round trip would take seconds for a burst.
+    ///
+    /// An answer sooner or later than that is the one to an earlier transmission: nothing is lost, and the path has
+    /// become slower. The same is assumed while nothing is known of it, or on a slow one nothing ever would be.
+    fn find_lost(&mut self, place: u64) {
         let sent = (self.first..).zip(self.entries.iter().take(self.cursor));
-        let old = sent.take_while(|(_, entry)| {
-            entry.record.is_none() || entry.sent_at.is_some_and(|sent_at| sent_at + timeout <= now)
-        });
-        self.overdue.extend(old.filter(|(_, entry)| entry.record.is_some()).map(|(number, _)| number));
+        let lost = sent.filter(|(_, entry)| entry.record.is_some() && entry.place < place);
+        self.overdue.extend(lost.map(|(number, _)| number));
     }
 
-    /// The batch that is under way, if it repeats something.
-    pub(crate) fn repeating(&self) -> Option<Batch> {
-        self.repeats.then_some(self.batch)
+    /// Only this ends the backoff (RFC 6298, section 5), or a path slower than the timeout would never be measured.
+    fn measured(&mut self, round_trip: Duration) {
+        self.round_trip.sample(round_trip);
+        self.backoff = 0;
     }
 
-    /// What was sent last in `batch` has arrived. Old SSM agents never acknowledge a duplicate. The path keeps order,
-    /// so the rest of the batch has arrived as well, and what still lacks its own acknowledgement had that lost; or it
-    /// was itself lost, with a websocket of the peer that came back within the batch. It is therefore sent again, and
-    /// counts as delivered only when it must have arrived several times.
+    /// Whether what was sent repeats something, and nothing follows that would confirm it.
+    pub(crate) fn lacks_confirmation(&self) -> bool {
+        self.repeats && self.overdue.is_empty() && self.cursor == self.entries.len()
+    }
+
+    /// Old SSM agents never acknowledge a duplicate. The path keeps order, so when what was sent right behind a batch
+    /// is acknowledged, the batch has arrived, and what still lacks its own acknowledgement had that lost; or it was
+    /// itself lost, with a websocket of the peer that came back within the batch. It is therefore sent again, and
+    /// counts as delivered only when it must have arrived several times. Returns the numbers of those.
     ///
     /// The caller makes sure that the peer takes data at all; while it does not, it acknowledges later messages
     /// (which it keeps) and not the head (which it drops). It also knows which message may have been too large to pass.
-    pub(crate) fn confirm(&mut self, now: Instant, batch: Batch, except: Option<i64>) {
+    pub(crate) fn confirm(&mut self, now: Instant, number: i64, except: Option<i64>) -> Vec<i64> {
         let mut delivered = Vec::new();
+        let Some(index) = self.confirmations.iter().position(|(last, _)| *last == number) else {
+            return delivered;
+        };
+        let Some((_, batch)) = self.confirmations.remove(index) else { return delivered };
+        let mut again = Vec::new();
         for (number, entry) in (self.first..).zip(self.entries.iter_mut().take(self.cursor)) {
-            if entry.record.is_none() || entry.batch != batch || except == Some(number) {
+            if entry.record.is_none() || !entry.batches.contains(&Some(batch)) || except == Some(number) {
                 continue;
             }
+            entry.batches = entry.batches.map(|sent| sent.filter(|sent| *sent > batch));
             entry.confirmations += 1;
-            if entry.confirmations >= CONFIRMATIONS {
-                delivered.push(number);
-            } else if !self.overdue.contains(&number) {
-                self.overdue.push_back(number);
-            }
+            if entry.confirmations >= CONFIRMATIONS { delivered.push(number) } else { again.push(number) }
         }
-        for number in delivered {
-            self.acknowledge(now, number);
+        again.retain(|number| !self.overdue.contains(number));
+        self.overdue.extend(again);
+        for number in &delivered {
+            self.acknowledge(now, *number);
         }
+        delivered
+    }
+
+    /// When a message was first sent on this websocket.
+    pub(crate) fn first_sent_at(&self, number: i64) -> Option<Instant> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.entries.get(index)?.first_sent_at
     }
 
     /// Puts another record in the place of one that is not acknowledged, and repeats it at once if it is the head.
@@ -188,29 +233,40 @@ impl SendStream {
         self.unacknowledged = self.unacknowledged + record.len() - kept.len();
         *kept = record;
         entry.confirmations = 0;
+        entry.batches = [None; 2];
         if index == Some(0) && self.cursor > 0 {
             self.repeat_head = true;
         }
     }
 
     /// The next record for the websocket: a due repeat of the head, else what was not sent yet. None ends the batch.
-    ///
-    /// `only_head` holds back everything but the oldest message, for the time of a pause.
-    pub(crate) fn poll_transmit(&mut self, now: Instant, only_head: bool) -> Option<Bytes> {
-        let index = self.next_to_send(only_head);
-        let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else {
+    pub(crate) fn poll_transmit(&mut self, now: Instant, permit: Permit) -> Option<Bytes> {
+        let index = self.next_to_send(permit);
+        let number = self.first + index.unwrap_or_default() as i64;
+        let is_new =
+            index.and_then(|index| self.entries.get(index)).is_some_and(|entry| entry.transmissions == 0);
+        if self.repeats && is_new {
+            self.confirmations.push_back((number, self.batch));
+        }
+        if index.is_none() || self.repeats && is_new {
             self.end_batch();
-            return None;
-        };
+        }
+        let entry = index.and_then(|index| self.entries.get_mut(index))?;
         self.repeats |= entry.transmissions > 0;
-        entry.batch = self.batch;
+        self.places += 1;
+        entry.place = self.places;
+        if entry.batches[0] != Some(self.batch) {
+            entry.batches = [Some(self.batch), entry.batches[0]];
+        }
         entry.sent_at = Some(now);
+        entry.first_sent_at.get_or_insert(now);
         entry.transmissions = entry.transmissions.saturating_add(1);
         entry.record.clone()
     }
 
     /// The index of an entry that is not acknowledged.
-    fn next_to_send(&mut self, only_head: bool) -> Option<usize> {
+    fn next_to_send(&mut self, permit: Permit) -> Option<usize> {
+        let only_head = permit == Permit::OnlyHead;
         if std::mem::take(&mut self.repeat_head) {
             self.backoff = self.backoff.saturating_add(1);
             return self.repeat(self.first);
@@ -275,10 +331,13 @@ impl SendStream {
         self.backoff = 0;
         self.repeat_head = false;
         self.overdue.clear();
+        self.confirmations.clear();
         self.end_batch();
         self.progress_at = Some(now);
         for entry in &mut self.entries {
             entry.sent_at = None;
+            entry.first_sent_at = None;
+            entry.batches = [None; 2];
             entry.repeats = 0;
         }
     }
@@ -289,25 +348,45 @@ impl SendStream {
             self.first += 1;
             self.cursor = self.cursor.saturating_sub(1);
         }
+        while self.confirmations.front().is_some_and(|(number, _)| *number < self.first) {
+            self.confirmations.pop_front();
+        }
     }
 }
 
 /// The estimator of the official programs (RFC 6298 with other limits): SRTT 7/8, RTTVAR 3/4.
 struct RoundTrip {
-    smoothed: Duration,
+    smoothed: Option<Duration>,
     variation: Duration,
     timeout: Duration,
 }
 
 impl RoundTrip {
     fn new() -> Self {
-        Self { smoothed: Duration::from_millis(100), variation: Duration::ZERO, timeout: MIN_TIMEOUT }
+        Self { smoothed: None, variation: Duration::ZERO, timeout: MIN_TIMEOUT }
     }
 
     fn sample(&mut self, round_trip: Duration) {
-        self.variation = (self.variation * 3 + self.smoothed.abs_diff(round_trip)) / 4;
-        self.smoothed = (self.smoothed * 7 + round_trip) / 8;
-        self.timeout = (self.smoothed + self.variation * 4).clamp(MIN_TIMEOUT, MAX_TIMEOUT);
+        let Some(smoothed) = self.smoothed else {
+            (self.smoothed, self.variation) = (Some(round_trip), round_trip / 2);
+            return self.set_timeout(round_trip);
+        };
+        self.variation = (self.variation * 3 + smoothed.abs_diff(round_trip)) / 4;
+        let smoothed = (smoothed * 7 + round_trip) / 8;
+        self.smoothed = Some(smoothed);
+        self.set_timeout(smoothed);
+    }
+
+    fn set_timeout(&mut self, smoothed: Duration) {
+        // On a steady path the variation fades, and every answer would race with the timeout.
+        let margin = (self.variation * 4).max(smoothed / 2);
+        self.timeout = (smoothed + margin).clamp(MIN_TIMEOUT, MAX_TIMEOUT);
+    }
+
+    /// What an answer takes that is one to the last transmission; nothing as long as none is known.
+    fn expected(&self) -> Range<Duration> {
+        self.smoothed
+            .map_or(Duration::ZERO..Duration::ZERO, |smoothed| smoothed * 3 / 4..smoothed * 5 / 4 + JITTER)
     }
 
     fn timeout(&self, backoff: u32) -> Duration {
@@ -355,6 +434,8 @@ pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
 const RATE_INTERVAL: Duration = Duration::from_millis(20);
 /// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
+/// Of short paths, on which a quarter is less than what a busy machine adds.
+const JITTER: Duration = Duration::from_millis(10);
 /// Above 3 s a lost acknowledgement would be felt at the keyboard.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a wrong guess the peer's websocket would have to be lost this often, each time within a batch.

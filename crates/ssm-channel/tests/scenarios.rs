@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -230,6 +231,30 @@ fn a_path_slower_than_the_first_guess_is_measured_and_then_left_in_peace() {
     }
     let sent = data_numbers(&pair).len();
     assert!(sent <= 12, "{sent} messages for ten keystrokes");
+}
+
+/// How often a message was sent on average, when one is written every 20 ms and the path becomes slower on the way.
+fn transmissions_on_a_path_that_slows(before: u64, after: u64) -> f64 {
+    let delay = |round_trip| Duration::from_millis(round_trip / 2);
+    let mut pair = Pair::open(Faults { delay: delay(before), ..Faults::default() });
+    for number in 0..1500 {
+        if number == 150 {
+            pair.faults.delay = delay(after);
+        }
+        pair.client.outbox = vec![vec![b'x'; 100]];
+        pair.run_for(Duration::from_millis(20));
+    }
+    pair.run_until(|pair| pair.client.channel.unacknowledged() == 0);
+    let numbers = data_numbers(&pair);
+    numbers.len() as f64 / numbers.iter().collect::<BTreeSet<_>>().len() as f64
+}
+
+#[test]
+fn a_path_that_becomes_slower_is_not_taken_for_a_lossy_one() {
+    for (before, after) in [(150, 230), (250, 260), (50, 600), (50, 2000), (10, 100), (300, 300)] {
+        let times = transmissions_on_a_path_that_slows(before, after);
+        assert!(times < 1.2, "{before} to {after} ms: each message {times} times");
+    }
 }
 
 #[test]

@@ -30,7 +30,11 @@ pub(crate) struct World {
     wire: BTreeMap<(Instant, u64), (End, Bytes)>,
     wire_count: u64,
     returns: Vec<(Instant, End)>,
+    /// The client's transmissions of numbered messages, and how many of those there are.
+    stream_messages: i64,
+    next_number: i64,
     publications: Vec<(Instant, &'static str)>,
+    is_calm: bool,
     traced: bool,
 }
 
@@ -43,6 +47,9 @@ struct Peer {
     next_write: Instant,
     /// The instance has nothing to say before its TCP connection stands.
     writes: bool,
+    /// When its websocket takes records again, and how many until then.
+    blocked_until: Option<Instant>,
+    room: usize,
     became_ready: bool,
     closed: Option<Closed>,
     terminated: bool,
@@ -79,6 +86,7 @@ impl World {
         });
         Self {
             publications: publications.collect(),
+            is_calm: plan.is_calm(),
             client: Peer::new(client, origin, plan.up),
             instance,
             plan,
@@ -92,6 +100,8 @@ impl World {
             wire: BTreeMap::new(),
             wire_count: 0,
             returns: Vec::new(),
+            stream_messages: 0,
+            next_number: 0,
             traced: false,
         }
     }
@@ -114,17 +124,20 @@ impl World {
         let settled = self.now + HORIZON;
         self.run_until(settled, Self::is_settled)
             .map_err(|fault| format!("{fault}: not everything was acknowledged; {}", self.account()))?;
+        let (sent, distinct) = (self.stream_messages, self.next_number);
+        if self.is_calm && sent > 2 * distinct + 50 {
+            return Err(format!("{sent} transmissions of {distinct} messages with no reason to repeat any"));
+        }
         self.end()
     }
 
     fn end(mut self) -> Check {
+        self.plan.cuts.clear();
+        let returns = self.now + HORIZON;
+        self.run_until(returns, |world| world.client_attached && world.instance_attached)?;
         match self.plan.finale {
             Finale::ClientTerminates => self.client.channel.terminate(self.now),
             Finale::GatewayCloses => {
-                // It tells whoever is there, or comes.
-                self.plan.cuts.clear();
-                let returns = self.now + HORIZON;
-                self.run_until(returns, |world| world.client_attached)?;
                 let payload = br#"{"MessageType":"channel_closed","Output":"bye","SessionId":"s"}"#;
                 self.give(End::Client, gateway_message("channel_closed", payload))?;
             }
@@ -140,6 +153,11 @@ impl World {
                 };
                 if *acknowledged && !heard {
                     return Err("the end was acknowledged, but not heard".to_owned());
+                }
+                // A second is allowed for it, and paths and pauses take more.
+                let in_time = self.plan.delay < Duration::from_millis(50) && self.plan.pauses.is_empty();
+                if in_time && !heard {
+                    return Err("the end was not heard".to_owned());
                 }
                 Ok(())
             }
@@ -168,7 +186,7 @@ impl World {
         };
         for peer in peers {
             let (sent, kept) = (peer.channel.unacknowledged(), peer.channel.backlog());
-            if sent > MAX_WINDOW + 2 * 65_700 || kept > 20 << 20 {
+            if sent > MAX_WINDOW + 2 * 65_700 || kept > 13 << 20 {
                 return Err(format!("{sent} bytes unacknowledged and {kept} not read are too many"));
             }
         }
@@ -304,7 +322,7 @@ impl World {
 
     fn poll(&mut self) -> Check {
         let now = self.now;
-        let client = self.client.poll(now);
+        let client = self.client.poll(now, self.plan.throttle);
         if let Some(closed) = &self.client.closed
             && !self.is_delivered()
         {
@@ -320,7 +338,7 @@ impl World {
         }
         let (records, data) = match &mut self.instance {
             Instance::Channel(peer, connects) => {
-                let records = peer.poll(now);
+                let records = peer.poll(now, usize::MAX);
                 if std::mem::take(&mut peer.became_ready) {
                     *connects = Some(now + self.plan.dials_for);
                 }
@@ -407,6 +425,10 @@ impl World {
         let message =
             Message::parse(record.clone()).map_err(|error| format!("{from:?} wrote nonsense: {error}"))?;
         let what = message.header.message_type;
+        if what == MessageType::InputStreamData {
+            self.stream_messages += 1;
+            self.next_number = self.next_number.max(message.header.sequence_number + 1);
+        }
         self.trace(format_args!(
             "{from:?} sends {} {} of {} bytes",
             what.name(),
@@ -490,13 +512,16 @@ impl Peer {
             traffic,
             sent: 0,
             next_write: origin.now,
+            blocked_until: None,
+            room: 0,
             became_ready: false,
             closed: None,
             terminated: false,
         }
     }
 
-    fn poll(&mut self, now: Instant) -> Vec<Bytes> {
+    /// What leaves now; no more than `throttle` records in a millisecond.
+    fn poll(&mut self, now: Instant, throttle: usize) -> Vec<Bytes> {
         while self.writes
             && self.sent < self.traffic.bytes
             && self.next_write <= now
@@ -512,7 +537,16 @@ impl Peer {
             self.next_write = now + self.traffic.gap;
         }
         let mut records = Vec::new();
-        while let Some(outgoing) = self.channel.poll_transmit(now) {
+        if self.blocked_until.is_none_or(|until| until <= now) {
+            (self.blocked_until, self.room) = (None, throttle);
+        }
+        while self.room > 0
+            && let Some(outgoing) = self.channel.poll_transmit(now)
+        {
+            self.room -= 1;
+            if throttle < usize::MAX {
+                self.blocked_until.get_or_insert(now + Duration::from_millis(1));
+            }
             if let Outgoing::Record(record) = outgoing {
                 records.push(record);
             }
@@ -530,7 +564,9 @@ impl Peer {
 
     fn next_time(&self, now: Instant) -> Option<Instant> {
         let wants_to_write = self.sent < self.traffic.bytes && self.next_write > now;
-        [self.channel.poll_timeout(), wants_to_write.then_some(self.next_write)].into_iter().flatten().min()
+        let times =
+            [self.channel.poll_timeout(), wants_to_write.then_some(self.next_write), self.blocked_until];
+        times.into_iter().flatten().min()
     }
 }
 
