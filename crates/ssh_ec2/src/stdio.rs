@@ -79,6 +79,7 @@ pub(crate) fn poll_write(
     Pin::new(output).poll_write_vectored(cx, slices)
 }
 
-/// Four of the largest messages; a quarter of what Linux lets anybody have (pipe(7)).
+/// Two of the largest messages. Twice Linux's default, so that 250 sessions still leave a user pipes of the usual size:
+/// beyond 16,384 pages in all, new ones get a single page (`pipe-user-pages-soft`, pipe(7)).
 #[cfg(target_os = "linux")]
-const PIPE_SIZE: usize = 256 * 1024;
+const PIPE_SIZE: usize = 128 * 1024;

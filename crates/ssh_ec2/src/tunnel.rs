@@ -275,7 +275,9 @@ where
     fn lose_link(&mut self, now: Instant, why: &dyn std::fmt::Display) {
         tracing::debug!(%why, "websocket lost");
         self.channel.handle_closed(now.into_std());
-        self.link = Link::Down { resuming: Box::pin(std::future::pending()), since: now, told: false };
+        // After the end nobody has to be told.
+        let told = self.channel.is_closed();
+        self.link = Link::Down { resuming: Box::pin(std::future::pending()), since: now, told };
     }
 
     fn poll_net_in(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -288,16 +290,17 @@ where
                 Poll::Ready(Some(Ok(message))) => {
                     moved = true;
                     liveness.heard(now);
+                    received += FRAME_COST + message.len();
                     match message {
                         Message::Binary(record) => {
-                            received += record.len();
                             if let Err(error) = self.channel.handle_message(now.into_std(), record) {
                                 tracing::warn!(%error, "a message from the gateway was dropped");
                             }
                         }
                         // The library has an answer ready; it leaves with the next flush.
                         Message::Ping(_) | Message::Close(_) => *unflushed = true,
-                        Message::Text(_) | Message::Pong(_) | Message::Frame(_) => {}
+                        Message::Pong(_) => liveness.answered(),
+                        Message::Text(_) | Message::Frame(_) => {}
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -522,6 +525,8 @@ const DRAFT_ALLOCATION: usize = 128 * 1024;
 /// Bytes read in one pass. Enough for one flush of acknowledgements to serve many messages, and few enough that they
 /// are still in the processor's cache when they go to ssh.
 const RECEIVE_BATCH: usize = 128 * 1024;
+/// A frame without content takes time, too.
+const FRAME_COST: usize = 128;
 /// Pieces for one write. The SSM agent sends 1 KiB at a time, a pipe takes 64 KiB.
 const SLICES: usize = 64;
 /// Shorter losses go unnoticed; a line on stderr would disturb a full-screen program.

@@ -10,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use ssh_ec2::tunnel::{self, Attachment, End, Notice, Resume};
 use ssh_ec2::websocket::{Connection, WebSocket};
 use ssm_channel::{Channel, Draft, Origin, Outgoing, SessionType, Side, SsmAgentVersion};
-use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -73,6 +73,16 @@ async fn run(
     resume: impl FnMut() -> Resume<'static, String, &'static str>,
 ) -> (End<(), &'static str>, Vec<Notice>) {
     let (input, _open) = duplex(64);
+    run_with(socket, input, output, stop, resume).await
+}
+
+async fn run_with(
+    socket: WebSocket,
+    input: DuplexStream,
+    output: DuplexStream,
+    stop: impl Future<Output = ()>,
+    resume: impl FnMut() -> Resume<'static, String, &'static str>,
+) -> (End<(), &'static str>, Vec<Notice>) {
     let channel = Channel::new(Side::Client { client_id: "client".into() }, origin());
     let first = Attachment { socket, token: "token".to_owned() };
     let notices = RefCell::new(Vec::new());
@@ -120,6 +130,24 @@ async fn a_path_that_has_died_is_noticed_within_a_minute_and_left() {
     assert!(matches!(end, End::Lost("there is no other")), "{end:?}");
     assert!(notices.contains(&Notice::Lost), "{notices:?}");
     assert_eq!(lost_after.get().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_takes_nothing_does_not_make_the_loop_spin() {
+    let (socket, mut gateway) = websockets().await;
+    let (output, _ssh) = duplex(64 * 1024);
+    let (input, mut typing) = duplex(64 * 1024);
+    let upload = async {
+        // More than the websocket holds; the pipe's end tells that the tunnel is gone.
+        let piece = vec![b'x'; 64 * 1024];
+        while typing.write_all(&piece).await.is_ok() {}
+    };
+    let resume = || -> Resume<'static, String, &'static str> { Box::pin(async { Err("there is no other") }) };
+    let serving = timeout(Duration::from_secs(1), serve(&mut gateway, 1));
+    let tunnel = run_with(socket, input, output, pending(), resume);
+    // With a deadline in the past time would stand still, and this would never end.
+    let ((end, _), _, ()) = tokio::join!(tunnel, serving, upload);
+    assert!(matches!(end, End::Lost("there is no other")), "{end:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,11 @@ use tokio::time::Instant;
 pub(super) struct Liveness {
     heard_at: Instant,
     ping_at: Instant,
-    /// Since when a ping waits for its answer that was sent because this machine had slept.
+    /// A ping is due, and the websocket has not taken it yet.
+    owes_ping: bool,
+    /// This machine has slept, and nobody was asked yet.
+    slept: bool,
+    /// Since when the ping after a sleep waits for its answer. What came before the sleep, and lay here since, is none.
     suspect_since: Option<Instant>,
     observed_at: (Instant, SystemTime),
 }
@@ -19,38 +23,54 @@ pub(super) struct Liveness {
 impl Liveness {
     /// Of a websocket that was opened just now.
     pub(super) fn new(now: Instant, wall: SystemTime) -> Self {
-        Self { heard_at: now, ping_at: now + PING_INTERVAL, suspect_since: None, observed_at: (now, wall) }
+        Self {
+            heard_at: now,
+            ping_at: now + PING_INTERVAL,
+            owes_ping: false,
+            slept: false,
+            suspect_since: None,
+            observed_at: (now, wall),
+        }
     }
 
     /// Something came.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard_at = now;
+    }
+
+    /// A ping was answered.
+    pub(super) fn answered(&mut self) {
         self.suspect_since = None;
     }
 
     /// Nothing can come: what waits for ssh fills its bound, and nothing more is read.
     pub(super) fn excuse(&mut self, now: Instant) {
         self.heard(now);
+        self.answered();
     }
 
-    /// Compares the clocks. A wall clock that somebody sets forward costs a ping, and one set back nothing.
+    /// To be called in every pass: compares the clocks, and sees whether a ping is due. A wall clock that somebody sets forward costs a ping, and one set back nothing.
     pub(super) fn observe(&mut self, now: Instant, wall: SystemTime) {
         let (monotonic_before, wall_before) = std::mem::replace(&mut self.observed_at, (now, wall));
         let by_the_wall = wall.duration_since(wall_before).unwrap_or_default();
         if by_the_wall > now.saturating_duration_since(monotonic_before) + SLEEP {
             tracing::info!("this machine seems to have slept; asking whether the gateway is still there");
+            self.slept = true;
             self.ping_at = now;
-            self.suspect_since = Some(now);
+        }
+        if now >= self.ping_at {
+            self.owes_ping = true;
+            self.ping_at = now + PING_INTERVAL;
         }
     }
 
-    /// Whether to ping now. True once for each ping.
+    /// Whether to send a ping; the websocket takes it.
     pub(super) fn take_ping(&mut self, now: Instant) -> bool {
-        let is_due = now >= self.ping_at;
-        if is_due {
-            self.ping_at = now + PING_INTERVAL;
+        let takes = std::mem::take(&mut self.owes_ping);
+        if takes && std::mem::take(&mut self.slept) {
+            self.suspect_since = Some(now);
         }
-        is_due
+        takes
     }
 
     /// When the websocket counts as lost, unless something comes.
@@ -87,7 +107,14 @@ mod tests {
         let (start, wall) = (Instant::now(), SystemTime::now());
         let mut liveness = Liveness::new(start, wall);
         assert_eq!(liveness.next_deadline(), start + seconds(25));
+        liveness.observe(start + seconds(24), wall + seconds(24));
         assert!(!liveness.take_ping(start + seconds(24)));
+        liveness.observe(start + seconds(25), wall + seconds(25));
+        assert_eq!(
+            liveness.next_deadline(),
+            start + seconds(50),
+            "whether or not the websocket takes the ping"
+        );
         assert!(liveness.take_ping(start + seconds(25)));
         assert!(!liveness.take_ping(start + seconds(25)), "once");
         liveness.heard(start + seconds(26));
@@ -100,10 +127,12 @@ mod tests {
         let mut liveness = Liveness::new(start, wall);
         let awake = start + seconds(3);
         liveness.observe(awake, wall + seconds(3600));
+        liveness.heard(awake);
         assert!(liveness.take_ping(awake));
-        assert_eq!(liveness.dead_at(), awake + seconds(5));
         liveness.heard(awake + seconds(1));
-        assert_eq!(liveness.dead_at(), awake + seconds(61), "it answered");
+        assert_eq!(liveness.dead_at(), awake + seconds(5), "what lay there is no answer");
+        liveness.answered();
+        assert_eq!(liveness.dead_at(), awake + seconds(61));
     }
 
     #[test]
