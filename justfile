@@ -14,6 +14,15 @@ lint:
 test *arguments:
     cargo test --workspace {{ arguments }}
 
+# Measures: the protocol alone, then the whole tunnel beside the machine's limit and the other clients on PATH.
+bench *sections:
+    cargo bench -p ssm-channel --bench throughput
+    cargo bench -p ssh_ec2 --bench tunnel -- {{ sections }}
+
+# Builds `aws-ssm-bridge-pipe`, one of the other clients. Takes minutes.
+bench-rival directory="target/rivals":
+    cargo install --locked --path crates/ssh_ec2/benches/aws-ssm-bridge --root {{ directory }}
+
 # Builds the documentation of our own crates.
 doc:
     RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
@@ -21,10 +30,6 @@ doc:
 # Checks dependencies: known vulnerabilities, licences, duplicates. Needs cargo-deny and the network.
 deny:
     cargo deny check
-
-# Compiles the fuzz targets.
-fuzz-check:
-    cargo check --manifest-path fuzz/Cargo.toml --no-default-features --features agent --target-dir target
 
 # Runs one fuzz target for a while. Needs nightly and cargo-fuzz; `agent_request` needs `--features agent`.
 fuzz target seconds="60" *options:
