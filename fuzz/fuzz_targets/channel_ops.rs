@@ -98,6 +98,8 @@ struct Pair {
     client: Peer,
     instance: Peer,
     version: Version,
+    /// Whether the instance has a connection for the data.
+    connected: bool,
     now: Instant,
 }
 
@@ -113,7 +115,7 @@ impl Pair {
         let session = SessionType { session_type: "Port".into(), properties: serde_json::Value::Null };
         let client = Peer::new(Side::Client { client_id: "client".into() }, origin);
         let instance = Peer::new(Side::Instance { agent_version, session }, origin);
-        let mut pair = Self { client, instance, version: input.version, now };
+        let mut pair = Self { client, instance, version: input.version, connected: false, now };
         pair.attach(End::Client);
         pair.attach(End::Instance);
         pair
@@ -138,7 +140,10 @@ impl Pair {
     fn apply(&mut self, op: &Op) {
         let now = self.now;
         match *op {
-            Op::AcceptData => self.instance.channel.accept_data(),
+            Op::AcceptData => {
+                self.instance.channel.accept_data();
+                self.connected = true;
+            }
             Op::Attach(end) => self.attach(end),
             Op::Cut { end, to, from } => self.cut(end, usize::from(to), usize::from(from)),
             Op::Deliver { end, count } => self.deliver(end, usize::from(count)),
@@ -167,6 +172,8 @@ impl Pair {
                 }
             }
             Op::Resume(end) => self.publish(end, "start_publication"),
+            // Before its connection stands, an SSM agent has nothing to send.
+            Op::Send { end: End::Instance, .. } if !self.connected => {}
             Op::Send { end, length } => self.peer(end).send(now, usize::from(length)),
             Op::Terminate(end) => self.peer(end).channel.terminate(now),
             Op::Wait(milliseconds) => self.now += Duration::from_millis(milliseconds.into()),
