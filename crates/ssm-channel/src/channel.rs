@@ -286,10 +286,9 @@ impl Channel {
         if self.gives_up_at().is_some_and(|deadline| deadline <= now) {
             return self.close(Closed::NoProgress);
         }
+        // First, since a pause holds back what may be due.
+        self.paused_until = self.paused_until.filter(|until| *until > now);
         self.send.handle_timeout(now, self.repeat_floor());
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
-        }
     }
 
     /// The websocket was lost, in whatever way. A close frame is no end of the session either: the service closes
