@@ -7,7 +7,6 @@
 //! at once. This file knows nothing of handshakes or payloads.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,8 +25,6 @@ pub(crate) struct SendStream {
     repeat_head: bool,
     /// Numbers to repeat now, since they are overdue and the peer is there again.
     overdue: VecDeque<i64>,
-    /// Transmissions so far.
-    places: u64,
     batch: Batch,
     /// Whether this batch repeats something.
     repeats: bool,
@@ -58,8 +55,6 @@ struct Entry {
     /// Repeats on this websocket.
     repeats: u32,
     first_sent_at: Option<Instant>,
-    /// Its last place in the order of all transmissions.
-    place: u64,
     /// The last batches in which it was sent and that are not confirmed. Two, since on a path that is slower than any
     /// timeout it is sent again before the first can be.
     batches: [Option<Batch>; 2],
@@ -79,7 +74,6 @@ impl SendStream {
             backoff: 0,
             repeat_head: false,
             overdue: VecDeque::new(),
-            places: 0,
             batch: Batch(0),
             repeats: false,
             confirmations: VecDeque::new(),
@@ -118,7 +112,6 @@ impl SendStream {
             transmissions: 0,
             repeats: 0,
             first_sent_at: None,
-            place: 0,
             batches: [None; 2],
             confirmations: 0,
         });
@@ -142,7 +135,7 @@ impl SendStream {
         };
         self.unacknowledged -= record.len();
         let (length, sent_at) = (record.len(), entry.sent_at);
-        let (transmissions, repeats, place) = (entry.transmissions, entry.repeats, entry.place);
+        let (transmissions, repeats) = (entry.transmissions, entry.repeats);
         let first_sent_at = entry.first_sent_at;
         if let (1, Some(sent_at)) = (transmissions, sent_at) {
             let round_trip = now.saturating_duration_since(sent_at);
@@ -155,27 +148,28 @@ impl SendStream {
         }
         self.drop_acknowledged();
         if repeats > 0 && self.overdue.is_empty() {
-            let since_repeat =
-                sent_at.map(|sent_at| now.saturating_duration_since(sent_at)).unwrap_or_default();
-            match first_sent_at {
-                Some(first) if !self.round_trip.expected().contains(&since_repeat) => {
-                    self.measured(now.saturating_duration_since(first));
-                }
-                _ => self.find_lost(place),
+            let since_repeat = sent_at.map(|sent_at| now.saturating_duration_since(sent_at));
+            let is_needless = self.delivery.shortest.is_none_or(|shortest| since_repeat < Some(shortest));
+            match first_sent_at.filter(|_| is_needless) {
+                Some(first) => self.measured(now.saturating_duration_since(first)),
+                None => self.find_lost(now),
             }
         }
         true
     }
 
-    /// A repeat was answered, in a time that fits the path. The path keeps order, so what was sent before it and is still
-    /// not acknowledged is lost. One repeat for each round trip would take seconds for a burst.
+    /// A repeat was answered. The path keeps order, so what is overdue as well is lost, and one repeat for each round trip
+    /// would take seconds for a burst. A wrong guess costs duplicates.
     ///
-    /// An answer sooner or later than that is the one to an earlier transmission: nothing is lost, and the path has
+    /// An answer sooner than any ever came is the one to an earlier transmission: nothing is lost, and the path has
     /// become slower. The same is assumed while nothing is known of it, or on a slow one nothing ever would be.
-    fn find_lost(&mut self, place: u64) {
+    fn find_lost(&mut self, now: Instant) {
+        let timeout = self.round_trip.timeout(0);
         let sent = (self.first..).zip(self.entries.iter().take(self.cursor));
-        let lost = sent.filter(|(_, entry)| entry.record.is_some() && entry.place < place);
-        self.overdue.extend(lost.map(|(number, _)| number));
+        let old = sent.take_while(|(_, entry)| {
+            entry.record.is_none() || entry.sent_at.is_some_and(|sent_at| sent_at + timeout <= now)
+        });
+        self.overdue.extend(old.filter(|(_, entry)| entry.record.is_some()).map(|(number, _)| number));
     }
 
     /// Only this ends the backoff (RFC 6298, section 5), or a path slower than the timeout would never be measured.
@@ -253,8 +247,6 @@ impl SendStream {
         }
         let entry = index.and_then(|index| self.entries.get_mut(index))?;
         self.repeats |= entry.transmissions > 0;
-        self.places += 1;
-        entry.place = self.places;
         if entry.batches[0] != Some(self.batch) {
             entry.batches = [Some(self.batch), entry.batches[0]];
         }
@@ -383,12 +375,6 @@ impl RoundTrip {
         self.timeout = (smoothed + margin).clamp(MIN_TIMEOUT, MAX_TIMEOUT);
     }
 
-    /// What an answer takes that is one to the last transmission; nothing as long as none is known.
-    fn expected(&self) -> Range<Duration> {
-        self.smoothed
-            .map_or(Duration::ZERO..Duration::ZERO, |smoothed| smoothed * 3 / 4..smoothed * 5 / 4 + JITTER)
-    }
-
     fn timeout(&self, backoff: u32) -> Duration {
         self.timeout.saturating_mul(1 << backoff.min(8)).min(MAX_TIMEOUT)
     }
@@ -434,8 +420,6 @@ pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
 const RATE_INTERVAL: Duration = Duration::from_millis(20);
 /// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// Of short paths, on which a quarter is less than what a busy machine adds.
-const JITTER: Duration = Duration::from_millis(10);
 /// Above 3 s a lost acknowledgement would be felt at the keyboard.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a wrong guess the peer's websocket would have to be lost this often, each time within a batch.
