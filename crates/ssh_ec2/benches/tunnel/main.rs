@@ -163,7 +163,7 @@ const KEYSTROKES: usize = 1000;
 const SIZES: [usize; 3] = [1, 8, 64];
 const MEBIBYTE: usize = 1024 * 1024;
 const BULK: usize = 512 * MEBIBYTE;
-const FAULTY: usize = 64 * MEBIBYTE;
+const FAULTY: usize = 512 * MEBIBYTE;
 const FAULT_SAMPLES: usize = 3;
 /// More than a thousand keystrokes last.
 const LOAD: usize = 64 * MEBIBYTE;
