@@ -149,7 +149,7 @@ impl SendStream {
         self.drop_acknowledged();
         if repeats > 0 && self.overdue.is_empty() {
             let since_repeat = sent_at.map(|sent_at| now.saturating_duration_since(sent_at));
-            let is_needless = self.delivery.shortest.is_none_or(|shortest| since_repeat < Some(shortest));
+            let is_needless = self.delivery.shortest.is_none_or(|shortest| since_repeat < Some(shortest / 2));
             match first_sent_at.filter(|_| is_needless) {
                 Some(first) => self.measured(now.saturating_duration_since(first)),
                 None => self.find_lost(now),
@@ -161,8 +161,9 @@ impl SendStream {
     /// A repeat was answered. The path keeps order, so what is overdue as well is lost, and one repeat for each round trip
     /// would take seconds for a burst. A wrong guess costs duplicates.
     ///
-    /// An answer sooner than any ever came is the one to an earlier transmission: nothing is lost, and the path has
-    /// become slower. The same is assumed while nothing is known of it, or on a slow one nothing ever would be.
+    /// An answer in less than half the time of any before is the one to an earlier transmission: nothing is lost, and the
+    /// path has become slower. Half, since a path that was measured under load is quicker when it is idle. The same is
+    /// assumed while nothing is known of it, or on a slow one nothing ever would be.
     fn find_lost(&mut self, now: Instant) {
         let timeout = self.round_trip.timeout(0);
         let sent = (self.first..).zip(self.entries.iter().take(self.cursor));

@@ -110,6 +110,21 @@ fn a_burst_lost_on_the_instances_websocket_is_repaired_at_once() {
 }
 
 #[test]
+fn a_burst_is_repaired_at_once_on_a_path_that_became_quicker() {
+    // As after a cut under load: every answer so far had waited in queues.
+    let mut pair = Pair::open(Faults { delay: Duration::from_millis(60), ..Faults::default() });
+    pair.client.outbox = vec![b"x".to_vec(); 50];
+    pair.run_until(|pair| pair.instance.received.len() == 50 && pair.client.channel.unacknowledged() == 0);
+    pair.faults.delay = Duration::from_millis(50);
+    pair.client.outbox = vec![b"x".to_vec(); 100];
+    pair.run_for(Duration::from_millis(1));
+    pair.cut(End::Instance);
+    let cut_at = pair.now;
+    pair.run_until(|pair| pair.instance.received.len() == 150);
+    assert!(pair.now - cut_at < Duration::from_secs(1), "{:?}", pair.now - cut_at);
+}
+
+#[test]
 fn lost_acknowledgements_are_made_up_for_after_a_resume() {
     // The instance repeats nothing: the client's old acknowledgements come again by themselves.
     let mut pair = Pair::open(Faults::default());
