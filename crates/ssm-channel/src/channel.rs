@@ -418,9 +418,7 @@ impl Channel {
     /// message may go over by less than its own size.
     pub fn send_capacity(&self) -> usize {
         match self.phase {
-            Phase::Open if self.paused_until.is_none() => {
-                self.send.window().saturating_sub(self.send.unacknowledged())
-            }
+            Phase::Open if self.paused_until.is_none() => self.send.capacity(),
             _ => 0,
         }
     }

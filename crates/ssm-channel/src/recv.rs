@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::message::{HEADER_LENGTH, PayloadType};
+use crate::send::MAX_WINDOW;
 
 pub(crate) struct ReceiveStream {
     /// The number that comes next.
@@ -49,7 +50,7 @@ impl ReceiveStream {
         if number == self.expected {
             return if self.ready_bytes + cost > READY_LIMIT { Arrival::Refused } else { Arrival::Next };
         }
-        if self.early_bytes + self.ready_bytes + cost > EARLY_LIMIT {
+        if self.early_bytes + cost > EARLY_LIMIT || self.early_bytes + self.ready_bytes + cost > READY_LIMIT {
             return Arrival::Refused;
         }
         self.early_bytes += cost;
@@ -95,13 +96,13 @@ fn cost(payload: &Bytes) -> usize {
     payload.len() + HEADER_LENGTH
 }
 
-/// Bytes in order that are kept for a reader who does not read. Together with `EARLY_LIMIT` this bounds the
-/// memory of a channel whatever the peer does. A driver stops reading its websocket well below, see
-/// [`Channel::backlog`](crate::Channel::backlog).
+/// Bytes that are kept for a reader who does not read, those out of order included, so that what came early always
+/// fits behind. This bounds the memory of a channel whatever the peer does. A driver stops reading its websocket
+/// well below, see [`Channel::backlog`](crate::Channel::backlog).
 pub(crate) const READY_LIMIT: usize = 12 * 1024 * 1024;
-/// Bytes out of order, those in order included, so that what came early always fits behind. A gap opens only
-/// when a websocket is lost; at an SSM agent's 1 MB/s it closes long before this fills.
-pub(crate) const EARLY_LIMIT: usize = 8 * 1024 * 1024;
+/// Bytes out of order: all that a sender like ours may have under way, [`MAX_WINDOW`](crate::MAX_WINDOW) and a
+/// message. A gap opens only when a websocket is lost; at an SSM agent's 1 MB/s it closes long before this fills.
+pub(crate) const EARLY_LIMIT: usize = MAX_WINDOW + 128 * 1024;
 
 #[cfg(test)]
 mod tests {

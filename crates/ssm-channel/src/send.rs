@@ -18,6 +18,8 @@ pub(crate) struct SendStream {
     /// Index of the next entry that was not sent on this websocket.
     cursor: usize,
     unacknowledged: usize,
+    /// Bytes of all entries, acknowledged or not.
+    span: usize,
     round_trip: RoundTrip,
     delivery: Delivery,
     /// Repeats of the head since the round trip was last measured; each doubles the timeout.
@@ -49,6 +51,7 @@ pub(crate) enum Permit {
 struct Entry {
     /// None once acknowledged, while an older entry is not.
     record: Option<Bytes>,
+    length: usize,
     sent_at: Option<Instant>,
     /// Transmissions on all websockets: a sample of the round trip is only unambiguous after one (Karn).
     transmissions: u32,
@@ -69,6 +72,7 @@ impl SendStream {
             first: 0,
             cursor: 0,
             unacknowledged: 0,
+            span: 0,
             round_trip: RoundTrip::new(),
             delivery: Delivery::default(),
             backoff: 0,
@@ -96,9 +100,14 @@ impl SendStream {
         self.unacknowledged
     }
 
-    /// Bytes that may be unacknowledged: twice what the path holds, within bounds.
-    pub(crate) fn window(&self) -> usize {
-        self.delivery.window()
+    /// Bytes that may follow. Two bounds: on what is unacknowledged, twice what the path holds; and on what is behind
+    /// the oldest of it, since the peer has to keep all of that when the oldest is lost, and refuses what it cannot.
+    pub(crate) fn capacity(&self) -> usize {
+        if self.entries.len() >= MAX_SPAN {
+            return 0;
+        }
+        let window = self.delivery.window().saturating_sub(self.unacknowledged);
+        window.min(MAX_WINDOW.saturating_sub(self.span))
     }
 
     pub(crate) fn push(&mut self, now: Instant, record: Bytes) {
@@ -106,7 +115,9 @@ impl SendStream {
             self.progress_at = Some(now);
         }
         self.unacknowledged += record.len();
+        self.span += record.len();
         self.entries.push_back(Entry {
+            length: record.len(),
             record: Some(record),
             sent_at: None,
             transmissions: 0,
@@ -226,6 +237,8 @@ impl SendStream {
         let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
         let Some(kept) = &mut entry.record else { return };
         self.unacknowledged = self.unacknowledged + record.len() - kept.len();
+        self.span = self.span + record.len() - kept.len();
+        entry.length = record.len();
         *kept = record;
         entry.confirmations = 0;
         entry.batches = [None; 2];
@@ -336,8 +349,8 @@ impl SendStream {
     }
 
     fn drop_acknowledged(&mut self) {
-        while self.entries.front().is_some_and(|entry| entry.record.is_none()) {
-            self.entries.pop_front();
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.record.is_none()) {
+            self.span -= entry.length;
             self.first += 1;
             self.cursor = self.cursor.saturating_sub(1);
         }
@@ -417,6 +430,8 @@ impl Delivery {
 pub const WINDOW: usize = 1024 * 1024;
 /// And at the most, on a path that holds as much: 40 MB/s over 100 ms. Bounds the memory of a channel.
 pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
+/// Messages from the oldest that is not acknowledged to the newest. The SSM agent keeps 10,000 that came early.
+const MAX_SPAN: usize = 8 * 1024;
 /// Shorter intervals would take one burst for a rate.
 const RATE_INTERVAL: Duration = Duration::from_millis(20);
 /// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.

@@ -201,6 +201,20 @@ fn a_pause_that_nobody_ends_is_ended() {
     assert_eq!(pair.instance.received, b"probe");
 }
 
+#[test]
+fn a_download_on_a_long_path_recovers_from_every_cut() {
+    // The path holds 8 MiB, so each cut costs thousands of messages, and some of their repeats are overtaken.
+    let cuts = [500, 1500, 2500].map(|at| (Duration::from_millis(at), End::Client)).to_vec();
+    let delay = Duration::from_millis(50);
+    let mut pair =
+        Pair::open(Faults { delay, reorder: 20, cuts, announce_pauses: true, ..Faults::default() });
+    pair.instance.outbox = vec![pattern(64 << 20)];
+    pair.run_until(|pair| pair.client.received.len() == 64 << 20);
+    assert!(pair.client.received == pattern(64 << 20));
+    let took = pair.now - pair.start;
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
 fn old_agent(away: Duration) -> Pair {
     let mut pair = Pair::open(Faults { agent_version: "3.1.1188.0", away, ..Faults::default() });
     pair.client.outbox = vec![b"a".to_vec()];
