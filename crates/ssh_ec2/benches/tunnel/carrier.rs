@@ -22,8 +22,8 @@ pub(crate) const PIECE: usize = 64 * 1024;
 pub(crate) struct Carrier {
     pub(crate) name: &'static str,
     kind: Kind,
-    /// Bytes that it can carry in a few seconds.
-    pub(crate) bulk: usize,
+    /// Bytes that it can carry in a few seconds, up and down.
+    pub(crate) bulk: (usize, usize),
     directory: TempDir,
 }
 
@@ -48,22 +48,30 @@ pub(crate) struct Run {
 
 impl Carrier {
     pub(crate) fn ours() -> Self {
-        Self::new("ssh_ec2", Kind::Ours, BULK)
+        Self::new("ssh_ec2", Kind::Ours, (BULK, BULK))
     }
 
     /// Ours, and those of the others that are on `PATH`.
     pub(crate) fn found() -> Vec<Self> {
         let mut carriers = vec![Self::ours()];
         if let (Some(aws), Some(_)) = (find("aws"), find("session-manager-plugin")) {
-            carriers.push(Self::new("aws and session-manager-plugin", Kind::Plugin(aws), 2 * MEBIBYTE));
+            carriers.push(Self::new(
+                "aws and session-manager-plugin",
+                Kind::Plugin(aws),
+                (2 * MEBIBYTE, 128 * MEBIBYTE),
+            ));
         }
         if let Some(program) = find("aws-ssm-bridge-pipe") {
-            carriers.push(Self::new("aws-ssm-bridge", Kind::Bridge(program), 128 * MEBIBYTE));
+            carriers.push(Self::new(
+                "aws-ssm-bridge",
+                Kind::Bridge(program),
+                (128 * MEBIBYTE, 128 * MEBIBYTE),
+            ));
         }
         carriers
     }
 
-    fn new(name: &'static str, kind: Kind, bulk: usize) -> Self {
+    fn new(name: &'static str, kind: Kind, bulk: (usize, usize)) -> Self {
         Self { name, kind, bulk, directory: TempDir::new().unwrap() }
     }
 

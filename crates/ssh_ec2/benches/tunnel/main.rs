@@ -102,7 +102,7 @@ fn up(carriers: &[Carrier], table: &mut Table) {
             carriers,
             table,
             || limit::up(BULK, kibibytes * 1024),
-            |carrier, bytes| carrier.up(&region, bytes, kibibytes * 1024),
+            |carrier| carrier.up(&region, carrier.bulk.0, kibibytes * 1024),
         );
     }
 }
@@ -116,7 +116,7 @@ fn down(carriers: &[Carrier], table: &mut Table) {
             carriers,
             table,
             || limit::down(BULK, kibibytes * 1024),
-            |carrier, bytes| carrier.down(&region, bytes),
+            |carrier| carrier.down(&region, carrier.bulk.1),
         );
     }
 }
@@ -127,7 +127,7 @@ fn bulk(
     carriers: &[Carrier],
     table: &mut Table,
     limit: impl Fn() -> f64,
-    run: impl Fn(&Carrier, usize) -> Option<Run>,
+    run: impl Fn(&Carrier) -> Option<Run>,
 ) {
     let mut limits = Samples::default();
     let mut runs: Vec<Vec<Option<Run>>> = carriers.iter().map(|_| Vec::new()).collect();
@@ -135,7 +135,7 @@ fn bulk(
         limits.push(limit());
         for (carrier, runs) in carriers.iter().zip(&mut runs) {
             if runs.len() < FAILURES || runs.iter().any(Option::is_some) {
-                runs.push(run(carrier, carrier.bulk));
+                runs.push(run(carrier));
             }
         }
     }
