@@ -13,8 +13,8 @@ use http_body_util::Full;
 
 use self::{error::ApiError, query::Query};
 use crate::{
-    sigv4::{self, Refusal},
-    world::{REGION, World},
+    sigv4::{self, Claim, Refusal},
+    world::{ACCOUNT, AwsRegion, Instance, World},
 };
 
 mod ec2;
@@ -34,11 +34,11 @@ pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime
     let request_id = request_id();
     let query = Query::parse(body);
     let service = Service::of(&parts.headers, &query);
-    let call = Call { world, now, request_id: &request_id };
-    let answer = service
-        .check_signature(world, parts, body, now)
-        .and_then(|()| service.check_route(parts))
-        .and_then(|()| service.perform(&call, &parts.headers, &query, body));
+    let answer = service.check_signature(world, parts, body, now).and_then(|region| {
+        service.check_route(parts)?;
+        let call = Call { world, region, now, request_id: &request_id };
+        service.perform(&call, &parts.headers, &query, body)
+    });
     let (status, text) = match answer {
         Ok(text) => (StatusCode::OK, text),
         Err(error) => (error.status, service.write_error(&error, &request_id)),
@@ -50,15 +50,19 @@ pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime
     response
 }
 
-/// Checks the signature of a request to `service`, and that the session behind it is not over.
+/// Checks the signature of a request to `service`, and that the session behind it is not over; tells the region
+/// that it is for.
 pub(crate) fn authenticate(
     world: &World,
     request: sigv4::Parts<'_>,
     service: &str,
     now: SystemTime,
-) -> Result<(), Refusal> {
-    sigv4::verify(request, world.credentials(), REGION, service, now)?;
-    if world.credentials_expired() { Err(Refusal::Expired) } else { Ok(()) }
+) -> Result<AwsRegion, Refusal> {
+    let claimed = Claim::of(request.headers).and_then(|claim| AwsRegion::parse(claim.region));
+    // A region that there is not is refused as one for which the signature was not made.
+    let region = claimed.unwrap_or(AwsRegion::HOME);
+    sigv4::verify(request, world.credentials(), region.name(), service, now)?;
+    if world.credentials_expired() { Err(Refusal::Expired) } else { Ok(region) }
 }
 
 /// A fresh request id, in the form of a version 4 UUID.
@@ -81,8 +85,27 @@ pub(crate) fn add_request_id(response: &mut Response<Full<Bytes>>, request_id: &
 /// What an operation works with besides its input.
 struct Call<'a> {
     world: &'a World,
+    region: AwsRegion,
     now: SystemTime,
     request_id: &'a str,
+}
+
+impl<'a> Call<'a> {
+    /// The instances of the region that is called.
+    fn instances(&self) -> impl Iterator<Item = &'a Instance> {
+        let region = self.region;
+        self.world.instances().iter().filter(move |instance| instance.region == region)
+    }
+
+    /// The instance with this id, unless it is in another region.
+    fn instance(&self, id: &str) -> Option<&'a Instance> {
+        self.world.instance(id).filter(|instance| instance.region == self.region)
+    }
+
+    /// The ARN of an instance in this region.
+    fn instance_arn(&self, id: &str) -> String {
+        format!("arn:aws:ec2:{}:{ACCOUNT}:instance/{id}", self.region)
+    }
 }
 
 /// The services behind the one endpoint.
@@ -98,7 +121,7 @@ impl Service {
     /// JSON services are known by their target; the two XML services by signature, else by API version.
     fn of(headers: &HeaderMap, query: &Query) -> Self {
         let target = headers.get(TARGET).and_then(|target| target.to_str().ok()).unwrap_or_default();
-        let claimed = sigv4::claimed_service(headers);
+        let claimed = Claim::of(headers).map(|claim| claim.service);
         match (target.split('.').next(), claimed, query.value("Version")) {
             (Some("AmazonSSM"), _, _) | (_, Some("ssm"), _) => Self::Ssm,
             (Some("AWSEC2InstanceConnectService"), _, _) | (_, Some("ec2-instance-connect"), _) => {
@@ -133,7 +156,7 @@ impl Service {
         parts: &Parts,
         body: &[u8],
         now: SystemTime,
-    ) -> Result<(), ApiError> {
+    ) -> Result<AwsRegion, ApiError> {
         let signed =
             sigv4::Parts { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
         authenticate(world, signed, self.scope(), now).map_err(|refusal| self.refuse(&refusal))

@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     ssh_server::{self, SshConfig},
     tasks::Tasks,
-    world::{Condition, World},
+    world::{Condition, Instance, World},
 };
 
 /// The instances' servers.
@@ -112,7 +112,10 @@ impl Hosts {
         };
         let config = Arc::new(SshConfig {
             host_key: ssh_server::generate_host_key().map_err(io::Error::other)?,
-            hostname: self.world.instance(instance).map_or(instance, |found| found.name).to_owned(),
+            hostname: self
+                .world
+                .instance(instance)
+                .map_or_else(|| instance.to_owned(), Instance::harmless_name),
             home,
             shell: PathBuf::from("/bin/sh"),
             environment: Vec::new(),

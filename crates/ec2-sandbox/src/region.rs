@@ -1,4 +1,4 @@
-//! The region as its user holds it: started, asked, dropped.
+//! The regions as their user holds them: started, asked, dropped as one.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use crate::{
     hosts::Hosts,
     server::{self, Server},
     tasks::Tasks,
-    world::{InstanceSummary, REGION, SessionSummary, World},
+    world::{AwsRegion, InstanceSummary, SessionSummary, World},
 };
 
 /// How a region behaves.
@@ -84,9 +84,9 @@ impl Region {
             ("AWS_ENDPOINT_URL", endpoint.as_str()),
             ("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
-            ("AWS_REGION", REGION),
+            ("AWS_REGION", AwsRegion::HOME.name()),
             // The CLI and boto3 read only this one.
-            ("AWS_DEFAULT_REGION", REGION),
+            ("AWS_DEFAULT_REGION", AwsRegion::HOME.name()),
             ("AWS_EC2_METADATA_DISABLED", "true"),
             ("AWS_CONFIG_FILE", "/dev/null"),
             ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
@@ -97,7 +97,7 @@ impl Region {
         environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// Every instance, in the order of [`Region::table`].
+    /// Every instance of every region, in the order of [`Region::table`].
     pub fn instances(&self) -> Vec<InstanceSummary> {
         self.world.instances().iter().map(|instance| instance.summary()).collect()
     }
@@ -126,13 +126,16 @@ impl Region {
         self.world.expire_credentials();
     }
 
-    /// The instances and what each shows, one aligned line each.
+    /// The instances and what each shows, one aligned line each; where it is, unless in the home region.
     pub fn table(&self) -> String {
-        let rows = self.instances();
-        let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
-        let lines = rows
-            .iter()
-            .map(|row| format!("{}  {:width$}  {:7}  {}\n", row.id, row.name, row.state, row.condition));
+        let rows = self.world.instances();
+        let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+        let lines = rows.iter().map(|row| {
+            let (name, state, condition) = (row.harmless_name(), row.state(), row.condition);
+            let elsewhere =
+                if row.region == AwsRegion::HOME { String::new() } else { format!(", in {}", row.region) };
+            format!("{}  {name:width$}  {state:7}  {condition}{elsewhere}\n", row.id)
+        });
         lines.collect()
     }
 }
@@ -156,6 +159,11 @@ mod tests {
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines[0], "i-0decaf00000000001  web-1                running  works");
         assert_eq!(lines[3], "i-0dead000000000001  stopped              stopped  is stopped");
+        assert_eq!(
+            lines.last(),
+            Some(&"i-0decaf0000000000a  eu-web               running  works, in eu-west-1")
+        );
         assert_eq!(lines.len(), region.instances().len());
+        assert!(!table.contains(['\x1b', '\u{9b}']));
     }
 }

@@ -20,7 +20,13 @@ use tokio::{
     time,
 };
 
-use crate::{api, form, gateway::Gateway, sigv4, tasks::Tasks, world::World};
+use crate::{
+    api, form,
+    gateway::Gateway,
+    sigv4::{self, Refusal},
+    tasks::Tasks,
+    world::World,
+};
 
 /// What every connection needs.
 #[derive(Debug)]
@@ -81,7 +87,7 @@ impl Server {
         request: Request<Incoming>,
         now: SystemTime,
     ) -> Response<Full<Bytes>> {
-        match self.check_upgrade(&request, now) {
+        match self.check_upgrade(session_id, &request, now) {
             Ok(()) => self.gateway.accept(session_id, request),
             Err((status, message)) => plain(status, &message),
         }
@@ -90,6 +96,7 @@ impl Server {
     /// An upgrade may come unsigned, as from clients before 1.2.764.0; a signature that is there must be right.
     fn check_upgrade(
         &self,
+        session_id: &str,
         request: &Request<Incoming>,
         now: SystemTime,
     ) -> Result<(), (StatusCode, String)> {
@@ -111,7 +118,12 @@ impl Server {
         }
         let parts = sigv4::Parts { method: "GET", uri: request.uri(), headers, body: b"" };
         let verdict = api::authenticate(&self.world, parts, "ssmmessages", now);
-        verdict.map_err(|refusal| (StatusCode::FORBIDDEN, refusal.to_string()))
+        let region = verdict.map_err(|refusal| (StatusCode::FORBIDDEN, refusal.to_string()))?;
+        // An unknown session has no region; what it lacks is found out later, as its token is.
+        if self.world.session_region(session_id).is_some_and(|of_session| of_session != region) {
+            return Err((StatusCode::FORBIDDEN, Refusal::Scope("a valid region").to_string()));
+        }
+        Ok(())
     }
 }
 

@@ -80,9 +80,19 @@ pub(crate) fn verify(
     mac(&key, &string_to_sign)?.verify_slice(&signature).map_err(|_| Refusal::Mismatch)
 }
 
-/// The service that a request says it is signed for, unchecked.
-pub(crate) fn claimed_service(headers: &HeaderMap) -> Option<&str> {
-    Authorization::of(headers).ok().map(|authorization| authorization.service)
+/// What a request says of itself in its signature, unchecked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim<'a> {
+    pub(crate) region: &'a str,
+    pub(crate) service: &'a str,
+}
+
+impl<'a> Claim<'a> {
+    /// Reads it, if there is one in form.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
+        let authorization = Authorization::of(headers).ok()?;
+        Some(Self { region: authorization.region, service: authorization.service })
+    }
 }
 
 /// The header `Authorization`, taken apart.

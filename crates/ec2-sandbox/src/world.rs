@@ -1,4 +1,4 @@
-//! The state of the local region: its instances, the keys pushed to them and its sessions.
+//! The state of the local regions: their instances, the keys pushed to them and the sessions.
 //!
 //! One mutex guards what changes; every method takes it once, briefly, and never awaits. The instances
 //! themselves are fixed at start. Wall time comes in as an argument, so that the sixty seconds of a pushed
@@ -16,8 +16,9 @@ use std::{
 use tokio::sync::watch;
 
 pub(crate) use self::{
-    identity::{ACCOUNT, CALLER_ARN, CALLER_USER_ID, Credentials, REGION},
+    identity::{ACCOUNT, CALLER_ARN, CALLER_USER_ID, Credentials},
     instance::Instance,
+    place::AwsRegion,
     session::{FaultCount, Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
 };
 pub use self::{
@@ -25,8 +26,10 @@ pub use self::{
     session::{SessionState, SessionSummary},
 };
 
+mod catalogue;
 mod identity;
 mod instance;
+mod place;
 mod session;
 
 /// What every task of the region shares.
@@ -60,7 +63,7 @@ impl World {
         Ok(Self {
             address,
             credentials: Credentials::generate()?,
-            instances: instance::catalogue(),
+            instances: catalogue::catalogue(),
             started: now,
             state: Mutex::default(),
             connected: watch::Sender::new(0),
@@ -87,12 +90,12 @@ impl World {
         self.lock().credentials_expired = true;
     }
 
-    /// Every instance, in a fixed order.
+    /// Every instance of every region, in a fixed order.
     pub(crate) fn instances(&self) -> &[Instance] {
         &self.instances
     }
 
-    /// The instance with this id.
+    /// The instance with this id, in whichever region.
     pub(crate) fn instance(&self, id: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.id == id)
     }
@@ -141,7 +144,7 @@ impl World {
         let Condition::Throttled { calls } = instance.condition else { return false };
         let Some(calls) = calls else { return true };
         let mut state = self.lock();
-        let seen = state.throttled.entry(instance.id.to_owned()).or_default();
+        let seen = state.throttled.entry(instance.id.clone()).or_default();
         *seen = seen.saturating_add(1);
         *seen <= calls
     }
@@ -206,6 +209,13 @@ impl World {
         self.lock().sessions.iter().map(|session| session.record.clone()).collect()
     }
 
+    /// The region that a session is in.
+    pub(crate) fn session_region(&self, id: &str) -> Option<AwsRegion> {
+        let state = self.lock();
+        let session = state.sessions.iter().find(|session| session.record.id == id);
+        session.map(|session| session.record.opening.region)
+    }
+
     /// The number of connected sessions, as it changes.
     pub(crate) fn connected_sessions(&self) -> watch::Receiver<usize> {
         self.connected.subscribe()
@@ -266,6 +276,7 @@ mod tests {
     fn opening() -> Opening {
         Opening {
             target: "i-0decaf00000000001".to_owned(),
+            region: AwsRegion::HOME,
             document: "AWS-StartSSHSession".to_owned(),
             port: 22,
             reason: None,

@@ -14,6 +14,7 @@ use crate::client::{Client, Reply, query};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const HEALTHY: &str = "i-0decaf00000000001";
+const EUROPEAN: &str = "i-0decaf0000000000a";
 
 async fn region() -> (Region, Client) {
     let region = Region::start(Options::default()).await.unwrap();
@@ -21,9 +22,23 @@ async fn region() -> (Region, Client) {
     (region, client)
 }
 
+/// The ids of the instances of the home region.
+fn home_ids(region: &Region) -> Vec<String> {
+    let instances = region.instances().into_iter().filter(|instance| instance.region == "us-east-1");
+    instances.map(|instance| instance.id).collect()
+}
+
 async fn start_session(client: &Client, target: &str) -> Reply {
     let input = json!({"Target": target, "DocumentName": "AWS-StartSSHSession"});
     client.ssm("StartSession", &input).await
+}
+
+async fn upgrade(client: &Client, path: &str, signed: bool) -> Reply {
+    let signature = if signed { client.sign("GET", path, "ssmmessages", &[], "") } else { vec![] };
+    let mut headers: Vec<_> = signature.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    headers.extend([("upgrade", "websocket"), ("connection", "upgrade")]);
+    headers.extend([("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]);
+    client.send("GET", path, &headers, "").await
 }
 
 #[tokio::test]
@@ -158,7 +173,7 @@ async fn keys_are_taken_for_instances_that_run() {
 #[tokio::test]
 async fn every_instance_is_found_page_by_page() {
     let (region, client) = region().await;
-    let expected: Vec<_> = region.instances().iter().map(|instance| instance.id.to_owned()).collect();
+    let expected = home_ids(&region);
     let (mut ids, mut token) = (Vec::new(), None::<String>);
     loop {
         let reply = client.ssm("DescribeInstanceInformation", &json!({"NextToken": token})).await;
@@ -197,8 +212,20 @@ async fn instances_are_found_by_filter() {
         }
         client.ec2(&input).await.elements("instanceId")
     };
-    assert_eq!(found(&[("tag:Name", "web-*")]).await, ["i-0decaf00000000001", "i-0decaf00000000002"]);
-    assert_eq!(found(&[("instance-state-name", "stopped")]).await, ["i-0dead000000000001"]);
+    assert_eq!(
+        found(&[("tag:Name", "web-*")]).await,
+        ["i-0decaf00000000001", "i-0decaf00000000002", "i-0decaf00000000004"]
+    );
+    let stopped = ["i-0dead000000000001", "i-0dead000000000010"];
+    assert_eq!(found(&[("instance-state-name", "stopped")]).await, stopped);
+    let workers = ["i-0decaf00000000006", "i-0decaf00000000007"];
+    assert_eq!(found(&[("tag:aws:autoscaling:groupName", "workers")]).await, workers);
+    assert_eq!(found(&[("tag-key", "ssh_ec2:user")]).await, ["i-0decaf00000000005"]);
+    for name in ["ipv6-address", "network-interface.ipv6-addresses.ipv6-address"] {
+        assert_eq!(found(&[(name, "2001:db8::17")]).await, ["i-0decaf00000000007"]);
+    }
+    let name = "network-interface.addresses.private-ip-address";
+    assert_eq!(found(&[(name, "10.0.0.13")]).await, ["i-0decaf00000000003"]);
     assert_eq!(found(&[("private-ip-address", "10.0.0.13")]).await, ["i-0decaf00000000003"]);
     assert_eq!(found(&[("ip-address", "203.0.113.12")]).await, ["i-0decaf00000000002"]);
     assert_eq!(found(&[("private-dns-name", "ip-10-0-0-11.ec2.internal")]).await, [HEALTHY]);
@@ -218,7 +245,17 @@ async fn instances_are_told_apart_by_the_state_of_their_ssm_agent() {
     let lost = json!({"Filters": [{"Key": "PingStatus", "Values": ["ConnectionLost"]}]});
     let reply = client.ssm("DescribeInstanceInformation", &lost).await.json();
     let ids = reply["InstanceInformationList"].as_array().unwrap().iter().map(|item| &item["InstanceId"]);
-    assert_eq!(ids.collect::<Vec<_>>(), ["i-0dead000000000001", "i-0dead000000000002"]);
+    assert_eq!(
+        ids.collect::<Vec<_>>(),
+        ["i-0dead000000000001", "i-0dead000000000002", "i-0dead000000000010"]
+    );
+    let ubuntu = json!({"Filters": [{"Key": "InstanceIds", "Values": ["i-0decaf00000000004"]}]});
+    let reply = client.ssm("DescribeInstanceInformation", &ubuntu).await.json();
+    let information = &reply["InstanceInformationList"][0];
+    assert_eq!(
+        (&information["PlatformName"], &information["PlatformVersion"]),
+        (&json!("Ubuntu"), &json!("22.04"))
+    );
     for (target, status) in [(HEALTHY, "connected"), ("i-0dead000000000002", "notconnected")] {
         let reply = client.ssm("GetConnectionStatus", &json!({"Target": target})).await;
         assert_eq!(reply.text("Status"), status);
@@ -277,13 +314,6 @@ async fn a_data_channel_opens_unsigned_or_rightly_signed() {
     let (region, client) = region().await;
     let url = start_session(&client, HEALTHY).await.text("StreamUrl");
     let path = url.strip_prefix(&region.endpoint().replace("http", "ws")).unwrap();
-    let upgrade = async |client: &Client, path: &str, signed: bool| {
-        let signature = if signed { client.sign("GET", path, "ssmmessages", &[], "") } else { vec![] };
-        let mut headers: Vec<_> = signature.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        headers.extend([("upgrade", "websocket"), ("connection", "upgrade")]);
-        headers.extend([("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]);
-        client.send("GET", path, &headers, "").await
-    };
     assert_eq!(upgrade(&client, path, false).await.status, 101);
     assert_eq!(upgrade(&client, path, true).await.status, 101);
 
@@ -294,6 +324,107 @@ async fn a_data_channel_opens_unsigned_or_rightly_signed() {
     assert!(refused.body.starts_with("The request signature we calculated does not match"));
     assert_eq!(upgrade(&client, &path.replace('+', "%2B"), true).await.status, 403);
     assert_eq!(client.send("GET", path, &[], "").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_region_knows_only_its_own_instances() {
+    let (region, client) = region().await;
+    let europe = client.in_region("eu-west-1");
+    let describe = [("Action", "DescribeInstances")];
+    assert_eq!(client.ec2(&describe).await.elements("instanceId"), home_ids(&region));
+    let reply = europe.ec2(&describe).await;
+    assert_eq!(reply.elements("instanceId"), [EUROPEAN]);
+    assert_eq!(reply.elements("availabilityZone"), ["eu-west-1a"]);
+    assert_eq!(reply.elements("dnsName"), ["ec2-203-0-113-29.eu-west-1.compute.amazonaws.com"]);
+    let oregon = client.in_region("us-west-2");
+    let none = oregon.ec2(&[
+        ("Action", "DescribeInstances"),
+        ("Filter.1.Name", "tag:Name"),
+        ("Filter.1.Value.1", "*"),
+    ]);
+    assert_eq!(none.await.elements("instanceId"), [""; 0]);
+    let absent = client.ec2(&[("Action", "DescribeInstances"), ("InstanceId.1", EUROPEAN)]).await;
+    assert_eq!(absent.elements("Code"), ["InvalidInstanceID.NotFound"]);
+
+    for (client, status) in [(&client, "notconnected"), (&europe, "connected")] {
+        let reply = client.ssm("GetConnectionStatus", &json!({"Target": EUROPEAN})).await;
+        assert_eq!(reply.text("Status"), status);
+    }
+    let information = europe.ssm("DescribeInstanceInformation", &json!({})).await.json();
+    let list = information["InstanceInformationList"].as_array().unwrap();
+    assert_eq!(list.iter().map(|item| item["InstanceId"].as_str().unwrap()).collect::<Vec<_>>(), [EUROPEAN]);
+    assert_eq!(start_session(&client, EUROPEAN).await.code(), "TargetNotConnected");
+    let input = json!({"InstanceId": EUROPEAN, "InstanceOSUser": "ec2-user", "SSHPublicKey": KEY});
+    let reply = client.instance_connect("SendSSHPublicKey", &input).await;
+    assert_eq!(reply.code(), "EC2InstanceNotFoundException");
+    assert_eq!(europe.instance_connect("SendSSHPublicKey", &input).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_the_region_of_its_instance() {
+    let (region, client) = region().await;
+    let europe = client.in_region("eu-west-1");
+    let started = start_session(&europe, EUROPEAN).await;
+    let input = json!({"SessionId": started.text("SessionId")});
+    assert_eq!(client.ssm("ResumeSession", &input).await.code(), "DoesNotExistException");
+    assert_eq!(client.ssm("TerminateSession", &input).await.status, 200);
+    for (client, count) in [(&client, 0), (&europe, 1)] {
+        let reply = client.ssm("DescribeSessions", &json!({"State": "Active"})).await.json();
+        assert_eq!(reply["Sessions"].as_array().unwrap().len(), count);
+    }
+    let url = started.text("StreamUrl");
+    let path = url.strip_prefix(&region.endpoint().replace("http", "ws")).unwrap();
+    let refused = upgrade(&client, path, true).await;
+    assert_eq!(
+        (refused.status, refused.body.as_str()),
+        (403, "Credential should be scoped to a valid region.\n")
+    );
+    assert_eq!(upgrade(&europe, path, true).await.status, 101);
+    assert_eq!(europe.ssm("TerminateSession", &input).await.status, 200);
+    assert!(region.sessions_ended(Duration::ZERO).await);
+}
+
+#[tokio::test]
+async fn the_regions_are_listed_and_others_refused() {
+    let (_region, client) = region().await;
+    let reply = client.ec2(&[("Action", "DescribeRegions")]).await;
+    let all = ["us-east-1", "us-west-2", "eu-west-1", "ap-southeast-2"];
+    assert_eq!(reply.elements("regionName"), all);
+    assert_eq!(reply.elements("optInStatus"), ["opt-in-not-required"; 4]);
+    let found =
+        async |input: &[(&str, &str)]| client.ec2(&[&[("Action", "DescribeRegions")], input].concat()).await;
+    let filter = [("Filter.1.Name", "region-name"), ("Filter.1.Value.1", "us-*")];
+    assert_eq!(found(&filter).await.elements("regionName"), ["us-east-1", "us-west-2"]);
+    assert_eq!(
+        found(&[("RegionName.1", "eu-west-1")]).await.elements("regionEndpoint"),
+        ["ec2.eu-west-1.amazonaws.com"]
+    );
+    assert_eq!(found(&[("RegionName.1", "eu-west-9")]).await.elements("Code"), ["InvalidParameterValue"]);
+    let filter = [("Filter.1.Name", "opt-in-status"), ("Filter.1.Value.1", "opted-in")];
+    assert_eq!(found(&filter).await.elements("regionName"), [""; 0]);
+
+    let nowhere = client.in_region("eu-central-1");
+    let reply = start_session(&nowhere, HEALTHY).await;
+    assert_eq!(reply.code(), "InvalidSignatureException");
+    let reply = nowhere.ec2(&[("Action", "DescribeRegions")]).await;
+    assert_eq!(reply.elements("Code"), ["AuthFailure"]);
+    for region in all {
+        let client = client.in_region(region);
+        assert_eq!(client.post("sts", None, &query(&[("Action", "GetCallerIdentity")])).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_instance_has_its_particulars() {
+    let (_region, client) = region().await;
+    let one = async |id: &str| client.ec2(&[("Action", "DescribeInstances"), ("InstanceId.1", id)]).await;
+    let (older, younger) = (one("i-0decaf00000000006").await, one("i-0decaf00000000007").await);
+    assert!(older.elements("launchTime") < younger.elements("launchTime"));
+    assert_eq!(younger.elements("ipv6Address"), ["2001:db8::17"; 2]);
+    assert_eq!(one("i-0decaf00000000004").await.elements("platformDetails"), ["Linux/UNIX"]);
+    let hostile = one("i-0dead000000000011").await;
+    assert!(hostile.body.contains("<value>evil\u{fffd}[2J\u{fffd}]0;owned\u{fffd}&#155;</value>"));
+    assert_eq!(start_session(&client, "i-0dead000000000011").await.status, 200);
 }
 
 #[tokio::test]

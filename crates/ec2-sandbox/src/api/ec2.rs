@@ -3,16 +3,17 @@
 use super::{Call, error::ApiError, page, query::Query, xml::Xml};
 use crate::{
     calendar,
-    world::{ACCOUNT, Instance, REGION},
+    world::{ACCOUNT, Instance},
 };
 
 mod filter;
+mod regions;
 
 /// Performs `action`; `None` if there is no such action.
 pub(super) fn perform(call: &Call<'_>, action: &str, query: &Query) -> Option<Result<String, ApiError>> {
     match action {
         "DescribeInstances" => Some(describe_instances(call, query)),
-        "DescribeRegions" => Some(Ok(describe_regions(call))),
+        "DescribeRegions" => Some(regions::describe(call, query)),
         _ => None,
     }
 }
@@ -25,8 +26,8 @@ fn describe_instances(call: &Call<'_>, query: &Query) -> Result<String, ApiError
         return Err(ApiError::new("InvalidParameterCombination", message));
     }
     check_ids(call, &ids)?;
-    let mut found: Vec<&Instance> = call.world.instances().iter().collect();
-    found.retain(|instance| ids.is_empty() || ids.contains(&instance.id));
+    let mut found: Vec<&Instance> = call.instances().collect();
+    found.retain(|instance| ids.is_empty() || ids.contains(&instance.id.as_str()));
     for (name, patterns) in query.filters() {
         filter::retain(call.world.instances(), &mut found, name, &patterns)?;
     }
@@ -65,7 +66,7 @@ fn check_ids(call: &Call<'_>, ids: &[&str]) -> Result<(), ApiError> {
     if let Some(id) = ids.iter().find(malformed) {
         return Err(ApiError::new("InvalidInstanceID.Malformed", format!("Invalid id: \"{id}\"")));
     }
-    let unknown: Vec<_> = ids.iter().copied().filter(|id| call.world.instance(id).is_none()).collect();
+    let unknown: Vec<_> = ids.iter().copied().filter(|id| call.instance(id).is_none()).collect();
     match unknown.as_slice() {
         [] => Ok(()),
         [id] => {
@@ -86,21 +87,21 @@ fn reservation(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
 }
 
 fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
-    xml.text("instanceId", instance.id);
-    xml.text("imageId", "ami-0decaf00000000000");
+    xml.text("instanceId", &instance.id);
+    xml.text("imageId", instance.platform.image());
     xml.element("instanceState", |xml| {
         xml.text("code", instance.state().code());
         xml.text("name", instance.state());
     });
     xml.text("privateDnsName", &instance.private_dns_name);
-    xml.text("dnsName", filter::public_dns_name(instance).unwrap_or_default());
+    xml.text("dnsName", instance.public_dns_name().unwrap_or_default());
     xml.text("amiLaunchIndex", 0);
     xml.element("productCodes", |_| ());
-    xml.text("instanceType", "t3.micro");
+    xml.text("instanceType", instance.instance_type);
     // Launched longer ago than the region runs, as instances are.
-    xml.text("launchTime", calendar::extended(call.world.started() - UPTIME));
+    xml.text("launchTime", calendar::extended(call.world.started() - instance.age));
     xml.element("placement", |xml| {
-        xml.text("availabilityZone", instance.availability_zone);
+        xml.text("availabilityZone", &instance.availability_zone);
         xml.text("tenancy", "default");
     });
     xml.text("platformDetails", "Linux/UNIX");
@@ -111,30 +112,38 @@ fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
     if let Some(address) = &instance.public_address {
         xml.text("ipAddress", address);
     }
+    if let Some(address) = &instance.ipv6_address {
+        xml.text("ipv6Address", address);
+    }
     xml.text("architecture", "x86_64");
     xml.text("rootDeviceType", "ebs");
-    xml.text("rootDeviceName", "/dev/xvda");
-    xml.list("tagSet", instance.tags(), |xml, (key, value)| {
+    xml.text("rootDeviceName", instance.platform.root_device());
+    xml.list("tagSet", &instance.tags, |xml, (key, value)| {
         xml.text("key", key);
         xml.text("value", value);
     });
+    xml.list("networkInterfaceSet", [instance], network_interface);
 }
 
-fn describe_regions(call: &Call<'_>) -> String {
-    let mut xml = Xml::document();
-    xml.root("DescribeRegionsResponse", NAMESPACE, |xml| {
-        xml.text("requestId", call.request_id);
-        xml.list("regionInfo", [REGION], |xml, region| {
-            xml.text("regionName", region);
-            xml.text("regionEndpoint", format!("ec2.{region}.amazonaws.com"));
-            xml.text("optInStatus", "opt-in-not-required");
-        });
+/// The only network interface of an instance.
+fn network_interface(xml: &mut Xml, instance: &Instance) {
+    xml.text("networkInterfaceId", instance.id.replacen("i-", "eni-", 1));
+    xml.text("subnetId", SUBNET);
+    xml.text("vpcId", VPC);
+    xml.text("ownerId", ACCOUNT);
+    xml.text("status", "in-use");
+    xml.text("interfaceType", "interface");
+    xml.text("privateIpAddress", &instance.private_address);
+    xml.text("privateDnsName", &instance.private_dns_name);
+    xml.list("privateIpAddressesSet", [instance], |xml, instance| {
+        xml.text("privateIpAddress", &instance.private_address);
+        xml.text("privateDnsName", &instance.private_dns_name);
+        xml.text("primary", true);
     });
-    xml.finish()
+    xml.list("ipv6AddressesSet", &instance.ipv6_address, |xml, address| xml.text("ipv6Address", address));
 }
 
 const MOST_RESULTS: usize = 1000;
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 const SUBNET: &str = "subnet-0decaf00000000000";
-const UPTIME: std::time::Duration = std::time::Duration::from_secs(17 * 24 * 60 * 60);
 const VPC: &str = "vpc-0decaf00000000000";

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Call, error::ApiError};
-use crate::world::{ACCOUNT, InstanceState, REGION};
+use crate::world::InstanceState;
 
 /// Performs `operation`; `None` if there is no such operation.
 pub(super) fn perform(call: &Call<'_>, operation: &str, body: &[u8]) -> Option<Result<String, ApiError>> {
@@ -32,12 +32,11 @@ fn send_ssh_public_key(call: &Call<'_>, input: &SendSshPublicKey) -> Result<Stri
     let id = checked(input.instance_id.as_deref(), "InstanceId", is_instance_id)?;
     let user = checked(input.instance_os_user.as_deref(), "InstanceOSUser", is_os_user)?;
     let key = checked(input.ssh_public_key.as_deref(), "SSHPublicKey", is_public_key)?;
-    let instance = call.world.instance(id).ok_or_else(|| {
+    let instance = call.instance(id).ok_or_else(|| {
         ApiError::new("EC2InstanceNotFoundException", format!("Instance {id} could not be found."))
     })?;
     if !instance.permits(ACTION) {
-        let resource = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{id}");
-        return Err(ApiError::access_denied(ACTION, &resource));
+        return Err(ApiError::access_denied(ACTION, &call.instance_arn(id)));
     }
     if instance.state() != InstanceState::Running {
         let message = "Instance is not in a valid state: it is stopped.";

@@ -7,7 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{Call, error::ApiError, page::InvalidToken};
-use crate::world::{ACCOUNT, Instance, REGION};
+use crate::world::Instance;
 
 mod describe;
 mod session;
@@ -34,7 +34,7 @@ struct GetConnectionStatus {
 
 fn connection_status(call: &Call<'_>, input: &GetConnectionStatus) -> Result<Value, ApiError> {
     let target = required(input.target.as_deref(), "target", 400)?;
-    let connected = call.world.instance(target).is_some_and(Instance::is_managed);
+    let connected = call.instance(target).is_some_and(Instance::is_managed);
     Ok(json!({"Target": target, "Status": if connected { "connected" } else { "notconnected" }}))
 }
 
@@ -71,10 +71,6 @@ fn constraint(name: &str, rule: &str) -> ApiError {
     let message =
         format!("1 validation error detected: Value at '{name}' failed to satisfy constraint: {rule}");
     ApiError::new("ValidationException", message)
-}
-
-fn instance_arn(id: &str) -> String {
-    format!("arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{id}")
 }
 
 impl From<InvalidToken> for ApiError {

@@ -60,9 +60,10 @@ fn escape(text: &str) -> String {
             '"' => escaped.push_str("&quot;"),
             // A literal carriage return would be read back as a line feed.
             '\r' => escaped.push_str("&#13;"),
-            // XML 1.0 has no way to write the other control characters.
             '\t' | '\n' => escaped.push(character),
-            _ if character.is_control() => escaped.push('\u{fffd}'),
+            // XML 1.0 has no way to write the other control characters of ASCII, but those above it are text.
+            '\0'..' ' => escaped.push('\u{fffd}'),
+            _ if character.is_control() => escaped.push_str(&format!("&#{};", u32::from(character))),
             _ => escaped.push(character),
         }
         escaped
@@ -76,12 +77,12 @@ mod tests {
     #[test]
     fn text_is_escaped() {
         let mut xml = Xml::document();
-        xml.list("names", ["a<b>&\"c\"", "d\re\u{1}"], |xml, name| xml.text("name", name));
+        xml.list("names", ["a<b>&\"c\"", "d\re\u{1}\u{9b}"], |xml, name| xml.text("name", name));
         assert_eq!(
             xml.finish().lines().nth(1),
             Some(
                 "<names><item><name>a&lt;b&gt;&amp;&quot;c&quot;</name></item>\
-                 <item><name>d&#13;e\u{fffd}</name></item></names>"
+                 <item><name>d&#13;e\u{fffd}&#155;</name></item></names>"
             )
         );
     }

@@ -1,4 +1,4 @@
-//! Who calls, and where: one account, one region, one role session with credentials made at start.
+//! Who calls: one account, one role session with credentials made at start.
 //!
 //! The ARNs never change, so messages can be compared; the secrets always do, so that no test can pass with
 //! credentials left over from another region.
@@ -6,9 +6,6 @@
 use std::{fmt, io};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-
-/// The region's name. A real one, since clients look up its partition.
-pub(crate) const REGION: &str = "us-east-1";
 
 /// The account number that AWS uses in its own examples.
 pub(crate) const ACCOUNT: &str = "123456789012";

@@ -1,10 +1,11 @@
-//! The instances of the region. Some are well; the others each show one way in which a connection fails.
+//! An instance. Some are well; the others each show one way in which a connection fails.
 //!
 //! An instance is plain data: its [`Condition`] says what is wrong with it, and the APIs, the SSM agent and
-//! the SSH server each look up the part that concerns them. Ids say which kind it is: `i-0decaf…` works,
-//! `i-0dead…` does not.
+//! the SSH server each look up the part that concerns them. Which instances there are is in `catalogue`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::Ipv4Addr, time::Duration};
+
+use super::place::AwsRegion;
 
 /// What an instance shows when one tries to connect to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -13,6 +14,8 @@ pub enum Condition {
     Denied(&'static [&'static str]),
     /// Everything works.
     Healthy,
+    /// Everything works, but its name would do things to a terminal.
+    HostileName,
     /// Keys can be pushed, but nothing on the instance reads them.
     InstanceConnectAbsent,
     /// Session Manager reaches it, but nothing listens on port 22.
@@ -33,6 +36,7 @@ impl fmt::Display for Condition {
         match self {
             Self::Denied(actions) => write!(formatter, "you may not call {}", actions.join(" nor ")),
             Self::Healthy => formatter.write_str("works"),
+            Self::HostileName => formatter.write_str("its name is hostile"),
             Self::InstanceConnectAbsent => {
                 formatter.write_str("ignores pushed keys: no EC2 Instance Connect")
             }
@@ -75,13 +79,48 @@ impl fmt::Display for InstanceState {
     }
 }
 
+/// What an instance runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Platform {
+    AmazonLinux,
+    Ubuntu,
+}
+
+impl Platform {
+    /// Its name and version, as its SSM agent reports them.
+    pub(crate) fn name_and_version(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AmazonLinux => ("Amazon Linux", "2023"),
+            Self::Ubuntu => ("Ubuntu", "22.04"),
+        }
+    }
+
+    /// The image that it comes as.
+    pub(crate) fn image(self) -> &'static str {
+        match self {
+            Self::AmazonLinux => "ami-0decaf00000000000",
+            Self::Ubuntu => "ami-0decaf00000000001",
+        }
+    }
+
+    /// Where that image expects its root volume.
+    pub(crate) fn root_device(self) -> &'static str {
+        match self {
+            Self::AmazonLinux => "/dev/xvda",
+            Self::Ubuntu => "/dev/sda1",
+        }
+    }
+}
+
 /// An instance, as a user of the region sees it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct InstanceSummary {
     /// Its id.
-    pub id: &'static str,
-    /// Its `Name` tag.
-    pub name: &'static str,
+    pub id: String,
+    /// Its `Name` tag, which may hold control characters.
+    pub name: String,
+    /// The name of the region that it is in.
+    pub region: &'static str,
     /// Whether it runs.
     pub state: InstanceState,
     /// What it shows.
@@ -91,17 +130,51 @@ pub struct InstanceSummary {
 /// An instance, with all that the APIs report of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
-    pub(crate) id: &'static str,
-    pub(crate) name: &'static str,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) region: AwsRegion,
     pub(crate) condition: Condition,
-    pub(crate) availability_zone: &'static str,
+    pub(crate) platform: Platform,
+    pub(crate) instance_type: &'static str,
+    /// How long before the start of the region it was launched.
+    pub(crate) age: Duration,
+    pub(crate) availability_zone: String,
     pub(crate) private_address: String,
     pub(crate) public_address: Option<String>,
+    pub(crate) ipv6_address: Option<String>,
     pub(crate) private_dns_name: String,
     pub(crate) ssm_agent_version: &'static str,
+    /// As key and value, `Name` among them.
+    pub(crate) tags: Vec<(&'static str, String)>,
 }
 
 impl Instance {
+    /// A healthy instance without a public address.
+    pub(crate) fn new(id: String, name: String, region: AwsRegion, private_address: Ipv4Addr) -> Self {
+        let [a, b, c, d] = private_address.octets();
+        Self {
+            tags: vec![("Name", name.clone())],
+            id,
+            name,
+            region,
+            condition: Condition::Healthy,
+            platform: Platform::AmazonLinux,
+            instance_type: "t3.micro",
+            age: 17 * DAY,
+            availability_zone: format!("{region}a"),
+            private_address: private_address.to_string(),
+            public_address: None,
+            ipv6_address: None,
+            private_dns_name: format!("ip-{a}-{b}-{c}-{d}.{}", region.private_domain()),
+            ssm_agent_version: "3.3.987.0",
+        }
+    }
+
+    /// Gives it one more tag.
+    pub(crate) fn tag(&mut self, key: &'static str, value: impl Into<String>) {
+        self.tags.push((key, value.into()));
+    }
+
     /// Whether it runs.
     pub(crate) fn state(&self) -> InstanceState {
         match self.condition {
@@ -134,80 +207,27 @@ impl Instance {
         !matches!(self.condition, Condition::Denied(actions) if actions.contains(&action))
     }
 
-    /// Its tags, as key and value.
-    pub(crate) fn tags(&self) -> [(&'static str, &'static str); 2] {
-        [("Name", self.name), ("Environment", "sandbox")]
+    /// The public DNS name, of an instance with a public address.
+    pub(crate) fn public_dns_name(&self) -> Option<String> {
+        let address = self.public_address.as_ref()?.replace('.', "-");
+        Some(format!("ec2-{address}.{}", self.region.public_domain()))
+    }
+
+    /// Its name without what would act on a terminal.
+    pub(crate) fn harmless_name(&self) -> String {
+        self.name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
     }
 
     /// What a user of the region sees of it.
     pub(crate) fn summary(&self) -> InstanceSummary {
-        InstanceSummary { id: self.id, name: self.name, state: self.state(), condition: self.condition }
+        InstanceSummary {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            region: self.region.name(),
+            state: self.state(),
+            condition: self.condition,
+        }
     }
 }
-
-/// Every instance of the region.
-pub(crate) fn catalogue() -> Vec<Instance> {
-    let rows = (1_u8..).zip(CATALOGUE);
-    rows.map(|(number, &(id, name, condition))| Instance {
-        id,
-        name,
-        condition,
-        availability_zone: if number % 2 == 1 { "us-east-1a" } else { "us-east-1b" },
-        private_address: format!("10.0.0.{}", number + 10),
-        // Databases have no public address, and a stopped instance has lost its own.
-        public_address: (!name.starts_with("db") && condition != Condition::Stopped)
-            .then(|| format!("203.0.113.{}", number + 10)),
-        private_dns_name: format!("ip-10-0-0-{}.ec2.internal", number + 10),
-        ssm_agent_version: "3.3.987.0",
-    })
-    .collect()
-}
-
-const CATALOGUE: &[(&str, &str, Condition)] = &[
-    ("i-0decaf00000000001", "web-1", Condition::Healthy),
-    ("i-0decaf00000000002", "web-2", Condition::Healthy),
-    ("i-0decaf00000000003", "db-1", Condition::Healthy),
-    ("i-0dead000000000001", "stopped", Condition::Stopped),
-    ("i-0dead000000000002", "agent-offline", Condition::SsmAgentOffline),
-    ("i-0dead000000000003", "no-instance-connect", Condition::InstanceConnectAbsent),
-    ("i-0dead000000000004", "port-closed", Condition::PortClosed),
-    ("i-0dead000000000005", "push-denied", Condition::Denied(&["ec2-instance-connect:SendSSHPublicKey"])),
-    ("i-0dead000000000006", "start-denied", Condition::Denied(&["ssm:StartSession"])),
-    ("i-0dead000000000007", "end-denied", Condition::Denied(&["ssm:TerminateSession", "ssm:ResumeSession"])),
-    ("i-0dead000000000008", "throttled", Condition::Throttled { calls: Some(2) }),
-    ("i-0dead000000000009", "throttled-for-ever", Condition::Throttled { calls: None }),
-];
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn ids_names_and_addresses_are_unique() {
-        let instances = catalogue();
-        let keys: [fn(&Instance) -> &str; 3] = [|i| i.id, |i| i.name, |i| &i.private_address];
-        for key in keys {
-            assert_eq!(instances.iter().map(key).collect::<BTreeSet<_>>().len(), instances.len());
-        }
-    }
-
-    #[test]
-    fn an_id_tells_whether_its_instance_works() {
-        for instance in catalogue() {
-            assert_eq!(instance.id.starts_with("i-0decaf"), instance.condition == Condition::Healthy);
-            assert_eq!(instance.id.len(), 19, "{}", instance.id);
-        }
-    }
-
-    #[test]
-    fn a_denied_action_is_denied_alone() {
-        let instance = catalogue().into_iter().find(|instance| instance.name == "end-denied").unwrap();
-        assert!(!instance.permits("ssm:TerminateSession"));
-        assert!(!instance.permits("ssm:ResumeSession"));
-        assert!(instance.permits("ssm:StartSession"));
-    }
-}

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::{
     identity::{CALLER, CALLER_ARN},
+    place::AwsRegion,
     random,
 };
 
@@ -70,6 +71,7 @@ pub(crate) enum TokenRefusal {
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
     pub(crate) target: String,
+    pub(crate) region: AwsRegion,
     pub(crate) document: String,
     pub(crate) port: u16,
     pub(crate) reason: Option<String>,

@@ -14,6 +14,7 @@ pub(crate) struct Client {
     pub(crate) access_key_id: String,
     pub(crate) secret_access_key: String,
     pub(crate) session_token: Option<String>,
+    pub(crate) region: String,
     host: String,
 }
 
@@ -32,8 +33,14 @@ impl Client {
             access_key_id: variable("AWS_ACCESS_KEY_ID").unwrap(),
             secret_access_key: variable("AWS_SECRET_ACCESS_KEY").unwrap(),
             session_token: variable("AWS_SESSION_TOKEN"),
+            region: variable("AWS_REGION").unwrap(),
             host: region.endpoint().strip_prefix("http://").unwrap().to_owned(),
         }
+    }
+
+    /// The same client in another region.
+    pub(crate) fn in_region(&self, region: &str) -> Self {
+        Self { region: region.to_owned(), ..self.clone() }
     }
 
     pub(crate) async fn ssm(&self, operation: &str, input: &Value) -> Reply {
@@ -81,7 +88,7 @@ impl Client {
         let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let query = pairs.iter().map(encode).collect::<Vec<_>>().join("&");
         let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{}", sha256(body));
-        let scope = format!("{}/us-east-1/{service}/aws4_request", &date[..8]);
+        let scope = format!("{}/{}/{service}/aws4_request", &date[..8], self.region);
         let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", sha256(&canonical));
         let secret = format!("AWS4{}", self.secret_access_key).into_bytes();
         let signature =

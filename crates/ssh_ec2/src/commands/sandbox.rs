@@ -76,7 +76,7 @@ fn greet(region: &Region, sandbox: &Sandbox) {
     ui::explain(&format!(
         "A region on this machine, until this shell ends. Its instances:\n\n{}\nTry: ssh {user}@{}\n",
         region.table(),
-        region.instances().first().map_or("", |instance| instance.id),
+        region.instances().first().map_or("", |instance| instance.id.as_str()),
     ));
 }
 

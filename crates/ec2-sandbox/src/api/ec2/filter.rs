@@ -1,4 +1,4 @@
-//! The filters of DescribeInstances. Values of one filter are alternatives; `*`, `?` and `\` are special.
+//! The filters of the Describe calls. Values of one filter are alternatives; `*`, `?` and `\` are special.
 
 use super::{SUBNET, VPC};
 use crate::{api::error::ApiError, world::Instance};
@@ -13,36 +13,41 @@ pub(super) fn retain(
     if all.iter().all(|instance| fields(instance, name).is_none()) {
         return Err(ApiError::new("InvalidParameterValue", format!("The filter '{name}' is invalid")));
     }
-    let accepts = |field: &String| patterns.iter().any(|p| matches(p.as_bytes(), field.as_bytes()));
+    let accepts = |field: &String| accepts(patterns, field);
     instances.retain(|instance| fields(instance, name).is_some_and(|fields| fields.iter().any(accepts)));
     Ok(())
 }
 
-/// The public DNS name, of an instance with a public address.
-pub(super) fn public_dns_name(instance: &Instance) -> Option<String> {
-    let address = instance.public_address.as_ref()?;
-    Some(format!("ec2-{}.compute-1.amazonaws.com", address.replace('.', "-")))
+/// Whether one of `patterns` stands for `text`.
+pub(super) fn accepts(patterns: &[&str], text: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern.as_bytes(), text.as_bytes()))
 }
 
 /// What the filter compares, any one of which may match; `None` if there is no such filter.
 fn fields(instance: &Instance, name: &str) -> Option<Vec<String>> {
     let one = |text: &str| vec![text.to_owned()];
     Some(match name {
-        "availability-zone" => one(instance.availability_zone),
-        "dns-name" => public_dns_name(instance).into_iter().collect(),
-        "instance-id" => one(instance.id),
+        "availability-zone" => one(&instance.availability_zone),
+        "dns-name" => instance.public_dns_name().into_iter().collect(),
+        "instance-id" => one(&instance.id),
         "instance-state-code" => one(&instance.state().code().to_string()),
         "instance-state-name" => one(&instance.state().to_string()),
         "ip-address" => instance.public_address.iter().cloned().collect(),
+        "instance-type" => one(instance.instance_type),
+        "ipv6-address"
+        | "network-interface.ipv6-address"
+        | "network-interface.ipv6-addresses.ipv6-address" => instance.ipv6_address.iter().cloned().collect(),
+        "network-interface.addresses.private-ip-address" | "private-ip-address" => {
+            one(&instance.private_address)
+        }
         "private-dns-name" => one(&instance.private_dns_name),
-        "private-ip-address" => one(&instance.private_address),
         "subnet-id" => one(SUBNET),
-        "tag-key" => instance.tags().iter().map(|(key, _)| (*key).to_owned()).collect(),
+        "tag-key" => instance.tags.iter().map(|(key, _)| (*key).to_owned()).collect(),
         "vpc-id" => one(VPC),
         _ => {
             let tag = name.strip_prefix("tag:")?;
-            let tags = instance.tags();
-            tags.iter().filter(|(key, _)| *key == tag).map(|(_, value)| (*value).to_owned()).collect()
+            let tags = instance.tags.iter().filter(|(key, _)| *key == tag);
+            tags.map(|(_, value)| value.clone()).collect()
         }
     })
 }

@@ -43,36 +43,36 @@ pub(super) fn instances(call: &Call<'_>, input: &DescribeInstanceInformation) ->
         let message = "InstanceInformationFilterList and Filters cannot be used together.";
         return Err(ApiError::new("ValidationException", message));
     }
-    let mut found: Vec<&Instance> = call.world.instances().iter().collect();
+    let mut found: Vec<&Instance> = call.instances().collect();
     for (key, values) in new.chain(legacy) {
-        if call.world.instances().iter().all(|instance| field(instance, key).is_none()) {
+        // All instances: that the region has none makes no key wrong.
+        if call.world.instances().iter().all(|instance| fields(instance, key).is_none()) {
             return Err(ApiError::new("InvalidFilterKey", "The specified key isn't valid."));
         }
-        found.retain(|instance| field(instance, key).is_some_and(|field| values.contains(&field)));
+        let accepts = |field: &String| values.contains(field);
+        found.retain(|instance| fields(instance, key).is_some_and(|fields| fields.iter().any(accepts)));
     }
     let (found, next) = page::page(found, size, input.next_token.as_deref())?;
     let list: Vec<_> = found.iter().map(|instance| instance_information(call, instance)).collect();
     Ok(with_token(json!({"InstanceInformationList": list}), next))
 }
 
-/// What a filter compares; `None` if there is no such filter.
-fn field(instance: &Instance, key: &str) -> Option<String> {
+/// What a filter compares, any one of which may match; `None` if there is no such filter.
+fn fields(instance: &Instance, key: &str) -> Option<Vec<String>> {
     let text = match key {
         "AgentVersion" => instance.ssm_agent_version,
-        "InstanceIds" => instance.id,
+        "InstanceIds" => &instance.id,
         "PingStatus" => ping_status(instance),
         "PlatformTypes" => "Linux",
         "ResourceType" => "EC2Instance",
-        "tag-key" => "Name",
+        "tag-key" => return Some(instance.tags.iter().map(|(key, _)| (*key).to_owned()).collect()),
         _ => {
             let tag = key.strip_prefix("tag:")?;
-            let tags = instance.tags();
-            return Some(
-                tags.iter().find(|(name, _)| *name == tag).map_or("", |(_, value)| value).to_owned(),
-            );
+            let tags = instance.tags.iter().filter(|(key, _)| *key == tag);
+            return Some(tags.map(|(_, value)| value.clone()).collect());
         }
     };
-    Some(text.to_owned())
+    Some(vec![text.to_owned()])
 }
 
 fn ping_status(instance: &Instance) -> &'static str {
@@ -80,6 +80,7 @@ fn ping_status(instance: &Instance) -> &'static str {
 }
 
 fn instance_information(call: &Call<'_>, instance: &Instance) -> Value {
+    let (platform, version) = instance.platform.name_and_version();
     json!({
         "InstanceId": instance.id,
         "PingStatus": ping_status(instance),
@@ -87,8 +88,8 @@ fn instance_information(call: &Call<'_>, instance: &Instance) -> Value {
         "AgentVersion": instance.ssm_agent_version,
         "IsLatestVersion": true,
         "PlatformType": "Linux",
-        "PlatformName": "Amazon Linux",
-        "PlatformVersion": "2023",
+        "PlatformName": platform,
+        "PlatformVersion": version,
         "ResourceType": "EC2Instance",
         "IPAddress": instance.private_address,
         "ComputerName": instance.private_dns_name,
@@ -122,7 +123,7 @@ pub(super) fn sessions(call: &Call<'_>, input: &DescribeSessions) -> Result<Valu
     let size = bounded(input.max_results, "maxResults", 1, 200)?.unwrap_or(200);
     let mut found = call.world.sessions();
     found.reverse();
-    found.retain(|session| session.state() == state);
+    found.retain(|session| session.opening.region == call.region && session.state() == state);
     for filter in input.filters.iter().flatten() {
         if !["AccessType", "Owner", "SessionId", "Status", "Target"].contains(&filter.key.as_str()) {
             return Err(ApiError::new("InvalidFilterKey", "The specified key isn't valid."));

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{constraint, instance_arn, required};
+use super::{constraint, required};
 use crate::{
     api::{Call, error::ApiError},
-    world::{ACCOUNT, Instance, Opening, REGION, SessionState, StreamTicket},
+    world::{ACCOUNT, AwsRegion, Instance, Opening, SessionRecord, SessionState, StreamTicket},
 };
 
 #[derive(Debug, Deserialize)]
@@ -29,21 +29,21 @@ pub(super) fn start(call: &Call<'_>, input: StartSession) -> Result<Value, ApiEr
             return Err(constraint("reason", "Member must satisfy regular expression pattern: ^.{1,256}$"));
         }
     }
-    let instance = call.world.instance(&target);
+    let instance = call.instance(&target);
     if let Some(instance) = instance {
         if !instance.permits("ssm:StartSession") {
-            return Err(ApiError::access_denied("ssm:StartSession", &instance_arn(&target)));
+            return Err(ApiError::access_denied("ssm:StartSession", &call.instance_arn(&target)));
         }
         if call.world.throttles(instance) {
             return Err(ApiError::new("ThrottlingException", "Rate exceeded"));
         }
     }
-    let document = document(input.document_name.as_deref())?;
+    let document = document(call.region, input.document_name.as_deref())?;
     let port = port(&input.parameters.unwrap_or_default())?;
     if !instance.is_some_and(Instance::is_managed) {
         return Err(ApiError::new("TargetNotConnected", format!("{target} is not connected.")));
     }
-    let opening = Opening { target, document, port, reason: input.reason };
+    let opening = Opening { target, region: call.region, document, port, reason: input.reason };
     let ticket = call.world.start_session(opening, call.now).map_err(|_| ApiError::internal(INTERNAL))?;
     Ok(write(&ticket))
 }
@@ -57,11 +57,10 @@ pub(super) struct SessionIdInput {
 /// Gives out a fresh token, an empty one if the session has ended.
 pub(super) fn resume(call: &Call<'_>, input: &SessionIdInput) -> Result<Value, ApiError> {
     let id = permitted(call, input, "ssm:ResumeSession")?;
+    let absent = || ApiError::new("DoesNotExistException", format!("Session with id {id} does not exist."));
+    find(call, id).ok_or_else(absent)?;
     let ticket = call.world.resume_session(id).map_err(|_| ApiError::internal(INTERNAL))?;
-    let ticket = ticket.ok_or_else(|| {
-        ApiError::new("DoesNotExistException", format!("Session with id {id} does not exist."))
-    })?;
-    Ok(write(&ticket))
+    Ok(write(&ticket.ok_or_else(absent)?))
 }
 
 /// Ends a session.
@@ -70,24 +69,30 @@ pub(super) fn resume(call: &Call<'_>, input: &SessionIdInput) -> Result<Value, A
 /// observes the same. A session that has ended already does not: gossm's pull request 49 quotes the error.
 pub(super) fn terminate(call: &Call<'_>, input: &SessionIdInput) -> Result<Value, ApiError> {
     let id = permitted(call, input, "ssm:TerminateSession")?;
-    let known = call.world.sessions().into_iter().find(|session| session.id == id);
-    if known.is_some_and(|session| session.state() == SessionState::Terminated) {
-        return Err(ApiError::new("ValidationException", "Session is not in a valid state"));
+    if let Some(session) = find(call, id) {
+        if session.state() == SessionState::Terminated {
+            return Err(ApiError::new("ValidationException", "Session is not in a valid state"));
+        }
+        call.world.terminate(id, call.now);
     }
-    call.world.terminate(id, call.now);
     Ok(json!({"SessionId": id}))
 }
 
 /// The session id, if the caller may perform `action` on the instance of that session.
 fn permitted<'a>(call: &Call<'_>, input: &'a SessionIdInput, action: &str) -> Result<&'a str, ApiError> {
     let id = required(input.session_id.as_deref(), "sessionId", 96)?;
-    let session = call.world.sessions().into_iter().find(|session| session.id == id);
-    let instance = session.and_then(|session| call.world.instance(&session.opening.target));
+    let instance = find(call, id).and_then(|session| call.instance(&session.opening.target));
     if instance.is_some_and(|instance| !instance.permits(action)) {
-        let resource = format!("arn:aws:ssm:{REGION}:{ACCOUNT}:session/{id}");
+        let resource = format!("arn:aws:ssm:{}:{ACCOUNT}:session/{id}", call.region);
         return Err(ApiError::access_denied(action, &resource));
     }
     Ok(id)
+}
+
+/// The session with this id, unless it is in another region.
+fn find(call: &Call<'_>, id: &str) -> Option<SessionRecord> {
+    let sessions = call.world.sessions().into_iter();
+    sessions.filter(|session| session.opening.region == call.region).find(|session| session.id == id)
 }
 
 fn write(ticket: &StreamTicket) -> Value {
@@ -95,10 +100,10 @@ fn write(ticket: &StreamTicket) -> Value {
 }
 
 /// The name of the document, which may come as an ARN.
-fn document(name: Option<&str>) -> Result<String, ApiError> {
+fn document(region: AwsRegion, name: Option<&str>) -> Result<String, ApiError> {
     // Without a name the account's shell document is meant.
     let name = name.unwrap_or("SSM-SessionManagerRunShell");
-    let bare = name.strip_prefix("arn:aws:ssm:").and_then(|arn| arn.strip_prefix(REGION));
+    let bare = name.strip_prefix("arn:aws:ssm:").and_then(|arn| arn.strip_prefix(region.name()));
     let bare = bare.and_then(|arn| arn.strip_prefix("::document/")).unwrap_or(name);
     if bare == SSH_DOCUMENT {
         return Ok(bare.to_owned());
@@ -133,14 +138,14 @@ mod tests {
     #[test]
     fn the_document_may_be_an_arn_of_this_region() {
         for name in ["AWS-StartSSHSession", "arn:aws:ssm:us-east-1::document/AWS-StartSSHSession"] {
-            assert_eq!(document(Some(name)), Ok("AWS-StartSSHSession".to_owned()));
+            assert_eq!(document(AwsRegion::HOME, Some(name)), Ok("AWS-StartSSHSession".to_owned()));
         }
         for name in [
             None,
             Some("AWS-StartPortForwardingSession"),
             Some("arn:aws:ssm:eu-west-1::document/AWS-StartSSHSession"),
         ] {
-            assert!(document(name).is_err(), "{name:?}");
+            assert!(document(AwsRegion::HOME, name).is_err(), "{name:?}");
         }
     }
 
