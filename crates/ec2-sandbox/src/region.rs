@@ -16,12 +16,14 @@ use crate::{
     hosts::Hosts,
     server::{self, Server},
     tasks::Tasks,
-    world::{AwsRegion, InstanceSummary, SessionSummary, World},
+    world::{AwsRegion, InstanceSummary, SessionSummary, World, fleet},
 };
 
 /// How a region behaves.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// How many healthy instances there are besides the usual ones, spread evenly over the regions.
+    pub fleet: usize,
     /// How long every API call takes, on top of what loopback takes.
     pub latency: Duration,
     /// What happens to the messages of sessions.
@@ -46,6 +48,7 @@ pub struct Options {
 pub struct Region {
     world: Arc<World>,
     tasks: Tasks,
+    fleet: usize,
 }
 
 impl Region {
@@ -56,7 +59,7 @@ impl Region {
     /// Fails if no port can be had, or no random bytes.
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let world = Arc::new(World::new(listener.local_addr()?, SystemTime::now())?);
+        let world = Arc::new(World::new(listener.local_addr()?, options.fleet, SystemTime::now())?);
         let tasks = Tasks::default();
         let hosts = Hosts::new(Arc::clone(&world), tasks.clone(), options.sshd)?;
         let server = Server {
@@ -65,7 +68,7 @@ impl Region {
             latency: options.latency,
         };
         tasks.spawn(server::serve(listener, Arc::new(server), tasks.clone()));
-        Ok(Self { world, tasks })
+        Ok(Self { world, tasks, fleet: options.fleet })
     }
 
     /// The URL at which every service of the region answers.
@@ -126,9 +129,10 @@ impl Region {
         self.world.expire_credentials();
     }
 
-    /// The instances and what each shows, one aligned line each; where it is, unless in the home region.
+    /// The instances and what each shows, one aligned line each; where it is, unless in the home region. The
+    /// nodes of the fleet share a line.
     pub fn table(&self) -> String {
-        let rows = self.world.instances();
+        let (rows, _) = self.world.instances().split_at(self.world.instances().len() - self.fleet);
         let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
         let lines = rows.iter().map(|row| {
             let (name, state, condition) = (row.harmless_name(), row.state(), row.condition);
@@ -136,7 +140,14 @@ impl Region {
                 if row.region == AwsRegion::HOME { String::new() } else { format!(", in {}", row.region) };
             format!("{}  {name:width$}  {state:7}  {condition}{elsewhere}\n", row.id)
         });
-        lines.collect()
+        let fleet = (self.fleet > 0).then(|| {
+            let (first, last) = (fleet::name(1), fleet::name(self.fleet));
+            format!(
+                "i-0f1ee7…            {first} to {last} work, spread over {}\n",
+                AwsRegion::ALL.map(AwsRegion::name).join(", ")
+            )
+        });
+        lines.chain(fleet).collect()
     }
 }
 
@@ -165,5 +176,15 @@ mod tests {
         );
         assert_eq!(lines.len(), region.instances().len());
         assert!(!table.contains(['\x1b', '\u{9b}']));
+    }
+
+    #[tokio::test]
+    async fn a_fleet_has_one_line_in_the_table() {
+        let region = Region::start(Options { fleet: 400, ..Options::default() }).await.unwrap();
+        let table = region.table();
+        let last = table.lines().last().unwrap();
+        let line = "i-0f1ee7…            node-0001 to node-0400 work, spread over us-east-1, us-west-2, eu-west-1, ap-southeast-2";
+        assert_eq!(last, line);
+        assert_eq!(table.lines().count() - 1 + 400, region.instances().len());
     }
 }

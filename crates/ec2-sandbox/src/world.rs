@@ -27,6 +27,7 @@ pub use self::{
 };
 
 mod catalogue;
+pub(crate) mod fleet;
 mod identity;
 mod instance;
 mod place;
@@ -58,12 +59,13 @@ struct PushedKey {
 }
 
 impl World {
-    /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before.
-    pub(crate) fn new(address: SocketAddr, now: SystemTime) -> io::Result<Self> {
+    /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before and `fleet`
+    /// instances besides those of the catalogue.
+    pub(crate) fn new(address: SocketAddr, fleet: usize, now: SystemTime) -> io::Result<Self> {
         Ok(Self {
             address,
             credentials: Credentials::generate()?,
-            instances: catalogue::catalogue(),
+            instances: catalogue::catalogue().into_iter().chain(fleet::fleet(fleet)).collect(),
             started: now,
             state: Mutex::default(),
             connected: watch::Sender::new(0),
@@ -266,7 +268,7 @@ mod tests {
     use super::*;
 
     fn world() -> World {
-        World::new(SocketAddr::from(([127, 0, 0, 1], 4321)), start()).unwrap()
+        World::new(SocketAddr::from(([127, 0, 0, 1], 4321)), 0, start()).unwrap()
     }
 
     fn start() -> SystemTime {

@@ -202,6 +202,32 @@ async fn every_instance_is_found_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_fleet_is_found_in_its_regions() {
+    let region = Region::start(Options { fleet: 4800, ..Options::default() }).await.unwrap();
+    let client = Client::new(&region).in_region("us-west-2");
+    let first = client.ec2(&[("Action", "DescribeInstances")]).await;
+    assert_eq!(first.elements("instanceId").len(), 1000);
+    let token = first.elements("nextToken").pop().unwrap();
+    let rest = client.ec2(&[("Action", "DescribeInstances"), ("NextToken", &token)]).await;
+    assert_eq!((rest.elements("instanceId").len(), rest.elements("nextToken").len()), (200, 0));
+    for (size, code) in
+        [("4", vec!["InvalidParameterValue"]), ("1001", vec!["InvalidParameterValue"]), ("1000", vec![])]
+    {
+        let reply = client.ec2(&[("Action", "DescribeInstances"), ("MaxResults", size)]).await;
+        assert_eq!(reply.elements("Code"), code, "{size}");
+    }
+    let green = [
+        ("Action", "DescribeInstances"),
+        ("Filter.1.Name", "tag:Team"),
+        ("Filter.1.Value.1", "green"),
+        ("Filter.2.Name", "tag:Name"),
+        ("Filter.2.Value.1", "node-000*"),
+    ];
+    assert_eq!(client.ec2(&green).await.elements("instanceId"), ["i-0f1ee700000000006"]);
+    assert_eq!(start_session(&client, "i-0f1ee700000000006").await.status, 200);
+}
+
+#[tokio::test]
 async fn instances_are_found_by_filter() {
     let (_region, client) = region().await;
     let found = async |filters: &[(&str, &str)]| {

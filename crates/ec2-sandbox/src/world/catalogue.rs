@@ -1,7 +1,7 @@
 //! Which instances there are, in which regions.
 //!
 //! Tests and documents name them by id, so rows are added and never changed. Ids say which kind an instance is:
-//! `i-0decaf…` works, `i-0dead…` does not.
+//! `i-0decaf…` works, `i-0dead…` does not. The nodes of a fleet have ids of their own, see `fleet`.
 
 use std::time::Duration;
 
