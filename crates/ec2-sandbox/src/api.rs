@@ -1,20 +1,19 @@
 //! The AWS APIs of the region: a request and its body go in, a response comes out.
 //!
-//! This file tells the services apart, has the signature checked and writes answers and errors as each
-//! service's protocol wants them. What the operations do is in one file per service; what they act on is in
-//! `world`. No sockets and no clock here. Error codes follow each service: a wrong secret is
+//! This file has a call checked, performed and recorded. How the services differ is in `service`, what their
+//! operations do in one file for each, what they act on in `world`. No sockets and no clock here. Error codes follow each service: a wrong secret is
 //! `InvalidSignatureException` in the JSON services, `SignatureDoesNotMatch` in STS, `AuthFailure` in EC2.
 
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 
-use self::{error::ApiError, query::Query};
+use self::{query::Query, service::Service};
 use crate::{
     sigv4::{self, Claim, Refusal},
-    world::{ACCOUNT, AwsRegion, Instance, World},
+    world::{ACCOUNT, ApiCall, AwsRegion, Instance, World},
 };
 
 mod ec2;
@@ -22,6 +21,7 @@ mod ec2_instance_connect;
 mod error;
 mod page;
 mod query;
+mod service;
 mod ssm;
 mod sts;
 mod xml;
@@ -34,10 +34,19 @@ pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime
     let request_id = request_id();
     let query = Query::parse(body);
     let service = Service::of(&parts.headers, &query);
+    let operation = service.operation(&parts.headers, &query);
     let answer = service.check_signature(world, parts, body, now).and_then(|region| {
         service.check_route(parts)?;
+        if !world.admits(operation, region, now) {
+            return Err(service.throttled());
+        }
         let call = Call { world, region, now, request_id: &request_id };
-        service.perform(&call, &parts.headers, &query, body)
+        service.perform(&call, operation, &query, body)
+    });
+    world.record(ApiCall {
+        action: format!("{}:{operation}", service.scope()),
+        region: Claim::of(&parts.headers).map(|claim| claim.region.to_owned()).unwrap_or_default(),
+        ok: answer.is_ok(),
     });
     let (status, text) = match answer {
         Ok(text) => (StatusCode::OK, text),
@@ -105,117 +114,6 @@ impl<'a> Call<'a> {
     /// The ARN of an instance in this region.
     fn instance_arn(&self, id: &str) -> String {
         format!("arn:aws:ec2:{}:{ACCOUNT}:instance/{id}", self.region)
-    }
-}
-
-/// The services behind the one endpoint.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Service {
-    Ec2,
-    Ec2InstanceConnect,
-    Ssm,
-    Sts,
-}
-
-impl Service {
-    /// JSON services are known by their target; the two XML services by signature, else by API version.
-    fn of(headers: &HeaderMap, query: &Query) -> Self {
-        let target = headers.get(TARGET).and_then(|target| target.to_str().ok()).unwrap_or_default();
-        let claimed = Claim::of(headers).map(|claim| claim.service);
-        match (target.split('.').next(), claimed, query.value("Version")) {
-            (Some("AmazonSSM"), _, _) | (_, Some("ssm"), _) => Self::Ssm,
-            (Some("AWSEC2InstanceConnectService"), _, _) | (_, Some("ec2-instance-connect"), _) => {
-                Self::Ec2InstanceConnect
-            }
-            (_, Some("sts"), _) | (_, None, Some("2011-06-15")) => Self::Sts,
-            _ => Self::Ec2,
-        }
-    }
-
-    /// Its name in the scope of a signature.
-    fn scope(self) -> &'static str {
-        match self {
-            Self::Ec2 => "ec2",
-            Self::Ec2InstanceConnect => "ec2-instance-connect",
-            Self::Ssm => "ssm",
-            Self::Sts => "sts",
-        }
-    }
-
-    fn content_type(self) -> &'static str {
-        match self {
-            Self::Ec2InstanceConnect | Self::Ssm => "application/x-amz-json-1.1",
-            Self::Ec2 => "text/xml;charset=UTF-8",
-            Self::Sts => "text/xml",
-        }
-    }
-
-    fn check_signature(
-        self,
-        world: &World,
-        parts: &Parts,
-        body: &[u8],
-        now: SystemTime,
-    ) -> Result<AwsRegion, ApiError> {
-        let signed =
-            sigv4::Parts { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
-        authenticate(world, signed, self.scope(), now).map_err(|refusal| self.refuse(&refusal))
-    }
-
-    fn refuse(self, refusal: &Refusal) -> ApiError {
-        match self {
-            Self::Ec2 => error::ec2_refusal(refusal),
-            Self::Ec2InstanceConnect | Self::Ssm => error::json_refusal(refusal),
-            Self::Sts => error::sts_refusal(refusal),
-        }
-    }
-
-    fn check_route(self, parts: &Parts) -> Result<(), ApiError> {
-        if parts.method == Method::POST && parts.uri.path() == "/" {
-            return Ok(());
-        }
-        Err(self.unknown_operation(&format!("{} {}", parts.method, parts.uri.path())))
-    }
-
-    fn unknown_operation(self, operation: &str) -> ApiError {
-        match self {
-            Self::Ec2 | Self::Sts => {
-                let message = format!("The action {operation} is not valid for this web service.");
-                ApiError::new("InvalidAction", message)
-            }
-            Self::Ec2InstanceConnect | Self::Ssm => {
-                ApiError::coral("UnknownOperationException", format!("unknown operation {operation}"))
-            }
-        }
-    }
-
-    fn perform(
-        self,
-        call: &Call<'_>,
-        headers: &HeaderMap,
-        query: &Query,
-        body: &[u8],
-    ) -> Result<String, ApiError> {
-        let target = headers.get(TARGET).and_then(|target| target.to_str().ok()).unwrap_or_default();
-        let operation = target.split_once('.').map_or(target, |(_, operation)| operation);
-        let action = query.value("Action").unwrap_or_default();
-        let answer = match self {
-            Self::Ec2 => ec2::perform(call, action, query),
-            Self::Ec2InstanceConnect => ec2_instance_connect::perform(call, operation, body),
-            Self::Ssm => ssm::perform(call, operation, body),
-            Self::Sts => sts::perform(call, action),
-        };
-        let name = if matches!(self, Self::Ec2 | Self::Sts) { action } else { operation };
-        answer.unwrap_or_else(|| Err(self.unknown_operation(name)))
-    }
-
-    fn write_error(self, error: &ApiError, request_id: &str) -> String {
-        match self {
-            Self::Ec2 => error.ec2_xml(request_id),
-            Self::Ec2InstanceConnect => error.json("com.amazonaws.ec2instanceconnect#"),
-            Self::Ssm => error.json(""),
-            Self::Sts => error.sts_xml(request_id),
-        }
     }
 }
 

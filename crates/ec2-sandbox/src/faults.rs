@@ -1,4 +1,4 @@
-//! What the region does to the messages of a session on purpose.
+//! What the region does to the messages of a session, and to API calls, on purpose.
 //!
 //! [`Faults`] is what was asked for; a [`Line`] is one direction of one session, in which messages wait, double,
 //! overtake each other or vanish. Messages vanish only where they may in the real world: acknowledgements, by
@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::world::FaultCount;
+use crate::world::{FaultCount, Throttle};
 
 /// Every fault that can be asked for. The default is none.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +51,8 @@ pub struct Faults {
     pub agent_payload: Option<usize>,
     /// The version that the SSM agent claims, and behaves as.
     pub agent_version: Option<String>,
+    /// Which actions may be called how often in each region; all others as often as one likes.
+    pub throttle: Vec<Throttle>,
 }
 
 /// A fault was asked for that there is not.
@@ -84,6 +86,11 @@ impl Faults {
             "size-limit" => self.size_limit = Some(value.parse().ok().filter(|bytes| *bytes >= 1024)?),
             "agent-payload" => self.agent_payload = Some(value.parse().ok().filter(|bytes| *bytes > 0)?),
             "agent-version" => self.agent_version = Some(value.to_owned()).filter(|_| !value.is_empty()),
+            "throttle" => {
+                let throttle = Throttle::parse(value)?;
+                self.throttle.retain(|before| before.action != throttle.action);
+                self.throttle.push(throttle);
+            }
             "never-attach" if value.is_empty() => self.never_attach = true,
             "refuse-upgrade" if value.is_empty() => self.refuse_upgrade = true,
             "refuse-resume" if value.is_empty() => self.refuse_resume = true,
@@ -264,6 +271,7 @@ port-refusal=TIME   a refused port is reported this late (real: 60s, here 5s)
 size-limit=BYTES    a larger payload from the client closes its websocket (at least 1024)
 agent-payload=BYTES the SSM agent's messages are no larger (real: 1024)
 agent-version=V     the SSM agent claims this version
+throttle=OP:RATE/N  calls of OP, such as SendSSHPublicKey, are refused beyond N at once and RATE a second
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
 ";
 
@@ -274,8 +282,16 @@ mod tests {
     #[test]
     fn faults_are_read_from_text() {
         let mut faults = Faults::default();
-        for text in ["close=2s", "duplicate=2%", "reorder=0.5", "delay=50ms", "refuse-resume", "lose-tail=3"]
-        {
+        for text in [
+            "close=2s",
+            "duplicate=2%",
+            "reorder=0.5",
+            "delay=50ms",
+            "refuse-resume",
+            "lose-tail=3",
+            "throttle=StartSession:1/1",
+            "throttle=StartSession:5/10",
+        ] {
             faults.add(text).unwrap();
         }
         assert_eq!(
@@ -287,6 +303,7 @@ mod tests {
                 delay: Duration::from_millis(50),
                 refuse_resume: true,
                 lose_tail: 3,
+                throttle: vec![Throttle { action: "StartSession".to_owned(), rate: 5.0, burst: 10 }],
                 ..Faults::default()
             }
         );
@@ -304,6 +321,7 @@ mod tests {
             "refuse-upgrade=1",
             "agent-payload=0",
             "size-limit=1023",
+            "throttle=StartSession",
         ] {
             assert_eq!(faults.add(text), Err(UnknownFault(text.into())));
         }

@@ -13,7 +13,7 @@ pub use crate::{
     faults::{Faults, UnknownFault, parse_time},
     region::{Options, Region},
     runner::Workspace,
-    world::{Condition, InstanceState, InstanceSummary, SessionState, SessionSummary},
+    world::{ApiCall, Condition, InstanceState, InstanceSummary, SessionState, SessionSummary, Throttle},
 };
 
 mod api;

@@ -16,7 +16,7 @@ use crate::{
     hosts::Hosts,
     server::{self, Server},
     tasks::Tasks,
-    world::{AwsRegion, InstanceSummary, SessionSummary, World, fleet},
+    world::{ApiCall, AwsRegion, InstanceSummary, SessionSummary, Settings, World, fleet},
 };
 
 /// How a region behaves.
@@ -26,7 +26,7 @@ pub struct Options {
     pub fleet: usize,
     /// How long every API call takes, on top of what loopback takes.
     pub latency: Duration,
-    /// What happens to the messages of sessions.
+    /// What happens to the messages of sessions, and to calls.
     pub faults: Faults,
     /// An OpenSSH sshd to serve SSH with, instead of the built-in server.
     pub sshd: Option<PathBuf>,
@@ -59,7 +59,8 @@ impl Region {
     /// Fails if no port can be had, or no random bytes.
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let world = Arc::new(World::new(listener.local_addr()?, options.fleet, SystemTime::now())?);
+        let settings = Settings { fleet: options.fleet, throttles: options.faults.throttle.clone() };
+        let world = Arc::new(World::new(listener.local_addr()?, settings, SystemTime::now())?);
         let tasks = Tasks::default();
         let hosts = Hosts::new(Arc::clone(&world), tasks.clone(), options.sshd)?;
         let server = Server {
@@ -108,6 +109,11 @@ impl Region {
     /// Every session since the start, oldest first.
     pub fn sessions(&self) -> Vec<SessionSummary> {
         self.world.sessions().iter().map(|session| session.summary()).collect()
+    }
+
+    /// Every API call that was answered since the start, refusals included, oldest first.
+    pub fn calls(&self) -> Vec<ApiCall> {
+        self.world.calls()
     }
 
     /// Waits until no session is connected; `false` if one still is when `deadline` has passed.

@@ -15,6 +15,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use self::throttle::Buckets;
 pub(crate) use self::{
     identity::{ACCOUNT, CALLER_ARN, CALLER_USER_ID, Credentials},
     instance::Instance,
@@ -24,6 +25,7 @@ pub(crate) use self::{
 pub use self::{
     instance::{Condition, InstanceState, InstanceSummary},
     session::{SessionState, SessionSummary},
+    throttle::Throttle,
 };
 
 mod catalogue;
@@ -32,6 +34,7 @@ mod identity;
 mod instance;
 mod place;
 mod session;
+mod throttle;
 
 /// What every task of the region shares.
 #[derive(Debug)]
@@ -50,6 +53,27 @@ struct State {
     keys: BTreeMap<(String, String), Vec<PushedKey>>,
     sessions: Vec<Session>,
     throttled: BTreeMap<String, u32>,
+    buckets: Buckets,
+    calls: Vec<ApiCall>,
+}
+
+/// What a world is to have.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// How many instances besides those of the catalogue.
+    pub(crate) fleet: usize,
+    pub(crate) throttles: Vec<Throttle>,
+}
+
+/// A call of an API that was answered, be it with a refusal.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ApiCall {
+    /// The service and its operation, such as `ec2:DescribeInstances`, as the request named them.
+    pub action: String,
+    /// The region in the scope of its signature, such as there may not be; empty for an unsigned call.
+    pub region: String,
+    /// Whether it was performed.
+    pub ok: bool,
 }
 
 #[derive(Debug)]
@@ -59,15 +83,16 @@ struct PushedKey {
 }
 
 impl World {
-    /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before and `fleet`
-    /// instances besides those of the catalogue.
-    pub(crate) fn new(address: SocketAddr, fleet: usize, now: SystemTime) -> io::Result<Self> {
+    /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before.
+    pub(crate) fn new(address: SocketAddr, settings: Settings, now: SystemTime) -> io::Result<Self> {
+        let nodes = fleet::fleet(settings.fleet);
+        let state = State { buckets: Buckets::new(settings.throttles), ..State::default() };
         Ok(Self {
             address,
             credentials: Credentials::generate()?,
-            instances: catalogue::catalogue().into_iter().chain(fleet::fleet(fleet)).collect(),
+            instances: catalogue::catalogue().into_iter().chain(nodes).collect(),
             started: now,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             connected: watch::Sender::new(0),
         })
     }
@@ -149,6 +174,21 @@ impl World {
         let seen = state.throttled.entry(instance.id.clone()).or_default();
         *seen = seen.saturating_add(1);
         *seen <= calls
+    }
+
+    /// Whether a call of `action` in `region` is within its rate. Counts the call.
+    pub(crate) fn admits(&self, action: &str, region: AwsRegion, now: SystemTime) -> bool {
+        self.lock().buckets.admit(action, region, now)
+    }
+
+    /// Keeps a call that has been answered.
+    pub(crate) fn record(&self, call: ApiCall) {
+        self.lock().calls.push(call);
+    }
+
+    /// Every call since the start, oldest first.
+    pub(crate) fn calls(&self) -> Vec<ApiCall> {
+        self.lock().calls.clone()
     }
 
     /// Starts a session and gives out its first token.
@@ -268,7 +308,7 @@ mod tests {
     use super::*;
 
     fn world() -> World {
-        World::new(SocketAddr::from(([127, 0, 0, 1], 4321)), 0, start()).unwrap()
+        World::new(SocketAddr::from(([127, 0, 0, 1], 4321)), Settings::default(), start()).unwrap()
     }
 
     fn start() -> SystemTime {

@@ -6,7 +6,7 @@ mod client;
 
 use std::time::{Duration, Instant};
 
-use ec2_sandbox::{Options, Region, SessionState};
+use ec2_sandbox::{Faults, Options, Region, SessionState};
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
@@ -451,6 +451,53 @@ async fn an_instance_has_its_particulars() {
     let hostile = one("i-0dead000000000011").await;
     assert!(hostile.body.contains("<value>evil\u{fffd}[2J\u{fffd}]0;owned\u{fffd}&#155;</value>"));
     assert_eq!(start_session(&client, "i-0dead000000000011").await.status, 200);
+}
+
+#[tokio::test]
+async fn every_call_is_recorded_and_refused_ones_too() {
+    let (region, client) = region().await;
+    client.ec2(&[("Action", "DescribeInstances")]).await;
+    start_session(&client.in_region("eu-west-1"), HEALTHY).await;
+    client.in_region("eu-central-1").instance_connect("SendSSHPublicKey", &json!({})).await;
+    client.send("POST", "/", &[], "Action=GetCallerIdentity&Version=2011-06-15").await;
+    let calls: Vec<_> = region.calls().into_iter().map(|call| (call.action, call.region, call.ok)).collect();
+    let expected = [
+        ("ec2:DescribeInstances", "us-east-1", true),
+        ("ssm:StartSession", "eu-west-1", false),
+        ("ec2-instance-connect:SendSSHPublicKey", "eu-central-1", false),
+        ("sts:GetCallerIdentity", "", false),
+    ];
+    assert_eq!(calls, expected.map(|(action, region, ok)| (action.to_owned(), region.to_owned(), ok)));
+}
+
+#[tokio::test]
+async fn every_service_throttles_in_its_own_words() {
+    let mut faults = Faults::default();
+    for action in ["DescribeInstances", "StartSession", "SendSSHPublicKey", "GetCallerIdentity"] {
+        faults.add(&format!("throttle={action}:0/1")).unwrap();
+    }
+    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
+    let client = Client::new(&region);
+    let describe = [("Action", "DescribeInstances")];
+    let identity = query(&[("Action", "GetCallerIdentity")]);
+    let key = json!({"InstanceId": HEALTHY, "InstanceOSUser": "ec2-user", "SSHPublicKey": KEY});
+    for throttled in [false, true] {
+        let replies = [
+            client.ec2(&describe).await,
+            client.post("sts", None, &identity).await,
+            start_session(&client, HEALTHY).await,
+            client.instance_connect("SendSSHPublicKey", &key).await,
+        ];
+        let expected = if throttled { [503, 400, 400, 400] } else { [200; 4] };
+        assert_eq!(replies.each_ref().map(|reply| reply.status), expected);
+        if throttled {
+            let [ec2, sts, ssm, connect] = replies;
+            assert_eq!(ec2.elements("Code"), ["RequestLimitExceeded"]);
+            assert_eq!(sts.elements("Code"), ["Throttling"]);
+            assert_eq!([ssm.code(), connect.code()], ["ThrottlingException"; 2]);
+        }
+    }
+    assert_eq!(client.in_region("eu-west-1").ec2(&describe).await.status, 200);
 }
 
 #[tokio::test]

@@ -51,7 +51,8 @@ impl ApiError {
         Self::new("AccessDeniedException", message)
     }
 
-    fn with_status(self, status: StatusCode) -> Self {
+    /// The same with another status of HTTP.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 

@@ -1,0 +1,149 @@
+//! The services behind the one endpoint, and in what they differ: how they are told apart, named, spoken to.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, Method, StatusCode, request::Parts};
+
+use super::{
+    Call, TARGET, authenticate, ec2, ec2_instance_connect,
+    error::{self, ApiError},
+    query::Query,
+    ssm, sts,
+};
+use crate::{
+    sigv4::{self, Claim, Refusal},
+    world::{AwsRegion, World},
+};
+
+/// The services behind the one endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Service {
+    Ec2,
+    Ec2InstanceConnect,
+    Ssm,
+    Sts,
+}
+
+impl Service {
+    /// The service that a request is for. JSON services are known by their target; the two XML services by signature, else by API version.
+    pub(super) fn of(headers: &HeaderMap, query: &Query) -> Self {
+        let target = headers.get(TARGET).and_then(|target| target.to_str().ok()).unwrap_or_default();
+        let claimed = Claim::of(headers).map(|claim| claim.service);
+        match (target.split('.').next(), claimed, query.value("Version")) {
+            (Some("AmazonSSM"), _, _) | (_, Some("ssm"), _) => Self::Ssm,
+            (Some("AWSEC2InstanceConnectService"), _, _) | (_, Some("ec2-instance-connect"), _) => {
+                Self::Ec2InstanceConnect
+            }
+            (_, Some("sts"), _) | (_, None, Some("2011-06-15")) => Self::Sts,
+            _ => Self::Ec2,
+        }
+    }
+
+    /// Its name in the scope of a signature.
+    pub(super) fn scope(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::Ec2InstanceConnect => "ec2-instance-connect",
+            Self::Ssm => "ssm",
+            Self::Sts => "sts",
+        }
+    }
+
+    /// The type of what it answers.
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Ec2InstanceConnect | Self::Ssm => "application/x-amz-json-1.1",
+            Self::Ec2 => "text/xml;charset=UTF-8",
+            Self::Sts => "text/xml",
+        }
+    }
+
+    /// The name of the operation that a request is for, empty if it has none.
+    pub(super) fn operation<'a>(self, headers: &'a HeaderMap, query: &'a Query) -> &'a str {
+        match self {
+            Self::Ec2 | Self::Sts => query.value("Action").unwrap_or_default(),
+            Self::Ec2InstanceConnect | Self::Ssm => {
+                let target = headers.get(TARGET).and_then(|target| target.to_str().ok()).unwrap_or_default();
+                target.split_once('.').map_or(target, |(_, operation)| operation)
+            }
+        }
+    }
+
+    /// Authenticates a request, and refuses it in the service's own words.
+    pub(super) fn check_signature(
+        self,
+        world: &World,
+        parts: &Parts,
+        body: &[u8],
+        now: SystemTime,
+    ) -> Result<AwsRegion, ApiError> {
+        let signed =
+            sigv4::Parts { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
+        authenticate(world, signed, self.scope(), now).map_err(|refusal| self.refuse(&refusal))
+    }
+
+    fn refuse(self, refusal: &Refusal) -> ApiError {
+        match self {
+            Self::Ec2 => error::ec2_refusal(refusal),
+            Self::Ec2InstanceConnect | Self::Ssm => error::json_refusal(refusal),
+            Self::Sts => error::sts_refusal(refusal),
+        }
+    }
+
+    /// The query and JSON protocols know one route.
+    pub(super) fn check_route(self, parts: &Parts) -> Result<(), ApiError> {
+        if parts.method == Method::POST && parts.uri.path() == "/" {
+            return Ok(());
+        }
+        Err(self.unknown_operation(&format!("{} {}", parts.method, parts.uri.path())))
+    }
+
+    fn unknown_operation(self, operation: &str) -> ApiError {
+        match self {
+            Self::Ec2 | Self::Sts => {
+                let message = format!("The action {operation} is not valid for this web service.");
+                ApiError::new("InvalidAction", message)
+            }
+            Self::Ec2InstanceConnect | Self::Ssm => {
+                ApiError::coral("UnknownOperationException", format!("unknown operation {operation}"))
+            }
+        }
+    }
+
+    /// What a call over the rate is told.
+    pub(super) fn throttled(self) -> ApiError {
+        match self {
+            Self::Ec2 => ApiError::new("RequestLimitExceeded", "Request limit exceeded.")
+                .with_status(StatusCode::SERVICE_UNAVAILABLE),
+            Self::Ec2InstanceConnect | Self::Ssm => ApiError::new("ThrottlingException", "Rate exceeded"),
+            Self::Sts => ApiError::new("Throttling", "Rate exceeded"),
+        }
+    }
+
+    /// Performs the operation.
+    pub(super) fn perform(
+        self,
+        call: &Call<'_>,
+        operation: &str,
+        query: &Query,
+        body: &[u8],
+    ) -> Result<String, ApiError> {
+        let answer = match self {
+            Self::Ec2 => ec2::perform(call, operation, query),
+            Self::Ec2InstanceConnect => ec2_instance_connect::perform(call, operation, body),
+            Self::Ssm => ssm::perform(call, operation, body),
+            Self::Sts => sts::perform(call, operation),
+        };
+        answer.unwrap_or_else(|| Err(self.unknown_operation(operation)))
+    }
+
+    /// Writes an error as the service's protocol wants it.
+    pub(super) fn write_error(self, error: &ApiError, request_id: &str) -> String {
+        match self {
+            Self::Ec2 => error.ec2_xml(request_id),
+            Self::Ec2InstanceConnect => error.json("com.amazonaws.ec2instanceconnect#"),
+            Self::Ssm => error.json(""),
+            Self::Sts => error.sts_xml(request_id),
+        }
+    }
+}
