@@ -5,11 +5,14 @@
 //! business; so is when to try again after a failure that the SDK's retries did not heal.
 
 mod credentials;
+mod ec2;
 mod endpoint;
 mod error;
 mod http_client;
+mod managed;
 mod operation;
 mod push_key;
+mod query;
 mod refusal;
 mod session;
 #[cfg(test)]
@@ -19,7 +22,7 @@ mod upgrade;
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds::region::ImdsRegionProvider;
@@ -30,6 +33,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::sdk_ua_metadata::FrameworkMetadata;
 use aws_types::service_config::ServiceConfigKey;
@@ -38,9 +43,11 @@ use serde::de::DeserializeOwned;
 
 use self::credentials::CredentialCache;
 pub use self::credentials::{Renewal, SignIn};
-use self::endpoint::{Place, SSM, SSM_MESSAGES, Service};
+pub use self::ec2::{Filter, Instance, InstanceState};
+use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, Service};
 pub use self::error::AwsError;
-use self::operation::{Call, Client, Failure};
+pub use self::managed::Managed;
+use self::operation::{Answer, Call, Client, Failure};
 use self::refusal::Circumstances;
 pub use self::refusal::RequestId;
 pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
@@ -51,6 +58,12 @@ use crate::websocket::StreamUrl;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A call with its retries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A time as AWS writes it: RFC 3339, in UTC.
+pub fn timestamp(time: SystemTime) -> String {
+    // Nothing that AWS or a clock says is outside of what can be written.
+    DateTime::from(time).fmt(Format::DateTime).unwrap_or_default()
+}
 
 /// Which account and region, as far as the command line says.
 #[derive(Clone, Debug, Default)]
@@ -133,6 +146,36 @@ impl Aws {
         self.profile.as_deref()
     }
 
+    /// A name for the account, as far as it is known without a call: the profile, or the access key that the
+    /// environment has. Not a secret, and not for people.
+    pub fn account_name(&self) -> String {
+        match self.credentials.sign_in() {
+            SignIn::Environment => std::env::var("AWS_ACCESS_KEY_ID").unwrap_or_default(),
+            SignIn::Profile { .. } => format!("profile {}", self.profile.as_deref().unwrap_or("default")),
+        }
+    }
+
+    /// Where instances are described, when the user configured it.
+    pub fn instances_endpoint(&self) -> Option<String> {
+        self.configured_endpoint(&EC2)
+    }
+
+    /// The same account and settings in another region.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsError::BadRegion`].
+    pub fn in_region(&self, region: &str) -> Result<Self, AwsError> {
+        endpoint::check_region(region)?;
+        Ok(Self {
+            client: Client::new(self.sdk.clone(), region),
+            credentials: self.credentials.clone(),
+            place: Place { region: region.to_owned(), ..self.place.clone() },
+            profile: self.profile.clone(),
+            sdk: self.sdk.clone(),
+        })
+    }
+
     /// Where the websockets of sessions are expected, to connect there early. None when an endpoint was configured:
     /// then only the service knows.
     pub fn message_gateway(&self) -> Option<StreamUrl> {
@@ -162,23 +205,30 @@ impl Aws {
         subject: &str,
         input: &I,
     ) -> Result<(O, RequestId), AwsError> {
-        let action = api.action();
         let malformed = |source| AwsError::Malformed { action: api.action(), source };
+        let body = serde_json::to_string(input).map_err(|error| malformed(error.into()))?;
+        let answer = self.invoke(api, subject, body).await?;
+        match serde_json::from_slice(&answer.body) {
+            Ok(output) => Ok((output, answer.request_id.unwrap_or_else(RequestId::absent))),
+            // Its text may quote the answer, and with it a token.
+            Err(_) => Err(malformed("it is not the JSON that was expected".into())),
+        }
+    }
+
+    /// Makes a call whose body is written already.
+    async fn invoke(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
+        let action = api.action();
         let endpoint = self.endpoint(api.service)?;
         let call = Call {
             service: api.service,
             operation: api.operation,
             endpoint: &endpoint,
             credentials: self.credentials.resolve().await?,
-            body: serde_json::to_string(input).map_err(|error| malformed(error.into()))?,
+            body,
         };
         match self.client.invoke(call).await {
-            Ok(answer) => match serde_json::from_slice(&answer.body) {
-                Ok(output) => Ok((output, answer.request_id.unwrap_or_else(RequestId::absent))),
-                // Its text may quote the answer, and with it a token.
-                Err(_) => Err(malformed("it is not the JSON that was expected".into())),
-            },
-            Err(Failure::Malformed(source)) => Err(malformed(source)),
+            Ok(answer) => Ok(answer),
+            Err(Failure::Malformed(source)) => Err(AwsError::Malformed { action, source }),
             Err(Failure::Network(error)) => Err(AwsError::Network(error)),
             Err(Failure::Refused(refusal)) => {
                 let sign_in = self.credentials.sign_in();

@@ -1,13 +1,126 @@
-//! What a user can name: an instance, a user on it, a port.
+//! What a user can name: an instance, in several ways, a user on it, a port.
 //!
 //! Parsed once, here, from what ssh or a shell handed us; inside the program an impossible value does not
 //! exist. Because every value is limited to a harmless alphabet, it may stand in a path or a command line.
 //! This file does no I/O.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use thiserror::Error;
+
+/// What a user names an instance by.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Target {
+    /// `i-…`, `mi-…`
+    Id(InstanceId),
+    /// The Name tag; `*` and `?` are wildcards.
+    Name(String),
+    /// `tag:Key=Value`; the value may have wildcards.
+    Tag {
+        /// As AWS has it, which tells upper from lower case.
+        key: String,
+        /// The same.
+        value: String,
+    },
+    /// A private or public address.
+    Address(IpAddr),
+    /// A private or public DNS name that EC2 gave.
+    DnsName(String),
+    /// `asg:NAME`, an Auto Scaling group.
+    AutoScalingGroup(String),
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        if let Ok(id) = text.parse() {
+            return Ok(Self::Id(id));
+        }
+        let digits = text.strip_prefix("i-").or_else(|| text.strip_prefix("mi-"));
+        if digits
+            .is_some_and(|digits| digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            return Err(TargetError::InstanceId(text.to_owned()));
+        }
+        let bad = || TargetError::Target(text.to_owned());
+        if text.is_empty()
+            || text.len() > MAX_TARGET
+            || text.starts_with('-')
+            || text.chars().any(char::is_control)
+        {
+            return Err(bad());
+        }
+        if let Some(tag) = text.strip_prefix("tag:") {
+            let (key, value) = tag.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(bad)?;
+            return Ok(Self::Tag { key: key.to_owned(), value: value.to_owned() });
+        }
+        if let Some(group) = text.strip_prefix("asg:") {
+            return if group.is_empty() { Err(bad()) } else { Ok(Self::AutoScalingGroup(group.to_owned())) };
+        }
+        if let Ok(address) = text.trim_matches(['[', ']']).parse() {
+            return Ok(Self::Address(address));
+        }
+        let lower = text.to_ascii_lowercase();
+        let is_dns_name = DNS_SUFFIXES.iter().any(|suffix| lower.ends_with(suffix));
+        Ok(if is_dns_name { Self::DnsName(lower) } else { Self::Name(text.to_owned()) })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) | Self::DnsName(name) => f.write_str(name),
+            Self::Tag { key, value } => write!(f, "tag:{key}={value}"),
+            Self::Address(address) => address.fmt(f),
+            Self::AutoScalingGroup(group) => write!(f, "asg:{group}"),
+        }
+    }
+}
+
+/// A target as ssh's host: `NAME.SUFFIX` or `NAME.REGION.SUFFIX`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Host {
+    /// What is named.
+    pub target: Target,
+    /// The region, if it stands between.
+    pub region: Option<String>,
+}
+
+impl Host {
+    /// Takes `host` apart if it ends in `suffix`.
+    ///
+    /// # Errors
+    /// When what stands in front of the suffix names nothing.
+    pub fn below(host: &str, suffix: &str) -> Option<Result<Self, TargetError>> {
+        let at = host.len().checked_sub(suffix.len() + 1)?;
+        let (name, rest) = host.split_at_checked(at)?;
+        if !rest.strip_prefix('.')?.eq_ignore_ascii_case(suffix) {
+            return None;
+        }
+        let (name, region) = match name.rsplit_once('.') {
+            Some((name, region)) if is_region(region) && !name.is_empty() => (name, Some(region.to_owned())),
+            _ => (name, None),
+        };
+        Some(name.parse().map(|target| Self { target, region }))
+    }
+}
+
+/// Whether a label is a region's name, and not the end of an instance's: `eu-west-1`, `us-gov-east-1`.
+fn is_region(label: &str) -> bool {
+    let parts: Vec<_> = label.split('-').collect();
+    let [area, middle @ .., number] = parts.as_slice() else { return false };
+    let Some((direction, between)) = middle.split_last() else { return false };
+    REGION_AREAS.contains(area)
+        && between.len() <= 1
+        && between.iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase()))
+        && REGION_DIRECTIONS.contains(direction)
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
 
 /// A name did not have the form of the thing that it should name.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -18,6 +131,9 @@ pub enum TargetError {
     /// Not 1 to 32 of the characters that EC2 Instance Connect takes.
     #[error("{0:?} is not a user name that EC2 Instance Connect accepts")]
     OsUser(String),
+    /// Nothing that an instance could be named by.
+    #[error("{0:?} names no instance")]
+    Target(String),
     /// Not 1 to 65535.
     #[error("{0:?} is not a port number")]
     Port(String),
@@ -32,6 +148,9 @@ impl TargetError {
             }
             Self::OsUser(_) => vec![
                 "use 1 to 32 letters, digits and `_ . @ - $`, not digits alone; for example `ec2-user` or `ubuntu`".into(),
+            ],
+            Self::Target(_) => vec![
+                "name it by id, Name tag, `tag:KEY=VALUE`, address, DNS name or `asg:GROUP`".into(),
             ],
             Self::Port(_) => vec!["ports are the numbers 1 to 65535; sshd listens on 22".into()],
         }
@@ -128,6 +247,20 @@ impl fmt::Display for Port {
     }
 }
 
+/// A tag's key has 128 characters, its value 256.
+const MAX_TARGET: usize = 512;
+/// What EC2's names of its own end in, in any partition.
+const DNS_SUFFIXES: [&str; 5] = [
+    ".ec2.internal",
+    ".compute.internal",
+    ".compute.amazonaws.com",
+    ".compute-1.amazonaws.com",
+    ".compute.amazonaws.com.cn",
+];
+const REGION_AREAS: [&str; 11] = ["af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us"];
+const REGION_DIRECTIONS: [&str; 9] =
+    ["central", "east", "north", "northeast", "northwest", "south", "southeast", "southwest", "west"];
+
 fn is_lower_hex(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
@@ -158,6 +291,55 @@ mod tests {
         ] {
             assert_eq!(id.parse::<InstanceId>(), Err(TargetError::InstanceId(id.into())), "{id:?}");
         }
+    }
+
+    #[test]
+    fn every_form_of_a_target_is_told_apart() {
+        let name = |name: &str| Target::Name(name.into());
+        for (text, expected) in [
+            ("web-1", name("web-1")),
+            ("web-*", name("web-*")),
+            ("i-robot", name("i-robot")),
+            ("web.example.com", name("web.example.com")),
+            ("tag:Team=web=1", Target::Tag { key: "Team".into(), value: "web=1".into() }),
+            ("tag:Team=", Target::Tag { key: "Team".into(), value: String::new() }),
+            ("asg:web", Target::AutoScalingGroup("web".into())),
+            ("10.0.0.1", Target::Address("10.0.0.1".parse().unwrap())),
+            ("2001:db8::1", Target::Address("2001:db8::1".parse().unwrap())),
+            ("[2001:db8::1]", Target::Address("2001:db8::1".parse().unwrap())),
+            ("IP-10-0-0-1.ec2.internal", Target::DnsName("ip-10-0-0-1.ec2.internal".into())),
+            ("i-0a1b2c3d", Target::Id("i-0a1b2c3d".parse().unwrap())),
+        ] {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        for text in ["", "-x", "tag:x", "tag:=x", "asg:", "a\u{1b}b", "a\nb", &"a".repeat(513)] {
+            assert_eq!(text.parse::<Target>(), Err(TargetError::Target(text.into())), "{text:?}");
+        }
+        for text in ["i-0A1B2C3D", "i-0a1b2c3d4", "mi-0a1b2c"] {
+            assert_eq!(text.parse::<Target>(), Err(TargetError::InstanceId(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_end_in_their_suffix_and_may_name_a_region() {
+        let host = |text, suffix| {
+            Host::below(text, suffix)
+                .map(|host| host.unwrap())
+                .map(|host| (host.target.to_string(), host.region))
+        };
+        let found = |name: &str, region: Option<&str>| Some((name.to_owned(), region.map(str::to_owned)));
+        assert_eq!(host("web-1.ec2", "ec2"), found("web-1", None));
+        assert_eq!(host("Web-1.EC2", "ec2"), found("Web-1", None));
+        assert_eq!(host("web-1.eu-west-1.ec2", "ec2"), found("web-1", Some("eu-west-1")));
+        assert_eq!(host("web-1.us-gov-west-1.prod.ec2", "prod.ec2"), found("web-1", Some("us-gov-west-1")));
+        assert_eq!(host("web.prod.ec2", "ec2"), found("web.prod", None));
+        assert_eq!(host("db.my-web-1.ec2", "ec2"), found("db.my-web-1", None));
+        assert_eq!(host("eu-west-1.ec2", "ec2"), found("eu-west-1", None));
+        assert_eq!(host("10.0.0.1.ec2", "ec2"), found("10.0.0.1", None));
+        for text in ["web-1", "ec2", "webec2", ""] {
+            assert_eq!(host(text, "ec2"), None, "{text}");
+        }
+        assert!(Host::below(".ec2", "ec2").unwrap().is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! five seconds, too soon for a `credential_process` that asks its user something.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
@@ -27,16 +28,17 @@ const MARGIN: Duration = Duration::from_secs(60);
 /// For credentials that do not say when they end; the SDK's own cache keeps those as long.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// Credentials, resolved when needed and kept while they last.
+/// Credentials, resolved when needed and kept while they last. Clones share them.
+#[derive(Clone)]
 pub(super) struct CredentialCache {
     provider: SharedCredentialsProvider,
     sign_in: SignIn,
-    cached: Mutex<Option<(Credentials, SystemTime)>>,
+    cached: Arc<Mutex<Option<(Credentials, SystemTime)>>>,
 }
 
 impl CredentialCache {
     pub(super) fn new(provider: SharedCredentialsProvider, sign_in: SignIn) -> Self {
-        Self { provider, sign_in, cached: Mutex::new(None) }
+        Self { provider, sign_in, cached: Arc::new(Mutex::new(None)) }
     }
 
     pub(super) fn sign_in(&self) -> &SignIn {
@@ -218,7 +220,6 @@ mod tests {
     use aws_credential_types::credential_fn::provide_credentials_fn;
     use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
     use aws_types::os_shim_internal::{Env, Fs};
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     /// A cache whose provider hands out credentials that end in `seconds`, and a count of its calls.

@@ -18,10 +18,25 @@ pub(super) struct Service {
     pub(super) id: &'static str,
     /// First label of the host, name in a signature, and prefix of the IAM actions.
     pub(super) prefix: &'static str,
-    /// Before the operation in `X-Amz-Target`.
-    pub(super) target: &'static str,
+    /// How its calls are written.
+    pub(super) protocol: Protocol,
     /// Whether GovCloud has a host of its own for FIPS.
     pub(super) gov_fips: GovFips,
+}
+
+/// How a service's calls and answers are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Protocol {
+    /// JSON 1.1.
+    Json {
+        /// Before the operation in `X-Amz-Target`.
+        target: &'static str,
+    },
+    /// A form in, XML out.
+    Query {
+        /// Of the API.
+        version: &'static str,
+    },
 }
 
 /// What FIPS without dual-stack means in GovCloud, where every endpoint is FIPS.
@@ -35,19 +50,31 @@ pub(super) enum GovFips {
 
 /// Systems Manager.
 pub(super) const SSM: Service =
-    Service { id: "SSM", prefix: "ssm", target: "AmazonSSM", gov_fips: GovFips::SameHost };
+    Service { id: "SSM", prefix: "ssm", protocol: json("AmazonSSM"), gov_fips: GovFips::SameHost };
 
 /// EC2 Instance Connect.
 pub(super) const INSTANCE_CONNECT: Service = Service {
     id: "EC2 Instance Connect",
     prefix: "ec2-instance-connect",
-    target: "AWSEC2InstanceConnectService",
+    protocol: json("AWSEC2InstanceConnectService"),
     gov_fips: GovFips::OwnHost,
 };
 
 /// The service that the websockets are addressed to. It is signed for, but not called.
 pub(super) const SSM_MESSAGES: Service =
-    Service { id: "ssmmessages", prefix: "ssmmessages", target: "", gov_fips: GovFips::SameHost };
+    Service { id: "ssmmessages", prefix: "ssmmessages", protocol: json(""), gov_fips: GovFips::SameHost };
+
+/// EC2.
+pub(super) const EC2: Service = Service {
+    id: "EC2",
+    prefix: "ec2",
+    protocol: Protocol::Query { version: "2016-11-15" },
+    gov_fips: GovFips::SameHost,
+};
+
+const fn json(target: &'static str) -> Protocol {
+    Protocol::Json { target }
+}
 
 /// A region, and the variants of its endpoints that the user asked for.
 #[derive(Clone, Debug)]
@@ -192,8 +219,6 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const EC2: Service = Service { id: "EC2", prefix: "ec2", target: "", gov_fips: GovFips::SameHost };
 
     fn place(region: &str, fips: bool, dual_stack: bool) -> Place {
         Place { region: region.to_owned(), fips, dual_stack }

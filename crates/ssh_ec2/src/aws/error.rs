@@ -272,6 +272,10 @@ fn access_hints(action: &str) -> Vec<String> {
             format!("the caller needs {action} on the instance"),
             "policies often restrict this action by `ec2:osuser`; try another user".into(),
         ],
+        "ec2:DescribeInstances" => vec![
+            format!("to connect by name, the caller needs {action} (on `*`: it cannot be restricted)"),
+            "the instance id (`i-…`) works without".into(),
+        ],
         _ => vec![format!("the caller needs {action}")],
     }
 }

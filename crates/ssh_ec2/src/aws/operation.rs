@@ -1,7 +1,7 @@
 //! Calls to AWS on the SDK's own runtime: its retries, timeouts, signatures and clock-skew correction.
 //!
 //! The generated service crates cost minutes of compiler time for a handful of calls. What they add to the
-//! runtime is here, by hand, for one protocol: JSON 1.1. The runtime's crates are public but "not intended to
+//! runtime is here, by hand, for two protocols: JSON 1.1 and Query. The runtime's crates are public but "not intended to
 //! be used directly", so their use is here; elsewhere only their names occur, where stable crates take them.
 
 use std::error::Error as StdError;
@@ -45,7 +45,8 @@ use aws_types::region::{Region, SigningRegion};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
-use super::endpoint::Service;
+use super::endpoint::{Protocol, Service};
+use super::query;
 use super::refusal::{Refusal, RequestId, error_code};
 use crate::network::NetworkError;
 
@@ -151,7 +152,6 @@ impl Client {
         let retries = self.sdk.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
         let timeouts = self.sdk.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled);
         let skew = Arc::clone(&self.skew);
-        let target = format!("{}.{operation}", service.target);
         let mut builder = Operation::builder()
             .service_name(service.id)
             .operation_name(operation)
@@ -161,15 +161,20 @@ impl Client {
             .with_connection_poisoning()
             .runtime_plugin(self.plugin(service, credentials))
             .serializer(move |body: String| {
-                let request = http::Request::post("/")
-                    .header(CONTENT_TYPE, "application/x-amz-json-1.1")
-                    .header("x-amz-target", &target)
-                    .body(SdkBody::from(body))?;
-                Ok(HttpRequest::try_from(request)?)
+                let request = http::Request::post("/");
+                let request = match service.protocol {
+                    Protocol::Json { target } => request
+                        .header(CONTENT_TYPE, "application/x-amz-json-1.1")
+                        .header("x-amz-target", format!("{target}.{operation}")),
+                    Protocol::Query { .. } => {
+                        request.header(CONTENT_TYPE, "application/x-www-form-urlencoded; charset=utf-8")
+                    }
+                };
+                Ok(HttpRequest::try_from(request.body(SdkBody::from(body))?)?)
             })
             .deserializer(move |response: &HttpResponse| {
                 note_skew(&skew, response);
-                read(response)
+                read(response, service.protocol)
             });
         if let Some(version) = self.sdk.behavior_version() {
             builder = builder.behavior_version(version);
@@ -261,14 +266,18 @@ impl Failure {
     }
 }
 
-fn read(response: &HttpResponse) -> Result<Answer, OrchestratorError<Refused>> {
+fn read(response: &HttpResponse, protocol: Protocol) -> Result<Answer, OrchestratorError<Refused>> {
     let header = |name: &str| response.headers().get(name);
     let request_id = header("x-amzn-requestid").or_else(|| header("x-amzn-request-id")).map(RequestId::clean);
     let body = response.body().bytes().unwrap_or_default();
     if response.status().is_success() {
         return Ok(Answer { request_id, body: Bytes::copy_from_slice(body) });
     }
-    let (code, message) = error_code(response.status().as_u16(), header("x-amzn-errortype"), body);
+    let status = response.status().as_u16();
+    let (code, message) = match protocol {
+        Protocol::Json { .. } => error_code(status, header("x-amzn-errortype"), body),
+        Protocol::Query { .. } => query::error_code(status, body),
+    };
     let meta = ErrorMetadata::builder().code(code).message(message).build();
     Err(OrchestratorError::operation(Refused { meta, request_id }))
 }

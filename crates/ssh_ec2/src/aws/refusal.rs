@@ -115,9 +115,14 @@ pub(super) fn error_code(status: u16, header: Option<&str>, body: &[u8]) -> (Str
     let parsed: Body = serde_json::from_slice(body).unwrap_or_default();
     let code = header.map(str::to_owned).or(parsed.kind).or(parsed.code).unwrap_or_default();
     let code = code.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default();
+    clean(status, code, parsed.message.as_deref())
+}
+
+/// Code and message for people, whatever the service wrote.
+pub(super) fn clean(status: u16, code: &str, message: Option<&str>) -> (String, String) {
     let code = if code.is_empty() { format!("status {status}") } else { foreign_text(code, 100) };
-    let message = match parsed.message {
-        Some(message) => foreign_text(&message, SHOWN_MESSAGE),
+    let message = match message {
+        Some(message) => foreign_text(message, SHOWN_MESSAGE),
         None => "it gave no reason".to_owned(),
     };
     (code, message)

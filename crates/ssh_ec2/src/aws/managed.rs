@@ -1,0 +1,90 @@
+//! Systems Manager's list of machines: whether the SSM agent of each is heard, and what system it runs on.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::SSM;
+use super::error::AwsError;
+use super::{Api, Aws};
+use crate::target::InstanceId;
+
+const DESCRIBE: Api = Api { service: &SSM, operation: "DescribeInstanceInformation" };
+
+/// A machine, as Systems Manager sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Managed {
+    /// The instance.
+    pub id: InstanceId,
+    /// Whether its SSM agent is connected.
+    pub online: bool,
+    /// When it was last heard.
+    pub last_ping: Option<SystemTime>,
+    /// For example `Ubuntu`.
+    pub platform: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Input<'a> {
+    filters: Vec<InputFilter<'a>>,
+    max_results: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct InputFilter<'a> {
+    key: &'a str,
+    values: Vec<&'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Output {
+    #[serde(default)]
+    instance_information_list: Vec<Information>,
+    next_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Information {
+    instance_id: String,
+    ping_status: Option<String>,
+    last_ping_date_time: Option<f64>,
+    platform_name: Option<String>,
+}
+
+impl Aws {
+    /// One page of the machines that Systems Manager knows, or what it knows of one machine; and the token of the
+    /// next page.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsError`]; [`AwsError::AccessDenied`] without `ssm:DescribeInstanceInformation`.
+    pub async fn describe_managed(
+        &self,
+        only: Option<&InstanceId>,
+        token: Option<&str>,
+    ) -> Result<(Vec<Managed>, Option<String>), AwsError> {
+        let only = only.map(|id| InputFilter { key: "InstanceIds", values: vec![id.as_str()] });
+        let subject = format!("the instances in {}", self.region());
+        let input = Input { filters: only.into_iter().collect(), max_results: PAGE, next_token: token };
+        let (output, _): (Output, _) = self.call(&DESCRIBE, &subject, &input).await?;
+        let managed = output.instance_information_list.into_iter().filter_map(|found| {
+            let seconds = found.last_ping_date_time.filter(|seconds| (0.0..1e12).contains(seconds));
+            Some(Managed {
+                id: found.instance_id.parse().ok()?,
+                online: found.ping_status.as_deref() == Some("Online"),
+                last_ping: seconds.map(|seconds| UNIX_EPOCH + Duration::from_secs_f64(seconds)),
+                platform: found.platform_name.unwrap_or_default(),
+            })
+        });
+        Ok((managed.collect(), output.next_token.filter(|token| !token.is_empty())))
+    }
+}
+
+/// The most that DescribeInstanceInformation gives at once.
+const PAGE: u32 = 50;

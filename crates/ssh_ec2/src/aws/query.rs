@@ -1,0 +1,60 @@
+//! The Query protocol of EC2 and STS: a form in, XML out. (Pure.)
+
+use std::fmt::Write as _;
+
+use roxmltree::{Document, Node};
+
+use super::refusal::clean;
+
+/// The body of a call.
+pub(super) fn form(operation: &str, version: &str, parameters: &[(String, String)]) -> String {
+    let mut body = format!("Action={operation}&Version={version}");
+    for (name, value) in parameters {
+        body.push('&');
+        encode(name, &mut body);
+        body.push('=');
+        encode(value, &mut body);
+    }
+    body
+}
+
+fn encode(text: &str, form: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            form.push(char::from(byte));
+        } else {
+            // A String takes everything.
+            let _ = write!(form, "%{byte:02X}");
+        }
+    }
+}
+
+/// Code and message of a refusal. EC2 and STS nest them differently.
+pub(super) fn error_code(status: u16, body: &[u8]) -> (String, String) {
+    let text = String::from_utf8_lossy(body);
+    let document = Document::parse(&text).ok();
+    let error = document.as_ref().and_then(|document| {
+        document.descendants().find(|node| node.is_element() && node.tag_name().name() == "Error")
+    });
+    let part = |name| error.and_then(|error| child_text(error, name));
+    clean(status, part("Code").unwrap_or_default(), part("Message"))
+}
+
+/// The first element `name` below `node`.
+pub(super) fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
+    node.children().find(|child| child.is_element() && child.tag_name().name() == name)
+}
+
+/// Its text, if there is any.
+pub(super) fn child_text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
+    child(node, name)?.text().filter(|text| !text.is_empty())
+}
+
+/// The items of the list `name` below `node`.
+pub(super) fn items<'a, 'input>(
+    node: Node<'a, 'input>,
+    name: &str,
+) -> impl Iterator<Item = Node<'a, 'input>> + use<'a, 'input> {
+    let items = child(node, name).into_iter().flat_map(|list| list.children());
+    items.filter(|item| item.is_element() && item.tag_name().name() == "item")
+}

@@ -1,0 +1,281 @@
+//! What names were found to mean, kept for a few minutes on disk.
+//!
+//! A burst of forks of ssh or Ansible for one name makes one call. An entry may be stale: who uses one must forget it
+//! when it leads nowhere. The cache is a convenience, so that whatever goes wrong with it is only noted, and then it
+//! is as if it were empty. Files are private, and those that others could have written are not believed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::target::{InstanceId, OsUser};
+
+/// The directory with the files, one for each [`Scope`].
+#[derive(Clone, Debug)]
+pub struct Cache {
+    directory: PathBuf,
+    owner: u32,
+}
+
+/// Where a name means something: whose account, and which region of it.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Scope {
+    /// The profile, or the access key that the environment has.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// The endpoint, where another one is configured.
+    pub endpoint: Option<String>,
+}
+
+/// What a name was found to mean.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// The instance.
+    pub id: InstanceId,
+    /// Its user, where something tells.
+    pub user: Option<OsUser>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+struct Contents {
+    scope: Option<Scope>,
+    names: BTreeMap<String, Stored>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Stored {
+    id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    /// Seconds since the Unix epoch.
+    at: u64,
+}
+
+/// Held by the one process that finds out what a name means.
+#[derive(Debug)]
+pub struct Turn {
+    _file: Option<File>,
+}
+
+impl Turn {
+    /// For who has waited long enough.
+    pub fn without() -> Self {
+        Self { _file: None }
+    }
+}
+
+impl Cache {
+    /// A cache in `directory`, which is made when there is something to keep, for the user `owner`.
+    pub fn new(directory: PathBuf, owner: u32) -> Self {
+        Self { directory, owner }
+    }
+
+    /// What `name` meant not long ago.
+    pub fn find(&self, scope: &Scope, name: &str, now: SystemTime) -> Option<Entry> {
+        let contents = self.read(scope)?;
+        let stored = contents.names.get(name).filter(|stored| stored.is_fresh(now))?;
+        Some(Entry {
+            id: stored.id.parse().ok()?,
+            user: stored.user.as_deref().and_then(|user| user.parse().ok()),
+        })
+    }
+
+    /// Keeps what names mean.
+    pub fn keep(&self, scope: &Scope, found: &[(String, Entry)], now: SystemTime) {
+        let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.change(scope, |names| {
+            names.retain(|_, stored| stored.is_fresh(now));
+            for (name, entry) in found {
+                let user = entry.user.as_ref().map(ToString::to_string);
+                names.insert(name.clone(), Stored { id: entry.id.to_string(), user, at });
+            }
+        });
+    }
+
+    /// Drops a name that led nowhere.
+    pub fn forget(&self, scope: &Scope, name: &str) {
+        self.change(scope, |names| {
+            names.remove(name);
+        });
+    }
+
+    /// Every name that is known now, in any scope.
+    pub fn names(&self, now: SystemTime) -> Vec<(Scope, String)> {
+        let mut found = Vec::new();
+        for file in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let path = file.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let contents = self.read_file(&path).unwrap_or_default();
+            let Some(scope) = contents.scope else { continue };
+            let fresh = contents.names.into_iter().filter(|(_, stored)| stored.is_fresh(now));
+            found.extend(fresh.map(|(name, _)| (scope.clone(), name)));
+        }
+        found
+    }
+
+    /// The turn to find out what `name` means; none while another process has it.
+    pub fn try_turn(&self, scope: &Scope, name: &str) -> Option<Turn> {
+        // A file for each of 256 groups of names, or they would pile up.
+        let path = self.directory.join(format!("{}.turn", &digest(&(scope, name))[..2]));
+        let file = self.make_directory().and_then(|()| {
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
+        });
+        match file {
+            Ok(file) => match file.try_lock() {
+                Ok(()) => Some(Turn { _file: Some(file) }),
+                Err(fs::TryLockError::WouldBlock) => None,
+                Err(fs::TryLockError::Error(_)) => Some(Turn::without()),
+            },
+            // Nobody can take turns here.
+            Err(_) => Some(Turn::without()),
+        }
+    }
+
+    fn change(&self, scope: &Scope, change: impl FnOnce(&mut BTreeMap<String, Stored>)) {
+        let result = self.make_directory().and_then(|()| {
+            let lock = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(self.path(scope).with_extension("lock"))?;
+            lock.lock()?;
+            let mut contents = self.read(scope).unwrap_or_default();
+            contents.scope = Some(scope.clone());
+            change(&mut contents.names);
+            let path = self.path(scope);
+            let staged = path.with_extension(format!("{}.tmp", std::process::id()));
+            let written = serde_json::to_vec(&contents).map_err(io::Error::from).and_then(|text| {
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+                file.write_all(&text)?;
+                fs::rename(&staged, &path)
+            });
+            if written.is_err() {
+                let _ = fs::remove_file(&staged);
+            }
+            written
+        });
+        if let Err(error) = result {
+            tracing::info!("names are not cached in {}: {error}", self.directory.display());
+        }
+    }
+
+    fn make_directory(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
+    }
+
+    fn read(&self, scope: &Scope) -> Option<Contents> {
+        let contents = self.read_file(&self.path(scope))?;
+        // Different scopes could have the same digest, if somebody tried.
+        (contents.scope.as_ref() == Some(scope)).then_some(contents)
+    }
+
+    fn read_file(&self, path: &Path) -> Option<Contents> {
+        let file = OpenOptions::new().read(true).open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if metadata.uid() != self.owner || metadata.mode() & 0o022 != 0 || metadata.len() > MAX_FILE {
+            tracing::warn!("{} is not only ours, and is not believed", path.display());
+            return None;
+        }
+        serde_json::from_reader(io::BufReader::new(file)).ok()
+    }
+
+    fn path(&self, scope: &Scope) -> PathBuf {
+        self.directory.join(format!("{}.json", digest(scope)))
+    }
+}
+
+impl Stored {
+    fn is_fresh(&self, now: SystemTime) -> bool {
+        let at = UNIX_EPOCH + Duration::from_secs(self.at);
+        // Neither too old nor from the future.
+        now.duration_since(at).is_ok_and(|age| age < LIFETIME)
+    }
+}
+
+/// A file name for anything.
+fn digest(value: &impl Serialize) -> String {
+    use sha2::{Digest as _, Sha256};
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    Sha256::digest(text).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Names move between instances with every deployment, rarely faster.
+const LIFETIME: Duration = Duration::from_secs(10 * 60);
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(region: &str) -> Scope {
+        Scope { account: "prod".into(), region: region.into(), endpoint: None }
+    }
+
+    fn entry(id: &str) -> Entry {
+        Entry { id: id.parse().unwrap(), user: Some("ubuntu".parse().unwrap()) }
+    }
+
+    fn cache(directory: &Path) -> Cache {
+        Cache::new(directory.join("cache"), rustix::process::getuid().as_raw())
+    }
+
+    #[test]
+    fn names_are_known_in_their_scope_for_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let now = SystemTime::now();
+        let (here, there) = (scope("eu-west-1"), scope("us-east-1"));
+        assert_eq!(cache.find(&here, "web-1", now), None);
+        cache.keep(&here, &[("web-1".into(), entry("i-0a1b2c3d"))], now);
+        cache.keep(&here, &[("web-2".into(), entry("i-0a1b2c3e"))], now);
+        assert_eq!(cache.find(&here, "web-1", now), Some(entry("i-0a1b2c3d")));
+        assert_eq!(cache.find(&here, "web-2", now + LIFETIME / 2), Some(entry("i-0a1b2c3e")));
+        assert_eq!(cache.find(&there, "web-1", now), None);
+        assert_eq!(cache.find(&here, "web-1", now + LIFETIME), None);
+        assert_eq!(cache.find(&here, "web-1", now - Duration::from_secs(60)), None);
+        assert_eq!(cache.names(now).len(), 2);
+        cache.forget(&here, "web-1");
+        assert_eq!(cache.find(&here, "web-1", now), None);
+    }
+
+    #[test]
+    fn files_are_private_and_those_of_others_are_not_believed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let (now, scope) = (SystemTime::now(), scope("eu-west-1"));
+        cache.keep(&scope, &[("web-1".into(), entry("i-0a1b2c3d"))], now);
+        let path = cache.path(&scope);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&cache.directory).unwrap().permissions().mode() & 0o777, 0o700);
+        let stranger = Cache { owner: cache.owner + 1, ..cache.clone() };
+        assert_eq!(stranger.find(&scope, "web-1", now), None);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(cache.find(&scope, "web-1", now), None);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "{").unwrap();
+        assert_eq!(cache.find(&scope, "web-1", now), None);
+    }
+
+    #[test]
+    fn one_process_at_a_time_finds_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let scope = scope("eu-west-1");
+        let turn = cache.try_turn(&scope, "web-1");
+        assert!(turn.is_some());
+        assert!(cache.try_turn(&scope, "web-1").is_none());
+        assert!(cache.try_turn(&scope, "web-2").is_some());
+        drop(turn);
+        assert!(cache.try_turn(&scope, "web-1").is_some());
+    }
+}

@@ -1,0 +1,133 @@
+//! Every instance of several accounts and regions, asked for side by side.
+//!
+//! EC2 knows the instances, Systems Manager whether their agents are heard. Both come in pages; whoever shows them
+//! gets each page as it comes. A place that cannot be asked says so, and spoils nothing for the others.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use futures_util::future::join_all;
+
+use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState, Managed, Settings};
+use crate::cache::{Cache, Entry};
+use crate::network::Network;
+use crate::resolve::{scope, user_of};
+use crate::target::InstanceId;
+
+/// An account's region.
+#[derive(Debug)]
+pub struct Place {
+    /// The profile, if one was named.
+    pub profile: Option<String>,
+    aws: Aws,
+}
+
+/// Something that was found.
+#[derive(Debug)]
+pub enum Update {
+    /// Instances of the place with this index.
+    Instances(usize, Vec<Instance>),
+    /// What Systems Manager says of instances there.
+    Managed(usize, Vec<Managed>),
+    /// The place, or one of its services, could not be asked.
+    Failed(usize, AwsError),
+}
+
+impl Place {
+    /// The region's name.
+    pub fn region(&self) -> &str {
+        self.aws.region()
+    }
+}
+
+/// The places that options name: one for each profile, or one for each of its regions.
+///
+/// # Errors
+/// When a profile cannot be used, or its regions are to be listed and cannot.
+pub async fn places(
+    profiles: &[String],
+    region: Option<&str>,
+    all_regions: bool,
+    network: &Network,
+) -> Result<Vec<Place>, AwsError> {
+    let profiles: Vec<_> = match profiles {
+        [] => vec![None],
+        named => named.iter().cloned().map(Some).collect(),
+    };
+    let load = profiles.into_iter().map(async |profile| {
+        let settings = Settings { profile: profile.clone(), region: region.map(str::to_owned) };
+        let aws = Aws::load(&settings, network).await?;
+        if !all_regions {
+            return Ok(vec![Place { profile, aws }]);
+        }
+        let mut regions = aws.describe_regions().await?;
+        regions.sort();
+        let places = regions
+            .into_iter()
+            .map(|region| aws.in_region(&region).map(|aws| Place { profile: profile.clone(), aws }));
+        places.collect::<Result<Vec<_>, AwsError>>()
+    });
+    let places: Result<Vec<_>, _> = join_all(load).await.into_iter().collect();
+    Ok(places?.into_iter().flatten().collect())
+}
+
+/// Asks all places at once, and tells of each page as it comes.
+pub async fn search(places: &[Place], filters: &[Filter], tell: impl Fn(Update)) {
+    let tell = &tell;
+    let asked = (0..).zip(places).map(async |(index, place)| {
+        tokio::join!(instances(index, &place.aws, filters, tell), managed(index, &place.aws, tell));
+    });
+    join_all(asked).await;
+}
+
+async fn instances(index: usize, aws: &Aws, filters: &[Filter], tell: &impl Fn(Update)) {
+    let mut token = None;
+    loop {
+        match aws.describe_page(filters, token.as_deref()).await {
+            Err(error) => return tell(Update::Failed(index, error)),
+            Ok((page, next)) => {
+                tell(Update::Instances(index, page));
+                token = next;
+            }
+        }
+        if token.is_none() {
+            return;
+        }
+    }
+}
+
+async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
+    let mut token = None;
+    loop {
+        match aws.describe_managed(None, token.as_deref()).await {
+            Err(error) => return tell(Update::Failed(index, error)),
+            Ok((page, next)) => {
+                tell(Update::Managed(index, page));
+                token = next;
+            }
+        }
+        if token.is_none() {
+            return;
+        }
+    }
+}
+
+/// Keeps the names that mean one instance of a place, for the connections and completions that follow. All of the
+/// place's running instances must be among `instances`.
+pub fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>, cache: &Cache) {
+    let mut names: HashMap<&str, Vec<&Instance>> = HashMap::new();
+    for instance in instances.filter(|instance| instance.state == InstanceState::Running) {
+        if let Some(name) = instance.name() {
+            names.entry(name).or_default().push(instance);
+        }
+    }
+    let unique = names.into_iter().filter_map(|(name, instances)| match instances[..] {
+        [instance] => Some((name.to_owned(), entry(instance))),
+        _ => None,
+    });
+    cache.keep(&scope(&place.aws), &unique.collect::<Vec<_>>(), SystemTime::now());
+}
+
+fn entry(instance: &Instance) -> Entry {
+    Entry { id: InstanceId::clone(&instance.id), user: user_of(instance) }
+}

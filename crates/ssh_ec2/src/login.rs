@@ -1,0 +1,81 @@
+//! Which user an image was made with. (Pure.)
+//!
+//! Source: "Connect to your Linux instance", default user names, in the EC2 User Guide
+//! (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/managing-users.html>), and the images' own pages for those
+//! that are not in it (Kali, Oracle Linux).
+
+/// Systems and their users, by a word of the system's name in lower case. The first that occurs counts.
+const USERS: [(&str, &str); 17] = [
+    ("bitnami", "bitnami"),
+    ("ubuntu", "ubuntu"),
+    ("debian", "admin"),
+    ("rocky", "rocky"),
+    ("centos", "centos"),
+    ("fedora", "fedora"),
+    ("kali", "kali"),
+    ("freebsd", "ec2-user"),
+    ("alma", "ec2-user"),
+    ("amazon", "ec2-user"),
+    ("bottlerocket", "ec2-user"),
+    ("macos", "ec2-user"),
+    ("mac os", "ec2-user"),
+    ("oracle", "ec2-user"),
+    ("red hat", "ec2-user"),
+    ("rhel", "ec2-user"),
+    ("suse", "ec2-user"),
+];
+
+/// For whatever is not known.
+pub const DEFAULT_USER: &str = "ec2-user";
+/// The users to try when one is refused, the commonest first.
+pub const COMMON_USERS: [&str; 7] = ["ec2-user", "ubuntu", "admin", "rocky", "centos", "fedora", "bitnami"];
+/// The tag that names an instance's user.
+pub const USER_TAG: &str = "ssh_ec2:user";
+
+/// The user of a system, by what Session Manager or the image calls it: `Ubuntu`, `Amazon Linux`.
+pub fn of_system(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    USERS.iter().find(|(word, _)| name.contains(word)).map(|(_, user)| *user)
+}
+
+/// The user of an instance, by what EC2 tells of it.
+///
+/// EC2 calls Amazon Linux, Ubuntu and Debian alike `Linux/UNIX`. Their images differ in the name of the root volume:
+/// `/dev/xvda` is Amazon Linux's (and, of the rarer ones, Debian's); the others have `/dev/sda1`, which tells nothing.
+pub fn of_instance(platform_details: &str, root_device: &str) -> Option<&'static str> {
+    of_system(platform_details).or((root_device == "/dev/xvda").then_some(DEFAULT_USER))
+}
+
+/// The user of the system that an SSH server names in its first line, as in `SSH-2.0-OpenSSH_9.6p1 Ubuntu-3ubuntu13`.
+pub fn of_banner(line: &str) -> Option<&'static str> {
+    let comment = line.split_once(' ')?.1;
+    of_system(comment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systems_have_the_users_that_their_images_were_made_with() {
+        for (system, user) in [
+            ("Amazon Linux", Some("ec2-user")),
+            ("Ubuntu", Some("ubuntu")),
+            ("Ubuntu Pro", Some("ubuntu")),
+            ("Debian GNU/Linux", Some("admin")),
+            ("Rocky Linux", Some("rocky")),
+            ("AlmaLinux", Some("ec2-user")),
+            ("CentOS Stream", Some("centos")),
+            ("Red Hat Enterprise Linux Server", Some("ec2-user")),
+            ("SUSE Linux", Some("ec2-user")),
+            ("Linux/UNIX", None),
+            ("", None),
+        ] {
+            assert_eq!(of_system(system), user, "{system}");
+        }
+        assert_eq!(of_instance("Linux/UNIX", "/dev/xvda"), Some("ec2-user"));
+        assert_eq!(of_instance("Linux/UNIX", "/dev/sda1"), None);
+        assert_eq!(of_banner("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3"), Some("admin"));
+        assert_eq!(of_banner("SSH-2.0-OpenSSH_8.7"), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! Instances by name, tag, address and group; the cache of names; and the list.
+
+use std::fs;
+use std::process::Command;
+
+use crate::harness::{HEALTHY, Sandbox, binary, run};
+
+/// Runs `echo $USER` on a target with the wrapper.
+fn user_on(sandbox: &Sandbox, words: &[&str]) -> String {
+    let mut command = sandbox.ssh_ec2();
+    let ended = run(command.args(["-q", "-n"]).args(words).arg("echo $USER")).success();
+    ended.text().trim_end().to_owned()
+}
+
+fn refuses(sandbox: &Sandbox, words: &[&str], code: i32) -> String {
+    let ended = run(sandbox.ssh_ec2().args(["-q", "-n"]).args(words).arg("true")).status(code);
+    assert_eq!(ended.text(), "");
+    ended.stderr
+}
+
+#[test]
+fn every_form_of_a_target_reaches_its_instance() {
+    let sandbox = Sandbox::start();
+    let forms = [
+        "web-1",
+        "web-1.ec2",
+        "web-1.us-east-1.ec2",
+        "tag:Name=web-1",
+        "10.0.0.11",
+        "203.0.113.11",
+        "ip-10-0-0-11.ec2.internal",
+        "ec2-203-0-113-11.compute-1.amazonaws.com",
+        HEALTHY,
+    ];
+    for (count, form) in (1..).zip(forms) {
+        assert_eq!(user_on(&sandbox, &[form]), "ec2-user", "{form}");
+        let sessions = sandbox.region.sessions();
+        assert_eq!((sessions.len(), sessions[count - 1].target.as_str()), (count, HEALTHY), "{form}");
+    }
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn plain_ssh_takes_names_below_the_suffix() {
+    let sandbox = Sandbox::start();
+    for host in ["web-1.ec2", "web-1.us-east-1.ec2", "10.0.0.11.ec2"] {
+        let target = format!("{}@{host}", sandbox.user());
+        assert_eq!(run(sandbox.ssh(&target).arg("echo in")).success().text(), "in\n", "{host}");
+    }
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn what_is_ambiguous_is_listed_and_not_guessed() {
+    let sandbox = Sandbox::start();
+    let told = refuses(&sandbox, &["web-[12]*"], 1);
+    assert!(told.starts_with("ssh_ec2: error: no instance in us-east-1 is named `web-[12]*`\n"), "{told}");
+    let told = refuses(&sandbox, &["tag:Name=web-?"], 2);
+    assert!(told.contains(" running instances are tagged `Name=web-?`\n"), "{told}");
+    assert!(told.contains("\nssh_ec2:   i-0decaf00000000001  web-1  us-east-1a  up "), "{told}");
+    assert!(told.contains("\nssh_ec2:   i-0decaf00000000002  web-2  us-east-1b  up "), "{told}");
+    assert!(sandbox.region.sessions().is_empty());
+    assert_eq!(user_on(&sandbox, &["--any", "web-?"]), "ec2-user");
+    assert_eq!(user_on(&sandbox, &["--newest", "web-?"]), "ec2-user");
+    let told = refuses(&sandbox, &["--any", "--newest", "web-?"], 2);
+    assert!(told.contains("`--newest` and `--any` exclude each other"), "{told}");
+}
+
+#[test]
+fn what_is_not_there_or_stopped_is_said() {
+    let sandbox = Sandbox::start();
+    let told = refuses(&sandbox, &["nobody"], 1);
+    assert_eq!(
+        told,
+        "ssh_ec2: error: no instance in us-east-1 is named `nobody`\n\
+         ssh_ec2: hint: `ssh_ec2 list` shows what there is; `--region` and `--profile` look elsewhere\n\
+         ssh_ec2: hint: names are compared letter by letter; `'nobody*'` finds those that begin so\n"
+    );
+    let told = refuses(&sandbox, &["stopped"], 1);
+    assert_eq!(
+        told,
+        "ssh_ec2: error: i-0dead000000000001, named `stopped`, is stopped\n\
+         ssh_ec2: hint: start it: `aws ec2 start-instances --instance-ids i-0dead000000000001`\n"
+    );
+}
+
+#[test]
+fn a_stale_name_heals_itself() {
+    let sandbox = Sandbox::start();
+    assert_eq!(user_on(&sandbox, &["web-1"]), "ec2-user");
+    let spoil = || {
+        for file in fs::read_dir(sandbox.directory().join("cache")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let text = fs::read_to_string(&path).unwrap();
+                assert!(text.contains(HEALTHY));
+                fs::write(&path, text.replace(HEALTHY, "i-0ffff000000000001")).unwrap();
+            }
+        }
+    };
+    spoil();
+    let target = format!("{}@web-1.ec2", sandbox.user());
+    assert_eq!(run(sandbox.ssh(&target).arg("echo in")).success().text(), "in\n", "ssh does not notice");
+    spoil();
+    let told = refuses(&sandbox, &["web-1"], 255);
+    assert!(
+        told.contains(
+            "error: web-1 is i-0decaf00000000001 now, and i-0ffff000000000001, which it was a few minutes ago, cannot be connected to\n"
+        ),
+        "{told}"
+    );
+    assert_eq!(user_on(&sandbox, &["web-1"]), "ec2-user");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_user_of_ones_own_is_left_alone() {
+    let sandbox = Sandbox::start();
+    for words in [&["-l", "me", "web-1"][..], &["me@web-1"], &["-oUser=me", "web-1"]] {
+        assert_eq!(user_on(&sandbox, words), "me", "{words:?}");
+    }
+    let config = sandbox.file("config");
+    fs::write(&config, "Host web-1\n  User from-file\n").unwrap();
+    assert_eq!(user_on(&sandbox, &["-F", config.to_str().unwrap(), "web-1"]), "from-file");
+}
+
+#[test]
+fn the_list_is_a_table_or_json() {
+    let sandbox = Sandbox::start();
+    let table = run(sandbox.ssh_ec2().args(["list", "web-[12]*"])).success();
+    assert_eq!(table.text(), "NAME  ID  STATE  ADDRESS  TYPE  ZONE  AGE  SESSION MANAGER\n");
+    let table = run(sandbox.ssh_ec2().args(["list", "web-1"])).success();
+    let lines: Vec<_> = table.text().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 2, "{table}");
+    assert!(lines[0].starts_with("NAME   ID                   STATE    ADDRESS    TYPE"), "{table}");
+    assert!(lines[1].starts_with("web-1  i-0decaf00000000001  running  10.0.0.11  t3.micro"), "{table}");
+    assert!(lines[1].ends_with("online"), "{table}");
+    let offline = run(sandbox.ssh_ec2().args(["list", "agent-offline"])).success();
+    assert!(offline.text().ends_with("lost 3d ago\n"), "{offline}");
+    let all = run(sandbox.ssh_ec2().args(["list", "--all", "--json"])).success();
+    let all: serde_json::Value = serde_json::from_str(&all.text()).unwrap();
+    let instances = all.as_array().unwrap();
+    assert_eq!(instances.len(), sandbox.region.instances().len());
+    let stopped = instances.iter().find(|instance| instance["name"] == "stopped").unwrap();
+    assert_eq!(stopped["state"], "stopped");
+    assert_eq!(stopped["tags"]["Environment"], "sandbox");
+    let running =
+        run(sandbox.ssh_ec2().args(["list", "--tag", "Environment=sandbox", "--tag", "Name"])).success();
+    assert!(!running.text().contains("stopped"), "{running}");
+}
+
+#[test]
+fn suffixes_stand_for_a_profile_and_a_region() {
+    let sandbox = Sandbox::start();
+    let config = |options: &[&str]| {
+        let mut command: Command = sandbox.plain_command(&binary().display().to_string());
+        command.arg("config").args(options);
+        command
+    };
+    let file = sandbox.home().join(".ssh/ssh_ec2/config");
+    run(&mut config(&["--install"])).success();
+    let before = fs::read_to_string(&file).unwrap();
+    run(&mut config(&["--install", "--suffix", "prod.ec2", "--region", "us-east-1", "--user", "ec2-user"]))
+        .success();
+    run(&mut config(&["--install", "--suffix", "ours", "--region", "nowhere-1"])).success();
+    let user_config = sandbox.home().join(".ssh/config");
+    let mut ssh = sandbox.plain_command("ssh");
+    ssh.args(["-n", "-q", "-F", user_config.to_str().unwrap(), "web-1.prod.ec2", "echo $USER"]);
+    assert_eq!(run(&mut ssh).success().text(), "ec2-user\n");
+    let mut resolved = sandbox.plain_command("ssh");
+    resolved.args(["-G", "-F", user_config.to_str().unwrap(), "web-1.ours"]);
+    let resolved = run(&mut resolved).success();
+    assert!(resolved.text().contains("proxy --region nowhere-1 "), "{resolved}");
+    // The wrapper knows them as well.
+    let mut wrapper = sandbox.plain_command(&binary().display().to_string());
+    let dry = run(wrapper.args(["--dry-run", "me@i-0decaf00000000001.prod.ec2"])).success();
+    assert!(dry.text().contains("proxy --region us-east-1 "), "{dry}");
+
+    let listed = run(&mut config(&[])).success();
+    let described: Vec<_> = listed
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("# ssh_ec2 suffix "))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(
+        described,
+        [
+            r#"# ssh_ec2 suffix {"suffix":"prod.ec2","region":"us-east-1"}"#,
+            r#"# ssh_ec2 suffix {"suffix":"ours","region":"nowhere-1"}"#
+        ]
+    );
+    run(&mut config(&["--uninstall", "--suffix", "prod.ec2"])).success();
+    run(&mut config(&["--uninstall", "--suffix", "ours"])).success();
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    let again = run(&mut config(&["--uninstall", "--suffix", "ours"])).status(2);
+    assert!(again.stderr.contains("no suffix `ours` is installed"), "{again}");
+    let bad = run(&mut config(&["--suffix", "Prod"])).status(2);
+    assert!(bad.stderr.contains("\"Prod\" cannot end a host name"), "{bad}");
+    run(&mut config(&["--uninstall"])).success();
+    assert!(!file.exists());
+}
