@@ -33,6 +33,12 @@ pub struct Common {
     /// Look for the instance in this AWS region
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
+    /// When several instances match, take the one that was started last
+    #[arg(long, conflicts_with = "any")]
+    pub newest: bool,
+    /// When several instances match, take any of them
+    #[arg(long)]
+    pub any: bool,
     /// Tell this to Session Manager, for its records
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -50,6 +56,8 @@ impl Common {
         Self {
             profile: self.profile.or(before.profile),
             region: self.region.or(before.region),
+            newest: self.newest || before.newest,
+            any: self.any || before.any,
             reason: self.reason.or(before.reason),
             key_file: self.key_file.or(before.key_file),
             verbose: self.verbose.max(before.verbose),
@@ -62,7 +70,9 @@ impl Common {
 pub enum Command {
     /// Carry SSH bytes between standard input and output and an instance, for ssh's ProxyCommand
     Proxy(Proxy),
-    /// Print the ssh_config block for instance ids, or install it
+    /// List the instances
+    List(List),
+    /// Print the ssh_config blocks for ids and names, or install them
     Config(Config),
     /// Try it all without an AWS account: an emulated region on this machine
     #[cfg(feature = "sandbox")]
@@ -78,12 +88,49 @@ pub struct Proxy {
     /// Serve the one-time key on this socket, which `IdentityAgent` names as well
     #[arg(long, value_name = "PATH")]
     pub agent_socket: Option<PathBuf>,
+    /// The host as it was typed (`%n`), since ssh makes `%h` lower case
+    #[arg(long, value_name = "HOST")]
+    pub typed: Option<String>,
+    /// What the hosts of this block end in; it is taken off
+    #[arg(long, value_name = "SUFFIX")]
+    pub suffix: Option<String>,
+    /// The name that the instance was found by, to be found anew if it is gone
+    #[arg(long, value_name = "TARGET", hide = true)]
+    pub found_by: Option<String>,
     /// The login name (`%r`)
     pub user: String,
     /// The instance (`%h`)
     pub host: String,
     /// The port of sshd (`%p`)
     pub port: String,
+}
+
+/// `ssh_ec2 list`
+#[derive(Args, Debug)]
+pub struct List {
+    /// Only those with this Name tag; * and ? are wildcards
+    pub name: Option<String>,
+    /// Only those with this tag; may be repeated
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub tag: Vec<String>,
+    /// Use this AWS profile; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub profile: Vec<String>,
+    /// Look in this AWS region
+    #[arg(long, value_name = "NAME", conflicts_with = "all_regions")]
+    pub region: Option<String>,
+    /// Look in every region that the account uses
+    #[arg(long)]
+    pub all_regions: bool,
+    /// Show those that do not run as well
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON: an array of objects
+    #[arg(long)]
+    pub json: bool,
+    /// Show each step on standard error; twice for more
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub verbose: u8,
 }
 
 /// `ssh_ec2 config`
@@ -95,9 +142,15 @@ pub struct Config {
     /// Write the block to a file of its own, and include it from ~/.ssh/config
     #[arg(long, conflicts_with = "uninstall")]
     pub install: bool,
-    /// Take both out again
+    /// Take both out again; with --suffix, only that suffix
     #[arg(long)]
     pub uninstall: bool,
+    /// Do it for hosts that end in this, like web-1.prod.ec2 in prod.ec2
+    #[arg(long, value_name = "SUFFIX")]
+    pub suffix: Option<String>,
+    /// Log in there as this user, unless another one is given
+    #[arg(long, value_name = "NAME", requires = "suffix")]
+    pub user: Option<String>,
 }
 
 /// `ssh_ec2 sandbox`
@@ -236,6 +289,8 @@ fn parse_connect(arguments: &[OsString]) -> Parsed {
                     _ => common.key_file = Some(value.into()),
                 }
             }
+            "--newest" => common.newest = true,
+            "--any" => common.any = true,
             "--dry-run" => dry_run = true,
             "--send-key-only" => send_key_only = true,
             "--verbose" => common.verbose += 1,
@@ -257,6 +312,9 @@ fn parse_connect(arguments: &[OsString]) -> Parsed {
                 }
             }
         }
+    }
+    if common.newest && common.any {
+        return Parsed::Usage("`--newest` and `--any` exclude each other".into());
     }
     let shape = match script_words(&rest) {
         Some((user, instance)) => Shape::Script { user, instance, send_key_only },
@@ -287,15 +345,19 @@ fn names_instance(destination: &str) -> bool {
     destination.rsplit_once('@').is_some_and(|(_, host)| host.parse::<InstanceId>().is_ok())
 }
 
-const SUBCOMMANDS: &[&str] = &["proxy", "config", "sandbox", "help"];
+const SUBCOMMANDS: &[&str] = &["proxy", "config", "list", "sandbox", "help"];
 const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
 const USAGE: &str = "\
-ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]INSTANCE [COMMAND …]
+ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 [OPTIONS] USER INSTANCE [--send-key-only]
-       ssh_ec2 config [--install | --uninstall]
+       ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]
+       ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]
        ssh_ec2 proxy USER HOST PORT
        ssh_ec2 sandbox [COMMAND …]";
 const AFTER_HELP: &str = "\
+TARGET is an instance id, a Name tag (with * and ? as wildcards), tag:KEY=VALUE, an address, a DNS name of
+EC2's, or asg:GROUP; also NAME.ec2 and NAME.REGION.ec2, as ssh takes them after `ssh_ec2 config --install`.
+
 For a connection, in front of the target:
       --dry-run        Print the command line of ssh instead of running it
       --send-key-only  Push your own public key to INSTANCE for 60 seconds, and connect to nothing
@@ -305,7 +367,8 @@ Exit status: ssh's own for a connection; 0 success, 1 a failure that is explaine
 
 The region, credentials and proxies are found as the aws CLI finds them: AWS_PROFILE, AWS_REGION,
 ~/.aws/config, AWS_ENDPOINT_URL, HTTPS_PROXY, NO_PROXY, AWS_CA_BUNDLE. SSH_EC2_DIR replaces ~/.ssh/ssh_ec2,
-where host keys and sockets are kept.";
+where host keys and sockets are kept, and holds the cache of names, which is otherwise below
+XDG_CACHE_HOME or ~/.cache.";
 
 #[cfg(test)]
 mod tests {

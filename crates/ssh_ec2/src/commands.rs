@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod connect;
+pub mod list;
 pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
+use crate::cache::Cache;
 use crate::commands::connect::Surroundings;
 use crate::error::Failure;
 use crate::ssh_config::Places;
@@ -12,6 +13,8 @@ use crate::ssh_config::Places;
 pub struct Environment {
     /// `~/.ssh`.
     pub ssh_directory: PathBuf,
+    /// What names meant a short while ago.
+    pub cache: Cache,
     /// For connections.
     pub surroundings: Surroundings,
 }
@@ -22,9 +25,18 @@ impl Environment {
     /// # Errors
     /// When there is no home directory, or this program cannot be found.
     pub fn read() -> Result<Self, Failure> {
-        let ssh_directory =
-            env::home_dir().filter(|home| home.is_absolute()).ok_or(Failure::NoHome)?.join(".ssh");
+        let home = env::home_dir().filter(|home| home.is_absolute()).ok_or(Failure::NoHome)?;
+        let ssh_directory = home.join(".ssh");
         let own = env::var_os("SSH_EC2_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+        let cache = match &own {
+            Some(directory) => directory.join("cache"),
+            None => {
+                let cache =
+                    env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+                cache.unwrap_or_else(|| home.join(".cache")).join("ssh_ec2")
+            }
+        };
+        let cache = Cache::new(cache, rustix::process::getuid().as_raw());
         let directory = own.unwrap_or_else(|| ssh_directory.join("ssh_ec2"));
         let places = Places::below(&directory, &short_directory());
         let program = env::current_exe().map_err(|source| Failure::File {
@@ -33,7 +45,7 @@ impl Environment {
             source,
         })?;
         let user_agent = env::var("SSH_AUTH_SOCK").ok();
-        Ok(Self { ssh_directory, surroundings: Surroundings { program, places, user_agent } })
+        Ok(Self { ssh_directory, cache, surroundings: Surroundings { program, places, user_agent } })
     }
 }
 

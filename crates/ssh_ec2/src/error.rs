@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process;
+use std::time::SystemTime;
 
 use thiserror::Error;
 
@@ -14,6 +15,7 @@ use crate::aws::AwsError;
 use crate::key::KeyError;
 use crate::network::NetworkError;
 use crate::openssh::InvocationError;
+use crate::resolve::ResolveError;
 use crate::target::{InstanceId, OsUser, Port, TargetError};
 use crate::websocket::DialError;
 
@@ -84,6 +86,16 @@ pub enum Failure {
         /// What the last attempt met.
         source: Box<Self>,
     },
+    /// A name means another instance than it did when ssh was started.
+    #[error("{target} is {new} now, and {old}, which it was a few minutes ago, cannot be connected to")]
+    Moved {
+        /// The name.
+        target: String,
+        /// What the cache said.
+        old: InstanceId,
+        /// What EC2 says.
+        new: InstanceId,
+    },
     /// A managed node takes no pushed keys.
     #[error("{instance} is not an EC2 instance: EC2 Instance Connect cannot push a key to it")]
     ManagedNode {
@@ -126,6 +138,9 @@ pub enum Failure {
         /// Why.
         source: io::Error,
     },
+    /// A name does not mean one instance.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     /// The local region.
     #[error("the local region failed")]
     Sandbox(#[source] io::Error),
@@ -170,6 +185,7 @@ impl Failure {
             Self::Aws(error) => error.hints(),
             Self::Dial(error) => error.hints(),
             Self::Network(error) => error.hints(),
+            Self::Resolve(error) => error.hints(),
             Self::Target(error) => error.hints(),
             Self::Lost { source, .. } => source.hints(),
             Self::ChannelRefused { .. } => vec![
@@ -191,6 +207,7 @@ impl Failure {
             Self::ManagedNode { .. } => {
                 vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]
             }
+            Self::Moved { .. } => vec!["connect again".into()],
             Self::NoHome => vec!["set HOME".into()],
             Self::NoKey { .. } => {
                 vec!["make one with `ssh-keygen -t ed25519`, or name one with `--key-file`".into()]
@@ -216,10 +233,21 @@ impl Failure {
         }
     }
 
+    /// What belongs between the message and the hints, a line each.
+    pub fn details(&self) -> Vec<String> {
+        match self {
+            Self::Resolve(error) => error.details(SystemTime::now()),
+            _ => Vec::new(),
+        }
+    }
+
     /// How the process exits.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Invocation(_) | Self::Target(_) | Self::Usage(_) => ExitCode::Usage,
+            Self::Invocation(_)
+            | Self::Resolve(ResolveError::Several { .. })
+            | Self::Target(_)
+            | Self::Usage(_) => ExitCode::Usage,
             // As a shell says it.
             Self::Command { .. } => ExitCode::Passed(127),
             _ => ExitCode::Failure,

@@ -3,21 +3,25 @@
 //!
 //! Top: [`cli`] reads what was typed, [`commands`] has one story each, [`error`] knows how each can fail, [`ui`]
 //! prints, [`environment`] is read once.
-//! Middle: [`aws`] makes the calls, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
+//! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop.
-//! Ground: [`key`], [`network`], [`openssh`], [`ssh_config`], [`stdio`], [`target`], [`websocket`].
+//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`ssh_config`], [`stdio`], [`target`], [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
 pub mod agent;
 pub mod aws;
+pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod environment;
 pub mod error;
+pub mod inventory;
 pub mod key;
+pub mod login;
 pub mod network;
 pub mod openssh;
 pub mod push;
+pub mod resolve;
 pub mod ssh_config;
 pub mod stdio;
 pub mod target;
@@ -36,10 +40,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::aws::Settings;
 use crate::cli::{Command, Connect, Parsed, Shape};
-use crate::commands::{config, connect, proxy, send_key};
+use crate::commands::{config, connect, list, proxy, send_key};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::network::{Network, NetworkEnvironment};
+use crate::target::{Host, Target};
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
@@ -68,7 +73,11 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
     let environment = Environment::read()?;
     let Shape::Script { user, instance, send_key_only: true } = &connect.shape else {
-        return connect::run(connect, &environment.surroundings);
+        return connect::run(connect, &environment.surroundings, |question| {
+            log_to_stderr(question.verbosity);
+            let network = network(&question.settings);
+            on_runtime(async { connect::find(question, &network.await?, &environment.cache).await })
+        });
     };
     log_to_stderr(connect.common.verbose);
     let options = send_key::Options {
@@ -77,7 +86,7 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
         key_file: connect.common.key_file.clone(),
         settings: connect::aws_settings(&connect.common),
     };
-    block_on(async {
+    on_runtime(async {
         let network = network(&options.settings).await?;
         send_key::run(&options, &network, &environment.ssh_directory).await
     })
@@ -86,24 +95,40 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
 fn run_command(before: cli::Common, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Proxy(proxy) => {
-            let common = proxy.common.over(before);
+            let common = proxy.common.clone().over(before);
             log_to_stderr(common.verbose);
-            let agent_socket = match proxy.agent_socket {
+            let agent_socket = match proxy.agent_socket.clone() {
                 Some(path) => path,
                 None => {
                     Environment::read()?.surroundings.places.socket(&proxy.user, &proxy.host, &proxy.port)
                 }
             };
+            let (target, region) = proxy_target(&proxy)?;
+            let settings = connect::aws_settings(&common);
             let options = proxy::Options {
                 user: proxy.user.parse()?,
-                instance: proxy.host.parse()?,
                 port: proxy.port.parse()?,
-                settings: connect::aws_settings(&common),
-                reason: common.reason,
-                key_file: common.key_file,
+                settings: Settings { region: settings.region.or(region), ..settings },
+                reason: common.reason.clone(),
+                key_file: common.key_file.clone(),
                 agent_socket,
             };
-            block_on(async { proxy::run(&options, &network(&options.settings).await?).await })
+            let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
+            let request = proxy::Request { target, choice: connect::choice(&common), found_by, options };
+            let cache = Environment::read()?.cache;
+            on_runtime(async {
+                proxy::run(&request, &network(&request.options.settings).await?, &cache).await
+            })
+        }
+        Command::List(mut list) => {
+            log_to_stderr(list.verbose.max(before.verbose));
+            list.region = list.region.or(before.region);
+            if list.profile.is_empty() {
+                list.profile.extend(before.profile);
+            }
+            let cache = Environment::read()?.cache;
+            let first = Settings { profile: list.profile.first().cloned(), region: list.region.clone() };
+            on_runtime(async { list::run(&list, &network(&first).await?, &cache).await })
         }
         Command::Config(mut config) => {
             config.common = config.common.over(before);
@@ -113,8 +138,18 @@ fn run_command(before: cli::Common, command: Command) -> Result<ExitCode, Failur
         #[cfg(feature = "sandbox")]
         Command::Sandbox(sandbox) => {
             log_to_stderr(sandbox.verbose.max(before.verbose));
-            block_on(commands::sandbox::run(&sandbox))
+            on_runtime(commands::sandbox::run(&sandbox))
         }
+    }
+}
+
+/// What ssh's host stands for. ssh makes it lower case, unless an alias was typed; then the alias says nothing.
+fn proxy_target(proxy: &cli::Proxy) -> Result<(Target, Option<String>), Failure> {
+    let typed = proxy.typed.as_deref().filter(|typed| typed.eq_ignore_ascii_case(&proxy.host));
+    let host = typed.unwrap_or(&proxy.host);
+    match proxy.suffix.as_deref().and_then(|suffix| Host::below(host, suffix)) {
+        Some(host) => host.map(|Host { target, region }| (target, region)).map_err(Failure::from),
+        None => Ok((host.parse()?, None)),
     }
 }
 
@@ -147,7 +182,7 @@ fn log_to_stderr(verbose: u8) {
 }
 
 /// One thread, one task: nothing here is worth a second one.
-fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+fn on_runtime<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Stdio)?;
     let result = runtime.block_on(command);

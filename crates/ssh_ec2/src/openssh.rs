@@ -64,6 +64,44 @@ impl Invocation {
         text.rsplit_once('@').map_or(text, |(_, host)| host).to_owned()
     }
 
+    /// The login name, if the command line has one.
+    pub fn user(&self) -> Option<String> {
+        let text = self.destination.to_string_lossy();
+        let authority = text.strip_prefix("ssh://").unwrap_or(&text);
+        if let Some((user, _)) = authority.rsplit_once('@') {
+            return Some(user.to_owned());
+        }
+        let mut values = self.values();
+        values.find_map(|(letter, value)| match letter {
+            b'l' => Some(value),
+            b'o' => user_setting(&value).map(str::to_owned),
+            _ => None,
+        })
+    }
+
+    /// The same command line for another host.
+    pub fn for_host(&self, host: &str) -> Self {
+        let text = self.destination.to_string_lossy();
+        let user = text.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
+        let user = user.strip_prefix("ssh://").unwrap_or(&user);
+        Self { destination: format!("{user}{host}").into(), ..self.clone() }
+    }
+
+    /// The login name that ssh's configuration has for the host, if it has one. Asks ssh.
+    pub fn configured_user(&self) -> Option<String> {
+        let ask = |more: &[&str]| {
+            let mut command = process::Command::new("ssh");
+            let command = command.arg("-G").args(&self.options).args(more).arg(&self.destination);
+            let output =
+                command.stdin(process::Stdio::null()).stderr(process::Stdio::null()).output().ok()?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.lines().find_map(|line| line.strip_prefix("user ")).map(str::to_owned)
+        };
+        // Without a configuration it is the local user's.
+        let (configured, local) = (ask(&[])?, ask(&["-F", "none"])?);
+        (configured != local).then_some(configured)
+    }
+
     /// How often `-v` stands among the options.
     pub fn verbosity(&self) -> usize {
         self.flags().filter(|flag| *flag == b'v').count()
@@ -72,6 +110,22 @@ impl Invocation {
     /// Whether `-A` is the last word on forwarding the agent.
     pub fn forwards_agent(&self) -> bool {
         self.flags().filter(|flag| matches!(flag, b'A' | b'a')).last() == Some(b'A')
+    }
+
+    /// The letters of options with a value, and their values.
+    fn values(&self) -> impl Iterator<Item = (u8, String)> + '_ {
+        let mut words = self.options.iter();
+        std::iter::from_fn(move || {
+            loop {
+                let letters = words.next()?.as_bytes().strip_prefix(b"-").unwrap_or_default();
+                let Some(at) = letters.iter().position(|letter| WITH_VALUE.contains(letter)) else {
+                    continue;
+                };
+                let joined = &letters[at + 1..];
+                let value = if joined.is_empty() { words.next()?.as_bytes() } else { joined };
+                return Some((letters[at], String::from_utf8_lossy(value).into_owned()));
+            }
+        })
     }
 
     /// The single letters of options without a value.
@@ -90,6 +144,14 @@ impl Invocation {
             })
             .copied()
     }
+}
+
+/// The value, if an `-o` option sets the user: `User=x` or `user x`.
+fn user_setting(option: &str) -> Option<&str> {
+    let option = option.trim_start();
+    let (keyword, value) = option.split_at_checked("user".len())?;
+    let value = value.strip_prefix(|separator: char| separator == '=' || separator.is_whitespace())?;
+    keyword.eq_ignore_ascii_case("user").then(|| value.trim_matches(|c: char| c == '=' || c.is_whitespace()))
 }
 
 /// Moves options from the front of `arguments` to `options` and returns what is left.
@@ -199,6 +261,29 @@ mod tests {
         let invocation = parse("i-0a1b2c3d -- -v");
         assert_eq!(invocation.command, words("-- -v"));
         assert_eq!(invocation.verbosity(), 0);
+    }
+
+    #[test]
+    fn the_user_is_found_wherever_ssh_takes_one() {
+        for (line, user) in [
+            ("me@host", Some("me")),
+            ("ssh://me@host:22", Some("me")),
+            ("a@corp@host", Some("a@corp")),
+            ("-l me host", Some("me")),
+            ("-vlme host", Some("me")),
+            ("-oUser=me host", Some("me")),
+            ("-o user=me host", Some("me")),
+            ("-p 22 host", None),
+            ("-o UserKnownHostsFile=x host", None),
+            ("host -l", None),
+        ] {
+            if let Ok(invocation) = Invocation::parse(&words(line)) {
+                assert_eq!(invocation.user().as_deref(), user, "{line}");
+            }
+        }
+        let spaced = Invocation::parse(&["-o".into(), "User me".into(), "host".into()]).unwrap();
+        assert_eq!(spaced.user().as_deref(), Some("me"));
+        assert_eq!(parse("me@a(b) ls").for_host("i-0a1b2c3d").destination, "me@i-0a1b2c3d");
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! The text for ssh_config: our block, and the one line by which a user's file includes it. No I/O.
+//! The text for ssh_config: our blocks, and the one line by which a user's file includes them. No I/O.
 //!
-//! Our block lives in a file of its own; the user's file gets a single `Include` at its top. Taking the line
-//! out again gives back every byte.
+//! Our blocks live in a file of their own; the user's file gets a single `Include` at its top. Taking the line
+//! out again gives back every byte. The file has a section for each suffix of host names, which its first line
+//! describes, and at its end the one for instance ids.
 
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 /// Where the tool keeps its files.
 #[derive(Clone, Debug)]
@@ -56,13 +59,31 @@ pub struct ProxyOptions {
     pub identity: Option<PathBuf>,
 }
 
+/// A suffix of host names, and what it stands for.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Suffix {
+    /// Without a dot in front: `prod.ec2`.
+    pub suffix: String,
+    /// The AWS profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The AWS region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
 /// The settings of ssh for an instance, keyword and value, ready for ssh_config or `-o`.
 pub fn settings(program: &Path, places: &Places, options: &ProxyOptions) -> Vec<(&'static str, String)> {
-    [tunnel_settings(program, places, options), key_settings(places, options)].concat()
+    [tunnel_settings(program, places, options, None), key_settings(places, options)].concat()
 }
 
 /// The way to the instance, and its host key.
-fn tunnel_settings(program: &Path, places: &Places, options: &ProxyOptions) -> Vec<(&'static str, String)> {
+fn tunnel_settings(
+    program: &Path,
+    places: &Places,
+    options: &ProxyOptions,
+    suffix: Option<&str>,
+) -> Vec<(&'static str, String)> {
     let mut proxy = format!("{} proxy", shell_word(&program.to_string_lossy()));
     for argument in &options.arguments {
         proxy.push(' ');
@@ -71,6 +92,10 @@ fn tunnel_settings(program: &Path, places: &Places, options: &ProxyOptions) -> V
     if options.identity.is_none() {
         let sockets = shell_word(&places.sockets().to_string_lossy());
         proxy.push_str(&format!(" --agent-socket {sockets}/{SOCKET_NAME}"));
+    }
+    if let Some(suffix) = suffix {
+        // ssh makes `%h` lower case, and names may have wildcards that are not for the shell.
+        proxy.push_str(&format!(" --suffix {suffix} --typed '%n'"));
     }
     proxy.push_str(" %r %h %p");
     let known_hosts = quote(&escape_tokens(&places.known_hosts().to_string_lossy()));
@@ -98,18 +123,78 @@ fn key_settings(places: &Places, options: &ProxyOptions) -> Vec<(&'static str, S
     }
 }
 
-/// The block for every instance id. Managed nodes (`mi-…`) are outside EC2: nothing can push a key to them, so the
+/// The section for hosts that end in a suffix, with a first line by which it is found again.
+pub fn section(
+    program: &Path,
+    places: &Places,
+    options: &ProxyOptions,
+    user: Option<&str>,
+    suffix: &Suffix,
+) -> String {
+    // Three strings, none of which could fail.
+    let description = serde_json::to_string(suffix).unwrap_or_default();
+    let mut section = format!("{SECTION}{description}\nHost *.{}\n", suffix.suffix);
+    let user = user.map(|user| ("User", user.to_owned()));
+    let settings = tunnel_settings(program, places, options, Some(&suffix.suffix));
+    for (keyword, value) in user.into_iter().chain(settings).chain(key_settings(places, options)) {
+        section.push_str(&format!("    {keyword} {value}\n"));
+    }
+    section
+}
+
+/// The sections of a file of ours, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
+pub fn sections(file: &str) -> Vec<(Suffix, String)> {
+    let mut found: Vec<(Suffix, String)> = Vec::new();
+    let mut open = false;
+    for line in file.split_inclusive('\n') {
+        let described = line.strip_prefix(SECTION).and_then(|text| serde_json::from_str(text).ok());
+        if let Some(suffix) = described {
+            found.push((suffix, line.to_owned()));
+            open = true;
+        } else if line == BLOCK {
+            open = false;
+        } else if let (true, Some((_, text))) = (open, found.last_mut()) {
+            text.push_str(line);
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| b.suffix.len().cmp(&a.suffix.len()).then_with(|| a.suffix.cmp(&b.suffix)));
+    found
+}
+
+/// A file of ours without the section of a suffix.
+pub fn without_section(file: &str, suffix: &str) -> String {
+    let section = sections(file).into_iter().find(|(found, _)| found.suffix == suffix);
+    section.map_or_else(|| file.to_owned(), |(_, text)| file.replacen(&text, "", 1))
+}
+
+/// The block for instance ids in a file of ours.
+pub fn installed_block(file: &str) -> Option<String> {
+    file.find(BLOCK).map(|at| file[at..].to_owned())
+}
+
+/// Whether hosts can end in this: labels of lower-case letters, digits and hyphens.
+pub fn is_suffix(suffix: &str) -> bool {
+    let is_label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    suffix.len() <= 100 && suffix.split('.').all(is_label)
+}
+
+/// The block for every instance id, and for names that end in [`DEFAULT_SUFFIX`]. Managed nodes (`mi-…`) are outside EC2: nothing can push a key to them, so the
 /// user's own keys are offered there.
 pub fn block(program: &Path, places: &Places, options: &ProxyOptions) -> String {
-    let mut block = String::from("# Written by `ssh_ec2 config`.\nHost i-* mi-*\n");
+    let mut block = format!("{BLOCK}Host i-* mi-*\n");
     let mut write = |settings: Vec<(&str, String)>, header: &str| {
         block.push_str(header);
         for (keyword, value) in settings {
             block.push_str(&format!("    {keyword} {value}\n"));
         }
     };
-    write(tunnel_settings(program, places, options), "");
+    write(tunnel_settings(program, places, options, None), "");
     write(key_settings(places, options), "Host i-*\n");
+    let names = tunnel_settings(program, places, options, Some(DEFAULT_SUFFIX));
+    write([names, key_settings(places, options)].concat(), &format!("Host *.{DEFAULT_SUFFIX}\n"));
     block
 }
 
@@ -152,6 +237,11 @@ fn shell_word(text: &str) -> String {
     escape_tokens(&word)
 }
 
+/// What names end in where nothing else was chosen: `web-1.ec2`.
+pub const DEFAULT_SUFFIX: &str = "ec2";
+const BLOCK: &str = "# Written by `ssh_ec2 config`.\n";
+/// Begins a section; its suffix follows as JSON.
+const SECTION: &str = "# ssh_ec2 suffix ";
 /// A slash, a user of 16 characters, `@`, an instance id, `:`, a port. Longer users are served while they fit.
 const SOCKET_NAME_LENGTH: usize = 1 + 16 + 1 + 19 + 1 + 5;
 /// What a socket address holds on every Unix.
@@ -189,8 +279,44 @@ mod tests {
              \x20   StrictHostKeyChecking accept-new\n\
              Host i-*\n\
              \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
+             \x20   IdentityFile none\n\
+             Host *.ec2\n\
+             \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/%r@%h:%p --suffix ec2 --typed '%n' %r %h %p\n\
+             \x20   UserKnownHostsFile /home/me/.ssh/ssh_ec2/known_hosts\n\
+             \x20   HashKnownHosts no\n\
+             \x20   StrictHostKeyChecking accept-new\n\
+             \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
              \x20   IdentityFile none\n"
         );
+    }
+
+    #[test]
+    fn sections_are_found_again_the_longest_suffix_first() {
+        let suffix = |suffix: &str| Suffix {
+            suffix: suffix.into(),
+            profile: Some("my prod".into()),
+            region: Some("eu-west-1".into()),
+        };
+        let section = |name: &str| {
+            section(Path::new("/ssh_ec2"), &places(), &ProxyOptions::default(), Some("ubuntu"), &suffix(name))
+        };
+        assert!(section("ec2").contains("\nHost *.ec2\n    User ubuntu\n    ProxyCommand /ssh_ec2 proxy "));
+        let block = block(Path::new("/ssh_ec2"), &places(), &ProxyOptions::default());
+        let file = format!("# something\n{}{}{block}", section("ec2"), section("prod.ec2"));
+        let expected = ["prod.ec2", "ec2"].map(|name| (suffix(name), section(name)));
+        assert_eq!(sections(&file), expected);
+        assert_eq!(sections(&block), []);
+        assert_eq!(sections("# ssh_ec2 suffix {broken\nHost x\n"), []);
+    }
+
+    #[test]
+    fn suffixes_are_labels() {
+        for suffix in ["ec2", "prod.ec2", "a-1.b"] {
+            assert!(is_suffix(suffix), "{suffix}");
+        }
+        for suffix in ["", ".ec2", "ec2.", "Prod", "a b", "*", "-a", "a..b", &"a".repeat(101)] {
+            assert!(!is_suffix(suffix), "{suffix}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 use crate::error::Failure;
 
 /// An error: what was seen, each cause below it, and what to do next.
@@ -18,6 +20,9 @@ pub fn error(error: &Failure) {
         source = cause.source();
     }
     line(&format!("error: {text}"));
+    for detail in error.details() {
+        line(&detail);
+    }
     for hint in error.hints() {
         line(&format!("hint: {hint}"));
     }
@@ -46,9 +51,54 @@ pub fn explain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Makes foreign text harmless for a terminal: control characters are shown, not obeyed.
+/// Makes foreign text harmless for a terminal: what would be obeyed, or would hide or reorder what follows, is shown
+/// as a replacement character.
 pub fn sanitise(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    text.chars().map(|character| if is_harmful(character) { '\u{fffd}' } else { character }).collect()
+}
+
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        )
+}
+
+/// Text of at most `width` columns, with an ellipsis for what is left out.
+pub fn shorten(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let (mut short, mut used) = (String::new(), 0);
+    for character in text.chars() {
+        used += character.width().unwrap_or(0);
+        if used >= width {
+            break;
+        }
+        short.push(character);
+    }
+    short + "…"
+}
+
+/// Rows of cells as lines of columns, two spaces apart.
+pub fn align(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 fn line(text: &str) {
@@ -65,5 +115,15 @@ mod tests {
     fn foreign_text_cannot_steer_the_terminal() {
         assert_eq!(sanitise("web\u{1b}[2J\r\n1\u{9b}"), "web\u{fffd}[2J\u{fffd}\u{fffd}1\u{fffd}");
         assert_eq!(sanitise("größe 字"), "größe 字");
+        assert_eq!(sanitise("a\u{202e}b"), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn tables_are_aligned_by_what_is_seen() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        assert_eq!(align(&[row(["字", "x"]), row(["abc", "yz"]), row(["", ""])]), "字   x\nabc  yz\n\n");
+        assert_eq!(shorten("abcdef", 6), "abcdef");
+        assert_eq!(shorten("abcdefg", 6), "abcde…");
+        assert_eq!(shorten("字字字字", 6), "字字…");
     }
 }

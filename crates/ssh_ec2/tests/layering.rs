@@ -11,32 +11,40 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 16] = [
+const MODULES: [(&str, &[&str]); 20] = [
     ("key", &[]),
+    ("login", &[]),
     ("network", &[]),
     ("openssh", &[]),
     ("ssh_config", &[]),
     ("stdio", &[]),
     ("target", &[]),
     ("websocket", &["network"]),
+    ("cache", &["target"]),
     ("agent", &["key"]),
     ("aws", &["network", "target", "websocket"]),
     ("push", &["aws", "target"]),
+    ("resolve", &["aws", "cache", "login", "target"]),
+    ("inventory", &["aws", "cache", "network", "resolve", "target"]),
     ("tunnel", &["stdio", "websocket"]),
     ("cli", &["openssh", "target"]),
-    ("error", &["agent", "aws", "key", "network", "openssh", "target", "websocket"]),
+    ("error", &["agent", "aws", "key", "network", "openssh", "resolve", "target", "websocket"]),
     ("ui", &["error"]),
     (
         "commands",
         &[
             "agent",
             "aws",
+            "cache",
             "cli",
             "error",
+            "inventory",
             "key",
+            "login",
             "network",
             "openssh",
             "push",
+            "resolve",
             "ssh_config",
             "stdio",
             "target",
@@ -45,7 +53,7 @@ const MODULES: [(&str, &[&str]); 16] = [
             "websocket",
         ],
     ),
-    ("environment", &["commands", "error", "ssh_config"]),
+    ("environment", &["cache", "commands", "error", "ssh_config"]),
 ];
 
 /// Paths that only these files may contain. A path that ends in `*` stands for all that begin so; a file that ends
@@ -68,10 +76,12 @@ const CONFINED: [(&str, &[&str]); 14] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 6] = [
+const PURE: [&str; 8] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
+    "aws/query.rs",
     "aws/refusal.rs",
+    "login.rs",
     "ssh_config.rs",
     "target.rs",
     "websocket/url.rs",

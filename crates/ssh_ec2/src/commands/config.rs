@@ -8,10 +8,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::cli::Config;
+use crate::cli::{Common, Config};
 use crate::commands::connect::{Surroundings, proxy_options};
 use crate::error::{ExitCode, Failure};
-use crate::ssh_config::{block, exclude, include};
+use crate::ssh_config::{
+    DEFAULT_SUFFIX, ProxyOptions, Suffix, block, exclude, include, installed_block, is_suffix, section,
+    sections, without_section,
+};
+use crate::target::OsUser;
 use crate::ui;
 
 /// Prints, installs or removes.
@@ -20,25 +24,66 @@ use crate::ui;
 /// When a file cannot be read or written; then none was changed half-way.
 pub fn run(config: &Config, surroundings: &Surroundings, ssh_directory: &Path) -> Result<ExitCode, Failure> {
     let files = Files { user: ssh_directory.join("config"), block: surroundings.places.config() };
+    let installed = read(&files.block)?.unwrap_or_default();
+    let installed = String::from_utf8_lossy(&installed);
+    let mut kept = sections(&installed);
+    if let Some(suffix) = &config.suffix {
+        check_suffix(suffix)?;
+        kept.retain(|(kept, _)| kept.suffix != *suffix);
+    }
     if config.uninstall {
-        uninstall(&files)?;
-        return Ok(ExitCode::Success);
+        return match &config.suffix {
+            None => uninstall(&files),
+            Some(suffix) if !installed.is_empty() && sections(&installed).len() > kept.len() => {
+                replace(&files.block, without_section(&installed, suffix).as_bytes())
+            }
+            Some(suffix) => Err(Failure::Usage(format!("no suffix `{suffix}` is installed"))),
+        }
+        .map(|()| ExitCode::Success);
     }
     let options = proxy_options(&config.common, 0)?;
-    let block = block(&surroundings.program, &surroundings.places, &options);
+    let ids = |options: &ProxyOptions| block(&surroundings.program, &surroundings.places, options);
+    let block = match &config.suffix {
+        None => ids(&options),
+        Some(suffix) => {
+            let user = config.user.as_deref().map(str::parse::<OsUser>).transpose()?;
+            let Common { profile, region, .. } = config.common.clone();
+            let suffix = Suffix { suffix: suffix.clone(), profile, region };
+            let user = user.as_ref().map(OsUser::as_str);
+            let section = section(&surroundings.program, &surroundings.places, &options, user, &suffix);
+            kept.push((suffix, section));
+            // The block for ids stays as it was installed.
+            installed_block(&installed).unwrap_or_else(|| ids(&ProxyOptions::default()))
+        }
+    };
+    let sections: String = sections(&kept.into_iter().map(|(_, text)| text).collect::<String>())
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    let block = sections + &block;
     if config.install {
         make_private_directory(ssh_directory)?;
         make_private_directory(surroundings.places.directory())?;
         install(&files, &block)?;
         ui::note(&format!(
-            "{} includes {} now: try `ssh USER@i-…`",
+            "{} includes {} now: try `ssh USER@NAME.{}`",
             files.user.display(),
-            files.block.display()
+            files.block.display(),
+            config.suffix.as_deref().unwrap_or(DEFAULT_SUFFIX),
         ));
     } else {
         ui::print(&block).map_err(Failure::Stdio)?;
     }
     Ok(ExitCode::Success)
+}
+
+fn check_suffix(suffix: &str) -> Result<(), Failure> {
+    if is_suffix(suffix) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{suffix:?} cannot end a host name; write lower-case labels, like `prod.ec2`"
+    )))
 }
 
 struct Files {
@@ -79,10 +124,15 @@ fn uninstall(files: &Files) -> Result<(), Failure> {
 }
 
 /// The file's bytes; none when there is no file.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+///
+/// # Errors
+/// When there is one that cannot be read.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(source) => Err(Failure::File { action: "read", path: path.to_owned(), source }),
     }
 }

@@ -2,14 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::aws::Settings;
+use crate::aws::{Aws, Settings};
+use crate::cache::Cache;
 use crate::cli::{Common, Connect, Shape};
-use crate::commands::config::make_private_directory;
+use crate::commands::config::{make_private_directory, read};
 use crate::commands::send_key::read_public_key;
 use crate::error::{ExitCode, Failure};
+use crate::login::DEFAULT_USER;
+use crate::network::Network;
 use crate::openssh::{Command, Invocation};
-use crate::ssh_config::{Places, ProxyOptions, settings};
-use crate::target::{InstanceId, OsUser};
+use crate::resolve::{Choice, Resolver};
+use crate::ssh_config::{DEFAULT_SUFFIX, Places, ProxyOptions, sections, settings};
+use crate::target::{Host, InstanceId, OsUser, Target};
 use crate::ui;
 
 /// What the environment says about a connection.
@@ -23,35 +27,133 @@ pub struct Surroundings {
     pub user_agent: Option<String>,
 }
 
-/// Becomes ssh, or says what ssh it would become.
+/// What has to be found out before ssh can be called.
+#[derive(Debug)]
+pub struct Question {
+    /// What the user named.
+    pub target: Target,
+    /// What to do when several match.
+    pub choice: Choice,
+    /// Where to look.
+    pub settings: Settings,
+    /// Whether the user is not known either.
+    pub needs_user: bool,
+    /// How much to say of it: `-v` is ssh's option and ours.
+    pub verbosity: u8,
+}
+
+/// The instance, and the user on it if that was asked for.
+#[derive(Debug)]
+pub struct Answer {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The user.
+    pub user: Option<OsUser>,
+}
+
+/// Becomes ssh, or says what ssh it would become. `find` is only called when something has to be found out.
 ///
 /// # Errors
-/// When the target is none, or ssh is not there.
-pub fn run(connect: &Connect, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+/// When the target is none, cannot be found, or ssh is not there.
+pub fn run(
+    connect: &Connect,
+    surroundings: &Surroundings,
+    find: impl FnOnce(&Question) -> Result<Answer, Failure>,
+) -> Result<ExitCode, Failure> {
     let mut invocation = match &connect.shape {
         Shape::Ssh(invocation) => invocation.clone(),
         Shape::Script { user, instance, .. } => {
             let user: OsUser = user.parse()?;
+            let _: InstanceId = instance.parse()?;
             let destination = format!("{user}@{instance}").into();
             Invocation { options: Vec::new(), destination, command: Vec::new() }
         }
     };
-    let _: InstanceId = invocation.host().parse()?;
-    let options = proxy_options(&connect.common, invocation.verbosity())?;
+    let host = invocation.host();
+    let (target, common) = place(&host, connect.common.clone(), &surroundings.places)?;
+    let mut options = proxy_options(&common, invocation.verbosity())?;
+    let needs_user = invocation.user().is_none() && invocation.configured_user().is_none();
+    let mut found = Vec::new();
+    if needs_user || !matches!(target, Target::Id(_)) {
+        let question = Question {
+            target: target.clone(),
+            choice: choice(&common),
+            settings: aws_settings(&common),
+            needs_user,
+            verbosity: common.verbose.max(u8::try_from(invocation.verbosity()).unwrap_or(u8::MAX)),
+        };
+        let answer = find(&question)?;
+        if !matches!(target, Target::Id(_)) {
+            options.arguments.extend(["--found-by".into(), target.to_string()]);
+            // Keys, host keys and sockets go by the id, which is never given to another instance.
+            found.push(("HostName", answer.instance.to_string()));
+            if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+                invocation = invocation.for_host(answer.instance.as_str());
+            }
+        }
+        found.extend(answer.user.map(|user| ("User", user.to_string())));
+    }
     make_private_directory(surroundings.places.directory())?;
-    let settings = settings(&surroundings.program, &surroundings.places, &options);
+    found.extend(settings(&surroundings.program, &surroundings.places, &options));
     if let (true, Some(socket)) = (invocation.forwards_agent(), &surroundings.user_agent) {
         // `-A` alone would forward the agent that ssh uses here, which is ours and has only the one-time key. In
         // front of it, since `-A` counts as a value and the first one is taken.
         invocation.options.splice(0..0, ["-o".into(), format!("ForwardAgent={socket}").into()]);
     }
-    let command = Command::ssh(&invocation, &settings);
+    let command = Command::ssh(&invocation, &found);
     if connect.dry_run {
         ui::print(&format!("{}\n", command.shell_line())).map_err(Failure::Stdio)?;
         return Ok(ExitCode::Success);
     }
     match command.exec() {
         Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
+    }
+}
+
+/// Finds the instance and the user.
+///
+/// # Errors
+/// When no single instance is meant. A user that nobody tells is guessed.
+pub async fn find(question: &Question, network: &Network, cache: &Cache) -> Result<Answer, Failure> {
+    let aws = Aws::load(&question.settings, network).await?;
+    let resolver = Resolver::new(&aws, cache);
+    let found = resolver.instance(&question.target, question.choice).await?;
+    let user = if question.needs_user && !found.id.is_managed_node() {
+        let known = resolver.user(&found).await;
+        let user = match known {
+            Some(user) => user,
+            None => DEFAULT_USER.parse()?,
+        };
+        tracing::info!("the user on {} is {user}", found.id);
+        Some(user)
+    } else {
+        None
+    };
+    Ok(Answer { instance: found.id, user })
+}
+
+/// The target that a host stands for, and the options with what its suffix and region add to them.
+///
+/// # Errors
+/// When the host names nothing.
+pub fn place(host: &str, mut common: Common, places: &Places) -> Result<(Target, Common), Failure> {
+    let file = read(&places.config())?.unwrap_or_default();
+    let installed = sections(&String::from_utf8_lossy(&file));
+    for suffix in installed.into_iter().map(|(suffix, _)| suffix) {
+        if let Some(found) = Host::below(host, &suffix.suffix) {
+            let Host { target, region } = found?;
+            common.region = common.region.or(region).or(suffix.region);
+            common.profile = common.profile.or(suffix.profile);
+            return Ok((target, common));
+        }
+    }
+    match Host::below(host, DEFAULT_SUFFIX) {
+        Some(found) => {
+            let Host { target, region } = found?;
+            common.region = common.region.or(region);
+            Ok((target, common))
+        }
+        None => Ok((host.parse()?, common)),
     }
 }
 
@@ -80,6 +182,11 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
         push("--key-file", &Some(path.to_string_lossy().into_owned()));
         identity = Some(private_half(&path));
     }
+    match choice(common) {
+        Choice::Unique => {}
+        Choice::Newest => arguments.push("--newest".into()),
+        Choice::Any => arguments.push("--any".into()),
+    }
     arguments.extend((0..usize::from(common.verbose).max(verbosity).min(2)).map(|_| "-v".to_owned()));
     Ok(ProxyOptions { arguments, identity })
 }
@@ -87,6 +194,15 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
 /// Profile and region, as the calls to AWS want them.
 pub fn aws_settings(common: &Common) -> Settings {
     Settings { profile: common.profile.clone(), region: common.region.clone() }
+}
+
+/// What to do when several instances match.
+pub fn choice(common: &Common) -> Choice {
+    match (common.newest, common.any) {
+        (true, _) => Choice::Newest,
+        (_, true) => Choice::Any,
+        _ => Choice::Unique,
+    }
 }
 
 /// What ssh signs with: beside the `.pub` file, or in the user's agent when only that file is here.

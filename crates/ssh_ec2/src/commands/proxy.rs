@@ -18,25 +18,38 @@ use tokio::time::timeout;
 use self::resume::Resumer;
 use self::signals::Signals;
 use crate::agent::socket::{AgentSocket, Usage, serve};
-use crate::aws::{Aws, SessionTicket, Settings, StartSession};
+use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
+use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
 use crate::error::{ExitCode, Failure};
 use crate::key::OneTimeKey;
 use crate::network::Network;
 use crate::push::Push;
+use crate::resolve::{Choice, Resolver};
 use crate::stdio;
-use crate::target::{InstanceId, OsUser, Port};
+use crate::target::{InstanceId, OsUser, Port, Target};
 use crate::tunnel::{self, End, Notice, Outcome};
 use crate::ui;
 use crate::websocket::{Prepared, prepare};
 
 /// What to connect, and how.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The instance.
+    pub target: Target,
+    /// What to do when several match.
+    pub choice: Choice,
+    /// The name that an instance was found by before, when ssh was started.
+    pub found_by: Option<Target>,
+    /// The rest.
+    pub options: Options,
+}
+
+/// How to connect to an instance.
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The login name, for the key.
     pub user: OsUser,
-    /// The target.
-    pub instance: InstanceId,
     /// sshd's port.
     pub port: Port,
     /// Profile and region.
@@ -47,6 +60,20 @@ pub struct Options {
     pub key_file: Option<PathBuf>,
     /// Where ssh looks for the key agent.
     pub agent_socket: PathBuf,
+}
+
+/// The work, once it is known which instance it is for.
+struct Job<'a> {
+    options: &'a Options,
+    instance: InstanceId,
+}
+
+impl std::ops::Deref for Job<'_> {
+    type Target = Options;
+
+    fn deref(&self) -> &Options {
+        self.options
+    }
 }
 
 /// Why a tunnel is stopped from this side.
@@ -72,10 +99,58 @@ enum Identity {
 ///
 /// # Errors
 /// The first thing that keeps ssh from its connection.
-pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Failure> {
+pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new().map_err(Failure::Stdio)?;
-    let aws = Aws::load(&options.settings, network).await?;
+    let aws = Aws::load(&request.options.settings, network).await?;
     tracing::info!("the region is {}", aws.region());
+    let resolver = Resolver::new(&aws, cache);
+    let (target, choice) = (&request.target, request.choice);
+    let found = tokio::select! {
+        found = resolver.instance(target, choice) => found?,
+        signal = signals.next() => {
+            tracing::info!("ending: {signal}");
+            return Ok(ExitCode::Interrupted);
+        }
+    };
+    let job = |instance| Job { options: &request.options, instance };
+    let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
+        Err(error) if leads_nowhere(&error) => error,
+        result => return result,
+    };
+    // A name may mean another instance by now. ssh has not heard anything yet, and will not notice.
+    if found.cached {
+        resolver.forget(target, choice);
+        let anew = resolver.instance(target, choice).await?;
+        if anew.id != found.id {
+            tracing::info!("{target} is {} now, and no longer {}", anew.id, found.id);
+            return connect(&job(anew.id), &aws, network, &mut signals).await;
+        }
+    }
+    if let Some(target) = &request.found_by {
+        resolver.forget(target, choice);
+        // What is wrong with the name now says more than what was wrong with the instance.
+        let new = resolver.instance(target, choice).await?.id;
+        if new != found.id {
+            return Err(Failure::Moved { target: target.to_string(), old: found.id, new });
+        }
+    }
+    Err(error)
+}
+
+/// Whether the instance is not, or no longer, one that can be connected to.
+fn leads_nowhere(error: &Failure) -> bool {
+    use AwsError::{InstanceNotFound, InstanceNotRunning, TargetNotConnected};
+    let Failure::Aws(error) = error else { return false };
+    matches!(error, InstanceNotFound { .. } | InstanceNotRunning { .. } | TargetNotConnected { .. })
+}
+
+/// Connects to one instance.
+async fn connect(
+    options: &Job<'_>,
+    aws: &Aws,
+    network: &Network,
+    signals: &mut Signals,
+) -> Result<ExitCode, Failure> {
     let identity = Identity::prepare(options)?;
     let usage = Usage::default();
     let refused = || Failure::KeyRefused { instance: options.instance.clone(), user: options.user.clone() };
@@ -86,7 +161,7 @@ pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Failu
                 Stop::Asked
             }
             () = stdio::output_abandoned() => Stop::Asked,
-            error = keep_key_ready(options, &aws, &identity, &usage) => Stop::Failed(error),
+            error = keep_key_ready(options, aws, &identity, &usage) => Stop::Failed(error),
         };
         // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
         if matches!(stop, Stop::Asked) && usage.was_refused() {
@@ -94,7 +169,7 @@ pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Failu
         }
         stop
     };
-    let outcome = hold_session(options, &aws, network, pin!(stop)).await?;
+    let outcome = hold_session(options, aws, network, pin!(stop)).await?;
     match judge(options, outcome) {
         Ok(ExitCode::Success) if usage.was_refused() => Err(refused()),
         verdict => verdict,
@@ -102,7 +177,7 @@ pub async fn run(options: &Options, network: &Network) -> Result<ExitCode, Failu
 }
 
 impl Identity {
-    fn prepare(options: &Options) -> Result<Self, Failure> {
+    fn prepare(options: &Job<'_>) -> Result<Self, Failure> {
         if options.instance.is_managed_node() {
             return Ok(Self::Any);
         }
@@ -114,7 +189,7 @@ impl Identity {
 }
 
 /// Pushes the key and serves the key agent. Ends only by failing.
-async fn keep_key_ready(options: &Options, aws: &Aws, identity: &Identity, usage: &Usage) -> Failure {
+async fn keep_key_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, usage: &Usage) -> Failure {
     let public_line = match identity {
         Identity::Any => return pending().await,
         Identity::Own(line) => line.clone(),
@@ -135,7 +210,7 @@ async fn keep_key_ready(options: &Options, aws: &Aws, identity: &Identity, usage
 
 /// Starts a session, carries it, and ends it at AWS.
 async fn hold_session(
-    options: &Options,
+    options: &Job<'_>,
     aws: &Aws,
     network: &Network,
     mut stop: Pin<&mut impl Future<Output = Stop>>,
@@ -194,7 +269,7 @@ async fn connect_early(aws: &Aws, network: &Network) -> Option<Prepared> {
 }
 
 async fn carry(
-    options: &Options,
+    options: &Job<'_>,
     ticket: SessionTicket,
     resumer: &Resumer<'_>,
     prepared: impl Future<Output = Option<Prepared>>,
@@ -213,7 +288,7 @@ async fn carry(
     Ok(tunnel::run(channel, first, local, stop, resume, notice).await)
 }
 
-fn tell(options: &Options, notice: Notice, started: Instant, told: &mut bool) {
+fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
     let (instance, port) = (&options.instance, options.port);
     match notice {
         Notice::Ready { agent_version, customer_message } => {
@@ -242,7 +317,7 @@ fn tell(options: &Options, notice: Notice, started: Instant, told: &mut bool) {
 }
 
 /// What the end means to ssh.
-fn judge(options: &Options, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
+fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
     let instance = options.instance.clone();
     match outcome.end {
         End::InputEnded | End::OutputBroken | End::Closed(Closed::Terminated { .. }) => Ok(ExitCode::Success),

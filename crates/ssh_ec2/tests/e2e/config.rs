@@ -75,7 +75,7 @@ fn installing_and_uninstalling_give_back_every_byte() {
         assert_eq!(
             told,
             format!(
-                "ssh_ec2: {} includes {}/config now: try `ssh USER@i-…`\n",
+                "ssh_ec2: {} includes {}/config now: try `ssh USER@NAME.ec2`\n",
                 config.display(),
                 directory.display()
             )

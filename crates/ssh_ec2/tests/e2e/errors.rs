@@ -31,9 +31,10 @@ const USER_HINT: &str =
 #[test]
 fn a_bad_target_is_named() {
     let sandbox = Sandbox::start();
-    let error = "\"web-1\" is not an instance id";
-    fails(sandbox.ssh_ec2().arg("ec2-user@web-1"), 2, error, &[INSTANCE_HINT]);
-    fails(&mut sandbox.proxy("web-1"), 2, error, &[INSTANCE_HINT]);
+    let error = "\"tag:x\" names no instance";
+    let hint = "name it by id, Name tag, `tag:KEY=VALUE`, address, DNS name or `asg:GROUP`";
+    fails(sandbox.ssh_ec2().arg("ec2-user@tag:x"), 2, error, &[hint]);
+    fails(&mut sandbox.proxy("tag:x"), 2, error, &[hint]);
     fails(
         sandbox.ssh_ec2().args(["ec2-user@i-0A1B2C3D", "ls"]),
         2,
@@ -64,9 +65,10 @@ fn nothing_to_do_shows_the_usage() {
     let ended = run(&mut sandbox.ssh_ec2()).status(2);
     assert_eq!(
         ended.stderr,
-        "Usage: ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]INSTANCE [COMMAND …]\n       \
+        "Usage: ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]\n       \
          ssh_ec2 [OPTIONS] USER INSTANCE [--send-key-only]\n       \
-         ssh_ec2 config [--install | --uninstall]\n       \
+         ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]\n       \
+         ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]\n       \
          ssh_ec2 proxy USER HOST PORT\n       \
          ssh_ec2 sandbox [COMMAND …]\n\n\
          `ssh_ec2 --help` says more.\n"

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{HEALTHY, Sandbox, binary, run};
+use crate::harness::{HEALTHY, Running, Sandbox, binary, run};
 
 /// Runs `echo $USER` on a target with the wrapper.
 fn user_on(sandbox: &Sandbox, words: &[&str]) -> String {
@@ -37,7 +37,89 @@ fn every_form_of_a_target_reaches_its_instance() {
         let sessions = sandbox.region.sessions();
         assert_eq!((sessions.len(), sessions[count - 1].target.as_str()), (count, HEALTHY), "{form}");
     }
+    assert_eq!(user_on(&sandbox, &["2001:db8::17"]), "ec2-user");
+    assert_eq!(user_on(&sandbox, &["--newest", "asg:workers"]), "ec2-user");
+    assert_eq!(user_on(&sandbox, &["--region", "eu-west-1", "eu-web"]), "ec2-user");
+    assert_eq!(user_on(&sandbox, &["eu-web.eu-west-1.ec2"]), "ec2-user");
     sandbox.assert_tidy();
+}
+
+#[test]
+fn the_user_is_that_of_the_tag_or_of_the_system() {
+    let sandbox = Sandbox::start();
+    for (target, user) in [("web-1", "ec2-user"), ("web-3", "ubuntu"), ("api", "deploy")] {
+        assert_eq!(user_on(&sandbox, &[target]), user, "{target}");
+        let id = sandbox.region.sessions().last().unwrap().target.clone();
+        assert_eq!(user_on(&sandbox, &[&id]), user, "{target} by its id");
+    }
+    let mut command = sandbox.ssh_ec2();
+    let ended = run(command.args(["-v", "-n", "web-3", "true"])).success();
+    assert!(ended.stderr.contains("the user on i-0decaf00000000004 is ubuntu"), "{ended}");
+}
+
+/// The calls that were made since there were `before`.
+fn actions(sandbox: &Sandbox, before: usize) -> Vec<String> {
+    let calls = sandbox.region.calls().split_off(before);
+    let mut actions: Vec<_> = calls.into_iter().map(|call| call.action.to_string()).collect();
+    actions.sort();
+    actions
+}
+
+#[test]
+fn a_connection_by_name_makes_four_calls_and_the_next_three() {
+    let sandbox = Sandbox::start();
+    let connection = ["ec2-instance-connect:SendSSHPublicKey", "ssm:StartSession", "ssm:TerminateSession"];
+    let described = [
+        "ec2-instance-connect:SendSSHPublicKey",
+        "ec2:DescribeInstances",
+        "ssm:StartSession",
+        "ssm:TerminateSession",
+    ];
+    assert_eq!(user_on(&sandbox, &["web-1"]), "ec2-user");
+    sandbox.assert_tidy();
+    assert_eq!(actions(&sandbox, 0), described);
+    for words in [&["web-1"][..], &["ec2-user@web-1.ec2"]] {
+        let before = sandbox.region.calls().len();
+        assert_eq!(user_on(&sandbox, words), "ec2-user");
+        sandbox.assert_tidy();
+        assert_eq!(actions(&sandbox, before), connection, "{words:?}");
+    }
+}
+
+#[test]
+fn a_burst_of_connections_to_one_name_asks_once() {
+    let sandbox = Sandbox::start();
+    let target = format!("{}@web-1.ec2", sandbox.user());
+    let running: Vec<_> =
+        (0..8).map(|_| Running::start(sandbox.ssh(&target).args(["-n", "echo in"]))).collect();
+    for mut running in running {
+        assert_eq!(running.wait().success().text(), "in\n");
+    }
+    sandbox.assert_tidy();
+    let described = actions(&sandbox, 0).into_iter().filter(|action| action.starts_with("ec2:")).count();
+    assert_eq!(described, 1);
+}
+
+#[test]
+fn another_region_is_told_of() {
+    let sandbox = Sandbox::start();
+    let told = refuses(&sandbox, &["eu-web"], 1);
+    assert_eq!(
+        told,
+        "ssh_ec2: error: no instance in us-east-1 is named `eu-web`\n\
+         ssh_ec2: hint: i-0decaf0000000000a in eu-west-1 is: add `--region eu-west-1`\n"
+    );
+}
+
+#[test]
+fn a_hostile_name_does_not_reach_the_terminal() {
+    let sandbox = Sandbox::start();
+    for words in [&["list"][..], &["tag:Environment=sandbox", "true"]] {
+        let ended = run(sandbox.ssh_ec2().args(words));
+        let shown = format!("{}{}", ended.text(), ended.stderr);
+        assert!(shown.contains("evil\u{fffd}[2J\u{fffd}]0;owned\u{fffd}"), "{shown:?}");
+        assert!(shown.chars().all(|character| character == '\n' || !character.is_control()), "{shown:?}");
+    }
 }
 
 #[test]
@@ -55,15 +137,31 @@ fn what_is_ambiguous_is_listed_and_not_guessed() {
     let sandbox = Sandbox::start();
     let told = refuses(&sandbox, &["web-[12]*"], 1);
     assert!(told.starts_with("ssh_ec2: error: no instance in us-east-1 is named `web-[12]*`\n"), "{told}");
+    let told = refuses(&sandbox, &["worker"], 2);
+    assert!(told.starts_with("ssh_ec2: error: 2 running instances are named `worker`\n"), "{told}");
+    assert!(told.contains("\nssh_ec2:   i-0decaf00000000006  worker  us-east-1"), "{told}");
+    assert!(told.contains("\nssh_ec2:   i-0decaf00000000007  worker  us-east-1"), "{told}");
+    assert!(
+        told.ends_with(
+            "hint: give an id, or let `--newest` take the one started last, or `--any` whichever\n"
+        )
+    );
     let told = refuses(&sandbox, &["tag:Name=web-?"], 2);
-    assert!(told.contains(" running instances are tagged `Name=web-?`\n"), "{told}");
-    assert!(told.contains("\nssh_ec2:   i-0decaf00000000001  web-1  us-east-1a  up "), "{told}");
-    assert!(told.contains("\nssh_ec2:   i-0decaf00000000002  web-2  us-east-1b  up "), "{told}");
+    assert!(told.starts_with("ssh_ec2: error: 3 running instances are tagged `Name=web-?`\n"), "{told}");
+    let plain = run(sandbox.ssh("ec2-user@worker.ec2").arg("true")).status(255);
+    assert!(plain.stderr.contains("error: 2 running instances are named `worker`\n"), "{plain}");
     assert!(sandbox.region.sessions().is_empty());
-    assert_eq!(user_on(&sandbox, &["--any", "web-?"]), "ec2-user");
-    assert_eq!(user_on(&sandbox, &["--newest", "web-?"]), "ec2-user");
-    let told = refuses(&sandbox, &["--any", "--newest", "web-?"], 2);
+    assert_eq!(user_on(&sandbox, &["--any", "worker"]), "ec2-user");
+    assert_eq!(user_on(&sandbox, &["--newest", "worker"]), "ec2-user");
+    let newest = told_first(&refuses(&sandbox, &["worker"], 2));
+    assert_eq!(sandbox.region.sessions().last().unwrap().target, newest);
+    let told = refuses(&sandbox, &["--any", "--newest", "worker"], 2);
     assert!(told.contains("`--newest` and `--any` exclude each other"), "{told}");
+}
+
+/// The first instance that a refusal lists.
+fn told_first(refusal: &str) -> String {
+    refusal.lines().nth(1).unwrap().split_whitespace().nth(1).unwrap().to_owned()
 }
 
 #[test]
@@ -138,9 +236,13 @@ fn the_list_is_a_table_or_json() {
     let offline = run(sandbox.ssh_ec2().args(["list", "agent-offline"])).success();
     assert!(offline.text().ends_with("lost 3d ago\n"), "{offline}");
     let all = run(sandbox.ssh_ec2().args(["list", "--all", "--json"])).success();
-    let all: serde_json::Value = serde_json::from_str(&all.text()).unwrap();
+    let all: serde_json::Value = serde_json::from_str(all.text()).unwrap();
     let instances = all.as_array().unwrap();
-    assert_eq!(instances.len(), sandbox.region.instances().len());
+    // One is in another region.
+    assert_eq!(instances.len(), sandbox.region.instances().len() - 1);
+    let everywhere = run(sandbox.ssh_ec2().args(["list", "--all", "--all-regions"])).success();
+    assert_eq!(everywhere.text().lines().count(), sandbox.region.instances().len() + 1);
+    assert!(everywhere.text().contains("eu-web"), "{everywhere}");
     let stopped = instances.iter().find(|instance| instance["name"] == "stopped").unwrap();
     assert_eq!(stopped["state"], "stopped");
     assert_eq!(stopped["tags"]["Environment"], "sandbox");

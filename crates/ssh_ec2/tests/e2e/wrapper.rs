@@ -152,7 +152,7 @@ fn help_and_version_go_to_standard_output() {
     let sandbox = Sandbox::start();
     let help = run(sandbox.ssh_ec2().arg("--help")).success();
     assert!(
-        help.text().contains("Usage: ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]INSTANCE [COMMAND …]"),
+        help.text().contains("Usage: ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]"),
         "{help}"
     );
     assert_eq!(help.stderr, "");

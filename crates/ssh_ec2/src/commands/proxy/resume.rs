@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::Options;
+use super::Job;
 use crate::aws::{Aws, Resumption, SessionId, SessionTicket, Token};
 use crate::error::Failure;
 use crate::network::Network;
@@ -16,7 +16,7 @@ use crate::tunnel::Attachment;
 use crate::websocket::{Prepared, StreamUrl, dial};
 
 pub(super) struct Resumer<'a> {
-    options: &'a Options,
+    options: &'a Job<'a>,
     aws: &'a Aws,
     network: &'a Network,
     session_id: SessionId,
@@ -26,7 +26,7 @@ pub(super) struct Resumer<'a> {
 
 impl<'a> Resumer<'a> {
     pub(super) fn new(
-        options: &'a Options,
+        options: &'a Job<'a>,
         aws: &'a Aws,
         network: &'a Network,
         ticket: &SessionTicket,
