@@ -29,8 +29,10 @@ pub enum Update {
     Instances(usize, Vec<Instance>),
     /// What Systems Manager says of instances there.
     Managed(usize, Vec<Managed>),
-    /// The place, or one of its services, could not be asked.
+    /// EC2 could not be asked there.
     Failed(usize, AwsError),
+    /// Systems Manager could not be asked there.
+    Unmanaged(usize, AwsError),
 }
 
 impl Place {
@@ -100,7 +102,7 @@ async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
     let mut token = None;
     loop {
         match aws.describe_managed(None, token.as_deref()).await {
-            Err(error) => return tell(Update::Failed(index, error)),
+            Err(error) => return tell(Update::Unmanaged(index, error)),
             Ok((page, next)) => {
                 tell(Update::Managed(index, page));
                 token = next;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::aws::{Filter, Instance, Managed, timestamp};
+use crate::aws::{AwsError, Filter, Instance, Managed, timestamp};
 use crate::cache::Cache;
 use crate::cli::List;
 use crate::error::{ExitCode, Failure};
@@ -24,7 +24,7 @@ pub async fn run(list: &List, network: &Network, cache: &Cache) -> Result<ExitCo
     let places = places(&list.profile, list.region.as_deref(), list.all_regions, network).await?;
     let found = RefCell::new(Found::default());
     search(&places, &filters, |update| found.borrow_mut().add(update)).await;
-    let Found { instances, managed, failures } = found.into_inner();
+    let Found { instances, managed, failures, unmanaged } = found.into_inner();
     if filters.is_empty() || list.is_plain() {
         for (index, place) in places.iter().enumerate() {
             let here = instances.iter().filter(|(found, _)| *found == index).map(|(_, instance)| instance);
@@ -42,20 +42,25 @@ pub async fn run(list: &List, network: &Network, cache: &Cache) -> Result<ExitCo
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
     let text = if list.json { json(&rows)? } else { table(&rows, SystemTime::now()) };
     ui::print(&text).map_err(Failure::Stdio)?;
-    let Some((_, first)) = failures.first() else { return Ok(ExitCode::Success) };
-    // One that every place has is told once.
+    tell(&places, &unmanaged);
+    tell(&places, &failures);
+    Ok(if failures.is_empty() { ExitCode::Success } else { ExitCode::Failure })
+}
+
+/// Tells what could not be asked, the same of several places once.
+fn tell(places: &[Place], errors: &[(usize, AwsError)]) {
     let mut told = Vec::new();
-    for (index, error) in &failures {
+    for (index, error) in errors {
         let text = error.to_string();
-        if !told.contains(&text) {
-            ui::note(&format!("{}: {text}", places[*index].region()));
-            told.push(text);
+        if told.contains(&text) {
+            continue;
         }
+        ui::note(&format!("{}: {text}", places[*index].region()));
+        for hint in error.hints() {
+            ui::note(&format!("hint: {hint}"));
+        }
+        told.push(text);
     }
-    for hint in first.hints() {
-        ui::note(&format!("hint: {hint}"));
-    }
-    Ok(ExitCode::Failure)
 }
 
 fn filters(list: &List) -> Result<Vec<Filter>, Failure> {
@@ -80,7 +85,9 @@ fn filters(list: &List) -> Result<Vec<Filter>, Failure> {
 struct Found {
     instances: Vec<(usize, Instance)>,
     managed: HashMap<String, Managed>,
-    failures: Vec<(usize, crate::aws::AwsError)>,
+    failures: Vec<(usize, AwsError)>,
+    /// Without Systems Manager a column is empty, and that is all.
+    unmanaged: Vec<(usize, AwsError)>,
 }
 
 impl Found {
@@ -93,6 +100,7 @@ impl Found {
                 self.managed.extend(page.into_iter().map(|found| (found.id.to_string(), found)));
             }
             Update::Failed(place, error) => self.failures.push((place, error)),
+            Update::Unmanaged(place, error) => self.unmanaged.push((place, error)),
         }
     }
 }

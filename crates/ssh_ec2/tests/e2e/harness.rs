@@ -297,6 +297,7 @@ fn find(program: &str, path: &OsStr) -> PathBuf {
     let found = env::split_paths(path).map(|directory| directory.join(program)).find(|file| file.is_file());
     let install = match program {
         "aws" => "pip install awscli".to_owned(),
+        "moto_server" => "pip install 'moto[ec2,server,ssm,sts]'".to_owned(),
         "ssh" | "scp" | "sftp" | "ssh-add" | "ssh-agent" | "ssh-keygen" => {
             "apt install openssh-client".to_owned()
         }
