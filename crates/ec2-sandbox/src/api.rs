@@ -10,10 +10,10 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 
-use self::{query::Query, service::Service};
+use self::{error::ApiError, query::Query, service::Service};
 use crate::{
     sigv4::{self, Claim, Refusal},
-    world::{ACCOUNT, ApiCall, AwsRegion, Instance, World},
+    world::{ACCOUNT, ApiCall, AwsRegion, Caller, Instance, World},
 };
 
 mod ec2;
@@ -35,12 +35,12 @@ pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime
     let query = Query::parse(body);
     let service = Service::of(&parts.headers, &query);
     let operation = service.operation(&parts.headers, &query);
-    let answer = service.check_signature(world, parts, body, now).and_then(|region| {
+    let answer = service.check_signature(world, parts, body, now).and_then(|(caller, region)| {
         service.check_route(parts)?;
         if !world.admits(operation, region, now) {
             return Err(service.throttled());
         }
-        let call = Call { world, region, now, request_id: &request_id };
+        let call = Call { world, caller, region, now, request_id: &request_id };
         service.perform(&call, operation, &query, body)
     });
     world.record(ApiCall {
@@ -59,19 +59,20 @@ pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime
     response
 }
 
-/// Checks the signature of a request to `service`, and that the session behind it is not over; tells the region
-/// that it is for.
+/// Checks the signature of a request to `service`, and that the credentials have not expired; tells whose they
+/// are and the region that the request is for.
 pub(crate) fn authenticate(
     world: &World,
     request: sigv4::Parts<'_>,
     service: &str,
     now: SystemTime,
-) -> Result<AwsRegion, Refusal> {
-    let claimed = Claim::of(request.headers).and_then(|claim| AwsRegion::parse(claim.region));
+) -> Result<(Caller, AwsRegion), Refusal> {
+    let claim = Claim::of(request.headers)?;
+    let grant = world.grant(claim.access_key_id).ok_or(Refusal::UnknownCredentials)?;
     // A region that there is not is refused as one for which the signature was not made.
-    let region = claimed.unwrap_or(AwsRegion::HOME);
-    sigv4::verify(request, world.credentials(), region.name(), service, now)?;
-    if world.credentials_expired() { Err(Refusal::Expired) } else { Ok(region) }
+    let region = AwsRegion::parse(claim.region).unwrap_or(AwsRegion::HOME);
+    sigv4::verify(request, &grant.credentials, region.name(), service, now)?;
+    if grant.has_expired(now) { Err(Refusal::Expired) } else { Ok((grant.caller, region)) }
 }
 
 /// A fresh request id, in the form of a version 4 UUID.
@@ -94,6 +95,7 @@ pub(crate) fn add_request_id(response: &mut Response<Full<Bytes>>, request_id: &
 /// What an operation works with besides its input.
 struct Call<'a> {
     world: &'a World,
+    caller: Caller,
     region: AwsRegion,
     now: SystemTime,
     request_id: &'a str,
@@ -109,6 +111,11 @@ impl<'a> Call<'a> {
     /// The instance with this id, unless it is in another region.
     fn instance(&self, id: &str) -> Option<&'a Instance> {
         self.world.instance(id).filter(|instance| instance.region == self.region)
+    }
+
+    /// The caller's policies do not allow `action` on `resource`.
+    fn denied(&self, action: &str, resource: &str) -> ApiError {
+        ApiError::access_denied(&self.caller.arn, action, resource)
     }
 
     /// The ARN of an instance in this region.

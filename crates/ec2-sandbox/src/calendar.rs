@@ -19,6 +19,11 @@ pub(crate) fn extended(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.000Z")
 }
 
+/// `2026-01-02T03:04:05Z`, as in the STS API.
+pub(crate) fn whole_seconds(time: SystemTime) -> String {
+    extended(time).replace(".000Z", "Z")
+}
+
 /// Reads what [`basic`] writes.
 pub(crate) fn parse_basic(text: &str) -> Option<SystemTime> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
@@ -112,8 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn ec2_writes_dates_with_milliseconds() {
+    fn ec2_writes_dates_with_milliseconds_and_sts_without() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
         assert_eq!(extended(time), "2026-01-02T03:04:05.000Z");
+        assert_eq!(whole_seconds(time), "2026-01-02T03:04:05Z");
     }
 }

@@ -130,9 +130,16 @@ impl Region {
         self.world.end_sessions(output, SystemTime::now());
     }
 
-    /// Declares the session behind the credentials over: every signed call is refused from here on.
+    /// Declares all credentials over that were given out until here, those of [`Region::environment`] and those of
+    /// roles: calls signed with them are refused.
     pub fn expire_credentials(&self) {
         self.world.expire_credentials();
+    }
+
+    /// The six digits that the MFA device `arn:aws:iam::123456789012:mfa/you` shows. They stay valid, for any number
+    /// of uses.
+    pub fn mfa_code(&self) -> &str {
+        self.world.mfa_code()
     }
 
     /// The instances and what each shows, one aligned line each; where it is, unless in the home region. The

@@ -83,15 +83,16 @@ pub(crate) fn verify(
 /// What a request says of itself in its signature, unchecked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim<'a> {
+    pub(crate) access_key_id: &'a str,
     pub(crate) region: &'a str,
     pub(crate) service: &'a str,
 }
 
 impl<'a> Claim<'a> {
     /// Reads it, if there is one in form.
-    pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
-        let authorization = Authorization::of(headers).ok()?;
-        Some(Self { region: authorization.region, service: authorization.service })
+    pub(crate) fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
+        let Authorization { access_key_id, region, service, .. } = Authorization::of(headers)?;
+        Ok(Self { access_key_id, region, service })
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use self::throttle::Buckets;
 pub(crate) use self::{
-    identity::{ACCOUNT, CALLER_ARN, CALLER_USER_ID, Credentials},
+    identity::{ACCOUNT, Caller, Credentials, Grant, MFA_SERIAL, Origin, Role},
     instance::Instance,
     place::AwsRegion,
     session::{FaultCount, Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
@@ -43,13 +43,15 @@ pub(crate) struct World {
     credentials: Credentials,
     instances: Vec<Instance>,
     started: SystemTime,
+    mfa_code: String,
     state: Mutex<State>,
     connected: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    credentials_expired: bool,
+    /// By access key id.
+    grants: BTreeMap<String, Grant>,
     keys: BTreeMap<(String, String), Vec<PushedKey>>,
     sessions: Vec<Session>,
     throttled: BTreeMap<String, u32>,
@@ -86,12 +88,19 @@ impl World {
     /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before.
     pub(crate) fn new(address: SocketAddr, settings: Settings, now: SystemTime) -> io::Result<Self> {
         let nodes = fleet::fleet(settings.fleet);
-        let state = State { buckets: Buckets::new(settings.throttles), ..State::default() };
+        let credentials = Credentials::generate()?;
+        let first = Grant { credentials: credentials.clone(), caller: Caller::you(), expires: None };
+        let state = State {
+            buckets: Buckets::new(settings.throttles),
+            grants: BTreeMap::from([(credentials.access_key_id.clone(), first)]),
+            ..State::default()
+        };
         Ok(Self {
             address,
-            credentials: Credentials::generate()?,
+            credentials,
             instances: catalogue::catalogue().into_iter().chain(nodes).collect(),
             started: now,
+            mfa_code: identity::mfa_code()?,
             state: Mutex::new(state),
             connected: watch::Sender::new(0),
         })
@@ -102,19 +111,34 @@ impl World {
         self.address
     }
 
-    /// The only credentials this region accepts.
+    /// The credentials that the region is started with.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 
-    /// Whether the session behind the credentials has been declared over.
-    pub(crate) fn credentials_expired(&self) -> bool {
-        self.lock().credentials_expired
+    /// What the credentials with this access key id are worth.
+    pub(crate) fn grant(&self, access_key_id: &str) -> Option<Grant> {
+        self.lock().grants.get(access_key_id).cloned()
     }
 
-    /// Declares the session behind the credentials over: from here on every signed call is refused.
+    /// Gives out credentials that stand for `caller` until they expire.
+    pub(crate) fn give_credentials(&self, caller: Caller, expires: SystemTime) -> io::Result<Credentials> {
+        let credentials = Credentials::generate()?;
+        let grant = Grant { credentials: credentials.clone(), caller, expires: Some(expires) };
+        self.lock().grants.insert(credentials.access_key_id.clone(), grant);
+        Ok(credentials)
+    }
+
+    /// Declares all credentials over that have been given out, the first ones included.
     pub(crate) fn expire_credentials(&self) {
-        self.lock().credentials_expired = true;
+        for grant in self.lock().grants.values_mut() {
+            grant.expires = Some(SystemTime::UNIX_EPOCH);
+        }
+    }
+
+    /// What the caller's MFA device shows, all the time.
+    pub(crate) fn mfa_code(&self) -> &str {
+        &self.mfa_code
     }
 
     /// Every instance of every region, in a fixed order.
@@ -192,8 +216,13 @@ impl World {
     }
 
     /// Starts a session and gives out its first token.
-    pub(crate) fn start_session(&self, opening: Opening, now: SystemTime) -> io::Result<StreamTicket> {
-        let session = Session::start(opening, now)?;
+    pub(crate) fn start_session(
+        &self,
+        opening: Opening,
+        caller: &Caller,
+        now: SystemTime,
+    ) -> io::Result<StreamTicket> {
+        let session = Session::start(opening, caller, now)?;
         let ticket = self.ticket(&session);
         let mut state = self.lock();
         state.sessions.push(session);
@@ -357,7 +386,7 @@ mod tests {
     #[test]
     fn a_token_serves_one_connection() {
         let world = world();
-        let ticket = world.start_session(opening(), start()).unwrap();
+        let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
         let info = world.take_token(&ticket.session_id, &ticket.token).unwrap();
         assert_eq!((info.target.as_str(), info.port), ("i-0decaf00000000001", 22));
         let again = world.take_token(&ticket.session_id, &ticket.token);
@@ -367,7 +396,7 @@ mod tests {
     #[test]
     fn resuming_replaces_the_token() {
         let world = world();
-        let first = world.start_session(opening(), start()).unwrap();
+        let first = world.start_session(opening(), &Caller::you(), start()).unwrap();
         let second = world.resume_session(&first.session_id).unwrap().unwrap();
         assert_eq!(second.stream_url, first.stream_url);
         let refused = world.take_token(&first.session_id, &first.token);
@@ -378,7 +407,7 @@ mod tests {
     #[test]
     fn a_terminated_session_gives_out_an_empty_token_and_takes_none() {
         let world = world();
-        let ticket = world.start_session(opening(), start()).unwrap();
+        let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
         assert!(world.terminate(&ticket.session_id, start()));
         assert!(!world.terminate(&ticket.session_id, start()));
         assert_eq!(world.resume_session(&ticket.session_id).unwrap().unwrap().token, "");
@@ -391,7 +420,7 @@ mod tests {
     #[test]
     fn whoever_holds_the_channel_learns_of_its_termination() {
         let world = world();
-        let ticket = world.start_session(opening(), start()).unwrap();
+        let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
         let info = world.take_token(&ticket.session_id, &ticket.token).unwrap();
         assert_eq!(*info.state.borrow(), SessionState::Connected);
         world.terminate(&ticket.session_id, start());
@@ -403,6 +432,19 @@ mod tests {
         let world = world();
         assert!(world.resume_session("you-0").unwrap().is_none());
         assert_eq!(world.take_token("you-0", "").unwrap_err(), TokenRefusal::UnknownSession);
+    }
+
+    #[test]
+    fn credentials_of_a_role_expire_and_the_first_ones_do_not() {
+        let world = world();
+        let expires = start() + Duration::from_secs(900);
+        let given = world.give_credentials(Role::Admin.session("me"), expires).unwrap();
+        let grant = world.grant(&given.access_key_id).unwrap();
+        let first = world.grant(&world.credentials().access_key_id).unwrap();
+        let just_before = expires - Duration::from_nanos(1);
+        assert_eq!([just_before, expires].map(|at| grant.has_expired(at)), [false, true]);
+        assert!(!first.has_expired(expires + Duration::from_secs(1_000_000)));
+        assert_eq!(first.caller, Caller::you());
     }
 
     #[test]

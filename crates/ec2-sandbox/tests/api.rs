@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
 mod client;
+mod credentials;
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use ec2_sandbox::{Faults, Options, Region, SessionState};
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use crate::client::{Client, Reply, query};
+use crate::client::{Client, Reply};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const HEALTHY: &str = "i-0decaf00000000001";
@@ -291,7 +292,7 @@ async fn instances_are_told_apart_by_the_state_of_their_ssm_agent() {
 #[tokio::test]
 async fn the_caller_learns_who_it_is() {
     let (_region, client) = region().await;
-    let reply = client.post("sts", None, &query(&[("Action", "GetCallerIdentity")])).await;
+    let reply = client.sts(&[("Action", "GetCallerIdentity")]).await;
     assert_eq!(reply.elements("Arn"), ["arn:aws:sts::123456789012:assumed-role/sandbox/you"]);
     assert_eq!(reply.elements("Account"), ["123456789012"]);
 }
@@ -309,7 +310,7 @@ async fn every_service_refuses_wrong_credentials_in_its_own_words() {
     for (case, client) in [&secret, &id, &token].into_iter().enumerate() {
         let reply = client.ec2(&[("Action", "DescribeInstances")]).await;
         assert_eq!((reply.status, reply.elements("Code")), (401, vec![ec2[case].to_owned()]));
-        let reply = client.post("sts", None, &query(&[("Action", "GetCallerIdentity")])).await;
+        let reply = client.sts(&[("Action", "GetCallerIdentity")]).await;
         assert_eq!((reply.status, reply.elements("Code")), (403, vec![sts[case].to_owned()]));
         let reply = start_session(client, HEALTHY).await;
         assert_eq!((reply.status, reply.code().as_str()), (400, json[case]));
@@ -436,7 +437,7 @@ async fn the_regions_are_listed_and_others_refused() {
     assert_eq!(reply.elements("Code"), ["AuthFailure"]);
     for region in all {
         let client = client.in_region(region);
-        assert_eq!(client.post("sts", None, &query(&[("Action", "GetCallerIdentity")])).await.status, 200);
+        assert_eq!(client.sts(&[("Action", "GetCallerIdentity")]).await.status, 200);
     }
 }
 
@@ -479,12 +480,11 @@ async fn every_service_throttles_in_its_own_words() {
     let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
     let client = Client::new(&region);
     let describe = [("Action", "DescribeInstances")];
-    let identity = query(&[("Action", "GetCallerIdentity")]);
     let key = json!({"InstanceId": HEALTHY, "InstanceOSUser": "ec2-user", "SSHPublicKey": KEY});
     for throttled in [false, true] {
         let replies = [
             client.ec2(&describe).await,
-            client.post("sts", None, &identity).await,
+            client.sts(&[("Action", "GetCallerIdentity")]).await,
             start_session(&client, HEALTHY).await,
             client.instance_connect("SendSSHPublicKey", &key).await,
         ];

@@ -36,7 +36,7 @@ fn send_ssh_public_key(call: &Call<'_>, input: &SendSshPublicKey) -> Result<Stri
         ApiError::new("EC2InstanceNotFoundException", format!("Instance {id} could not be found."))
     })?;
     if !instance.permits(ACTION) {
-        return Err(ApiError::access_denied(ACTION, &call.instance_arn(id)));
+        return Err(call.denied(ACTION, &call.instance_arn(id)));
     }
     if instance.state() != InstanceState::Running {
         let message = "Instance is not in a valid state: it is stopped.";

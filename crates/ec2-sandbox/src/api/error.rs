@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::xml::Xml;
-use crate::{sigv4::Refusal, world::CALLER_ARN};
+use crate::sigv4::Refusal;
 
 /// A refusal by one of the services.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,10 +42,10 @@ impl ApiError {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, ..Self::new(code, message) }
     }
 
-    /// The caller's policies do not allow `action` on `resource`.
-    pub(super) fn access_denied(action: &str, resource: &str) -> Self {
+    /// The policies of `caller` do not allow `action` on `resource`.
+    pub(super) fn access_denied(caller: &str, action: &str, resource: &str) -> Self {
         let message = format!(
-            "User: {CALLER_ARN} is not authorized to perform: {action} on resource: {resource} because no \
+            "User: {caller} is not authorized to perform: {action} on resource: {resource} because no \
              identity-based policy allows the {action} action"
         );
         Self::new("AccessDeniedException", message)

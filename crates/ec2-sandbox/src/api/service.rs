@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     sigv4::{self, Claim, Refusal},
-    world::{AwsRegion, World},
+    world::{AwsRegion, Caller, World},
 };
 
 /// The services behind the one endpoint.
@@ -25,10 +25,11 @@ pub(super) enum Service {
 }
 
 impl Service {
-    /// The service that a request is for. JSON services are known by their target; the two XML services by signature, else by API version.
+    /// The service that a request is for. JSON services are known by their target; the two XML services by
+    /// signature, else by API version.
     pub(super) fn of(headers: &HeaderMap, query: &Query) -> Self {
         let target = headers.get(TARGET).and_then(|target| target.to_str().ok()).unwrap_or_default();
-        let claimed = Claim::of(headers).map(|claim| claim.service);
+        let claimed = Claim::of(headers).ok().map(|claim| claim.service);
         match (target.split('.').next(), claimed, query.value("Version")) {
             (Some("AmazonSSM"), _, _) | (_, Some("ssm"), _) => Self::Ssm,
             (Some("AWSEC2InstanceConnectService"), _, _) | (_, Some("ec2-instance-connect"), _) => {
@@ -76,7 +77,7 @@ impl Service {
         parts: &Parts,
         body: &[u8],
         now: SystemTime,
-    ) -> Result<AwsRegion, ApiError> {
+    ) -> Result<(Caller, AwsRegion), ApiError> {
         let signed =
             sigv4::Parts { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
         authenticate(world, signed, self.scope(), now).map_err(|refusal| self.refuse(&refusal))
@@ -132,7 +133,7 @@ impl Service {
             Self::Ec2 => ec2::perform(call, operation, query),
             Self::Ec2InstanceConnect => ec2_instance_connect::perform(call, operation, body),
             Self::Ssm => ssm::perform(call, operation, body),
-            Self::Sts => sts::perform(call, operation),
+            Self::Sts => sts::perform(call, operation, query),
         };
         answer.unwrap_or_else(|| Err(self.unknown_operation(operation)))
     }

@@ -1,25 +1,126 @@
-//! Who calls: one account, one role session with credentials made at start.
+//! Who calls: one account, one role session with credentials made at start, and the roles that it may assume.
 //!
 //! The ARNs never change, so messages can be compared; the secrets always do, so that no test can pass with
 //! credentials left over from another region.
 
-use std::{fmt, io};
+use std::{fmt, io, time::SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// The account number that AWS uses in its own examples.
 pub(crate) const ACCOUNT: &str = "123456789012";
 
-/// The caller's role session name, with which session ids begin.
-pub(crate) const CALLER: &str = "you";
+/// The MFA device of whoever holds the first credentials.
+pub(crate) const MFA_SERIAL: &str = "arn:aws:iam::123456789012:mfa/you";
 
-/// The caller, as GetCallerIdentity and refusals name them.
-pub(crate) const CALLER_ARN: &str = "arn:aws:sts::123456789012:assumed-role/sandbox/you";
+/// The role session name of whoever runs the region.
+pub(crate) const YOU: &str = "you";
 
-/// The caller's unique id: the role's, a colon, the session name.
-pub(crate) const CALLER_USER_ID: &str = "AROA0SANDBOX0SANDBOX0:you";
+/// How a caller came by its credentials.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// The region was started with them.
+    Start,
+    /// It assumed a role.
+    Role,
+    /// It asked for a session token, and is who it was.
+    Session,
+}
 
-/// Temporary credentials of the caller.
+/// Whom credentials stand for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Caller {
+    pub(crate) origin: Origin,
+    /// As GetCallerIdentity and refusals name it.
+    pub(crate) arn: String,
+    /// The role's unique id, a colon, the session name.
+    pub(crate) user_id: String,
+    /// The role session name, with which session ids begin.
+    pub(crate) name: String,
+    /// Whether it has proved who it is with its MFA device.
+    pub(crate) mfa: bool,
+}
+
+impl Caller {
+    /// Whoever runs the region.
+    pub(crate) fn you() -> Self {
+        Self { origin: Origin::Start, ..Role::Sandbox.session(YOU) }
+    }
+}
+
+/// The roles of the account.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// Anybody in the account may assume it.
+    Admin,
+    /// Whoever has used their MFA device may assume it.
+    Mfa,
+    /// That of the credentials which the region is started with. Nobody can assume it.
+    Sandbox,
+}
+
+impl Role {
+    /// The role with this ARN, of those that can be assumed.
+    pub(crate) fn parse(arn: &str) -> Option<Self> {
+        [Self::Admin, Self::Mfa].into_iter().find(|role| role.arn() == arn)
+    }
+
+    fn arn(self) -> String {
+        format!("arn:aws:iam::{ACCOUNT}:role/{}", self.name())
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Mfa => "mfa",
+            Self::Sandbox => "sandbox",
+        }
+    }
+
+    fn id(self) -> &'static str {
+        match self {
+            Self::Admin => "AROA0SANDBOX000ADMIN0",
+            Self::Mfa => "AROA0SANDBOX00000MFA0",
+            Self::Sandbox => "AROA0SANDBOX0SANDBOX0",
+        }
+    }
+
+    /// Whoever has assumed the role under this session name.
+    pub(crate) fn session(self, name: &str) -> Caller {
+        Caller {
+            origin: Origin::Role,
+            arn: format!("arn:aws:sts::{ACCOUNT}:assumed-role/{}/{name}", self.name()),
+            user_id: format!("{}:{name}", self.id()),
+            name: name.to_owned(),
+            mfa: false,
+        }
+    }
+}
+
+/// Credentials, whom they stand for and until when.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) credentials: Credentials,
+    pub(crate) caller: Caller,
+    /// `None` for those that the region was started with.
+    pub(crate) expires: Option<SystemTime>,
+}
+
+impl Grant {
+    /// Whether they are no longer accepted.
+    pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// Makes the six digits that an MFA device shows.
+pub(super) fn mfa_code() -> io::Result<String> {
+    let mut bytes = [0; 4];
+    super::random(&mut bytes)?;
+    Ok(format!("{:06}", u32::from_be_bytes(bytes) % 1_000_000))
+}
+
+/// Temporary credentials.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) access_key_id: String,

@@ -15,11 +15,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::sync::watch;
 
-use super::{
-    identity::{CALLER, CALLER_ARN},
-    place::AwsRegion,
-    random,
-};
+use super::{identity::Caller, place::AwsRegion, random};
 
 /// Whether a session lives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -117,7 +113,7 @@ impl FaultCount {
 pub(crate) struct SessionRecord {
     pub(crate) id: String,
     pub(crate) opening: Opening,
-    pub(crate) owner: &'static str,
+    pub(crate) owner: String,
     pub(crate) started: SystemTime,
     pub(crate) ended: Option<SystemTime>,
     attachments: u32,
@@ -158,15 +154,15 @@ pub(crate) struct Session {
 
 impl Session {
     /// Starts a session with a fresh id and a fresh token.
-    pub(crate) fn start(opening: Opening, now: SystemTime) -> io::Result<Self> {
+    pub(crate) fn start(opening: Opening, caller: &Caller, now: SystemTime) -> io::Result<Self> {
         let mut bytes = [0; 8];
         random(&mut bytes)?;
         // Seventeen digits, the first of them 0, as in instance ids and in the session ids seen in logs.
-        let id = format!("{CALLER}-0{:016x}", u64::from_be_bytes(bytes));
+        let id = format!("{}-0{:016x}", caller.name, u64::from_be_bytes(bytes));
         let record = SessionRecord {
             id,
             opening,
-            owner: CALLER_ARN,
+            owner: caller.arn.clone(),
             started: now,
             ended: None,
             attachments: 0,

@@ -56,6 +56,21 @@ impl Client {
         self.post("ec2", None, &query(input)).await
     }
 
+    pub(crate) async fn sts(&self, input: &[(&str, &str)]) -> Reply {
+        self.post("sts", None, &query(input)).await
+    }
+
+    /// The same client with the credentials that an answer of STS holds.
+    pub(crate) fn with_credentials(&self, reply: &Reply) -> Self {
+        let element = |name| reply.elements(name).pop().unwrap_or_else(|| panic!("{}", reply.body));
+        Self {
+            access_key_id: element("AccessKeyId"),
+            secret_access_key: element("SecretAccessKey"),
+            session_token: Some(element("SessionToken")),
+            ..self.clone()
+        }
+    }
+
     /// A signed call.
     pub(crate) async fn post(&self, service: &str, target: Option<&str>, body: &str) -> Reply {
         let extra: Vec<_> = target.map(|target| ("x-amz-target", target)).into_iter().collect();

@@ -138,7 +138,7 @@ pub(super) fn sessions(call: &Call<'_>, input: &DescribeSessions) -> Result<Valu
 fn session_field<'a>(session: &'a SessionRecord, key: &str) -> Option<&'a str> {
     Some(match key {
         "AccessType" => "Standard",
-        "Owner" => session.owner,
+        "Owner" => &session.owner,
         "SessionId" => &session.id,
         "Status" => status(session),
         "Target" => &session.opening.target,

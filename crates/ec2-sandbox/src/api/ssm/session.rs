@@ -32,7 +32,7 @@ pub(super) fn start(call: &Call<'_>, input: StartSession) -> Result<Value, ApiEr
     let instance = call.instance(&target);
     if let Some(instance) = instance {
         if !instance.permits("ssm:StartSession") {
-            return Err(ApiError::access_denied("ssm:StartSession", &call.instance_arn(&target)));
+            return Err(call.denied("ssm:StartSession", &call.instance_arn(&target)));
         }
         if call.world.throttles(instance) {
             return Err(ApiError::new("ThrottlingException", "Rate exceeded"));
@@ -44,7 +44,10 @@ pub(super) fn start(call: &Call<'_>, input: StartSession) -> Result<Value, ApiEr
         return Err(ApiError::new("TargetNotConnected", format!("{target} is not connected.")));
     }
     let opening = Opening { target, region: call.region, document, port, reason: input.reason };
-    let ticket = call.world.start_session(opening, call.now).map_err(|_| ApiError::internal(INTERNAL))?;
+    let ticket = call
+        .world
+        .start_session(opening, &call.caller, call.now)
+        .map_err(|_| ApiError::internal(INTERNAL))?;
     Ok(write(&ticket))
 }
 
@@ -84,7 +87,7 @@ fn permitted<'a>(call: &Call<'_>, input: &'a SessionIdInput, action: &str) -> Re
     let instance = find(call, id).and_then(|session| call.instance(&session.opening.target));
     if instance.is_some_and(|instance| !instance.permits(action)) {
         let resource = format!("arn:aws:ssm:{}:{ACCOUNT}:session/{id}", call.region);
-        return Err(ApiError::access_denied(action, &resource));
+        return Err(call.denied(action, &resource));
     }
     Ok(id)
 }
