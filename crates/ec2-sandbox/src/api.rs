@@ -7,7 +7,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Response, header, request::Parts};
 use http_body_util::Full;
 
 use self::{error::ApiError, query::Query, service::Service};
@@ -23,6 +23,8 @@ mod page;
 mod query;
 mod service;
 mod ssm;
+mod sso;
+mod sso_oidc;
 mod sts;
 mod xml;
 
@@ -33,27 +35,32 @@ pub(crate) const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime) -> Response<Full<Bytes>> {
     let request_id = request_id();
     let query = Query::parse(body);
-    let service = Service::of(&parts.headers, &query);
-    let operation = service.operation(&parts.headers, &query);
+    let service = Service::of(parts, &query);
+    let operation = service.operation(parts, &query);
     let answer = service.check_signature(world, parts, body, now).and_then(|(caller, region)| {
         service.check_route(parts)?;
         if !world.admits(operation, region, now) {
             return Err(service.throttled());
         }
         let call = Call { world, caller, region, now, request_id: &request_id };
-        service.perform(&call, operation, &query, body)
+        service.perform(&call, operation, parts, &query, body)
     });
     world.record(ApiCall {
-        action: format!("{}:{operation}", service.scope()),
+        action: format!("{}:{operation}", service.name()),
         region: Claim::of(&parts.headers).map(|claim| claim.region.to_owned()).unwrap_or_default(),
         ok: answer.is_ok(),
     });
-    let (status, text) = match answer {
-        Ok(text) => (StatusCode::OK, text),
-        Err(error) => (error.status, service.write_error(&error, &request_id)),
+    let mut response = Response::new(Full::default());
+    *response.body_mut() = match answer {
+        Ok(text) => Full::from(text),
+        Err(error) => {
+            *response.status_mut() = error.status;
+            if let Some(Ok(code)) = service.error_type(&error).map(HeaderValue::try_from) {
+                response.headers_mut().insert("x-amzn-errortype", code);
+            }
+            Full::from(service.write_error(&error, &request_id))
+        }
     };
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(service.content_type()));
     add_request_id(&mut response, &request_id);
     response

@@ -28,6 +28,8 @@ pub struct Options {
     pub latency: Duration,
     /// What happens to the messages of sessions, and to calls.
     pub faults: Faults,
+    /// Whether devices that sign in with Identity Center need no [`Region::approve_device`].
+    pub sso_approves: bool,
     /// An OpenSSH sshd to serve SSH with, instead of the built-in server.
     pub sshd: Option<PathBuf>,
 }
@@ -59,7 +61,11 @@ impl Region {
     /// Fails if no port can be had, or no random bytes.
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let settings = Settings { fleet: options.fleet, throttles: options.faults.throttle.clone() };
+        let settings = Settings {
+            fleet: options.fleet,
+            throttles: options.faults.throttle.clone(),
+            sso_approves: options.sso_approves,
+        };
         let world = Arc::new(World::new(listener.local_addr()?, settings, SystemTime::now())?);
         let tasks = Tasks::default();
         let hosts = Hosts::new(Arc::clone(&world), tasks.clone(), options.sshd)?;
@@ -134,6 +140,19 @@ impl Region {
     /// roles: calls signed with them are refused.
     pub fn expire_credentials(&self) {
         self.world.expire_credentials();
+    }
+
+    /// Enters the code that a device shows which signs in with Identity Center, at the start URL
+    /// `https://sandbox.awsapps.com/start`; `false` if no device waits for it. A visit of the URL that the device
+    /// shows does the same.
+    pub fn approve_device(&self, user_code: &str) -> bool {
+        self.world.sign_on(|sign_on| sign_on.approve(user_code, SystemTime::now()))
+    }
+
+    /// Declares every access token of Identity Center over that was given out until here. Refresh tokens and the
+    /// credentials of roles live on.
+    pub fn expire_access_tokens(&self) {
+        self.world.expire_access_tokens();
     }
 
     /// The six digits that the MFA device `arn:aws:iam::123456789012:mfa/you` shows. They stay valid, for any number

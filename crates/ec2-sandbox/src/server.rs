@@ -1,6 +1,7 @@
 //! The one listener of the region: accepts connections, reads requests, sends each to its place.
 //!
-//! API calls go to [`api::respond`], upgrades of data channels to [`Gateway::accept`]. This is the only place
+//! API calls go to [`api::respond`], upgrades of data channels to [`Gateway::accept`]; there is one page, for the
+//! users of devices that sign in. This is the only place
 //! that reads the wall clock while the region runs, once for each request. Protection from slow or hostile
 //! peers ends at a bound on the body: the listener is on loopback.
 
@@ -11,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header, request::Parts};
+use http::{Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -25,7 +26,7 @@ use crate::{
     gateway::Gateway,
     sigv4::{self, Refusal},
     tasks::Tasks,
-    world::World,
+    world::{DEVICE_PAGE, World},
 };
 
 /// What every connection needs.
@@ -69,6 +70,9 @@ impl Server {
             let session_id = String::from_utf8_lossy(&form::decode(session_id.as_bytes())).into_owned();
             return Ok(self.upgrade(&session_id, request, now));
         }
+        if request.uri().path() == DEVICE_PAGE {
+            return Ok(self.approve_device(request.uri(), now));
+        }
         let (parts, body) = request.into_parts();
         let response = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => api::respond(&self.world, &parts, &body.to_bytes(), now),
@@ -79,6 +83,18 @@ impl Server {
         }
         tracing::debug!(target = ?target(&parts), status = %response.status(), "api");
         Ok(response)
+    }
+
+    /// Whoever opens the page is the user, and who has the code in the URL need not enter it.
+    fn approve_device(&self, uri: &Uri, now: SystemTime) -> Response<Full<Bytes>> {
+        let query = form::parse(uri.query().unwrap_or_default().as_bytes());
+        let code = query.iter().find(|(name, _)| name == b"user_code").map(|(_, code)| code.as_slice());
+        let code = String::from_utf8_lossy(code.unwrap_or_default());
+        if self.world.sign_on(|sign_on| sign_on.approve(&code, now)) {
+            plain(StatusCode::OK, "the device has been approved")
+        } else {
+            plain(StatusCode::NOT_FOUND, "no device waits for this user_code")
+        }
     }
 
     fn upgrade(

@@ -17,10 +17,11 @@ use tokio::sync::watch;
 
 use self::throttle::Buckets;
 pub(crate) use self::{
-    identity::{ACCOUNT, Caller, Credentials, Grant, MFA_SERIAL, Origin, Role},
+    identity::{ACCOUNT, Caller, Credentials, Grant, MFA_SERIAL, Origin, Role, YOU},
     instance::Instance,
     place::AwsRegion,
     session::{FaultCount, Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
+    sign_on::{DEVICE_LIFE, SignOn, SignOnRefusal},
 };
 pub use self::{
     instance::{Condition, InstanceState, InstanceSummary},
@@ -34,6 +35,7 @@ mod identity;
 mod instance;
 mod place;
 mod session;
+mod sign_on;
 mod throttle;
 
 /// What every task of the region shares.
@@ -56,6 +58,7 @@ struct State {
     sessions: Vec<Session>,
     throttled: BTreeMap<String, u32>,
     buckets: Buckets,
+    sign_on: SignOn,
     calls: Vec<ApiCall>,
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct Settings {
     /// How many instances besides those of the catalogue.
     pub(crate) fleet: usize,
     pub(crate) throttles: Vec<Throttle>,
+    /// Devices that sign in need no user.
+    pub(crate) sso_approves: bool,
 }
 
 /// A call of an API that was answered, be it with a refusal.
@@ -92,6 +97,7 @@ impl World {
         let first = Grant { credentials: credentials.clone(), caller: Caller::you(), expires: None };
         let state = State {
             buckets: Buckets::new(settings.throttles),
+            sign_on: SignOn::new(settings.sso_approves),
             grants: BTreeMap::from([(credentials.access_key_id.clone(), first)]),
             ..State::default()
         };
@@ -134,6 +140,21 @@ impl World {
         for grant in self.lock().grants.values_mut() {
             grant.expires = Some(SystemTime::UNIX_EPOCH);
         }
+    }
+
+    /// Does something with Identity Center.
+    pub(crate) fn sign_on<T>(&self, act: impl FnOnce(&mut SignOn) -> T) -> T {
+        act(&mut self.lock().sign_on)
+    }
+
+    /// Declares every access token of Identity Center over that has been given out.
+    pub(crate) fn expire_access_tokens(&self) {
+        self.lock().sign_on.expire();
+    }
+
+    /// Where the user of a device enters its code.
+    pub(crate) fn device_page(&self) -> String {
+        format!("http://{}{DEVICE_PAGE}", self.address)
     }
 
     /// What the caller's MFA device shows, all the time.
@@ -325,6 +346,9 @@ impl World {
 fn random(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::other)
 }
+
+/// The path of [`World::device_page`].
+pub(crate) const DEVICE_PAGE: &str = "/device";
 
 /// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
 const KEY_LIFE: Duration = Duration::from_secs(60);

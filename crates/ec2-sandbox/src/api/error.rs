@@ -14,7 +14,7 @@ use crate::sigv4::Refusal;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
-    code: &'static str,
+    pub(super) code: &'static str,
     message: String,
     origin: Origin,
 }
@@ -67,6 +67,24 @@ impl ApiError {
             }
         };
         document.to_string()
+    }
+
+    /// As Identity Center's portal writes it.
+    pub(super) fn portal_json(&self) -> String {
+        let code = format!("com.amazonaws.switchboard.portal#{}", self.code);
+        json!({"message": self.message, "__type": code}).to_string()
+    }
+
+    /// As OAuth wants it: `InvalidGrantException` is `invalid_grant`.
+    pub(super) fn oauth_json(&self) -> String {
+        let mut error = String::new();
+        for character in self.code.trim_end_matches("Exception").chars() {
+            if character.is_ascii_uppercase() && !error.is_empty() {
+                error.push('_');
+            }
+            error.push(character.to_ascii_lowercase());
+        }
+        json!({"error": error, "error_description": self.message}).to_string()
     }
 
     /// As EC2 writes it.

@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method, StatusCode, request::Parts};
+use http::{Method, StatusCode, request::Parts};
 
 use super::{
     Call, TARGET, authenticate, ec2, ec2_instance_connect,
     error::{self, ApiError},
     query::Query,
-    ssm, sts,
+    ssm, sso, sso_oidc, sts,
 };
 use crate::{
     sigv4::{self, Claim, Refusal},
@@ -21,13 +21,19 @@ pub(super) enum Service {
     Ec2,
     Ec2InstanceConnect,
     Ssm,
+    Sso,
+    SsoOidc,
     Sts,
 }
 
 impl Service {
-    /// The service that a request is for. JSON services are known by their target; the two XML services by
-    /// signature, else by API version.
-    pub(super) fn of(headers: &HeaderMap, query: &Query) -> Self {
+    /// The service that a request is for. REST services are known by their paths, JSON services by their target;
+    /// the two XML services by signature, else by API version.
+    pub(super) fn of(parts: &Parts, query: &Query) -> Self {
+        let headers = &parts.headers;
+        if let Some(route) = Route::of(parts) {
+            return route.service;
+        }
         let target = headers.get(TARGET).and_then(|target| target.to_str().ok()).unwrap_or_default();
         let claimed = Claim::of(headers).ok().map(|claim| claim.service);
         match (target.split('.').next(), claimed, query.value("Version")) {
@@ -40,12 +46,14 @@ impl Service {
         }
     }
 
-    /// Its name in the scope of a signature.
-    pub(super) fn scope(self) -> &'static str {
+    /// Its name in the scope of a signature, or with the AWS CLI if its calls are not signed.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ec2 => "ec2",
             Self::Ec2InstanceConnect => "ec2-instance-connect",
             Self::Ssm => "ssm",
+            Self::Sso => "sso",
+            Self::SsoOidc => "sso-oidc",
             Self::Sts => "sts",
         }
     }
@@ -55,18 +63,33 @@ impl Service {
         match self {
             Self::Ec2InstanceConnect | Self::Ssm => "application/x-amz-json-1.1",
             Self::Ec2 => "text/xml;charset=UTF-8",
+            Self::Sso | Self::SsoOidc => "application/json",
             Self::Sts => "text/xml",
         }
     }
 
     /// The name of the operation that a request is for, empty if it has none.
-    pub(super) fn operation<'a>(self, headers: &'a HeaderMap, query: &'a Query) -> &'a str {
+    pub(super) fn operation<'a>(self, parts: &'a Parts, query: &'a Query) -> &'a str {
         match self {
             Self::Ec2 | Self::Sts => query.value("Action").unwrap_or_default(),
             Self::Ec2InstanceConnect | Self::Ssm => {
-                let target = headers.get(TARGET).and_then(|target| target.to_str().ok()).unwrap_or_default();
+                let target = parts.headers.get(TARGET).and_then(|target| target.to_str().ok());
+                let target = target.unwrap_or_default();
                 target.split_once('.').map_or(target, |(_, operation)| operation)
             }
+            Self::Sso | Self::SsoOidc => Route::of(parts).map_or("", |route| route.operation),
+        }
+    }
+
+    /// What the header `x-amzn-ErrorType` says, in services that have it. The code ends at the colon: the suffix is
+    /// as AWS sends it, seen in debug output of the AWS CLI.
+    pub(super) fn error_type(self, error: &ApiError) -> Option<String> {
+        match self {
+            Self::Sso => Some(error.code.to_owned()),
+            Self::SsoOidc => {
+                Some(format!("{}:http://internal.amazon.com/coral/com.amazonaws.sso.oidc/", error.code))
+            }
+            Self::Ec2 | Self::Ec2InstanceConnect | Self::Ssm | Self::Sts => None,
         }
     }
 
@@ -78,22 +101,30 @@ impl Service {
         body: &[u8],
         now: SystemTime,
     ) -> Result<(Caller, AwsRegion), ApiError> {
+        if matches!(self, Self::Sso | Self::SsoOidc) {
+            // Whoever signs in will be who runs the region, and needs no credentials for it.
+            return Ok((Caller::you(), AwsRegion::HOME));
+        }
         let signed =
             sigv4::Parts { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
-        authenticate(world, signed, self.scope(), now).map_err(|refusal| self.refuse(&refusal))
+        authenticate(world, signed, self.name(), now).map_err(|refusal| self.refuse(&refusal))
     }
 
     fn refuse(self, refusal: &Refusal) -> ApiError {
         match self {
             Self::Ec2 => error::ec2_refusal(refusal),
-            Self::Ec2InstanceConnect | Self::Ssm => error::json_refusal(refusal),
+            Self::Ec2InstanceConnect | Self::Ssm | Self::Sso | Self::SsoOidc => error::json_refusal(refusal),
             Self::Sts => error::sts_refusal(refusal),
         }
     }
 
-    /// The query and JSON protocols know one route.
+    /// The query and JSON protocols know one route, the others theirs.
     pub(super) fn check_route(self, parts: &Parts) -> Result<(), ApiError> {
-        if parts.method == Method::POST && parts.uri.path() == "/" {
+        let known = match Route::of(parts) {
+            Some(route) => parts.method == route.method,
+            None => parts.method == Method::POST && parts.uri.path() == "/",
+        };
+        if known {
             return Ok(());
         }
         Err(self.unknown_operation(&format!("{} {}", parts.method, parts.uri.path())))
@@ -105,7 +136,7 @@ impl Service {
                 let message = format!("The action {operation} is not valid for this web service.");
                 ApiError::new("InvalidAction", message)
             }
-            Self::Ec2InstanceConnect | Self::Ssm => {
+            Self::Ec2InstanceConnect | Self::Ssm | Self::Sso | Self::SsoOidc => {
                 ApiError::coral("UnknownOperationException", format!("unknown operation {operation}"))
             }
         }
@@ -117,6 +148,9 @@ impl Service {
             Self::Ec2 => ApiError::new("RequestLimitExceeded", "Request limit exceeded.")
                 .with_status(StatusCode::SERVICE_UNAVAILABLE),
             Self::Ec2InstanceConnect | Self::Ssm => ApiError::new("ThrottlingException", "Rate exceeded"),
+            Self::Sso => ApiError::new("TooManyRequestsException", "Rate exceeded")
+                .with_status(StatusCode::TOO_MANY_REQUESTS),
+            Self::SsoOidc => ApiError::new("SlowDownException", "Rate exceeded"),
             Self::Sts => ApiError::new("Throttling", "Rate exceeded"),
         }
     }
@@ -126,6 +160,7 @@ impl Service {
         self,
         call: &Call<'_>,
         operation: &str,
+        parts: &Parts,
         query: &Query,
         body: &[u8],
     ) -> Result<String, ApiError> {
@@ -133,6 +168,8 @@ impl Service {
             Self::Ec2 => ec2::perform(call, operation, query),
             Self::Ec2InstanceConnect => ec2_instance_connect::perform(call, operation, body),
             Self::Ssm => ssm::perform(call, operation, body),
+            Self::Sso => sso::perform(call, operation, parts),
+            Self::SsoOidc => sso_oidc::perform(call, operation, body),
             Self::Sts => sts::perform(call, operation, query),
         };
         answer.unwrap_or_else(|| Err(self.unknown_operation(operation)))
@@ -144,7 +181,38 @@ impl Service {
             Self::Ec2 => error.ec2_xml(request_id),
             Self::Ec2InstanceConnect => error.json("com.amazonaws.ec2instanceconnect#"),
             Self::Ssm => error.json(""),
+            Self::Sso => error.portal_json(),
+            Self::SsoOidc => error.oauth_json(),
             Self::Sts => error.sts_xml(request_id),
         }
     }
 }
+
+/// An operation of a REST service.
+struct Route {
+    method: Method,
+    path: &'static str,
+    service: Service,
+    operation: &'static str,
+}
+
+impl Route {
+    /// The route with the path of a request.
+    fn of(parts: &Parts) -> Option<&'static Self> {
+        ROUTES.iter().find(|route| route.path == parts.uri.path())
+    }
+
+    const fn new(method: Method, path: &'static str, service: Service, operation: &'static str) -> Self {
+        Self { method, path, service, operation }
+    }
+}
+
+static ROUTES: [Route; 7] = [
+    Route::new(Method::POST, "/client/register", Service::SsoOidc, "RegisterClient"),
+    Route::new(Method::POST, "/device_authorization", Service::SsoOidc, "StartDeviceAuthorization"),
+    Route::new(Method::POST, "/token", Service::SsoOidc, "CreateToken"),
+    Route::new(Method::GET, "/federation/credentials", Service::Sso, "GetRoleCredentials"),
+    Route::new(Method::GET, "/assignment/accounts", Service::Sso, "ListAccounts"),
+    Route::new(Method::GET, "/assignment/roles", Service::Sso, "ListAccountRoles"),
+    Route::new(Method::POST, "/logout", Service::Sso, "Logout"),
+];

@@ -57,6 +57,8 @@ pub(crate) enum Role {
     Mfa,
     /// That of the credentials which the region is started with. Nobody can assume it.
     Sandbox,
+    /// What Identity Center makes of its permission set `sandbox`.
+    SingleSignOn,
 }
 
 impl Role {
@@ -74,6 +76,7 @@ impl Role {
             Self::Admin => "admin",
             Self::Mfa => "mfa",
             Self::Sandbox => "sandbox",
+            Self::SingleSignOn => "AWSReservedSSO_sandbox_0decaf0000000000",
         }
     }
 
@@ -82,6 +85,7 @@ impl Role {
             Self::Admin => "AROA0SANDBOX000ADMIN0",
             Self::Mfa => "AROA0SANDBOX00000MFA0",
             Self::Sandbox => "AROA0SANDBOX0SANDBOX0",
+            Self::SingleSignOn => "AROA0SANDBOX00000SSO0",
         }
     }
 

@@ -15,7 +15,7 @@ pub(crate) struct Client {
     pub(crate) secret_access_key: String,
     pub(crate) session_token: Option<String>,
     pub(crate) region: String,
-    host: String,
+    pub(crate) host: String,
 }
 
 pub(crate) struct Reply {

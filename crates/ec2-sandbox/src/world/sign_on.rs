@@ -1,0 +1,309 @@
+//! IAM Identity Center: clients that have registered, devices that wait for a user, and tokens.
+//!
+//! The device flow is that of RFC 8628: a client gets a code for itself and one for the user, and asks again
+//! and again until the user has entered theirs. There is one user and one role, so tokens say nothing but that
+//! somebody has signed in. Time comes in as an argument.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use super::random;
+
+/// Why a client gets no token.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum SignOnRefusal {
+    /// The client is not registered, or its secret is another.
+    Client,
+    /// The code has expired.
+    Expired,
+    /// The code or token is unknown, used, or another client's.
+    Grant,
+    /// The user has not answered yet.
+    Pending,
+    /// There are no random bytes.
+    Internal,
+}
+
+/// A client's own name and password.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+    pub(crate) expires: SystemTime,
+}
+
+/// The codes of a device, the second for its user.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceCodes {
+    pub(crate) device_code: String,
+    pub(crate) user_code: String,
+}
+
+/// What a client gets in the end.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens {
+    pub(crate) access: String,
+    pub(crate) life: Duration,
+    /// For clients that have registered with a scope.
+    pub(crate) refresh: Option<String>,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(crate) struct SignOn {
+    /// Devices are approved without anybody.
+    approves: bool,
+    /// By id.
+    clients: BTreeMap<String, Client>,
+    /// By device code.
+    devices: BTreeMap<String, Device>,
+    /// When each access token expires.
+    access: BTreeMap<String, SystemTime>,
+    /// The client id of each refresh token.
+    refresh: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Client {
+    secret: String,
+    expires: SystemTime,
+    has_scope: bool,
+}
+
+#[derive(Debug)]
+struct Device {
+    client_id: String,
+    user_code: String,
+    expires: SystemTime,
+    approved: bool,
+}
+
+impl SignOn {
+    pub(super) fn new(approves: bool) -> Self {
+        Self { approves, ..Self::default() }
+    }
+
+    /// Takes note of a client.
+    pub(crate) fn register(
+        &mut self,
+        has_scope: bool,
+        now: SystemTime,
+    ) -> Result<Registration, SignOnRefusal> {
+        let (client_id, client_secret, expires) = (secret::<16>()?, secret::<96>()?, now + CLIENT_LIFE);
+        let client = Client { secret: client_secret.clone(), expires, has_scope };
+        self.clients.insert(client_id.clone(), client);
+        Ok(Registration { client_id, client_secret, expires })
+    }
+
+    /// Begins to wait for a user.
+    pub(crate) fn authorize_device(
+        &mut self,
+        client_id: &str,
+        client_secret: &str,
+        now: SystemTime,
+    ) -> Result<DeviceCodes, SignOnRefusal> {
+        self.check_client(client_id, client_secret, now)?;
+        let codes = DeviceCodes { device_code: secret::<64>()?, user_code: user_code()? };
+        let device = Device {
+            client_id: client_id.to_owned(),
+            user_code: codes.user_code.clone(),
+            expires: now + DEVICE_LIFE,
+            approved: self.approves,
+        };
+        self.devices.insert(codes.device_code.clone(), device);
+        Ok(codes)
+    }
+
+    /// The user enters a code; `false` if no device waits for it.
+    pub(crate) fn approve(&mut self, user_code: &str, now: SystemTime) -> bool {
+        let waiting = |device: &&mut Device| device.user_code == user_code && now < device.expires;
+        let device = self.devices.values_mut().find(waiting);
+        device.map(|device| device.approved = true).is_some()
+    }
+
+    /// The tokens for a device whose user has answered. Its code works once.
+    pub(crate) fn device_tokens(
+        &mut self,
+        client_id: &str,
+        client_secret: &str,
+        device_code: &str,
+        now: SystemTime,
+    ) -> Result<Tokens, SignOnRefusal> {
+        let has_scope = self.check_client(client_id, client_secret, now)?.has_scope;
+        let device = self.devices.get(device_code).filter(|device| device.client_id == client_id);
+        let device = device.ok_or(SignOnRefusal::Grant)?;
+        if device.expires <= now {
+            return Err(SignOnRefusal::Expired);
+        }
+        if !device.approved {
+            return Err(SignOnRefusal::Pending);
+        }
+        self.devices.remove(device_code);
+        self.tokens(client_id, has_scope, now)
+    }
+
+    /// Fresh tokens for a refresh token, which is replaced by one of them.
+    pub(crate) fn refreshed_tokens(
+        &mut self,
+        client_id: &str,
+        client_secret: &str,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Tokens, SignOnRefusal> {
+        self.check_client(client_id, client_secret, now)?;
+        if self.refresh.get(token).is_none_or(|owner| owner != client_id) {
+            return Err(SignOnRefusal::Grant);
+        }
+        self.refresh.remove(token);
+        self.tokens(client_id, true, now)
+    }
+
+    /// Whether this is an access token, of a session that has not expired.
+    pub(crate) fn accepts(&self, token: &str, now: SystemTime) -> bool {
+        self.access.get(token).is_some_and(|expires| now < *expires)
+    }
+
+    /// Forgets an access token.
+    pub(crate) fn sign_out(&mut self, token: &str) {
+        self.access.remove(token);
+    }
+
+    /// Declares every access token over that has been given out.
+    pub(super) fn expire(&mut self) {
+        self.access.clear();
+    }
+
+    fn check_client(&self, id: &str, secret: &str, now: SystemTime) -> Result<&Client, SignOnRefusal> {
+        let client = self.clients.get(id).filter(|client| client.secret == secret && now < client.expires);
+        client.ok_or(SignOnRefusal::Client)
+    }
+
+    fn tokens(
+        &mut self,
+        client_id: &str,
+        refreshable: bool,
+        now: SystemTime,
+    ) -> Result<Tokens, SignOnRefusal> {
+        let life = if refreshable { REFRESHABLE_LIFE } else { ACCESS_LIFE };
+        let access = format!("aoa{}", secret::<128>()?);
+        self.access.insert(access.clone(), now + life);
+        let refresh = if refreshable { Some(format!("aor{}", secret::<128>()?)) } else { None };
+        if let Some(refresh) = &refresh {
+            self.refresh.insert(refresh.clone(), client_id.to_owned());
+        }
+        Ok(Tokens { access, life, refresh })
+    }
+}
+
+impl From<io::Error> for SignOnRefusal {
+    fn from(_: io::Error) -> Self {
+        Self::Internal
+    }
+}
+
+fn secret<const BYTES: usize>() -> io::Result<String> {
+    let mut bytes = [0; BYTES];
+    random(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// `BCDF-GHJK`: no vowels, as RFC 8628 recommends, so that no words come about.
+fn user_code() -> io::Result<String> {
+    let mut bytes = [0; 8];
+    random(&mut bytes)?;
+    let mut code: String = bytes.iter().map(|byte| char::from(CONSONANTS[usize::from(byte % 20)])).collect();
+    code.insert(4, '-');
+    Ok(code)
+}
+
+const CONSONANTS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+
+/// As `clientSecretExpiresAt` tells it: 90 days.
+const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// How long a user has, from what StartDeviceAuthorization answers.
+pub(crate) const DEVICE_LIFE: Duration = Duration::from_secs(10 * 60);
+/// The default of an access portal's session.
+const ACCESS_LIFE: Duration = Duration::from_secs(8 * 60 * 60);
+/// Of a token that is refreshed, since the session is looked at every hour then.
+const REFRESHABLE_LIFE: Duration = Duration::from_secs(60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    /// A client with or without a scope, and its device.
+    fn waiting(sign_on: &mut SignOn, has_scope: bool) -> (Registration, DeviceCodes) {
+        let client = sign_on.register(has_scope, start()).unwrap();
+        let codes = sign_on.authorize_device(&client.client_id, &client.client_secret, start()).unwrap();
+        (client, codes)
+    }
+
+    fn poll(
+        sign_on: &mut SignOn,
+        client: &Registration,
+        codes: &DeviceCodes,
+        now: SystemTime,
+    ) -> Result<Tokens, SignOnRefusal> {
+        sign_on.device_tokens(&client.client_id, &client.client_secret, &codes.device_code, now)
+    }
+
+    #[test]
+    fn a_device_waits_for_its_user_and_is_served_once() {
+        let mut sign_on = SignOn::default();
+        let (client, codes) = waiting(&mut sign_on, false);
+        assert_eq!(poll(&mut sign_on, &client, &codes, start()).unwrap_err(), SignOnRefusal::Pending);
+        assert!(!sign_on.approve("BCDF-GHJ", start()));
+        assert!(sign_on.approve(&codes.user_code, start()));
+        let tokens = poll(&mut sign_on, &client, &codes, start()).unwrap();
+        assert!(sign_on.accepts(&tokens.access, start()));
+        assert!(tokens.refresh.is_none());
+        assert_eq!(poll(&mut sign_on, &client, &codes, start()).unwrap_err(), SignOnRefusal::Grant);
+    }
+
+    #[test]
+    fn a_user_has_ten_minutes() {
+        let mut sign_on = SignOn::default();
+        let (client, codes) = waiting(&mut sign_on, false);
+        let late = start() + DEVICE_LIFE;
+        assert!(!sign_on.approve(&codes.user_code, late));
+        assert_eq!(poll(&mut sign_on, &client, &codes, late).unwrap_err(), SignOnRefusal::Expired);
+    }
+
+    #[test]
+    fn an_access_token_expires_and_is_refreshed() {
+        let mut sign_on = SignOn::new(true);
+        let (client, codes) = waiting(&mut sign_on, true);
+        let first = poll(&mut sign_on, &client, &codes, start()).unwrap();
+        let later = start() + first.life;
+        assert!(sign_on.accepts(&first.access, later - Duration::from_nanos(1)));
+        assert!(!sign_on.accepts(&first.access, later));
+        let refresh = first.refresh.unwrap();
+        let (id, secret) = (client.client_id.as_str(), client.client_secret.as_str());
+        let second = sign_on.refreshed_tokens(id, secret, &refresh, later).unwrap();
+        assert!(sign_on.accepts(&second.access, later));
+        let again = sign_on.refreshed_tokens(id, secret, &refresh, later);
+        assert_eq!(again.unwrap_err(), SignOnRefusal::Grant);
+        assert!(sign_on.refreshed_tokens(id, secret, &second.refresh.unwrap(), later).is_ok());
+    }
+
+    #[test]
+    fn a_client_has_its_own_secret_and_devices() {
+        let mut sign_on = SignOn::new(true);
+        let (one, codes) = waiting(&mut sign_on, false);
+        let (two, _) = waiting(&mut sign_on, false);
+        assert_eq!(poll(&mut sign_on, &two, &codes, start()).unwrap_err(), SignOnRefusal::Grant);
+        let wrong = sign_on.authorize_device(&one.client_id, &two.client_secret, start());
+        assert_eq!(wrong.unwrap_err(), SignOnRefusal::Client);
+        let expired = sign_on.authorize_device(&one.client_id, &one.client_secret, start() + CLIENT_LIFE);
+        assert_eq!(expired.unwrap_err(), SignOnRefusal::Client);
+    }
+}
