@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::openssh::Invocation;
+use crate::openssh::{Invocation, InvocationError};
 use crate::target::InstanceId;
 
 /// ssh to EC2 instances with IAM permissions only.
@@ -166,6 +166,9 @@ pub struct Sandbox {
     /// Answer API calls only after this long, for example `50ms`
     #[arg(long, value_name = "TIME")]
     pub latency: Option<String>,
+    /// Add so many instances, spread over four regions
+    #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
+    pub fleet: usize,
     /// Do this to the session's messages; may be repeated. `help` lists them
     #[arg(long, value_name = "FAULT[=VALUE]")]
     pub fault: Vec<String>,
@@ -201,6 +204,19 @@ pub enum Shape {
     },
 }
 
+/// A connection to what the user is going to choose.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pick {
+    /// Region, reason, and so on.
+    pub common: Common,
+    /// The profiles to search with.
+    pub profiles: Vec<String>,
+    /// Search all regions.
+    pub all_regions: bool,
+    /// Options for ssh.
+    pub options: Vec<OsString>,
+}
+
 /// What the arguments ask for.
 #[derive(Debug)]
 pub enum Parsed {
@@ -212,8 +228,8 @@ pub enum Parsed {
     Clap(clap::Error),
     /// A mistake in the command line of a connection.
     Usage(String),
-    /// Nothing to do.
-    Nothing,
+    /// No target: to be chosen, where somebody can choose.
+    Pick(Pick),
 }
 
 /// Reads the arguments that follow the program's name.
@@ -226,7 +242,6 @@ pub fn parse(arguments: &[OsString]) -> Parsed {
         {
             parse_command(arguments)
         }
-        _ if arguments.is_empty() => Parsed::Nothing,
         _ => parse_connect(arguments),
     }
 }
@@ -268,6 +283,7 @@ fn first_word(arguments: &[OsString]) -> Option<usize> {
 /// Takes our long options wherever they stand before the remote command, and leaves the rest to ssh's rules.
 fn parse_connect(arguments: &[OsString]) -> Parsed {
     let mut common = Common::default();
+    let (mut profiles, mut all_regions) = (Vec::new(), false);
     let (mut dry_run, mut send_key_only) = (false, false);
     let mut rest = Vec::new();
     let mut words = arguments.iter();
@@ -283,12 +299,13 @@ fn parse_connect(arguments: &[OsString]) -> Parsed {
             "--profile" | "--region" | "--reason" | "--key-file" => {
                 let Some(value) = value() else { return missing() };
                 match name.as_str() {
-                    "--profile" => common.profile = Some(value),
+                    "--profile" => profiles.push(value),
                     "--region" => common.region = Some(value),
                     "--reason" => common.reason = Some(value),
                     _ => common.key_file = Some(value.into()),
                 }
             }
+            "--all-regions" => all_regions = true,
             "--newest" => common.newest = true,
             "--any" => common.any = true,
             "--dry-run" => dry_run = true,
@@ -323,9 +340,18 @@ fn parse_connect(arguments: &[OsString]) -> Parsed {
         }
         None => match Invocation::parse(&rest) {
             Ok(invocation) => Shape::Ssh(invocation),
+            Err(InvocationError::NoDestination) if !dry_run => {
+                return Parsed::Pick(Pick { common, profiles, all_regions, options: rest });
+            }
             Err(error) => return Parsed::Usage(error.to_string()),
         },
     };
+    if all_regions || profiles.len() > 1 {
+        return Parsed::Usage(
+            "several profiles, and `--all-regions`, are for choosing without a target".into(),
+        );
+    }
+    common.profile = profiles.pop();
     Parsed::Connect(Connect { common, dry_run, shape })
 }
 
@@ -350,11 +376,14 @@ const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
 const USAGE: &str = "\
 ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 [OPTIONS] USER INSTANCE [--send-key-only]
+       ssh_ec2 [--profile NAME]… [--all-regions] [SSH OPTIONS]
        ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]
        ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]
        ssh_ec2 proxy USER HOST PORT
        ssh_ec2 sandbox [COMMAND …]";
 const AFTER_HELP: &str = "\
+Without a TARGET, on a terminal, you choose from all instances.
+
 TARGET is an instance id, a Name tag (with * and ? as wildcards), tag:KEY=VALUE, an address, a DNS name of
 EC2's, or asg:GROUP; also NAME.ec2 and NAME.REGION.ec2, as ssh takes them after `ssh_ec2 config --install`.
 
@@ -433,11 +462,23 @@ mod tests {
         for (text, mistake) in [
             ("--profile", "the option `--profile` needs a value"),
             ("--frobnicate i-0a1b2c3d", "there is no option `--frobnicate`"),
-            ("-v", "there is no destination"),
+            (
+                "--profile a --profile b i-0a1b2c3d",
+                "several profiles, and `--all-regions`, are for choosing without a target",
+            ),
             ("i-0a1b2c3d --send-key-only", "`--send-key-only` needs a user and an instance id"),
         ] {
             assert!(matches!(parse(&words(text)), Parsed::Usage(said) if said == mistake), "{text}");
         }
-        assert!(matches!(parse(&[]), Parsed::Nothing));
+    }
+
+    #[test]
+    fn without_a_target_one_is_chosen() {
+        assert!(matches!(parse(&[]), Parsed::Pick(pick) if pick == Pick::default()));
+        let Parsed::Pick(pick) = parse(&words("--profile a --all-regions --profile b -v -L 1:h:2")) else {
+            panic!("there is no target")
+        };
+        assert_eq!((pick.profiles, pick.all_regions), (vec!["a".to_owned(), "b".to_owned()], true));
+        assert_eq!(pick.options, words("-v -L 1:h:2"));
     }
 }

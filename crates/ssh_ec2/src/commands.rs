@@ -3,6 +3,7 @@
 pub mod config;
 pub mod connect;
 pub mod list;
+pub mod pick;
 pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

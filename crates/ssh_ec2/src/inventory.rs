@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState, Managed, Settings};
 use crate::cache::{Cache, Entry};
 use crate::network::Network;
-use crate::resolve::{scope, user_of};
+use crate::resolve::{age, scope, user_of};
 use crate::target::InstanceId;
 
 /// An account's region.
@@ -39,6 +39,17 @@ impl Place {
     /// The region's name.
     pub fn region(&self) -> &str {
         self.aws.region()
+    }
+}
+
+impl Managed {
+    /// Whether Session Manager reaches it, and since when not.
+    pub fn describe(&self, now: SystemTime) -> String {
+        match self.last_ping {
+            _ if self.online => "online".into(),
+            Some(ping) => format!("lost {} ago", age(ping, now)),
+            None => "lost".into(),
+        }
     }
 }
 

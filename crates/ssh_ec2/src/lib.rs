@@ -5,7 +5,7 @@
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop.
-//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`ssh_config`], [`stdio`], [`target`], [`websocket`].
+//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`picker`], [`ssh_config`], [`stdio`], [`target`], [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
 pub mod agent;
@@ -20,6 +20,7 @@ pub mod key;
 pub mod login;
 pub mod network;
 pub mod openssh;
+pub mod picker;
 pub mod push;
 pub mod resolve;
 pub mod ssh_config;
@@ -39,20 +40,18 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::aws::Settings;
-use crate::cli::{Command, Connect, Parsed, Shape};
+use crate::cli::{Command, Common, Connect, Parsed, Pick, Shape};
+use crate::commands::pick::Chosen;
 use crate::commands::{config, connect, list, proxy, send_key};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::network::{Network, NetworkEnvironment};
+use crate::openssh::{Invocation, InvocationError};
 use crate::target::{Host, Target};
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
     let result = match cli::parse(arguments) {
-        Parsed::Nothing => {
-            ui::explain(&cli::usage());
-            return ExitCode::Usage;
-        }
         Parsed::Clap(error) if error.use_stderr() => {
             ui::explain(&error.render().to_string());
             return ExitCode::Usage;
@@ -61,6 +60,12 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
             ui::print(&help.render().to_string()).map(|()| ExitCode::Success).map_err(Failure::Stdio)
         }
         Parsed::Usage(mistake) => Err(Failure::Usage(mistake)),
+        Parsed::Pick(pick) if ui::is_interactive() => run_pick(&pick),
+        Parsed::Pick(pick) if pick == Pick::default() => {
+            ui::explain(&cli::usage());
+            return ExitCode::Usage;
+        }
+        Parsed::Pick(_) => Err(InvocationError::NoDestination.into()),
         Parsed::Connect(connect) => run_connect(&connect),
         Parsed::Command(cli) => run_command(cli.common, cli.command),
     };
@@ -68,6 +73,18 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         ui::error(&error);
         error.exit_code()
     })
+}
+
+fn run_pick(pick: &Pick) -> Result<ExitCode, Failure> {
+    let environment = Environment::read()?;
+    let first = Settings { profile: pick.profiles.first().cloned(), region: pick.common.region.clone() };
+    let chosen =
+        on_runtime(async { commands::pick::run(pick, &network(&first).await?, &environment.cache).await })?;
+    let Some(Chosen { instance, profile, region }) = chosen else { return Ok(ExitCode::Interrupted) };
+    let common = Common { profile, region: Some(region), ..pick.common.clone() };
+    let (options, destination) = (pick.options.clone(), instance.as_str().into());
+    let shape = Shape::Ssh(Invocation { options, destination, command: Vec::new() });
+    run_connect(&Connect { common, dry_run: false, shape })
 }
 
 fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
@@ -92,7 +109,7 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
     })
 }
 
-fn run_command(before: cli::Common, command: Command) -> Result<ExitCode, Failure> {
+fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Proxy(proxy) => {
             let common = proxy.common.clone().over(before);

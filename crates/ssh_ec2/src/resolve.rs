@@ -3,6 +3,7 @@
 //! One call with a filter, or none when the cache knows. What is ambiguous is refused, never guessed. What is not
 //! found is looked for a moment longer, so that the refusal says where it is.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -303,35 +304,38 @@ impl<'a> Resolver<'a> {
             }
             None
         };
-        let look = async { tokio::join!(stopped, self.elsewhere(target)) };
-        let (stopped, elsewhere) = timeout(EXPLAIN_TIMEOUT, look).await.unwrap_or_default();
-        match stopped {
+        let elsewhere = RefCell::new(Vec::new());
+        // What was found until then is told.
+        let (stopped, _) = tokio::join!(
+            timeout(EXPLAIN_TIMEOUT, stopped),
+            timeout(EXPLAIN_TIMEOUT, self.elsewhere(target, &elsewhere)),
+        );
+        match stopped.ok().flatten() {
             Some(Instance { id, state: InstanceState::Other(state), .. }) => {
                 ResolveError::NotRunning { target: target.clone(), instance: id, state }
             }
             _ => ResolveError::NotFound {
                 target: target.clone(),
                 region: self.aws.region().to_owned(),
-                elsewhere,
+                elsewhere: elsewhere.into_inner(),
             },
         }
     }
 
-    /// Other regions where the target means something. Side by side, and what fails is left out.
-    async fn elsewhere(&self, target: &Target) -> Vec<(String, InstanceId)> {
-        let Ok(regions) = self.aws.describe_regions().await else { return Vec::new() };
+    /// Finds other regions where the target means something. Side by side, and what fails is left out.
+    async fn elsewhere(&self, target: &Target, elsewhere: &RefCell<Vec<(String, InstanceId)>>) {
+        let Ok(regions) = self.aws.describe_regions().await else { return };
         let others = regions.into_iter().filter(|region| region != self.aws.region());
         let looks = others.map(async |region| {
-            let there = self.aws.in_region(&region).ok()?;
+            let Ok(there) = self.aws.in_region(&region) else { return };
             for filter in filters(target) {
-                let found = there.describe_instances(&[filter, running()]).await.ok()?;
+                let Ok(found) = there.describe_instances(&[filter, running()]).await else { return };
                 if let Some(instance) = found.into_iter().next() {
-                    return Some((region, instance.id));
+                    return elsewhere.borrow_mut().push((region, instance.id));
                 }
             }
-            None
         });
-        join_all(looks).await.into_iter().flatten().collect()
+        join_all(looks).await;
     }
 
     async fn ask_for_user(&self, id: &InstanceId, resolved: &Resolved) -> Option<OsUser> {

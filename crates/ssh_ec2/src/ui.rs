@@ -7,6 +7,11 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::error::Failure;
 
+/// Whether somebody sits at a terminal, and sees and types.
+pub fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()
+}
+
 /// An error: what was seen, each cause below it, and what to do next.
 pub fn error(error: &Failure) {
     let mut text = error.to_string();

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 20] = [
+const MODULES: [(&str, &[&str]); 21] = [
     ("key", &[]),
     ("login", &[]),
     ("network", &[]),
     ("openssh", &[]),
+    ("picker", &[]),
     ("ssh_config", &[]),
     ("stdio", &[]),
     ("target", &[]),
@@ -43,6 +44,7 @@ const MODULES: [(&str, &[&str]); 20] = [
             "login",
             "network",
             "openssh",
+            "picker",
             "push",
             "resolve",
             "ssh_config",
@@ -58,9 +60,10 @@ const MODULES: [(&str, &[&str]); 20] = [
 
 /// Paths that only these files may contain. A path that ends in `*` stands for all that begin so; a file that ends
 /// in `/` for all below it.
-const CONFINED: [(&str, &[&str]); 14] = [
+const CONFINED: [(&str, &[&str]); 15] = [
     ("aws_*", &["aws.rs", "aws/", "network.rs"]),
     ("clap", &["cli.rs"]),
+    ("crossterm", &["commands/pick.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key.rs"]),
     ("getrandom", &["commands/proxy.rs", "commands/proxy/resume.rs", "key.rs"]),
@@ -76,18 +79,21 @@ const CONFINED: [(&str, &[&str]); 14] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/query.rs",
     "aws/refusal.rs",
     "login.rs",
+    "picker.rs",
     "ssh_config.rs",
     "target.rs",
     "websocket/url.rs",
 ];
-const PURE_STD: [&str; 7] = [
+const PURE_STD: [&str; 9] = [
+    "std::collections",
     "std::fmt",
+    "std::iter",
     "std::net::IpAddr",
     "std::net::Ipv6Addr",
     "std::ops",

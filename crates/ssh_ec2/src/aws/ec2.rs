@@ -128,7 +128,7 @@ impl Aws {
         }
         parameters.extend(token.map(|token| ("NextToken".to_owned(), token.to_owned())));
         self.query(&DESCRIBE_INSTANCES, &parameters, |answer| {
-            let reservations = items(answer, "reservationSet");
+            let reservations = items(answer, "reservationSet").into_iter();
             let instances = reservations.flat_map(|reservation| items(reservation, "instancesSet"));
             let next = child_text(answer, "nextToken").map(str::to_owned);
             (instances.filter_map(instance).collect(), next)
@@ -143,7 +143,8 @@ impl Aws {
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ec2:DescribeRegions`.
     pub async fn describe_regions(&self) -> Result<Vec<String>, AwsError> {
         self.query(&DESCRIBE_REGIONS, &[], |answer| {
-            let names = items(answer, "regionInfo").filter_map(|item| child_text(item, "regionName"));
+            let names =
+                items(answer, "regionInfo").into_iter().filter_map(|item| child_text(item, "regionName"));
             names.map(str::to_owned).collect()
         })
         .await
@@ -180,7 +181,7 @@ impl Aws {
 fn instance(item: Node<'_, '_>) -> Option<Instance> {
     let text = |name| child_text(item, name).unwrap_or_default().to_owned();
     let state = child(item, "instanceState").and_then(|state| child_text(state, "name"));
-    let tags = items(item, "tagSet").filter_map(|tag| {
+    let tags = items(item, "tagSet").into_iter().filter_map(|tag| {
         let value = child_text(tag, "value").unwrap_or_default();
         Some((child_text(tag, "key")?.to_owned(), value.to_owned()))
     });

@@ -51,10 +51,35 @@ pub(super) fn child_text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> 
 }
 
 /// The items of the list `name` below `node`.
-pub(super) fn items<'a, 'input>(
-    node: Node<'a, 'input>,
-    name: &str,
-) -> impl Iterator<Item = Node<'a, 'input>> + use<'a, 'input> {
+pub(super) fn items<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Vec<Node<'a, 'input>> {
     let items = child(node, name).into_iter().flat_map(|list| list.children());
-    items.filter(|item| item.is_element() && item.tag_name().name() == "item")
+    items.filter(|item| item.is_element() && item.tag_name().name() == "item").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_encoded() {
+        let parameters = [("Filter.1.Name".to_owned(), "tag:Größe & Co=+ ~".to_owned())];
+        assert_eq!(
+            form("DescribeInstances", "2016-11-15", &parameters),
+            "Action=DescribeInstances&Version=2016-11-15&Filter.1.Name=tag%3AGr%C3%B6%C3%9Fe%20%26%20Co%3D%2B%20~"
+        );
+    }
+
+    #[test]
+    fn errors_of_ec2_and_of_sts_are_found() {
+        let ec2 = "<?xml version=\"1.0\"?><Response><Errors><Error><Code>UnauthorizedOperation</Code>\
+                   <Message>You are not authorized</Message></Error></Errors><RequestID>x</RequestID></Response>";
+        let sts = "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
+                   <Code>AccessDenied</Code><Message>no\u{9b}2J</Message></Error></ErrorResponse>";
+        let told = |text: &str| error_code(403, text.as_bytes());
+        assert_eq!(told(ec2), ("UnauthorizedOperation".into(), "You are not authorized".into()));
+        assert_eq!(told(sts), ("AccessDenied".into(), "no 2J".into()));
+        for text in ["", "<html>", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "\u{0}"] {
+            assert_eq!(told(text), ("status 403".into(), "it gave no reason".into()));
+        }
+    }
 }

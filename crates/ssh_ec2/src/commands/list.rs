@@ -115,16 +115,6 @@ impl Row<'_> {
     fn key(&self) -> (Option<&str>, &str, &str) {
         (self.instance.name(), self.place.region(), self.instance.id.as_str())
     }
-
-    /// Whether Session Manager reaches it, and since when not.
-    fn session_manager(&self, now: SystemTime) -> String {
-        match self.managed {
-            Some(Managed { online: true, .. }) => "online".into(),
-            Some(Managed { last_ping: Some(ping), .. }) => format!("lost {} ago", age(*ping, now)),
-            Some(_) => "lost".into(),
-            None => "-".into(),
-        }
-    }
 }
 
 fn table(rows: &[Row<'_>], now: SystemTime) -> String {
@@ -145,7 +135,7 @@ fn table(rows: &[Row<'_>], now: SystemTime) -> String {
             or_dash(Some(&instance.instance_type)),
             or_dash(Some(&instance.availability_zone)),
             instance.launched.map_or_else(|| "-".into(), |launched| age(launched, now)),
-            row.session_manager(now),
+            row.managed.map_or_else(|| "-".into(), |managed| managed.describe(now)),
         ];
         if profiles {
             line.push(or_dash(row.place.profile.as_deref()));

@@ -62,7 +62,13 @@ fn options(sandbox: &Sandbox) -> Result<Option<Options>, Failure> {
         Some(text) => parse_time(text)
             .ok_or_else(|| Failure::Usage(format!("{text:?} is no time; write 50ms, 2s or 1m")))?,
     };
-    Ok(Some(Options { latency, faults, sshd: sandbox.sshd.clone(), ..Options::default() }))
+    Ok(Some(Options {
+        fleet: sandbox.fleet,
+        latency,
+        faults,
+        sshd: sandbox.sshd.clone(),
+        ..Options::default()
+    }))
 }
 
 async fn run_command(workspace: &Workspace, command: &[OsString]) -> Result<ExitStatus, Failure> {

@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{HEALTHY, Running, Sandbox, binary, run};
+use ec2_sandbox::Options;
+
+use crate::harness::{HEALTHY, Running, Sandbox, Terminal, binary, run};
 
 /// Runs `echo $USER` on a target with the wrapper.
 fn user_on(sandbox: &Sandbox, words: &[&str]) -> String {
@@ -301,4 +303,42 @@ fn suffixes_stand_for_a_profile_and_a_region() {
     assert!(bad.stderr.contains("\"Prod\" cannot end a host name"), "{bad}");
     run(&mut config(&["--uninstall"])).success();
     assert!(!file.exists());
+}
+
+#[test]
+fn without_a_target_one_is_chosen_from_all() {
+    let sandbox = Sandbox::with(Options { fleet: 2000, ..Options::default() });
+    let mut command = sandbox.ssh_ec2();
+    command.args(["--all-regions", "-q"]);
+    let mut terminal = Terminal::start(command, 30, 120);
+    terminal.wait_for("2019 of 2019");
+    terminal.type_in("ubuntu no such thing");
+    terminal.wait_for("  0 of 2019");
+    terminal.type_in("\u{15}web-3");
+    terminal.wait_for("> web-3");
+    terminal.type_in("\r");
+    terminal.wait_for("ubuntu@web-3$ ");
+    let restored = "\u{1b}[?1049l";
+    assert!(terminal.screen().contains(restored), "the screen is given back");
+    terminal.type_in("exit 3\r");
+    assert_eq!(terminal.status(), 3);
+    sandbox.assert_tidy();
+
+    let mut terminal = Terminal::start(sandbox.ssh_ec2(), 30, 120);
+    terminal.wait_for("agent-offline");
+    terminal.type_in("\u{1b}");
+    assert_eq!(terminal.status(), 130);
+    assert!(terminal.screen().contains(restored));
+}
+
+#[test]
+fn what_does_not_run_is_not_chosen() {
+    let sandbox = Sandbox::start();
+    let mut terminal = Terminal::start(sandbox.ssh_ec2(), 30, 120);
+    terminal.wait_for("web-1");
+    terminal.type_in("sleeper\r");
+    terminal.wait_for("i-0dead000000000010 is stopped");
+    terminal.type_in("\u{3}");
+    assert_eq!(terminal.status(), 130);
+    assert!(sandbox.region.sessions().is_empty());
 }

@@ -1,0 +1,360 @@
+//! Without a target on a terminal: choose one from all instances.
+//!
+//! The search runs while the user types; what is found is shown as it comes. The screen is drawn on standard error,
+//! and is given back whatever way this ends.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::io;
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use crossterm::cursor::{Hide, MoveTo, Show};
+use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::style::{Attribute, Print, SetAttribute};
+use crossterm::terminal::{
+    self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use crossterm::{Command, queue};
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio::time::interval;
+
+use crate::aws::{AwsError, Filter, Instance, InstanceState, Managed};
+use crate::cache::Cache;
+use crate::cli::Pick;
+use crate::error::Failure;
+use crate::inventory::{Place, Update, places, remember, search};
+use crate::network::Network;
+use crate::picker::{Key, Line, Look, Picker, Row};
+use crate::resolve::age;
+use crate::target::InstanceId;
+use crate::ui;
+
+/// What was chosen.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The profile that it was found with.
+    pub profile: Option<String>,
+    /// Where it is.
+    pub region: String,
+}
+
+/// Lets the user choose; none if they leave.
+///
+/// # Errors
+/// When the terminal cannot be used, or nothing could be found anywhere.
+pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option<Chosen>, Failure> {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let mut searching = pin!(find(pick, network, cache, tell));
+    let mut list = List::new();
+    let mut events = EventStream::new();
+    let mut screen = Screen::open().map_err(Failure::Stdio)?;
+    let mut clock = interval(REFRESH);
+    let mut is_over = false;
+    loop {
+        screen.draw(&mut list).map_err(Failure::Stdio)?;
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(event)) => match list.handle(&event) {
+                    Some(Action::Leave) => return Ok(None),
+                    Some(Action::Choose(chosen)) => return Ok(Some(chosen)),
+                    None => {}
+                },
+                Some(Err(error)) => return Err(Failure::Stdio(error)),
+                None => return Ok(None),
+            },
+            () = &mut searching, if !is_over => is_over = true,
+            Some(news) = told.recv() => {
+                list.learn(news);
+                // A burst of pages is drawn once.
+                while let Ok(news) = told.try_recv() {
+                    list.learn(news);
+                }
+            }
+            _ = clock.tick() => {}
+            () = terminated() => return Ok(None),
+        }
+        if is_over && told.is_empty() {
+            list.searching = false;
+            if let Some(error) = list.hopeless() {
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+/// A signal that ends programs. The screen must be given back first.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut hangup), Ok(mut terminate)) = (signal(SignalKind::hangup()), signal(SignalKind::terminate()))
+    else {
+        return pending().await;
+    };
+    tokio::select! {
+        _ = hangup.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// What the search says to the screen.
+enum News {
+    /// The places that are asked, as profile and region.
+    Places(Vec<(Option<String>, String)>),
+    Update(Update),
+    /// Not even the places are known.
+    Failed(AwsError),
+}
+
+async fn find(pick: &Pick, network: &Network, cache: &Cache, tell: mpsc::UnboundedSender<News>) {
+    let say = |news| {
+        // Nobody listens any more when the user has left.
+        let _ = tell.send(news);
+    };
+    let places = match places(&pick.profiles, pick.common.region.as_deref(), pick.all_regions, network).await
+    {
+        Ok(places) => places,
+        Err(error) => return say(News::Failed(error)),
+    };
+    let names = |place: &Place| (place.profile.clone(), place.region().to_owned());
+    say(News::Places(places.iter().map(names).collect()));
+    let found = std::cell::RefCell::new(vec![Vec::new(); places.len()]);
+    // Terminated ones linger for an hour, and are of no use.
+    let filter = Filter {
+        name: "instance-state-name".into(),
+        values: ["pending", "running", "stopping", "stopped"].map(str::to_owned).to_vec(),
+    };
+    search(&places, &[filter], |update| {
+        if let Update::Instances(index, page) = &update {
+            found.borrow_mut()[*index].extend(page.iter().cloned());
+        }
+        say(News::Update(update));
+    })
+    .await;
+    for (place, instances) in places.iter().zip(found.into_inner()) {
+        remember(place, instances.iter(), cache);
+    }
+}
+
+enum Action {
+    Choose(Chosen),
+    Leave,
+}
+
+/// What is known of the instances, and the list that shows it.
+struct List {
+    picker: Picker,
+    places: Vec<(Option<String>, String)>,
+    instances: HashMap<String, (usize, Instance)>,
+    managed: HashMap<String, Managed>,
+    /// Places that EC2 has told something of, or refused to.
+    answered: Vec<bool>,
+    errors: Vec<AwsError>,
+    searching: bool,
+    /// Why Enter did nothing.
+    refusal: Option<String>,
+}
+
+impl List {
+    fn new() -> Self {
+        Self {
+            picker: Picker::new(&HEADER),
+            places: Vec::new(),
+            instances: HashMap::new(),
+            managed: HashMap::new(),
+            answered: Vec::new(),
+            errors: Vec::new(),
+            searching: true,
+            refusal: None,
+        }
+    }
+
+    fn learn(&mut self, news: News) {
+        match news {
+            News::Places(places) => {
+                self.answered = vec![false; places.len()];
+                self.places = places;
+            }
+            News::Failed(error) => self.errors.push(error),
+            News::Update(Update::Failed(place, error)) => {
+                self.answered[place] = true;
+                self.errors.push(error);
+            }
+            // Then it is not known which are online, and that is all.
+            News::Update(Update::Unmanaged(..)) => {}
+            News::Update(Update::Instances(place, page)) => {
+                self.answered[place] = true;
+                let rows = page.iter().map(|instance| self.row(place, instance)).collect();
+                self.picker.put(rows);
+                let keyed = page.into_iter().map(|instance| (instance.id.to_string(), (place, instance)));
+                self.instances.extend(keyed);
+            }
+            News::Update(Update::Managed(_, page)) => {
+                let keys: Vec<_> = page.iter().map(|managed| managed.id.to_string()).collect();
+                self.managed.extend(keys.iter().cloned().zip(page));
+                let known = keys.iter().filter_map(|key| self.instances.get(key));
+                let rows = known.map(|(place, instance)| self.row(*place, instance)).collect();
+                self.picker.put(rows);
+            }
+        }
+    }
+
+    fn row(&self, place: usize, instance: &Instance) -> Row {
+        let now = SystemTime::now();
+        let managed = self.managed.get(instance.id.as_str());
+        let online = managed.map_or_else(String::new, |managed| managed.describe(now));
+        let (profile, region) = &self.places[place];
+        let address = instance.private_address.as_deref().or(instance.public_address.as_deref());
+        let zone = if instance.availability_zone.is_empty() { region } else { &instance.availability_zone };
+        let mut cells = vec![
+            ui::shorten(instance.name().unwrap_or_default(), NAME_WIDTH),
+            instance.id.to_string(),
+            address.unwrap_or_default().to_owned(),
+            instance.instance_type.clone(),
+            zone.clone(),
+            instance.launched.map(|launched| age(launched, now)).unwrap_or_default(),
+            instance.state.as_str().to_owned(),
+            online,
+        ];
+        cells.extend(profile.clone());
+        Row {
+            key: instance.id.to_string(),
+            cells: cells.iter().map(|cell| ui::sanitise(cell)).collect(),
+            pale: instance.state != InstanceState::Running || managed.is_some_and(|managed| !managed.online),
+        }
+    }
+
+    fn handle(&mut self, event: &Event) -> Option<Action> {
+        let Event::Key(KeyEvent { code, modifiers, kind, .. }) = event else { return None };
+        if *kind == KeyEventKind::Release {
+            return None;
+        }
+        self.refusal = None;
+        let control = modifiers.contains(KeyModifiers::CONTROL);
+        let alt = modifiers.contains(KeyModifiers::ALT);
+        let key = match code {
+            KeyCode::Esc => return Some(Action::Leave),
+            KeyCode::Char('c' | 'd' | 'g') if control => return Some(Action::Leave),
+            KeyCode::Enter => return self.choose(),
+            KeyCode::Char('h') if control => Key::Backspace,
+            KeyCode::Char('n' | 'j') if control => Key::Move(1),
+            KeyCode::Char('p' | 'k') if control => Key::Move(-1),
+            KeyCode::Char('u') if control => Key::Clear,
+            KeyCode::Char('w') if control => Key::DeleteWord,
+            KeyCode::Char(_) if control || alt => return None,
+            KeyCode::Char(character) => Key::Character(*character),
+            KeyCode::Backspace => Key::Backspace,
+            KeyCode::Down => Key::Move(1),
+            KeyCode::Up => Key::Move(-1),
+            KeyCode::PageDown => Key::Page(1),
+            KeyCode::PageUp => Key::Page(-1),
+            KeyCode::Home => Key::First,
+            KeyCode::End => Key::Last,
+            _ => return None,
+        };
+        self.picker.press(key);
+        None
+    }
+
+    fn choose(&mut self) -> Option<Action> {
+        let (place, instance) = self.instances.get(&self.picker.selected()?.key)?;
+        if let InstanceState::Other(state) = &instance.state {
+            self.refusal = Some(format!("{} is {state}", instance.id));
+            return None;
+        }
+        let (profile, region) = self.places[*place].clone();
+        Some(Action::Choose(Chosen { instance: instance.id.clone(), profile, region }))
+    }
+
+    /// What goes on, or went wrong.
+    fn status(&self) -> String {
+        if let Some(refusal) = &self.refusal {
+            return refusal.clone();
+        }
+        let mut parts = Vec::new();
+        let answered = self.answered.iter().filter(|answered| **answered).count();
+        match self.places.len() {
+            _ if !self.searching => {}
+            0 => parts.push("looking for regions …".into()),
+            places if answered < places => {
+                parts.push(format!("searching, {answered} of {places} regions answered …"))
+            }
+            _ => parts.push("searching …".into()),
+        }
+        if let Some(error) = self.errors.last() {
+            parts.push(ui::sanitise(&error.to_string()));
+        }
+        parts.join("; ")
+    }
+
+    /// The reason, when everything failed and there is nothing to choose from.
+    fn hopeless(&mut self) -> Option<AwsError> {
+        let failed = self.instances.is_empty() && self.errors.len() >= self.places.len().max(1);
+        if failed { self.errors.pop() } else { None }
+    }
+}
+
+/// The terminal, while we have it for ourselves.
+struct Screen;
+
+impl Screen {
+    fn open() -> io::Result<Self> {
+        enable_raw_mode()?;
+        let screen = Self;
+        show(&[&EnterAlternateScreen as &dyn Ansi, &Hide])?;
+        Ok(screen)
+    }
+
+    #[expect(clippy::unused_self, reason = "there is a screen to draw on only while one is open")]
+    fn draw(&mut self, list: &mut List) -> io::Result<()> {
+        let (width, height) = terminal::size()?;
+        let status = list.status();
+        let lines = list.picker.render(usize::from(width), usize::from(height), &status);
+        let mut text = Vec::new();
+        for (row, Line { text: line, look }) in (0..).zip(&lines) {
+            let (before, after) = match look {
+                Look::Plain => (Attribute::Reset, Attribute::Reset),
+                Look::Heading => (Attribute::Bold, Attribute::Reset),
+                Look::Pale => (Attribute::Dim, Attribute::Reset),
+                Look::Selected => (Attribute::Reverse, Attribute::Reset),
+            };
+            queue!(text, MoveTo(0, row), SetAttribute(before), Print(line), SetAttribute(after))?;
+            queue!(text, Clear(ClearType::UntilNewLine))?;
+        }
+        queue!(text, Clear(ClearType::FromCursorDown))?;
+        ui::explain(&String::from_utf8_lossy(&text));
+        Ok(())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = show(&[&Show as &dyn Ansi, &LeaveAlternateScreen]);
+        let _ = disable_raw_mode();
+    }
+}
+
+/// A command of the terminal's, whichever.
+trait Ansi {
+    fn write(&self, text: &mut String) -> std::fmt::Result;
+}
+
+impl<C: Command> Ansi for C {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        self.write_ansi(text)
+    }
+}
+
+fn show(commands: &[&dyn Ansi]) -> io::Result<()> {
+    let mut text = String::new();
+    commands.iter().try_for_each(|command| command.write(&mut text)).map_err(io::Error::other)?;
+    ui::explain(&text);
+    Ok(())
+}
+
+const HEADER: [&str; 8] = ["NAME", "ID", "ADDRESS", "TYPE", "ZONE", "AGE", "STATE", "SESSION MANAGER"];
+const NAME_WIDTH: usize = 40;
+/// Ages grow.
+const REFRESH: Duration = Duration::from_secs(30);

@@ -1,0 +1,315 @@
+//! Choosing from a list that still grows: what is in it, what matches, what is selected, and how it looks. (Pure.)
+//!
+//! The search is fuzzy: the letters in order, over everything that a row shows. The selection stays on its row while
+//! others come in. Texts are made harmless by whoever makes the rows.
+
+use std::ops::Range;
+
+use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use nucleo_matcher::{Config, Matcher, Utf32Str};
+use unicode_width::UnicodeWidthStr as _;
+
+/// Something to choose.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Row {
+    /// Tells rows apart; a row with the same one is replaced.
+    pub key: String,
+    /// What is shown, a cell a column.
+    pub cells: Vec<String>,
+    /// Shown paler: it most likely cannot be connected to.
+    pub pale: bool,
+}
+
+/// A key, as far as the list cares.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Key {
+    /// A letter to search for.
+    Character(char),
+    /// Takes a letter back.
+    Backspace,
+    /// Takes a word back.
+    DeleteWord,
+    /// Takes all letters back.
+    Clear,
+    /// Moves the selection by rows.
+    Move(isize),
+    /// Moves it by screens.
+    Page(isize),
+    /// To the first row.
+    First,
+    /// To the last row.
+    Last,
+}
+
+/// A line of the screen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Line {
+    /// No wider than the screen.
+    pub text: String,
+    /// How it looks.
+    pub look: Look,
+}
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Look {
+    /// As text does.
+    Plain,
+    /// As a heading.
+    Heading,
+    /// Not important.
+    Pale,
+    /// The selected row.
+    Selected,
+}
+
+/// The list.
+pub struct Picker {
+    header: Vec<String>,
+    rows: Vec<Row>,
+    query: String,
+    /// Indices of rows, the best match first; in the order of the rows while nothing is searched.
+    matches: Vec<usize>,
+    /// Index among the matches.
+    selected: usize,
+    /// Whether the user moved the selection: then it stays on its row.
+    moved: bool,
+    top: usize,
+    height: usize,
+    matcher: Matcher,
+}
+
+impl Picker {
+    /// A list without rows.
+    pub fn new(header: &[&str]) -> Self {
+        Self {
+            header: header.iter().map(|&title| title.to_owned()).collect(),
+            rows: Vec::new(),
+            query: String::new(),
+            matches: Vec::new(),
+            selected: 0,
+            moved: false,
+            top: 0,
+            height: 1,
+            matcher: Matcher::new(Config::DEFAULT),
+        }
+    }
+
+    /// Adds rows, and replaces those with the same key. Rows are in the order of their cells.
+    pub fn put(&mut self, rows: Vec<Row>) {
+        let key = self.moved.then(|| self.selected().map(|row| row.key.clone())).flatten();
+        let mut new: std::collections::HashMap<_, _> =
+            rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+        for row in &mut self.rows {
+            if let Some(newer) = new.remove(&row.key) {
+                *row = newer;
+            }
+        }
+        self.rows.extend(new.into_values());
+        self.rows.sort_by(|a, b| a.cells.cmp(&b.cells).then_with(|| a.key.cmp(&b.key)));
+        self.search();
+        if let Some(key) = key {
+            let at = self.matches.iter().position(|&index| self.rows[index].key == key);
+            self.selected = at.unwrap_or(self.selected).min(self.matches.len().saturating_sub(1));
+        }
+    }
+
+    /// Does what a key means.
+    pub fn press(&mut self, key: Key) {
+        let last = self.matches.len().saturating_sub(1);
+        let page = isize::try_from(self.height).unwrap_or(1).max(1);
+        let target = match key {
+            Key::Character(character) => {
+                self.query.push(character);
+                return self.query_changed();
+            }
+            Key::Backspace => {
+                self.query.pop();
+                return self.query_changed();
+            }
+            Key::DeleteWord => {
+                let kept = self.query.trim_end().rfind(' ').map_or(0, |at| at + 1);
+                self.query.truncate(kept);
+                return self.query_changed();
+            }
+            Key::Clear => {
+                self.query.clear();
+                return self.query_changed();
+            }
+            Key::Move(by) => self.selected.saturating_add_signed(by),
+            Key::Page(by) => self.selected.saturating_add_signed(by.saturating_mul(page)),
+            Key::First => 0,
+            Key::Last => last,
+        };
+        self.moved = true;
+        self.selected = target.min(last);
+    }
+
+    /// The row that would be chosen now.
+    pub fn selected(&self) -> Option<&Row> {
+        self.matches.get(self.selected).map(|&index| &self.rows[index])
+    }
+
+    /// The whole screen: the query, `status` beside the count, the header, and as many rows as fit.
+    pub fn render(&mut self, width: usize, height: usize, status: &str) -> Vec<Line> {
+        let line = |text: &str, look| Line { text: cut(text, width), look };
+        let counts = format!("  {} of {}", self.matches.len(), self.rows.len());
+        let status = if status.is_empty() { counts } else { format!("{counts}  {status}") };
+        let mut lines = vec![line(&format!("> {}", self.query), Look::Plain), line(&status, Look::Pale)];
+        let visible = self.scroll(height.saturating_sub(lines.len() + 1));
+        // All rows count, so that columns do not move while one scrolls.
+        let mut widths: Vec<usize> = self.header.iter().map(|title| title.width()).collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(&row.cells) {
+                *width = (*width).max(cell.width());
+            }
+        }
+        lines.push(line(&columns(&self.header, &widths), Look::Heading));
+        for at in visible {
+            let row = &self.rows[self.matches[at]];
+            let look = match row.pale {
+                _ if at == self.selected => Look::Selected,
+                true => Look::Pale,
+                false => Look::Plain,
+            };
+            lines.push(line(&columns(&row.cells, &widths), look));
+        }
+        lines.truncate(height);
+        lines
+    }
+
+    fn query_changed(&mut self) {
+        self.moved = false;
+        self.selected = 0;
+        self.top = 0;
+        self.search();
+    }
+
+    fn search(&mut self) {
+        let pattern = Pattern::parse(&self.query, CaseMatching::Smart, Normalization::Smart);
+        let mut buffer = Vec::new();
+        let mut scored: Vec<(u32, usize)> = Vec::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            let text = row.cells.join(" ");
+            let score = pattern.score(Utf32Str::new(&text, &mut buffer), &mut self.matcher);
+            scored.extend(score.map(|score| (score, index)));
+        }
+        // Stable: equals stay in the order of the rows.
+        scored.sort_by(|(a, _), (b, _)| b.cmp(a));
+        self.matches = scored.into_iter().map(|(_, index)| index).collect();
+        self.selected = self.selected.min(self.matches.len().saturating_sub(1));
+    }
+
+    /// The matches to show, the selected one among them.
+    fn scroll(&mut self, height: usize) -> Range<usize> {
+        self.height = height;
+        if self.selected < self.top {
+            self.top = self.selected;
+        } else if self.selected >= self.top + height {
+            self.top = (self.selected + 1).saturating_sub(height);
+        }
+        self.top = self.top.min(self.matches.len().saturating_sub(height));
+        self.top..self.matches.len().min(self.top + height)
+    }
+}
+
+fn columns(cells: &[String], widths: &[usize]) -> String {
+    let mut text = String::from("  ");
+    for (cell, width) in cells.iter().zip(widths) {
+        text.push_str(cell);
+        text.extend(std::iter::repeat_n(' ', (width + 2).saturating_sub(cell.width())));
+    }
+    text.trim_end().to_owned()
+}
+
+/// What fits into `width` columns.
+fn cut(text: &str, width: usize) -> String {
+    use unicode_width::UnicodeWidthChar as _;
+    let mut used = 0;
+    let fits = |character: &char| {
+        used += character.width().unwrap_or(0);
+        used <= width
+    };
+    text.chars().take_while(fits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, pale: bool) -> Row {
+        Row { key: name.into(), cells: vec![name.into(), format!("id-of-{name}")], pale }
+    }
+
+    fn picker(names: &[&str]) -> Picker {
+        let mut picker = Picker::new(&["NAME", "ID"]);
+        picker.put(names.iter().map(|name| row(name, false)).collect());
+        picker
+    }
+
+    fn shown(picker: &mut Picker) -> Vec<String> {
+        picker.render(80, 24, "").into_iter().skip(3).map(|line| line.text).collect()
+    }
+
+    fn type_in(picker: &mut Picker, text: &str) {
+        text.chars().for_each(|character| picker.press(Key::Character(character)));
+    }
+
+    #[test]
+    fn letters_in_order_match_and_the_best_match_comes_first() {
+        let mut picker = picker(&["production-web", "prod-db", "web-prod-1", "staging"]);
+        type_in(&mut picker, "webp");
+        assert_eq!(picker.selected().unwrap().key, "web-prod-1");
+        picker.press(Key::DeleteWord);
+        type_in(&mut picker, "prod web");
+        assert_eq!(shown(&mut picker).len(), 2);
+        type_in(&mut picker, "zzz");
+        assert_eq!(picker.selected(), None);
+        picker.press(Key::Clear);
+        assert_eq!(shown(&mut picker).len(), 4);
+    }
+
+    #[test]
+    fn the_selection_stays_on_its_row_while_others_come() {
+        let mut picker = picker(&["b", "d"]);
+        picker.press(Key::Move(1));
+        assert_eq!(picker.selected().unwrap().key, "d");
+        picker.put(vec![row("a", false), row("c", false), row("d", true)]);
+        assert_eq!(picker.selected().unwrap(), &row("d", true), "replaced, not doubled");
+        assert_eq!(shown(&mut picker).len(), 4);
+    }
+
+    #[test]
+    fn the_best_match_is_selected_until_the_user_moves() {
+        let mut picker = picker(&["b"]);
+        picker.put(vec![row("a", false)]);
+        assert_eq!(picker.selected().unwrap().key, "a");
+    }
+
+    #[test]
+    fn the_screen_scrolls_with_the_selection() {
+        let names: Vec<_> = (0..50).map(|number| format!("n{number:02}")).collect();
+        let mut picker = picker(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let first = |picker: &mut Picker| picker.render(80, 13, "")[3].text.trim().to_owned();
+        assert!(first(&mut picker).starts_with("n00"));
+        picker.press(Key::Page(1));
+        picker.press(Key::Move(5));
+        assert!(first(&mut picker).starts_with("n06"), "{}", first(&mut picker));
+        picker.press(Key::Last);
+        assert!(first(&mut picker).starts_with("n40"));
+        picker.press(Key::Move(-100));
+        assert!(first(&mut picker).starts_with("n00"));
+        assert_eq!(picker.render(80, 2, "").len(), 2, "a tiny screen");
+        assert_eq!(picker.render(0, 0, "").len(), 0);
+    }
+
+    #[test]
+    fn lines_fit_and_columns_are_aligned() {
+        let mut picker = picker(&["字字", "web"]);
+        let lines = picker.render(14, 10, "searching");
+        let texts: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["> ", "  2 of 2  sear", "  NAME  ID", "  web   id-of-", "  字字  id-of-"]);
+        let looks: Vec<_> = lines.iter().map(|line| line.look).collect();
+        assert_eq!(looks, [Look::Plain, Look::Pale, Look::Heading, Look::Selected, Look::Plain]);
+    }
+}
