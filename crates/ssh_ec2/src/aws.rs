@@ -4,6 +4,7 @@
 //! without a bound, and show no key, token or signed URL. Which calls to make in which order is the commands'
 //! business; so is when to try again after a failure that the SDK's retries did not heal.
 
+mod assume_role;
 mod credentials;
 mod ec2;
 mod endpoint;
@@ -22,6 +23,7 @@ mod upgrade;
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -40,11 +42,13 @@ use aws_types::sdk_ua_metadata::FrameworkMetadata;
 use aws_types::service_config::ServiceConfigKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
 
-use self::credentials::CredentialCache;
+use self::assume_role::{AssumedRole, Role};
+use self::credentials::{CredentialCache, Provider};
 pub use self::credentials::{Renewal, SignIn};
 pub use self::ec2::{Filter, Instance, InstanceState};
-use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, Service};
+use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, STS, Service};
 pub use self::error::AwsError;
 pub use self::managed::Managed;
 use self::operation::{Answer, Call, Client, Failure};
@@ -117,23 +121,37 @@ impl Aws {
             None if keys_in_environment => SignIn::Environment,
             _ => SignIn::of_profile(profile.as_deref(), &profiles),
         };
-        let chain = match &settings.profile {
-            Some(name) => Some(credentials::of_profile(name, &sdk).await),
-            None => sdk.credentials_provider(),
+        let place = Place {
+            region: region.clone(),
+            fips: sdk.use_fips().unwrap_or(false),
+            dual_stack: sdk.use_dual_stack().unwrap_or(false),
+        };
+        let role = match sign_in {
+            SignIn::Environment => None,
+            SignIn::Profile { .. } => {
+                let section = profile.as_deref().unwrap_or(profiles.selected_profile());
+                Roles { profiles: &profiles, sdk: &sdk, place: &place }.provider(section, 0)
+            }
+        };
+        let chain = match (role, &settings.profile) {
+            (Some(role), _) => Some(role),
+            (None, Some(name)) => Some(Provider::Sdk(credentials::of_profile(name, &sdk))),
+            (None, None) => sdk.credentials_provider().map(Provider::Sdk),
         };
         // The loader always makes a chain unless told not to.
         let chain = chain.ok_or_else(|| AwsError::NoCredentials { sign_in: sign_in.clone() })?;
-        Ok(Self {
-            client: Client::new(sdk.clone(), &region),
-            credentials: CredentialCache::new(chain, sign_in),
-            place: Place {
-                region,
-                fips: sdk.use_fips().unwrap_or(false),
-                dual_stack: sdk.use_dual_stack().unwrap_or(false),
-            },
-            profile,
-            sdk,
-        })
+        let client = Client::new(sdk.clone(), &region);
+        Ok(Self { client, credentials: CredentialCache::new(chain, sign_in), place, profile, sdk })
+    }
+
+    /// Gets the credentials, for which a person may have to be asked something. Otherwise the first call does; but a
+    /// question can be given up, and some calls must not be.
+    ///
+    /// # Errors
+    ///
+    /// Those of credentials.
+    pub async fn sign_in(&self) -> Result<(), AwsError> {
+        self.credentials.resolve().await.map(|_| ())
     }
 
     /// The region.
@@ -257,13 +275,61 @@ impl Aws {
 
     /// The endpoint from the environment or the profile, for this service or for all.
     fn configured_endpoint(&self, service: &Service) -> Option<String> {
-        let key = ServiceConfigKey::builder()
-            .service_id(service.id)
-            .env("AWS_ENDPOINT_URL")
-            .profile("endpoint_url")
-            .build()
-            .ok()?;
-        self.sdk.service_config()?.load_config(key).filter(|endpoint| !endpoint.is_empty())
+        configured_endpoint(&self.sdk, service)
+    }
+}
+
+fn configured_endpoint(sdk: &SdkConfig, service: &Service) -> Option<String> {
+    let key = ServiceConfigKey::builder()
+        .service_id(service.id)
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok()?;
+    sdk.service_config()?.load_config(key).filter(|endpoint| !endpoint.is_empty())
+}
+
+/// The roles of profiles, as the AWS CLI reads them.
+struct Roles<'a> {
+    profiles: &'a ProfileSet,
+    sdk: &'a SdkConfig,
+    place: &'a Place,
+}
+
+impl Roles<'_> {
+    /// The role of a profile, if it has one that we understand. What we do not is left to the SDK, which explains it.
+    fn provider(&self, name: &str, depth: usize) -> Option<Provider> {
+        let profile = self.profiles.get_profile(name)?;
+        let get = |key: &str| profile.get(key).map(str::to_owned);
+        let role = Role::of_profile(get)?;
+        let source = match (get("source_profile"), get("credential_source")) {
+            // A profile may name itself, for the keys that stand in it.
+            (Some(source), None) if source == name => Provider::Sdk(credentials::of_keys(get)?),
+            // Bounded: they may lead in a circle.
+            (Some(source), None) if depth < 8 => {
+                let keys = self.profiles.get_profile(&source)?;
+                match credentials::of_keys(|key| keys.get(key).map(str::to_owned)) {
+                    Some(keys) => Provider::Sdk(keys),
+                    None => match self.provider(&source, depth + 1) {
+                        Some(role) => role,
+                        None => Provider::Sdk(credentials::of_profile(&source, self.sdk)),
+                    },
+                }
+            }
+            (None, Some(source)) => Provider::Sdk(credentials::of_source(&source, self.sdk)?),
+            _ => return None,
+        };
+        let region = self.place.region.clone();
+        Some(Provider::Role(Box::new(AssumedRole {
+            role,
+            source,
+            client: Client::new(self.sdk.clone(), &region),
+            endpoint: configured_endpoint(self.sdk, &STS).unwrap_or_else(|| self.place.endpoint(&STS)),
+            region,
+            cache: std::env::home_dir().map(|home| home.join(".aws/cli/cache")),
+            may_ask: AtomicBool::new(true),
+            asking: Mutex::default(),
+        })))
     }
 }
 

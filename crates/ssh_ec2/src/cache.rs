@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::private_file;
 use crate::target::{InstanceId, OsUser};
 
 /// The directory with the files, one for each [`Scope`].
@@ -151,17 +152,7 @@ impl Cache {
             let mut contents = self.read(scope).unwrap_or_default();
             contents.scope = Some(scope.clone());
             change(&mut contents.names);
-            let path = self.path(scope);
-            let staged = path.with_extension(format!("{}.tmp", std::process::id()));
-            let written = serde_json::to_vec(&contents).map_err(io::Error::from).and_then(|text| {
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
-                file.write_all(&text)?;
-                fs::rename(&staged, &path)
-            });
-            if written.is_err() {
-                let _ = fs::remove_file(&staged);
-            }
-            written
+            private_file::replace(&self.path(scope), &serde_json::to_vec(&contents)?)
         });
         if let Err(error) = result {
             tracing::info!("names are not cached in {}: {error}", self.directory.display());

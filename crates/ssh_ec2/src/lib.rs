@@ -5,7 +5,8 @@
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop.
-//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`picker`], [`ssh_config`], [`stdio`], [`target`], [`websocket`].
+//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`tty`],
+//! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
 pub mod agent;
@@ -21,11 +22,13 @@ pub mod login;
 pub mod network;
 pub mod openssh;
 pub mod picker;
+pub mod private_file;
 pub mod push;
 pub mod resolve;
 pub mod ssh_config;
 pub mod stdio;
 pub mod target;
+pub mod tty;
 pub mod tunnel;
 pub mod ui;
 pub mod websocket;

@@ -11,19 +11,21 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 21] = [
+const MODULES: [(&str, &[&str]); 23] = [
     ("key", &[]),
     ("login", &[]),
     ("network", &[]),
     ("openssh", &[]),
     ("picker", &[]),
+    ("private_file", &[]),
     ("ssh_config", &[]),
     ("stdio", &[]),
     ("target", &[]),
+    ("tty", &[]),
     ("websocket", &["network"]),
-    ("cache", &["target"]),
+    ("cache", &["private_file", "target"]),
     ("agent", &["key"]),
-    ("aws", &["network", "target", "websocket"]),
+    ("aws", &["network", "private_file", "target", "tty", "websocket"]),
     ("push", &["aws", "target"]),
     ("resolve", &["aws", "cache", "login", "target"]),
     ("inventory", &["aws", "cache", "network", "resolve", "target"]),
@@ -68,7 +70,7 @@ const CONFINED: [(&str, &[&str]); 15] = [
     ("ed25519_dalek", &["key.rs"]),
     ("getrandom", &["commands/proxy.rs", "commands/proxy/resume.rs", "key.rs"]),
     ("hyper_util", &["aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
-    ("std::env", &["aws.rs", "commands/sandbox.rs", "environment.rs", "main.rs", "network.rs"]),
+    ("std::env", &["aws.rs", "commands/sandbox.rs", "environment.rs", "main.rs", "network.rs", "tty.rs"]),
     ("std::process::exit", &[]),
     ("std::thread", &[]),
     ("tokio::net", &["agent/socket.rs", "stdio.rs", "websocket/connect.rs"]),

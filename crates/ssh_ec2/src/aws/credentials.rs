@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::client::error::ImdsError;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::meta::credentials::CredentialsProviderChain;
@@ -21,6 +22,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use tokio::sync::Mutex;
 
+use super::assume_role::AssumedRole;
 use super::error::AwsError;
 
 /// A call must not outlive the credentials that it is signed with.
@@ -31,14 +33,14 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// Credentials, resolved when needed and kept while they last. Clones share them.
 #[derive(Clone)]
 pub(super) struct CredentialCache {
-    provider: SharedCredentialsProvider,
+    provider: Arc<Provider>,
     sign_in: SignIn,
     cached: Arc<Mutex<Option<(Credentials, SystemTime)>>>,
 }
 
 impl CredentialCache {
-    pub(super) fn new(provider: SharedCredentialsProvider, sign_in: SignIn) -> Self {
-        Self { provider, sign_in, cached: Arc::new(Mutex::new(None)) }
+    pub(super) fn new(provider: Provider, sign_in: SignIn) -> Self {
+        Self { provider: Arc::new(provider), sign_in, cached: Arc::new(Mutex::new(None)) }
     }
 
     pub(super) fn sign_in(&self) -> &SignIn {
@@ -54,7 +56,7 @@ impl CredentialCache {
         {
             return Ok(credentials.clone());
         }
-        let credentials = self.provider.provide_credentials().await.map_err(|source| self.explain(source))?;
+        let credentials = self.provider.credentials(&self.sign_in).await?;
         let until = credentials.expiry().map_or(now + DEFAULT_LIFETIME, |expiry| expiry - MARGIN);
         *cached = Some((credentials.clone(), until));
         Ok(credentials)
@@ -64,20 +66,37 @@ impl CredentialCache {
     pub(super) async fn forget(&self) {
         *self.cached.lock().await = None;
     }
+}
 
-    fn explain(&self, source: CredentialsError) -> AwsError {
-        let sign_in = self.sign_in.clone();
-        match source {
-            CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials { sign_in },
-            // No profile, and the machine, asked last, gave none either, whatever it answered.
-            source
-                if matches!(sign_in, SignIn::Profile { renewal: Renewal::Absent, .. })
-                    && is_from_metadata_service(&source) =>
-            {
-                AwsError::NoCredentials { sign_in }
+/// Whoever hands out credentials.
+pub(super) enum Provider {
+    Sdk(SharedCredentialsProvider),
+    Role(Box<AssumedRole>),
+}
+
+impl Provider {
+    pub(super) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+        match self {
+            Self::Sdk(provider) => {
+                provider.provide_credentials().await.map_err(|source| explain(source, sign_in.clone()))
             }
-            source => AwsError::Credentials { sign_in, source },
+            // A role may be assumed by another one.
+            Self::Role(role) => Box::pin(role.credentials(sign_in)).await,
         }
+    }
+}
+
+fn explain(source: CredentialsError, sign_in: SignIn) -> AwsError {
+    match source {
+        CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials { sign_in },
+        // No profile, and the machine, asked last, gave none either, whatever it answered.
+        source
+            if matches!(sign_in, SignIn::Profile { renewal: Renewal::Absent, .. })
+                && is_from_metadata_service(&source) =>
+        {
+            AwsError::NoCredentials { sign_in }
+        }
+        source => AwsError::Credentials { sign_in, source },
     }
 }
 
@@ -92,9 +111,45 @@ fn is_from_metadata_service(error: &CredentialsError) -> bool {
     false
 }
 
+/// The credentials that stand in a profile itself.
+pub(super) fn of_keys(get: impl Fn(&str) -> Option<String>) -> Option<SharedCredentialsProvider> {
+    let (id, secret) = (get("aws_access_key_id")?, get("aws_secret_access_key")?);
+    let credentials = Credentials::new(id, secret, get("aws_session_token"), None, "profile");
+    Some(SharedCredentialsProvider::new(credentials))
+}
+
+/// What `credential_source` names.
+pub(super) fn of_source(name: &str, sdk: &SdkConfig) -> Option<SharedCredentialsProvider> {
+    let config = provider_config(sdk);
+    Some(match name {
+        "Environment" => SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()),
+        "EcsContainer" => {
+            SharedCredentialsProvider::new(EcsCredentialsProvider::builder().configure(&config).build())
+        }
+        "Ec2InstanceMetadata" => {
+            SharedCredentialsProvider::new(ImdsCredentialsProvider::builder().configure(&config).build())
+        }
+        _ => return None,
+    })
+}
+
 /// The chain for a profile named on the command line. As in the AWS CLI, it then beats the credentials in the
 /// environment; the SDK's default chain would prefer those.
-pub(super) async fn of_profile(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider {
+pub(super) fn of_profile(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider {
+    let config = provider_config(sdk);
+    let of_profile =
+        ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
+    let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
+    let container = EcsCredentialsProvider::builder().configure(&config).build();
+    let metadata = ImdsCredentialsProvider::builder().configure(&config).build();
+    let chain = CredentialsProviderChain::first_try("Profile", of_profile)
+        .or_else("WebIdentityToken", web_identity)
+        .or_else("EcsContainer", container)
+        .or_else("Ec2InstanceMetadata", metadata);
+    SharedCredentialsProvider::new(chain)
+}
+
+fn provider_config(sdk: &SdkConfig) -> ProviderConfig {
     let mut config = ProviderConfig::without_region()
         .with_region(sdk.region().cloned())
         .with_behavior_version(sdk.behavior_version())
@@ -109,16 +164,7 @@ pub(super) async fn of_profile(profile: &str, sdk: &SdkConfig) -> SharedCredenti
     if let Some(retries) = sdk.retry_config() {
         config = config.with_retry_config(retries.clone());
     }
-    let of_profile =
-        ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
-    let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
-    let container = EcsCredentialsProvider::builder().configure(&config).build();
-    let metadata = ImdsCredentialsProvider::builder().configure(&config).build();
-    let chain = CredentialsProviderChain::first_try("Profile", of_profile)
-        .or_else("WebIdentityToken", web_identity)
-        .or_else("EcsContainer", container)
-        .or_else("Ec2InstanceMetadata", metadata);
-    SharedCredentialsProvider::new(chain)
+    config
 }
 
 /// Where credentials come from, as far as their owner can do something about it.
@@ -231,7 +277,13 @@ mod tests {
             let expiry = seconds.map(|seconds| SystemTime::now() + Duration::from_secs(seconds));
             async move { Ok(Credentials::new(format!("AKID{call}"), "secret", None, expiry, "test")) }
         });
-        (CredentialCache::new(SharedCredentialsProvider::new(provider), SignIn::Environment), calls)
+        (
+            CredentialCache::new(
+                Provider::Sdk(SharedCredentialsProvider::new(provider)),
+                SignIn::Environment,
+            ),
+            calls,
+        )
     }
 
     #[tokio::test]
@@ -279,7 +331,7 @@ mod tests {
     async fn a_chain_without_credentials_is_told_apart_from_one_that_fails() {
         let resolve = async |error: fn() -> CredentialsError| {
             let provider = provide_credentials_fn(move || async move { Err(error()) });
-            let provider = SharedCredentialsProvider::new(provider);
+            let provider = Provider::Sdk(SharedCredentialsProvider::new(provider));
             CredentialCache::new(
                 provider,
                 SignIn::Profile { name: Some("dev".into()), renewal: Renewal::Unknown },

@@ -72,6 +72,14 @@ pub(super) const EC2: Service = Service {
     gov_fips: GovFips::SameHost,
 };
 
+/// STS, in its regional form.
+pub(super) const STS: Service = Service {
+    id: "STS",
+    prefix: "sts",
+    protocol: Protocol::Query { version: "2011-06-15" },
+    gov_fips: GovFips::SameHost,
+};
+
 const fn json(target: &'static str) -> Protocol {
     Protocol::Json { target }
 }

@@ -12,6 +12,7 @@ use tokio_rustls::rustls;
 use super::credentials::SignIn;
 use super::refusal::RequestId;
 use crate::network::NetworkError;
+use crate::tty::AskError;
 
 /// An AWS call failed, or could not be made.
 #[derive(Debug, Error)]
@@ -91,6 +92,24 @@ pub enum AwsError {
         action: String,
         /// What was wrong with it.
         source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A role wants an MFA code, and there is none.
+    #[error("the AWS credentials of {sign_in} need an MFA code of {serial}")]
+    MfaNeeded {
+        /// The device's serial number or ARN.
+        serial: String,
+        /// Whose credentials.
+        sign_in: SignIn,
+        /// Why there is no code.
+        source: AskError,
+    },
+    /// A code was wrong.
+    #[error("AWS did not accept the MFA code of {serial}: {message}")]
+    MfaRefused {
+        /// The device's serial number or ARN.
+        serial: String,
+        /// What AWS said.
+        message: String,
     },
     /// The network settings cannot be used.
     #[error("cannot make an encrypted connection to AWS")]
@@ -208,6 +227,13 @@ impl AwsError {
             Self::Malformed { .. } | Self::UntrustedStreamUrl { .. } => {
                 vec!["check AWS_ENDPOINT_URL and the proxy: the answer may not be from AWS".into()]
             }
+            Self::MfaNeeded { sign_in: SignIn::Profile { name: Some(name), .. }, .. } => vec![format!(
+                "run `aws sts get-caller-identity --profile {name}` on a terminal: its session is used here as well"
+            )],
+            Self::MfaNeeded { .. } => vec!["run `aws sts get-caller-identity` on a terminal: its session is used here as well".into()],
+            Self::MfaRefused { .. } => {
+                vec!["type the code that the device shows now; each is good once, for half a minute".into()]
+            }
             Self::Network(error) => error.hints(),
             Self::Profiles { .. } => {
                 vec!["make `aws configure list` work, or point AWS_CONFIG_FILE at another file".into()]
@@ -233,6 +259,8 @@ impl AwsError {
             Self::Credentials { .. }
             | Self::InvalidSignature { .. }
             | Self::Malformed { .. }
+            | Self::MfaNeeded { .. }
+            | Self::MfaRefused { .. }
             | Self::Service { .. }
             | Self::TargetNotConnected { .. }
             | Self::Throttled { .. }

@@ -39,7 +39,10 @@ fn aws(endpoint: String) -> Aws {
     let credentials = Credentials::new("AKID", "secret", Some("session".into()), None, "test");
     Aws {
         client: Client::new(sdk.clone(), "eu-west-1"),
-        credentials: CredentialCache::new(SharedCredentialsProvider::new(credentials), SignIn::Environment),
+        credentials: CredentialCache::new(
+            Provider::Sdk(SharedCredentialsProvider::new(credentials)),
+            SignIn::Environment,
+        ),
         place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
         sdk,

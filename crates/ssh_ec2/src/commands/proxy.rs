@@ -105,8 +105,13 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
     tracing::info!("the region is {}", aws.region());
     let resolver = Resolver::new(&aws, cache);
     let (target, choice) = (&request.target, request.choice);
+    // First, since a question to the user can be given up, and starting a session cannot.
+    let found = async {
+        aws.sign_in().await?;
+        Ok::<_, Failure>(resolver.instance(target, choice).await?)
+    };
     let found = tokio::select! {
-        found = resolver.instance(target, choice) => found?,
+        found = found => found?,
         signal = signals.next() => {
             tracing::info!("ending: {signal}");
             return Ok(ExitCode::Interrupted);

@@ -25,6 +25,7 @@ mod impostor;
 mod interface;
 /// The one-time key's socket, and the user's own agent.
 mod key_agent;
+mod mfa;
 mod moto;
 mod names;
 /// Many connections at once.

@@ -1,0 +1,307 @@
+//! A profile's role: assumed with an MFA code if it wants one, and shared with the AWS CLI.
+//!
+//! The SDK's chain knows neither `mfa_serial` nor `duration_seconds`, and asks STS in every process. Here the CLI's
+//! cache is read and written, so that one code, and one call, serve both tools for as long as the session lasts.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use roxmltree::{Document, Node};
+use serde_json::{Map, Value, json};
+use sha1::{Digest as _, Sha1};
+use tokio::sync::Mutex;
+
+use super::credentials::{Provider, SignIn};
+use super::endpoint::{self, Protocol, STS};
+use super::error::AwsError;
+use super::operation::{Call, Client, Failure};
+use super::query::{child, child_text, form};
+use super::refusal::Circumstances;
+use crate::private_file;
+use crate::tty::{self, AskError};
+
+/// What a profile says of its role.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Role {
+    pub(super) arn: String,
+    pub(super) session_name: Option<String>,
+    pub(super) external_id: Option<String>,
+    pub(super) mfa_serial: Option<String>,
+    pub(super) duration_seconds: Option<u32>,
+}
+
+impl Role {
+    /// Reads a profile; none if it has no role, or one that a web identity token stands for.
+    pub(super) fn of_profile(get: impl Fn(&str) -> Option<String>) -> Option<Self> {
+        if get("web_identity_token_file").is_some() {
+            return None;
+        }
+        Some(Self {
+            arn: get("role_arn")?,
+            session_name: get("role_session_name"),
+            external_id: get("external_id"),
+            mfa_serial: get("mfa_serial"),
+            duration_seconds: get("duration_seconds").and_then(|seconds| seconds.parse().ok()),
+        })
+    }
+
+    /// The name of its file in the CLI's cache: the SHA-1 of the call's parameters as Python's `json.dumps` writes
+    /// them, sorted, without what changes each time (botocore, `BaseAssumeRoleCredentialFetcher._create_cache_key`).
+    fn cache_key(&self) -> String {
+        let text = |value: &String| python_string(value);
+        let parameters = [
+            ("DurationSeconds", self.duration_seconds.map(|seconds| seconds.to_string())),
+            ("ExternalId", self.external_id.as_ref().map(text)),
+            ("RoleArn", Some(text(&self.arn))),
+            ("RoleSessionName", self.session_name.as_ref().map(text)),
+            ("SerialNumber", self.mfa_serial.as_ref().map(text)),
+        ];
+        let pairs: Vec<_> = parameters
+            .into_iter()
+            .filter_map(|(name, value)| value.map(|value| format!("\"{name}\": {value}")))
+            .collect();
+        let digest = Sha1::digest(format!("{{{}}}", pairs.join(", ")));
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A JSON string as Python writes it: ASCII only.
+fn python_string(text: &str) -> String {
+    let mut written = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' => written.push_str("\\\""),
+            '\\' => written.push_str("\\\\"),
+            ' '..='~' => written.push(character),
+            other => {
+                let mut units = [0; 2];
+                for unit in other.encode_utf16(&mut units) {
+                    written.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    written + "\""
+}
+
+/// A role's credentials, from the cache or from STS.
+pub(super) struct AssumedRole {
+    pub(super) role: Role,
+    /// Whoever may assume it.
+    pub(super) source: Provider,
+    pub(super) client: Client,
+    pub(super) endpoint: String,
+    pub(super) region: String,
+    /// `~/.aws/cli/cache`, if there is a home directory.
+    pub(super) cache: Option<PathBuf>,
+    /// Whether a person may be asked. Only before there is a connection: then the terminal is ssh's.
+    pub(super) may_ask: AtomicBool,
+    /// One question at a time.
+    pub(super) asking: Mutex<()>,
+}
+
+impl AssumedRole {
+    pub(super) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+        if let Some(credentials) = self.cached() {
+            return Ok(credentials);
+        }
+        let _asking = self.asking.lock().await;
+        let source = self.source.credentials(sign_in).await?;
+        // Forks that start together ask once: who waits for the lock reads what the first was given.
+        let _turn = match &self.role.mfa_serial {
+            Some(_) => self.turn().await,
+            None => None,
+        };
+        if let Some(credentials) = self.cached() {
+            return Ok(credentials);
+        }
+        let code = match &self.role.mfa_serial {
+            Some(serial) => Some(self.ask(serial, sign_in).await?),
+            None => None,
+        };
+        let (credentials, text) = self.assume(source, code, sign_in).await?;
+        self.may_ask.store(false, Ordering::Relaxed);
+        self.keep(&text);
+        Ok(credentials)
+    }
+
+    async fn ask(&self, serial: &str, sign_in: &SignIn) -> Result<String, AwsError> {
+        let (serial, sign_in) = (serial.to_owned(), sign_in.clone());
+        if !self.may_ask.load(Ordering::Relaxed) {
+            return Err(AwsError::MfaNeeded { serial, sign_in, source: AskError::Nobody });
+        }
+        let answer = tty::ask(&format!("MFA code of {serial}: ")).await;
+        answer.map_err(|source| AwsError::MfaNeeded { serial, sign_in, source })
+    }
+
+    async fn assume(
+        &self,
+        source: Credentials,
+        code: Option<String>,
+        sign_in: &SignIn,
+    ) -> Result<(Credentials, Value), AwsError> {
+        let Protocol::Query { version } = STS.protocol else { unreachable!("STS has one protocol") };
+        let role = &self.role;
+        let default_name = || {
+            let seconds =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            format!("ssh_ec2-session-{seconds}")
+        };
+        let parameters = [
+            ("RoleArn", Some(role.arn.clone())),
+            ("RoleSessionName", Some(role.session_name.clone().unwrap_or_else(default_name))),
+            ("ExternalId", role.external_id.clone()),
+            ("SerialNumber", role.mfa_serial.clone()),
+            ("TokenCode", code),
+            ("DurationSeconds", role.duration_seconds.map(|seconds| seconds.to_string())),
+        ];
+        let parameters: Vec<_> = parameters
+            .into_iter()
+            .filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))
+            .collect();
+        let action = "sts:AssumeRole".to_owned();
+        endpoint::check_endpoint(&STS, &self.endpoint)?;
+        let call = Call {
+            service: &STS,
+            operation: "AssumeRole",
+            endpoint: &self.endpoint,
+            credentials: source,
+            body: form("AssumeRole", version, &parameters),
+        };
+        let answer = match self.client.invoke(call).await {
+            Ok(answer) => answer,
+            Err(Failure::Malformed(source)) => return Err(AwsError::Malformed { action, source }),
+            Err(Failure::Network(error)) => return Err(AwsError::Network(error)),
+            Err(Failure::Refused(refusal)) => {
+                if let Some(serial) = &role.mfa_serial
+                    && refusal.message.starts_with("MultiFactorAuthentication failed")
+                {
+                    return Err(AwsError::MfaRefused { serial: serial.clone(), message: refusal.message });
+                }
+                let circumstances =
+                    Circumstances { action, subject: &role.arn, region: &self.region, sign_in };
+                return Err(circumstances.explain(refusal));
+            }
+            Err(Failure::Unreachable(source)) => {
+                let host = endpoint::host_of(&self.endpoint).unwrap_or_else(|| self.endpoint.clone());
+                return Err(AwsError::Unreachable { host, source });
+            }
+        };
+        let malformed =
+            || AwsError::Malformed { action: action.clone(), source: "it holds no credentials".into() };
+        let text = std::str::from_utf8(&answer.body).map_err(|_| malformed())?;
+        let document = Document::parse(text).map_err(|_| malformed())?;
+        let entry = entry(document.root_element()).ok_or_else(malformed)?;
+        let credentials = read_entry(&entry, SystemTime::now(), Duration::ZERO).ok_or_else(malformed)?;
+        tracing::info!("assumed {}", role.arn);
+        Ok((credentials, entry))
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        Some(self.cache.as_ref()?.join(self.role.cache_key() + ".json"))
+    }
+
+    fn cached(&self) -> Option<Credentials> {
+        let text = std::fs::read(self.path()?).ok()?;
+        let entry: Value = serde_json::from_slice(&text).ok()?;
+        let credentials = read_entry(&entry, SystemTime::now(), CACHE_MARGIN)?;
+        tracing::info!("{} was assumed before", self.role.arn);
+        Some(credentials)
+    }
+
+    fn keep(&self, entry: &Value) {
+        let Some(path) = self.path() else { return };
+        if let Err(error) = private_file::replace(&path, entry.to_string().as_bytes()) {
+            tracing::info!("the role's session is not kept in {}: {error}", path.display());
+        }
+    }
+
+    /// Held by the one process that asks.
+    async fn turn(&self) -> Option<private_file::Lock> {
+        private_file::lock(&self.cache.as_ref()?.join("ssh_ec2.lock"), TURN_TIMEOUT).await
+    }
+}
+
+/// STS's answer in the form of the CLI's cache.
+fn entry(answer: Node<'_, '_>) -> Option<Value> {
+    let result = child(answer, "AssumeRoleResult")?;
+    let credentials = child(result, "Credentials")?;
+    let mut kept = Map::new();
+    for name in ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"] {
+        kept.insert(name.to_owned(), child_text(credentials, name)?.into());
+    }
+    let user = child(result, "AssumedRoleUser")?;
+    let arn = child_text(user, "Arn")?;
+    if let Some(account) = arn.split(':').nth(4) {
+        kept.insert("AccountId".to_owned(), account.into());
+    }
+    Some(json!({
+        "Credentials": kept,
+        "AssumedRoleUser": { "AssumedRoleId": child_text(user, "AssumedRoleId"), "Arn": arn },
+    }))
+}
+
+/// The credentials of an entry that lasts for longer than `margin`.
+fn read_entry(entry: &Value, now: SystemTime, margin: Duration) -> Option<Credentials> {
+    let credentials = entry.get("Credentials")?;
+    let text = |name: &str| credentials.get(name)?.as_str().map(str::to_owned);
+    let expires = expiration(&text("Expiration")?)?;
+    if expires < now + margin {
+        return None;
+    }
+    let (id, secret) = (text("AccessKeyId")?, text("SecretAccessKey")?);
+    Some(Credentials::new(id, secret, Some(text("SessionToken")?), Some(expires), "role of a profile"))
+}
+
+/// A time in one of the forms that the CLI has written over the years.
+fn expiration(text: &str) -> Option<SystemTime> {
+    let text = text.strip_suffix("UTC").map_or_else(|| text.to_owned(), |text| format!("{text}Z"));
+    let time = DateTime::from_str(&text, Format::DateTimeWithOffset).ok()?;
+    SystemTime::try_from(time).ok()
+}
+
+/// A session must not end while a connection is being made. The CLI makes a new one earlier, at 15 minutes.
+const CACHE_MARGIN: Duration = Duration::from_secs(5 * 60);
+/// Somebody is typing in another process.
+const TURN_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_as_the_cli_names_them() {
+        // From botocore 1.43.11: AssumeRoleCredentialFetcher(…)._cache_key
+        let role = Role { arn: "arn:aws:iam::123456789012:role/mfa".into(), ..Role::default() };
+        assert_eq!(role.cache_key(), "5e2654ed66f14a775991c5890b771abd703f9baa");
+        let role = Role {
+            session_name: Some("mé \"x\"".into()),
+            external_id: Some("e".into()),
+            mfa_serial: Some("arn:aws:iam::123456789012:mfa/you".into()),
+            duration_seconds: Some(3600),
+            ..role
+        };
+        assert_eq!(role.cache_key(), "005858bee9b32721e426a1b88485be07951117db");
+    }
+
+    #[test]
+    fn entries_are_read_while_they_last() {
+        let entry = |expiration: &str| {
+            json!({"Credentials": {
+                "AccessKeyId": "ASIA", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": expiration,
+            }})
+        };
+        let now = expiration("2026-01-01T00:00:00Z").unwrap();
+        for time in ["2026-01-01T01:00:00Z", "2026-01-01T01:00:00UTC", "2026-01-01T02:00:00+01:00"] {
+            let credentials = read_entry(&entry(time), now, CACHE_MARGIN).unwrap();
+            assert_eq!(credentials.expiry(), Some(now + Duration::from_secs(3600)), "{time}");
+        }
+        for time in ["2026-01-01T00:04:59Z", "2025-01-01T00:00:00Z", "soon", ""] {
+            assert_eq!(read_entry(&entry(time), now, CACHE_MARGIN), None, "{time}");
+        }
+    }
+}
