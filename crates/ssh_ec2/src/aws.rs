@@ -76,6 +76,8 @@ pub struct Settings {
     pub profile: Option<String>,
     /// The region; it then beats AWS_REGION and the profile.
     pub region: Option<String>,
+    /// Whether nobody must be asked anything.
+    pub batch: bool,
 }
 
 /// One account and region to work in.
@@ -130,7 +132,8 @@ impl Aws {
             SignIn::Environment => None,
             SignIn::Profile { .. } => {
                 let section = profile.as_deref().unwrap_or(profiles.selected_profile());
-                Roles { profiles: &profiles, sdk: &sdk, place: &place }.provider(section, 0)
+                Roles { profiles: &profiles, sdk: &sdk, place: &place, may_ask: !settings.batch }
+                    .provider(section, 0)
             }
         };
         let chain = match (role, &settings.profile) {
@@ -294,6 +297,7 @@ struct Roles<'a> {
     profiles: &'a ProfileSet,
     sdk: &'a SdkConfig,
     place: &'a Place,
+    may_ask: bool,
 }
 
 impl Roles<'_> {
@@ -327,7 +331,7 @@ impl Roles<'_> {
             endpoint: configured_endpoint(self.sdk, &STS).unwrap_or_else(|| self.place.endpoint(&STS)),
             region,
             cache: std::env::home_dir().map(|home| home.join(".aws/cli/cache")),
-            may_ask: AtomicBool::new(true),
+            may_ask: AtomicBool::new(self.may_ask),
             asking: Mutex::default(),
         })))
     }

@@ -39,6 +39,9 @@ pub struct Common {
     /// When several instances match, take any of them
     #[arg(long)]
     pub any: bool,
+    /// Never ask anything; the same as ssh's BatchMode
+    #[arg(long)]
+    pub batch: bool,
     /// Tell this to Session Manager, for its records
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -58,6 +61,7 @@ impl Common {
             region: self.region.or(before.region),
             newest: self.newest || before.newest,
             any: self.any || before.any,
+            batch: self.batch || before.batch,
             reason: self.reason.or(before.reason),
             key_file: self.key_file.or(before.key_file),
             verbose: self.verbose.max(before.verbose),
@@ -308,6 +312,7 @@ fn parse_connect(arguments: &[OsString]) -> Parsed {
             "--all-regions" => all_regions = true,
             "--newest" => common.newest = true,
             "--any" => common.any = true,
+            "--batch" => common.batch = true,
             "--dry-run" => dry_run = true,
             "--send-key-only" => send_key_only = true,
             "--verbose" => common.verbose += 1,

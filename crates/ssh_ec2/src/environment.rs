@@ -1,6 +1,8 @@
 //! What the program takes from its environment, read once, at the start. The AWS SDK reads its own variables.
 
 use std::env;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::cache::Cache;
@@ -47,6 +49,13 @@ impl Environment {
         let user_agent = env::var("SSH_AUTH_SOCK").ok();
         Ok(Self { ssh_directory, cache, surroundings: Surroundings { program, places, user_agent } })
     }
+}
+
+/// The command line of the process that started us, where the system tells: ssh's, for a ProxyCommand.
+pub fn parent() -> Vec<OsString> {
+    let Some(parent) = rustix::process::getppid() else { return Vec::new() };
+    let line = std::fs::read(format!("/proc/{}/cmdline", parent.as_raw_nonzero())).unwrap_or_default();
+    line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
 /// A private directory with a short name: the session's, or one of our own in the temporary directory, which is

@@ -68,7 +68,8 @@ pub async fn places(
         named => named.iter().cloned().map(Some).collect(),
     };
     let load = profiles.into_iter().map(async |profile| {
-        let settings = Settings { profile: profile.clone(), region: region.map(str::to_owned) };
+        let settings =
+            Settings { profile: profile.clone(), region: region.map(str::to_owned), ..Settings::default() };
         let aws = Aws::load(&settings, network).await?;
         if !all_regions {
             return Ok(vec![Place { profile, aws }]);

@@ -80,7 +80,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 
 fn run_pick(pick: &Pick) -> Result<ExitCode, Failure> {
     let environment = Environment::read()?;
-    let first = Settings { profile: pick.profiles.first().cloned(), region: pick.common.region.clone() };
+    let first = Settings { profile: pick.profiles.first().cloned(), ..Settings::default() };
     let chosen =
         on_runtime(async { commands::pick::run(pick, &network(&first).await?, &environment.cache).await })?;
     let Some(Chosen { instance, profile, region }) = chosen else { return Ok(ExitCode::Interrupted) };
@@ -115,7 +115,9 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
 fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Proxy(proxy) => {
-            let common = proxy.common.clone().over(before);
+            let mut common = proxy.common.clone().over(before);
+            // ssh does not tell its ProxyCommand.
+            common.batch |= openssh::is_batch(&environment::parent());
             log_to_stderr(common.verbose);
             let agent_socket = match proxy.agent_socket.clone() {
                 Some(path) => path,
@@ -147,7 +149,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
                 list.profile.extend(before.profile);
             }
             let cache = Environment::read()?.cache;
-            let first = Settings { profile: list.profile.first().cloned(), region: list.region.clone() };
+            let first = Settings { profile: list.profile.first().cloned(), ..Settings::default() };
             on_runtime(async { list::run(&list, &network(&first).await?, &cache).await })
         }
         Command::Config(mut config) => {

@@ -74,9 +74,16 @@ impl Invocation {
         let mut values = self.values();
         values.find_map(|(letter, value)| match letter {
             b'l' => Some(value),
-            b'o' => user_setting(&value).map(str::to_owned),
+            b'o' => setting(&value, "user").map(str::to_owned),
             _ => None,
         })
+    }
+
+    /// Whether ssh is told to ask nothing.
+    pub fn is_batch(&self) -> bool {
+        let mut values = self.values().filter(|(letter, _)| *letter == b'o');
+        let first = values.find_map(|(_, value)| setting(&value, "batchmode").map(str::to_owned));
+        first.is_some_and(|value| value.eq_ignore_ascii_case("yes"))
     }
 
     /// The same command line for another host.
@@ -146,12 +153,12 @@ impl Invocation {
     }
 }
 
-/// The value, if an `-o` option sets the user: `User=x` or `user x`.
-fn user_setting(option: &str) -> Option<&str> {
-    let option = option.trim_start();
-    let (keyword, value) = option.split_at_checked("user".len())?;
+/// The value, if an `-o` option sets `keyword`: `User=x` or `user x`.
+fn setting<'a>(option: &'a str, keyword: &str) -> Option<&'a str> {
+    let (found, value) = option.trim_start().split_at_checked(keyword.len())?;
     let value = value.strip_prefix(|separator: char| separator == '=' || separator.is_whitespace())?;
-    keyword.eq_ignore_ascii_case("user").then(|| value.trim_matches(|c: char| c == '=' || c.is_whitespace()))
+    let value = value.trim_matches(|character: char| character == '=' || character.is_whitespace());
+    found.eq_ignore_ascii_case(keyword).then_some(value)
 }
 
 /// Moves options from the front of `arguments` to `options` and returns what is left.
@@ -184,6 +191,12 @@ fn take_options<'a>(
         }
     }
     Ok(arguments)
+}
+
+/// Whether this is the command line of an ssh that is told to ask nothing. Its options stand before its destination,
+/// as programs that call ssh put them.
+pub fn is_batch(command_line: &[OsString]) -> bool {
+    command_line.get(1..).is_some_and(|words| Invocation::parse(words).is_ok_and(|ssh| ssh.is_batch()))
 }
 
 /// A program and its arguments.
@@ -280,6 +293,16 @@ mod tests {
             if let Ok(invocation) = Invocation::parse(&words(line)) {
                 assert_eq!(invocation.user().as_deref(), user, "{line}");
             }
+        }
+        for (line, batch) in [
+            ("ssh -oBatchMode=yes host", true),
+            ("ssh host -o batchmode=YES ls", true),
+            ("ssh -oBatchMode=no -oBatchMode=yes host", false),
+            ("ssh host echo -oBatchMode=yes", false),
+            ("ssh", false),
+            ("", false),
+        ] {
+            assert_eq!(is_batch(&words(line)), batch, "{line}");
         }
         let spaced = Invocation::parse(&["-o".into(), "User me".into(), "host".into()]).unwrap();
         assert_eq!(spaced.user().as_deref(), Some("me"));

@@ -25,6 +25,9 @@ pub enum AskError {
     /// Nobody can be asked.
     #[error("there is no terminal to ask on")]
     Nobody,
+    /// In batch mode, and while ssh has the terminal.
+    #[error("nothing may be asked now")]
+    Unwanted,
     /// The question was declined.
     #[error("no answer was given")]
     Declined,

@@ -132,7 +132,7 @@ impl AssumedRole {
     async fn ask(&self, serial: &str, sign_in: &SignIn) -> Result<String, AwsError> {
         let (serial, sign_in) = (serial.to_owned(), sign_in.clone());
         if !self.may_ask.load(Ordering::Relaxed) {
-            return Err(AwsError::MfaNeeded { serial, sign_in, source: AskError::Nobody });
+            return Err(AwsError::MfaNeeded { serial, sign_in, source: AskError::Unwanted });
         }
         let answer = tty::ask(&format!("MFA code of {serial}: ")).await;
         answer.map_err(|source| AwsError::MfaNeeded { serial, sign_in, source })

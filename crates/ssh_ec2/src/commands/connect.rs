@@ -70,7 +70,8 @@ pub fn run(
         }
     };
     let host = invocation.host();
-    let (target, common) = place(&host, connect.common.clone(), &surroundings.places)?;
+    let (target, mut common) = place(&host, connect.common.clone(), &surroundings.places)?;
+    common.batch |= invocation.is_batch();
     let mut options = proxy_options(&common, invocation.verbosity())?;
     let needs_user = invocation.user().is_none() && invocation.configured_user().is_none();
     let mut found = Vec::new();
@@ -182,6 +183,9 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
         push("--key-file", &Some(path.to_string_lossy().into_owned()));
         identity = Some(private_half(&path));
     }
+    if common.batch {
+        arguments.push("--batch".into());
+    }
     match choice(common) {
         Choice::Unique => {}
         Choice::Newest => arguments.push("--newest".into()),
@@ -193,7 +197,7 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
 
 /// Profile and region, as the calls to AWS want them.
 pub fn aws_settings(common: &Common) -> Settings {
-    Settings { profile: common.profile.clone(), region: common.region.clone() }
+    Settings { profile: common.profile.clone(), region: common.region.clone(), batch: common.batch }
 }
 
 /// What to do when several instances match.

@@ -55,7 +55,7 @@ fn one_question_serves_both_tools() {
     terminal.type_in(&format!("{code}\r"));
     terminal.wait_for("in\r\n");
     assert_eq!(terminal.status(), 0);
-    assert!(!terminal.screen().contains(&code), "the code is not shown");
+    assert!(!terminal.screen().contains(code), "the code is not shown");
 
     // No terminal any more, and none needed.
     assert_eq!(run(&mut ssh_ec2(&sandbox, &CONNECT)).success().text(), "in\n");
@@ -132,6 +132,23 @@ fn without_a_terminal_the_way_out_is_named() {
             &[hint]
         )
     );
+}
+
+#[test]
+fn in_batch_mode_nobody_is_asked() {
+    let sandbox = Sandbox::start();
+    let batch = [&["-oBatchMode=yes"], &CONNECT[..]].concat();
+    let mut terminal = Terminal::start(ssh_ec2(&sandbox, &batch), 24, 200);
+    terminal.wait_for("nothing may be asked now");
+    assert_eq!(terminal.status(), 1);
+    // Plain ssh does not tell its ProxyCommand, but it can be seen.
+    let plain = ["-oBatchMode=yes", "ec2-user@web-1.ec2", "true"];
+    let mut plain = command(&sandbox, "ssh", &plain);
+    plain.env("AWS_PROFILE", "mfa");
+    let mut terminal = Terminal::start(plain, 24, 200);
+    terminal.wait_for("nothing may be asked now");
+    assert_eq!(terminal.status(), 255);
+    assert_eq!(roles_assumed(&sandbox), 0);
 }
 
 #[test]
