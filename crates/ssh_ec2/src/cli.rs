@@ -76,6 +76,15 @@ pub enum Command {
     Proxy(Proxy),
     /// List the instances
     List(List),
+    /// Copy files: scp, with a target for a host
+    #[command(disable_help_flag = true)]
+    Scp(Carry),
+    /// Transfer files: sftp, with a target for a host
+    #[command(disable_help_flag = true)]
+    Sftp(Carry),
+    /// Synchronise files: rsync, with a target for a host
+    #[command(disable_help_flag = true)]
+    Rsync(Carry),
     /// Print the ssh_config blocks for ids and names, or install them
     Config(Config),
     /// Try it all without an AWS account: an emulated region on this machine
@@ -107,6 +116,14 @@ pub struct Proxy {
     pub host: String,
     /// The port of sshd (`%p`)
     pub port: String,
+}
+
+/// `ssh_ec2 scp`, `sftp` and `rsync`
+#[derive(Args, Debug)]
+pub struct Carry {
+    /// As the program takes them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub arguments: Vec<OsString>,
 }
 
 /// `ssh_ec2 list`
@@ -376,12 +393,13 @@ fn names_instance(destination: &str) -> bool {
     destination.rsplit_once('@').is_some_and(|(_, host)| host.parse::<InstanceId>().is_ok())
 }
 
-const SUBCOMMANDS: &[&str] = &["proxy", "config", "list", "sandbox", "help"];
+const SUBCOMMANDS: &[&str] = &["proxy", "config", "list", "scp", "sftp", "rsync", "sandbox", "help"];
 const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
 const USAGE: &str = "\
 ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 [OPTIONS] USER INSTANCE [--send-key-only]
        ssh_ec2 [--profile NAME]… [--all-regions] [SSH OPTIONS]
+       ssh_ec2 [OPTIONS] scp|sftp|rsync ARGUMENT…
        ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]
        ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]
        ssh_ec2 proxy USER HOST PORT

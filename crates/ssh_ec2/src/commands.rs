@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod connect;
+pub mod copy;
 pub mod list;
 pub mod pick;
 pub mod proxy;

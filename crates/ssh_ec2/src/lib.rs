@@ -5,7 +5,7 @@
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop.
-//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`tty`],
+//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -28,6 +28,7 @@ pub mod resolve;
 pub mod ssh_config;
 pub mod stdio;
 pub mod target;
+pub mod transfer;
 pub mod tty;
 pub mod tunnel;
 pub mod ui;
@@ -43,14 +44,16 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::aws::Settings;
-use crate::cli::{Command, Common, Connect, Parsed, Pick, Shape};
+use crate::cli::{Carry, Command, Common, Connect, Parsed, Pick, Shape};
+use crate::commands::connect::{Answer, Question};
 use crate::commands::pick::Chosen;
-use crate::commands::{config, connect, list, proxy, send_key};
+use crate::commands::{config, connect, copy, list, proxy, send_key};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
 use crate::target::{Host, Target};
+use crate::transfer::Tool;
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
@@ -93,11 +96,7 @@ fn run_pick(pick: &Pick) -> Result<ExitCode, Failure> {
 fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
     let environment = Environment::read()?;
     let Shape::Script { user, instance, send_key_only: true } = &connect.shape else {
-        return connect::run(connect, &environment.surroundings, |question| {
-            log_to_stderr(question.verbosity);
-            let network = network(&question.settings);
-            on_runtime(async { connect::find(question, &network.await?, &environment.cache).await })
-        });
+        return connect::run(connect, &environment.surroundings, |question| find(question, &environment));
     };
     log_to_stderr(connect.common.verbose);
     let options = send_key::Options {
@@ -110,6 +109,12 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
         let network = network(&options.settings).await?;
         send_key::run(&options, &network, &environment.ssh_directory).await
     })
+}
+
+fn find(question: &Question, environment: &Environment) -> Result<Answer, Failure> {
+    log_to_stderr(question.verbosity);
+    let network = network(&question.settings);
+    on_runtime(async { connect::find(question, &network.await?, &environment.cache).await })
 }
 
 fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
@@ -142,6 +147,9 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
                 proxy::run(&request, &network(&request.options.settings).await?, &cache).await
             })
         }
+        Command::Scp(carry) => run_tool(Tool::Scp, &carry, &before),
+        Command::Sftp(carry) => run_tool(Tool::Sftp, &carry, &before),
+        Command::Rsync(carry) => run_tool(Tool::Rsync, &carry, &before),
         Command::List(mut list) => {
             log_to_stderr(list.verbose.max(before.verbose));
             list.region = list.region.or(before.region);
@@ -163,6 +171,12 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             on_runtime(commands::sandbox::run(&sandbox))
         }
     }
+}
+
+fn run_tool(tool: Tool, carry: &Carry, common: &Common) -> Result<ExitCode, Failure> {
+    let environment = Environment::read()?;
+    let find = |question: &Question| find(question, &environment);
+    copy::run(tool, &carry.arguments, common, &environment.surroundings, find)
 }
 
 /// What ssh's host stands for. ssh makes it lower case, unless an alias was typed; then the alias says nothing.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 23] = [
+const MODULES: [(&str, &[&str]); 24] = [
     ("key", &[]),
     ("login", &[]),
     ("network", &[]),
@@ -21,6 +21,7 @@ const MODULES: [(&str, &[&str]); 23] = [
     ("ssh_config", &[]),
     ("stdio", &[]),
     ("target", &[]),
+    ("transfer", &[]),
     ("tty", &[]),
     ("websocket", &["network"]),
     ("cache", &["private_file", "target"]),
@@ -52,6 +53,7 @@ const MODULES: [(&str, &[&str]); 23] = [
             "ssh_config",
             "stdio",
             "target",
+            "transfer",
             "tunnel",
             "ui",
             "websocket",
@@ -81,7 +83,7 @@ const CONFINED: [(&str, &[&str]); 15] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/query.rs",
@@ -90,9 +92,11 @@ const PURE: [&str; 9] = [
     "picker.rs",
     "ssh_config.rs",
     "target.rs",
+    "transfer.rs",
     "websocket/url.rs",
 ];
-const PURE_STD: [&str; 9] = [
+const PURE_STD: [&str; 10] = [
+    "std::ffi",
     "std::collections",
     "std::fmt",
     "std::iter",

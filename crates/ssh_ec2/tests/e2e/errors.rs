@@ -67,6 +67,8 @@ fn nothing_to_do_shows_the_usage() {
         ended.stderr,
         "Usage: ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]\n       \
          ssh_ec2 [OPTIONS] USER INSTANCE [--send-key-only]\n       \
+         ssh_ec2 [--profile NAME]… [--all-regions] [SSH OPTIONS]\n       \
+         ssh_ec2 [OPTIONS] scp|sftp|rsync ARGUMENT…\n       \
          ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]\n       \
          ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]\n       \
          ssh_ec2 proxy USER HOST PORT\n       \

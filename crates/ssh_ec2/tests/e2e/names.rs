@@ -5,7 +5,7 @@ use std::process::Command;
 
 use ec2_sandbox::Options;
 
-use crate::harness::{HEALTHY, Running, Sandbox, Terminal, binary, run};
+use crate::harness::{HEALTHY, Running, Sandbox, Terminal, binary, random_file, run};
 
 /// Runs `echo $USER` on a target with the wrapper.
 fn user_on(sandbox: &Sandbox, words: &[&str]) -> String {
@@ -341,4 +341,39 @@ fn what_does_not_run_is_not_chosen() {
     terminal.type_in("\u{3}");
     assert_eq!(terminal.status(), 130);
     assert!(sandbox.region.sessions().is_empty());
+}
+
+#[test]
+fn files_are_carried_by_name_without_any_ssh_config() {
+    let sandbox = Sandbox::start();
+    let bytes = fs::read(random_file(&sandbox.file("one"), 1, 7)).unwrap();
+    let own = |words: &[&str]| {
+        let mut command = sandbox.plain_command(&binary().display().to_string());
+        command.args(words);
+        command
+    };
+    let there = sandbox.file("there");
+    run(&mut own(&["scp", "-q", "one", &format!("web-1:{}", there.display())])).success();
+    assert_eq!(fs::read(&there).unwrap(), bytes);
+    let back = format!("deploy@api:{}", there.display());
+    run(&mut own(&["scp", "-q", &back, "back"])).success();
+    assert_eq!(fs::read(sandbox.file("back")).unwrap(), bytes);
+    let between = ["scp", "-3", "-q", "web-1:there", "web-3:between"].map(|word| {
+        word.replace("there", &there.display().to_string())
+            .replace("between", &sandbox.file("between").display().to_string())
+    });
+    run(&mut own(&between.each_ref().map(String::as_str))).success();
+    assert_eq!(fs::read(sandbox.file("between")).unwrap(), bytes);
+    let source = format!("tag:Name=web-1:{}", there.display());
+    run(&mut own(&["rsync", "-a", "--exclude", "a:b", &source, "synchronised"])).success();
+    assert_eq!(fs::read(sandbox.file("synchronised")).unwrap(), bytes);
+    let batch = sandbox.file("batch");
+    fs::write(&batch, format!("get {} got\n", there.display())).unwrap();
+    run(&mut own(&["sftp", "-q", "-b", "batch", "web-1.us-east-1.ec2"])).success();
+    assert_eq!(fs::read(sandbox.file("got")).unwrap(), bytes);
+    let nothing = run(&mut own(&["scp", "one", "two"])).status(2);
+    assert!(nothing.stderr.contains("scp has no instance to go to; write it as TARGET:PATH"), "{nothing}");
+    let users: Vec<_> = sandbox.region.sessions().iter().map(|session| session.target.clone()).collect();
+    assert_eq!(users.len(), 6);
+    sandbox.assert_tidy();
 }

@@ -1,0 +1,73 @@
+//! scp, sftp and rsync with targets as hosts, without any ssh_config.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+
+use crate::cli::Common;
+use crate::commands::config::make_private_directory;
+use crate::commands::connect::{Answer, Question, Surroundings, aws_settings, choice, place, proxy_options};
+use crate::error::{ExitCode, Failure};
+use crate::openssh::{Command, Invocation};
+use crate::ssh_config::settings;
+use crate::target::Target;
+use crate::transfer::Tool;
+
+/// Becomes the program.
+///
+/// # Errors
+/// When a target cannot be found, or the program is not there.
+pub fn run(
+    tool: Tool,
+    arguments: &[OsString],
+    common: &Common,
+    surroundings: &Surroundings,
+    mut find: impl FnMut(&Question) -> Result<Answer, Failure>,
+) -> Result<ExitCode, Failure> {
+    let (remotes, first) = tool.remotes(arguments);
+    if remotes.is_empty() {
+        let program = tool.program();
+        return Err(Failure::Usage(format!("{program} has no instance to go to; write it as TARGET:PATH")));
+    }
+    let mut arguments = arguments.to_vec();
+    let mut found: HashMap<(String, bool), Answer> = HashMap::new();
+    let mut of_all: Option<Common> = None;
+    for remote in &remotes {
+        let (target, common) = place(&remote.host, common.clone(), &surroundings.places)?;
+        if of_all.get_or_insert_with(|| common.clone()) != &common {
+            let mistake = "the hosts are in different accounts or regions; copy in two steps";
+            return Err(Failure::Usage(mistake.into()));
+        }
+        let needs_user = remote.user.is_none() && configured_user(&remote.host).is_none();
+        let answer = match found.entry((remote.host.clone(), needs_user)) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(unknown) => {
+                let answer = match (&target, needs_user) {
+                    (Target::Id(id), false) => Answer { instance: id.clone(), user: None },
+                    _ => find(&Question {
+                        target,
+                        choice: choice(&common),
+                        settings: aws_settings(&common),
+                        needs_user,
+                        verbosity: common.verbose,
+                    })?,
+                };
+                unknown.insert(answer)
+            }
+        };
+        let named = remote.user.clone().or_else(|| configured_user(&remote.host));
+        let user = named.or_else(|| answer.user.as_ref().map(ToString::to_string));
+        let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+        arguments[remote.index] = format!("{user}{}{}", answer.instance, remote.rest).into();
+    }
+    let options = proxy_options(&of_all.unwrap_or_default(), 0)?;
+    make_private_directory(surroundings.places.directory())?;
+    let settings = settings(&surroundings.program, &surroundings.places, &options);
+    let arguments = tool.with_settings(arguments, first, &settings);
+    match (Command { program: tool.program().into(), arguments }).exec() {
+        Err(source) => Err(Failure::Ssh { program: tool.program().into(), source }),
+    }
+}
+
+fn configured_user(host: &str) -> Option<String> {
+    Invocation { options: Vec::new(), destination: host.into(), command: Vec::new() }.configured_user()
+}

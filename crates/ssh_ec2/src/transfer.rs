@@ -1,0 +1,278 @@
+//! The command lines of scp, sftp and rsync, as far as to find the hosts in them. (Pure.)
+//!
+//! A host becomes an instance id in place, and ssh's settings are put where the program takes them. All else stays as
+//! it was typed.
+
+use std::ffi::OsString;
+
+/// A program that carries files over ssh.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tool {
+    /// OpenSSH's.
+    Scp,
+    /// OpenSSH's.
+    Sftp,
+    /// `rsync -e ssh`.
+    Rsync,
+}
+
+/// An argument that names a file on a host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Remote {
+    /// Which argument.
+    pub index: usize,
+    /// The user, if one is named.
+    pub user: Option<String>,
+    /// The host.
+    pub host: String,
+    /// What stands behind it, the colon included; nothing for sftp's plain host.
+    pub rest: String,
+}
+
+impl Tool {
+    /// Its name.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Scp => "scp",
+            Self::Sftp => "sftp",
+            Self::Rsync => "rsync",
+        }
+    }
+
+    /// The arguments that name hosts, and where the first operand stands: options go before it.
+    pub fn remotes(self, arguments: &[OsString]) -> (Vec<Remote>, usize) {
+        let mut remotes = Vec::new();
+        let mut first = None;
+        let mut only_operands = false;
+        let mut at = 0;
+        while let Some(argument) = arguments.get(at) {
+            let text = argument.to_string_lossy();
+            let index = at;
+            at += 1;
+            if !only_operands && text == "--" {
+                first.get_or_insert(index);
+                only_operands = true;
+            } else if !only_operands && text.len() > 1 && text.starts_with('-') {
+                at += usize::from(self.takes_value(&text));
+            } else {
+                first.get_or_insert(index);
+                // A name that is not text is a file here.
+                let remote = argument.to_str().and_then(|text| self.remote(text));
+                remotes.extend(remote.map(|remote| Remote { index, ..remote }));
+            }
+        }
+        (remotes, first.unwrap_or(arguments.len()))
+    }
+
+    /// Whether the value of an option is the next argument.
+    fn takes_value(self, option: &str) -> bool {
+        if option.starts_with("--") {
+            return self == Self::Rsync && RSYNC_LONG.contains(&option);
+        }
+        let with_value = match self {
+            Self::Scp => "cDFiJloPSX",
+            Self::Sftp => "BbcDFiJloPRSsX",
+            Self::Rsync => "eBfTM",
+        };
+        // Letters without a value may stand in front; a value may stand behind, without a space.
+        option.find(|letter| with_value.contains(letter)).is_some_and(|at| at + 1 == option.len())
+    }
+
+    fn remote(self, text: &str) -> Option<Remote> {
+        if text.contains("://") || (self == Self::Rsync && text.contains("::")) {
+            return None;
+        }
+        let start = text.find('@').filter(|at| !text[..*at].contains([':', '/'])).map_or(0, |at| at + 1);
+        let user = text[..start].strip_suffix('@').map(str::to_owned);
+        let target = &text[start..];
+        let end = match target {
+            _ if target.starts_with('[') => target.find(']').map(|at| at + 1),
+            // These have a colon of their own.
+            _ if target.starts_with("tag:") || target.starts_with("asg:") => {
+                target[4..].find(':').map(|at| at + 4).or(Some(target.len()))
+            }
+            _ => target.find(':').or((self == Self::Sftp).then_some(target.len())),
+        }?;
+        let (host, rest) = target.split_at(end);
+        let is_path = host.contains('/') && !host.starts_with("tag:");
+        let is_whole = rest.starts_with(':') || (self == Self::Sftp && rest.is_empty());
+        if host.is_empty() || is_path || !is_whole {
+            return None;
+        }
+        Some(Remote { index: 0, user, host: host.trim_matches(['[', ']']).to_owned(), rest: rest.to_owned() })
+    }
+
+    /// The arguments with ssh's settings in them.
+    pub fn with_settings(
+        self,
+        mut arguments: Vec<OsString>,
+        first: usize,
+        settings: &[(&str, String)],
+    ) -> Vec<OsString> {
+        if self != Self::Rsync {
+            let options = settings
+                .iter()
+                .flat_map(|(keyword, value)| ["-o".into(), OsString::from(format!("{keyword}={value}"))]);
+            arguments.splice(first..first, options);
+            return arguments;
+        }
+        let mut shell = String::from("ssh");
+        let mut at = 0;
+        while let Some(text) = arguments.get(at).map(|argument| argument.to_string_lossy().into_owned()) {
+            if !text.starts_with('-') || text == "--" {
+                break;
+            }
+            let joined = text.strip_prefix("--rsh=").or_else(|| text.strip_prefix("-e"));
+            // `-e`, alone or behind other letters.
+            let letters =
+                text.strip_suffix('e').filter(|_| !text.starts_with("--") && self.takes_value(&text));
+            if let Some(value) = joined.filter(|value| !value.is_empty()) {
+                value.clone_into(&mut shell);
+                arguments.remove(at);
+            } else if text == "--rsh" || letters.is_some() {
+                match letters.filter(|letters| letters.len() > 1) {
+                    Some(letters) => {
+                        arguments[at] = letters.into();
+                        at += 1;
+                    }
+                    None => drop(arguments.remove(at)),
+                }
+                if at < arguments.len() {
+                    shell = arguments.remove(at).to_string_lossy().into_owned();
+                }
+            } else {
+                at += 1 + usize::from(self.takes_value(&text));
+            }
+        }
+        for (keyword, value) in settings {
+            // rsync's own quoting: a quote within is doubled.
+            shell.push_str(&format!(" -o '{keyword}={}'", value.replace('\'', "''")));
+        }
+        arguments.splice(0..0, ["-e".into(), shell.into()]);
+        arguments
+    }
+}
+
+/// rsync's options whose value may be the next argument (rsync 3.2, `rsync --help`).
+const RSYNC_LONG: [&str; 46] = [
+    "--address",
+    "--backup-dir",
+    "--block-size",
+    "--bwlimit",
+    "--checksum-choice",
+    "--checksum-seed",
+    "--chmod",
+    "--chown",
+    "--compare-dest",
+    "--compress-choice",
+    "--compress-level",
+    "--contimeout",
+    "--copy-as",
+    "--copy-dest",
+    "--debug",
+    "--early-input",
+    "--exclude",
+    "--exclude-from",
+    "--files-from",
+    "--filter",
+    "--groupmap",
+    "--iconv",
+    "--include",
+    "--include-from",
+    "--info",
+    "--link-dest",
+    "--log-file",
+    "--log-file-format",
+    "--max-alloc",
+    "--max-delete",
+    "--max-size",
+    "--min-size",
+    "--modify-window",
+    "--out-format",
+    "--partial-dir",
+    "--password-file",
+    "--port",
+    "--protocol",
+    "--remote-option",
+    "--rsh",
+    "--rsync-path",
+    "--skip-compress",
+    "--suffix",
+    "--temp-dir",
+    "--timeout",
+    "--usermap",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn found(tool: Tool, line: &str) -> Vec<(usize, Option<String>, String, String)> {
+        let (remotes, _) = tool.remotes(&words(line));
+        remotes.into_iter().map(|remote| (remote.index, remote.user, remote.host, remote.rest)).collect()
+    }
+
+    fn remote(
+        index: usize,
+        user: Option<&str>,
+        host: &str,
+        rest: &str,
+    ) -> (usize, Option<String>, String, String) {
+        (index, user.map(str::to_owned), host.into(), rest.into())
+    }
+
+    #[test]
+    fn hosts_are_told_from_files() {
+        for (line, expected) in [
+            ("web-1:/etc/hosts .", vec![remote(0, None, "web-1", ":/etc/hosts")]),
+            ("-r -P 22 me@web-1:x ./a:b", vec![remote(3, Some("me"), "web-1", ":x")]),
+            ("-o User=a:b web-1: web-2:", vec![remote(2, None, "web-1", ":"), remote(3, None, "web-2", ":")]),
+            (
+                "-rP22 tag:Team=web:/x asg:a:y",
+                vec![remote(1, None, "tag:Team=web", ":/x"), remote(2, None, "asg:a", ":y")],
+            ),
+            ("[2001:db8::1]:x .", vec![remote(0, None, "2001:db8::1", ":x")]),
+            ("/a:b c", vec![]),
+            (":x .", vec![]),
+            ("-- -odd:x", vec![remote(1, None, "-odd", ":x")]),
+        ] {
+            assert_eq!(found(Tool::Scp, line), expected, "{line}");
+        }
+        assert_eq!(found(Tool::Sftp, "-b - me@web-1"), vec![remote(2, Some("me"), "web-1", "")]);
+        assert_eq!(found(Tool::Sftp, "web-1:dir"), vec![remote(0, None, "web-1", ":dir")]);
+        let line = "-av --exclude a:b --exclude=c:d -e ssh src/ web-1:dst";
+        assert_eq!(found(Tool::Rsync, line), vec![remote(7, None, "web-1", ":dst")]);
+        assert_eq!(found(Tool::Rsync, "host::module rsync://host/x"), vec![]);
+    }
+
+    #[test]
+    fn settings_stand_behind_the_users_options() {
+        let settings = [("ProxyCommand", "a 'b c' %h".to_owned())];
+        let with = |tool: Tool, line: &str| {
+            let (_, first) = tool.remotes(&words(line));
+            tool.with_settings(words(line), first, &settings)
+        };
+        let line = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(
+            with(Tool::Scp, "-P 2 -- a:b c"),
+            line(&["-P", "2", "-o", "ProxyCommand=a 'b c' %h", "--", "a:b", "c"])
+        );
+        let shell = " -o 'ProxyCommand=a ''b c'' %h'";
+        for (given, ssh) in [
+            ("-a x a:b", "ssh"),
+            ("-e ssh\u{a0}-v -a x a:b", "ssh\u{a0}-v"),
+            ("--rsh=s -a x a:b", "s"),
+            ("--rsh s -a x a:b", "s"),
+            ("-ae s x a:b", "s"),
+        ] {
+            // A space that does not split words here.
+            let ours: Vec<_> = with(Tool::Rsync, &given.replace('\u{a0}', "_"));
+            let ssh = ssh.replace('\u{a0}', "_");
+            assert_eq!(ours, line(&["-e", &format!("{ssh}{shell}"), "-a", "x", "a:b"]), "{given}");
+        }
+    }
+}
