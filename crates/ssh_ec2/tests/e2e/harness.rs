@@ -298,6 +298,7 @@ fn find(program: &str, path: &OsStr) -> PathBuf {
     let install = match program {
         "aws" => "pip install awscli".to_owned(),
         "moto_server" => "pip install 'moto[ec2,server,ssm,sts]'".to_owned(),
+        "ansible" => "pip install ansible-core".to_owned(),
         "ssh" | "scp" | "sftp" | "ssh-add" | "ssh-agent" | "ssh-keygen" => {
             "apt install openssh-client".to_owned()
         }

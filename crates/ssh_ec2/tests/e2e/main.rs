@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
 /// The sandbox from outside, with the credentials that it gives out, by AWS's own client.
+mod ansible;
 mod aws_cli;
 /// `ssh_ec2 config`, and plain ssh after it.
 mod config;
