@@ -24,7 +24,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds::region::ImdsRegionProvider;
@@ -43,6 +43,7 @@ use aws_types::service_config::ServiceConfigKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use self::assume_role::{AssumedRole, Role};
 use self::credentials::{CredentialCache, Provider};
@@ -60,7 +61,7 @@ use crate::websocket::StreamUrl;
 
 /// One attempt at a call. The slowest of ours, StartSession, takes a second or two.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A call with its retries.
+/// A call with its retries, but for those of throttled ones.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A time as AWS writes it: RFC 3339, in UTC.
@@ -68,6 +69,11 @@ pub fn timestamp(time: SystemTime) -> String {
     // Nothing that AWS or a clock says is outside of what can be written.
     DateTime::from(time).fmt(Format::DateTime).unwrap_or_default()
 }
+
+/// Long enough for fifty at five a second.
+const THROTTLED_PATIENCE: Duration = Duration::from_secs(20);
+const THROTTLED_DELAY: Duration = Duration::from_secs(1);
+const THROTTLED_MAX_DELAY: Duration = Duration::from_secs(4);
 
 /// Which account and region, as far as the command line says.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +93,8 @@ pub struct Aws {
     place: Place,
     profile: Option<String>,
     sdk: SdkConfig,
+    /// For how long a throttled call is tried again, after the SDK's own attempts.
+    patience: Duration,
 }
 
 /// The CA bundle that the profile names (`ca_bundle`), for [`crate::network::NetworkEnvironment`] if the
@@ -144,7 +152,14 @@ impl Aws {
         // The loader always makes a chain unless told not to.
         let chain = chain.ok_or_else(|| AwsError::NoCredentials { sign_in: sign_in.clone() })?;
         let client = Client::new(sdk.clone(), &region);
-        Ok(Self { client, credentials: CredentialCache::new(chain, sign_in), place, profile, sdk })
+        Ok(Self {
+            client,
+            credentials: CredentialCache::new(chain, sign_in),
+            place,
+            profile,
+            sdk,
+            patience: THROTTLED_PATIENCE,
+        })
     }
 
     /// Gets the credentials, for which a person may have to be asked something. Otherwise the first call does; but a
@@ -194,6 +209,7 @@ impl Aws {
             place: Place { region: region.to_owned(), ..self.place.clone() },
             profile: self.profile.clone(),
             sdk: self.sdk.clone(),
+            patience: self.patience,
         })
     }
 
@@ -236,8 +252,24 @@ impl Aws {
         }
     }
 
-    /// Makes a call whose body is written already.
+    /// Makes a call whose body is written already, and makes it again for a while if AWS throttles it: of many that
+    /// begin at once the last have to wait longer than the SDK does.
     async fn invoke(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
+        let started = Instant::now();
+        let mut delay = THROTTLED_DELAY;
+        loop {
+            match self.invoke_once(api, subject, body.clone()).await {
+                Err(AwsError::Throttled { action }) if started.elapsed() + delay < self.patience => {
+                    tracing::info!("AWS throttles {action}; trying again");
+                    sleep(jitter(delay)).await;
+                    delay = (delay * 2).min(THROTTLED_MAX_DELAY);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn invoke_once(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
         let action = api.action();
         let endpoint = self.endpoint(api.service)?;
         let call = Call {
@@ -335,6 +367,13 @@ impl Roles<'_> {
             asking: Mutex::default(),
         })))
     }
+}
+
+/// Anything up to `delay`, so that those who were refused together do not come back together.
+fn jitter(delay: Duration) -> Duration {
+    let mut random = [0; 1];
+    let share = if getrandom::fill(&mut random).is_ok() { f64::from(random[0]) / 255.0 } else { 1.0 };
+    delay.mul_f64(share)
 }
 
 /// Shows what a user named. The SDK's configuration would show whole profiles, with the keys in them.

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::pace::Pace;
 use crate::private_file;
 use crate::target::{InstanceId, OsUser};
 
@@ -138,6 +139,11 @@ impl Cache {
             // Nobody can take turns here.
             Err(_) => Some(Turn::without()),
         }
+    }
+
+    /// The pace that our processes keep for a scope's pushes of keys.
+    pub fn pace(&self, scope: &Scope) -> Pace {
+        Pace::new(self.directory.join(format!("{}.pace", digest(scope))))
     }
 
     fn change(&self, scope: &Scope, change: impl FnOnce(&mut BTreeMap<String, Stored>)) {

@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::agent::socket::SocketError;
 use crate::aws::AwsError;
 use crate::key::KeyError;
+use crate::login::COMMON_USERS;
 use crate::network::NetworkError;
 use crate::openssh::InvocationError;
 use crate::resolve::ResolveError;
@@ -75,6 +76,8 @@ pub enum Failure {
         instance: InstanceId,
         /// For whom the key was pushed.
         user: OsUser,
+        /// Who is usual on the system that sshd says it runs on.
+        system_user: Option<&'static str>,
     },
     /// The session could not be resumed in time.
     #[error("the connection to {instance} was lost, and could not be resumed within {minutes} minutes")]
@@ -200,8 +203,14 @@ impl Failure {
             Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
             Self::Key(_) => vec!["try again".into()],
             Self::KeyFile { .. } => vec!["give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub".into()],
+            Self::KeyRefused { instance, user, system_user: Some(usual) } if user.as_str() != *usual => {
+                vec![format!("its sshd greets like a system whose user is `{usual}`: try `{usual}@{instance}`")]
+            }
             Self::KeyRefused { user, .. } => vec![
-                format!("check that the user `{user}` exists there: ec2-user on Amazon Linux, ubuntu on Ubuntu, admin on Debian"),
+                format!(
+                    "check that the user `{user}` exists there; images have {}",
+                    COMMON_USERS.into_iter().filter(|usual| *usual != user.as_str()).collect::<Vec<_>>().join(", ")
+                ),
                 "check that the package ec2-instance-connect is installed on the instance, and that its clock is right".into(),
             ],
             Self::ManagedNode { .. } => {

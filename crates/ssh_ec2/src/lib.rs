@@ -5,7 +5,7 @@
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop.
-//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
+//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -21,6 +21,7 @@ pub mod key;
 pub mod login;
 pub mod network;
 pub mod openssh;
+pub mod pace;
 pub mod picker;
 pub mod private_file;
 pub mod push;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Mutex;
 
 use crate::aws::{Aws, AwsError};
+use crate::pace::Pace;
 use crate::target::{InstanceId, OsUser};
 
 /// A public key for a user on an instance.
@@ -17,14 +18,21 @@ pub struct Push<'a> {
     instance: &'a InstanceId,
     user: &'a OsUser,
     public_line: String,
+    pace: Pace,
     /// Held during a push, so that two questions at once make one call.
     pushed: Mutex<Option<Stamp>>,
 }
 
 impl<'a> Push<'a> {
     /// Nothing is pushed yet.
-    pub fn new(aws: &'a Aws, instance: &'a InstanceId, user: &'a OsUser, public_line: String) -> Self {
-        Self { aws, instance, user, public_line, pushed: Mutex::new(None) }
+    pub fn new(
+        aws: &'a Aws,
+        instance: &'a InstanceId,
+        user: &'a OsUser,
+        public_line: String,
+        pace: Pace,
+    ) -> Self {
+        Self { aws, instance, user, public_line, pace, pushed: Mutex::new(None) }
     }
 
     /// Returns when the instance has known the key for less than [`MAX_AGE`].
@@ -33,11 +41,12 @@ impl<'a> Push<'a> {
     /// What the call to EC2 Instance Connect met.
     pub async fn ensure(&self) -> Result<(), AwsError> {
         let mut pushed = self.pushed.lock().await;
-        // The minute begins at AWS, not before the request leaves: counting from here errs on the safe side.
-        let now = Stamp::now();
-        if pushed.as_ref().is_some_and(|stamp| now.since(stamp) < MAX_AGE) {
+        if pushed.as_ref().is_some_and(|stamp| Stamp::now().since(stamp) < MAX_AGE) {
             return Ok(());
         }
+        self.pace.turn().await;
+        // The minute begins at AWS, not before the request leaves: counting from here errs on the safe side.
+        let now = Stamp::now();
         let request_id = self.aws.push_key(self.instance, self.user, &self.public_line).await?;
         tracing::info!(%request_id, "pushed the public key for {} to {}", self.user, self.instance);
         *pushed = Some(now);

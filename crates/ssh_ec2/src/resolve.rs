@@ -224,11 +224,6 @@ impl<'a> Resolver<'a> {
         self.cache.forget(&self.scope, &key(target, choice));
     }
 
-    /// Keeps who the user of an instance turned out to be.
-    pub fn learn_user(&self, id: &InstanceId, user: OsUser) {
-        self.keep(&format!("id:{id}"), id, Some(user));
-    }
-
     fn keep(&self, key: &str, id: &InstanceId, user: Option<OsUser>) {
         let entry = Entry { id: id.clone(), user };
         self.cache.keep(&self.scope, &[(key.to_owned(), entry)], SystemTime::now());

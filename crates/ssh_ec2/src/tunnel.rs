@@ -46,8 +46,8 @@ pub enum Notice {
         /// The administrator's text, often empty.
         customer_message: String,
     },
-    /// The first bytes came back.
-    FirstBytes,
+    /// The first bytes came back; they are sshd's greeting.
+    FirstBytes(Bytes),
     /// The websocket is lost; a new one is being made.
     Lost,
     /// It has been lost for a while.
@@ -415,7 +415,7 @@ where
                 && let Some(bytes) = self.channel.read()
             {
                 if self.received == 0 {
-                    (self.notice)(Notice::FirstBytes);
+                    (self.notice)(Notice::FirstBytes(bytes.clone()));
                 }
                 self.received += bytes.len() as u64;
                 self.outbox.push_back(bytes);

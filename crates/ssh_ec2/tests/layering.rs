@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 24] = [
+const MODULES: [(&str, &[&str]); 25] = [
     ("key", &[]),
     ("login", &[]),
     ("network", &[]),
     ("openssh", &[]),
+    ("pace", &[]),
     ("picker", &[]),
     ("private_file", &[]),
     ("ssh_config", &[]),
@@ -24,15 +25,15 @@ const MODULES: [(&str, &[&str]); 24] = [
     ("transfer", &[]),
     ("tty", &[]),
     ("websocket", &["network"]),
-    ("cache", &["private_file", "target"]),
+    ("cache", &["pace", "private_file", "target"]),
     ("agent", &["key"]),
     ("aws", &["network", "private_file", "target", "tty", "websocket"]),
-    ("push", &["aws", "target"]),
+    ("push", &["aws", "pace", "target"]),
     ("resolve", &["aws", "cache", "login", "target"]),
     ("inventory", &["aws", "cache", "network", "resolve", "target"]),
     ("tunnel", &["stdio", "websocket"]),
     ("cli", &["openssh", "target"]),
-    ("error", &["agent", "aws", "key", "network", "openssh", "resolve", "target", "websocket"]),
+    ("error", &["agent", "aws", "key", "login", "network", "openssh", "resolve", "target", "websocket"]),
     ("ui", &["error"]),
     (
         "commands",
@@ -47,6 +48,7 @@ const MODULES: [(&str, &[&str]); 24] = [
             "login",
             "network",
             "openssh",
+            "pace",
             "picker",
             "push",
             "resolve",
@@ -70,7 +72,7 @@ const CONFINED: [(&str, &[&str]); 15] = [
     ("crossterm", &["commands/pick.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key.rs"]),
-    ("getrandom", &["commands/proxy.rs", "commands/proxy/resume.rs", "key.rs"]),
+    ("getrandom", &["aws.rs", "commands/proxy.rs", "commands/proxy/resume.rs", "key.rs"]),
     ("hyper_util", &["aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
     ("std::env", &["aws.rs", "commands/sandbox.rs", "environment.rs", "main.rs", "network.rs", "tty.rs"]),
     ("std::process::exit", &[]),

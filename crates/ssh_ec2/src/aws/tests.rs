@@ -46,6 +46,7 @@ fn aws(endpoint: String) -> Aws {
         place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
         sdk,
+        patience: Duration::ZERO,
     }
 }
 

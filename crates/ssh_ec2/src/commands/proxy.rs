@@ -6,6 +6,7 @@
 mod resume;
 mod signals;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::path::PathBuf;
@@ -23,9 +24,11 @@ use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
 use crate::error::{ExitCode, Failure};
 use crate::key::OneTimeKey;
+use crate::login;
 use crate::network::Network;
+use crate::pace::Pace;
 use crate::push::Push;
-use crate::resolve::{Choice, Resolver};
+use crate::resolve::{Choice, Resolver, scope};
 use crate::stdio;
 use crate::target::{InstanceId, OsUser, Port, Target};
 use crate::tunnel::{self, End, Notice, Outcome};
@@ -66,6 +69,10 @@ pub struct Options {
 struct Job<'a> {
     options: &'a Options,
     instance: InstanceId,
+    /// For pushes.
+    pace: &'a Pace,
+    /// The user of the system that sshd says it runs on.
+    system_user: Cell<Option<&'static str>>,
 }
 
 impl std::ops::Deref for Job<'_> {
@@ -117,7 +124,9 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
             return Ok(ExitCode::Interrupted);
         }
     };
-    let job = |instance| Job { options: &request.options, instance };
+    let pace = cache.pace(&scope(&aws));
+    let job =
+        |instance| Job { options: &request.options, instance, pace: &pace, system_user: Cell::new(None) };
     let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
         Err(error) if leads_nowhere(&error) => error,
         result => return result,
@@ -158,7 +167,11 @@ async fn connect(
 ) -> Result<ExitCode, Failure> {
     let identity = Identity::prepare(options)?;
     let usage = Usage::default();
-    let refused = || Failure::KeyRefused { instance: options.instance.clone(), user: options.user.clone() };
+    let refused = || Failure::KeyRefused {
+        instance: options.instance.clone(),
+        user: options.user.clone(),
+        system_user: options.system_user.get(),
+    };
     let stop = async {
         let stop = tokio::select! {
             signal = signals.next() => {
@@ -200,7 +213,7 @@ async fn keep_key_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, usage
         Identity::Own(line) => line.clone(),
         Identity::OneTime(key, _) => key.public_line(),
     };
-    let push = Push::new(aws, &options.instance, &options.user, public_line);
+    let push = Push::new(aws, &options.instance, &options.user, public_line, options.pace.clone());
     let serve_key = async {
         match identity {
             Identity::OneTime(key, socket) => serve(socket, key, usage, async || push.ensure().await).await,
@@ -303,7 +316,10 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
                 ui::note(&customer_message);
             }
         }
-        Notice::FirstBytes => tracing::info!("first bytes from {instance} after {:.0?}", started.elapsed()),
+        Notice::FirstBytes(greeting) => {
+            tracing::info!("first bytes from {instance} after {:.0?}", started.elapsed());
+            options.system_user.set(greeting_line(&greeting).and_then(login::of_banner));
+        }
         Notice::Lost => tracing::info!("the connection was lost; resuming"),
         Notice::StillLost => {
             *told = true;
@@ -319,6 +335,12 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
             "{instance} does not answer on port {port} yet; is sshd running there? (waiting, Ctrl-C ends)"
         )),
     }
+}
+
+/// The first line of sshd's greeting.
+fn greeting_line(bytes: &[u8]) -> Option<&str> {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+    std::str::from_utf8(line).ok().filter(|line| line.starts_with("SSH-"))
 }
 
 /// What the end means to ssh.

@@ -312,7 +312,7 @@ fn a_refused_key_is_told() {
     let ours = told(
         &format!("{NO_INSTANCE_CONNECT} refused the one-time key for the user `ec2-user`"),
         &[
-            "check that the user `ec2-user` exists there: ec2-user on Amazon Linux, ubuntu on Ubuntu, admin on Debian",
+            "check that the user `ec2-user` exists there; images have ubuntu, admin, rocky, centos, fedora, bitnami",
             "check that the package ec2-instance-connect is installed on the instance, and that its clock is right",
         ],
     );

@@ -42,6 +42,17 @@ fn twenty_connections_leave_nothing_behind() {
 }
 
 #[test]
+fn a_service_that_throttles_is_given_time() {
+    let sandbox = Sandbox::with_faults(&["throttle=SendSSHPublicKey:5/10"]);
+    let running: Vec<_> =
+        (0..40).map(|_| Running::start(sandbox.ssh(&sandbox.target()).args(["-n", "echo in"]))).collect();
+    for mut running in running {
+        assert_eq!(running.wait().success().text(), "in\n");
+    }
+    sandbox.assert_tidy();
+}
+
+#[test]
 fn no_private_key_is_ever_in_a_file() {
     let sandbox = Sandbox::start();
     let mut running: Vec<_> = (0..3).map(|number| connect(&sandbox, number)).collect();
