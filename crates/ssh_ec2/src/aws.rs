@@ -64,6 +64,14 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A call with its retries, but for those of throttled ones.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The names of the user's profiles; none if they cannot be read.
+pub async fn profile_names() -> Vec<String> {
+    let Ok(profiles) = load_profiles(&Settings::default()).await else { return Vec::new() };
+    let mut names: Vec<_> = profiles.profiles().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
 /// A time as AWS writes it: RFC 3339, in UTC.
 pub fn timestamp(time: SystemTime) -> String {
     // Nothing that AWS or a clock says is outside of what can be written.

@@ -118,7 +118,10 @@ impl Cache {
             let contents = self.read_file(&path).unwrap_or_default();
             let Some(scope) = contents.scope else { continue };
             let fresh = contents.names.into_iter().filter(|(_, stored)| stored.is_fresh(now));
-            found.extend(fresh.map(|(name, _)| (scope.clone(), name)));
+            // Not those of instance ids, nor of a choice among several.
+            let names =
+                fresh.map(|(name, _)| name).filter(|name| !name.starts_with("id:") && !name.contains(" --"));
+            found.extend(names.map(|name| (scope.clone(), name)));
         }
         found
     }

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::openssh::{Invocation, InvocationError};
 use crate::target::InstanceId;
@@ -87,6 +87,18 @@ pub enum Command {
     Rsync(Carry),
     /// Print the ssh_config blocks for ids and names, or install them
     Config(Config),
+    /// Print the completions for a shell
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// What the completions ask for
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// The command line up to the cursor, without the program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Try it all without an AWS account: an emulated region on this machine
     #[cfg(feature = "sandbox")]
     Sandbox(Sandbox),
@@ -116,6 +128,17 @@ pub struct Proxy {
     pub host: String,
     /// The port of sshd (`%p`)
     pub port: String,
+}
+
+/// A shell that has completions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Shell {
+    /// GNU's.
+    Bash,
+    /// The one of macOS.
+    Zsh,
+    /// The friendly one.
+    Fish,
 }
 
 /// `ssh_ec2 scp`, `sftp` and `rsync`
@@ -267,6 +290,34 @@ pub fn parse(arguments: &[OsString]) -> Parsed {
     }
 }
 
+/// The names of our subcommands, for completions.
+pub fn subcommand_names() -> impl Iterator<Item = &'static str> {
+    SUBCOMMANDS.iter().copied().filter(|name| !name.starts_with('_') && *name != "proxy")
+}
+
+/// Whether a word is one of them.
+pub fn is_subcommand_name(word: &str) -> bool {
+    SUBCOMMANDS.contains(&word)
+}
+
+/// The long options that may follow on `words`.
+pub fn long_options(words: &[String]) -> Vec<String> {
+    let command = Cli::command();
+    let subcommand = words.iter().find_map(|word| command.find_subcommand(word));
+    let options = subcommand.unwrap_or(&command).get_arguments();
+    let mut options: Vec<_> = options
+        .filter(|option| !option.is_hide_set())
+        .filter_map(|option| option.get_long().map(|name| format!("--{name}")))
+        .collect();
+    if subcommand.is_none() {
+        options.extend(
+            ["--all-regions", "--dry-run", "--send-key-only", "--help", "--version"].map(str::to_owned),
+        );
+    }
+    options.sort();
+    options
+}
+
 /// The usage, for standard error.
 pub fn usage() -> String {
     format!("Usage: {USAGE}\n\n`ssh_ec2 --help` says more.\n")
@@ -393,7 +444,8 @@ fn names_instance(destination: &str) -> bool {
     destination.rsplit_once('@').is_some_and(|(_, host)| host.parse::<InstanceId>().is_ok())
 }
 
-const SUBCOMMANDS: &[&str] = &["proxy", "config", "list", "scp", "sftp", "rsync", "sandbox", "help"];
+const SUBCOMMANDS: &[&str] =
+    &["proxy", "config", "list", "scp", "sftp", "rsync", "completions", "sandbox", "help", "__complete"];
 const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
 const USAGE: &str = "\
 ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
@@ -402,6 +454,7 @@ ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 [OPTIONS] scp|sftp|rsync ARGUMENT…
        ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]
        ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]
+       ssh_ec2 completions bash|zsh|fish
        ssh_ec2 proxy USER HOST PORT
        ssh_ec2 sandbox [COMMAND …]";
 const AFTER_HELP: &str = "\

@@ -1,5 +1,6 @@
 //! One story for each command. Here the floors meet; nothing below knows the whole of it.
 
+pub mod complete;
 pub mod config;
 pub mod connect;
 pub mod copy;

@@ -48,7 +48,7 @@ use crate::aws::Settings;
 use crate::cli::{Carry, Command, Common, Connect, Parsed, Pick, Shape};
 use crate::commands::connect::{Answer, Question};
 use crate::commands::pick::Chosen;
-use crate::commands::{config, connect, copy, list, proxy, send_key};
+use crate::commands::{complete, config, connect, copy, list, proxy, send_key};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::network::{Network, NetworkEnvironment};
@@ -147,6 +147,11 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             on_runtime(async {
                 proxy::run(&request, &network(&request.options.settings).await?, &cache).await
             })
+        }
+        Command::Completions { shell } => complete::script(shell),
+        Command::Complete { words } => {
+            let cache = Environment::read()?.cache;
+            on_runtime(async { complete::complete(&words, &cache).await })
         }
         Command::Scp(carry) => run_tool(Tool::Scp, &carry, &before),
         Command::Sftp(carry) => run_tool(Tool::Sftp, &carry, &before),

@@ -377,3 +377,38 @@ fn files_are_carried_by_name_without_any_ssh_config() {
     assert_eq!(users.len(), 6);
     sandbox.assert_tidy();
 }
+
+#[test]
+fn completions_know_names_profiles_and_regions() {
+    let sandbox = Sandbox::start();
+    run(sandbox.ssh_ec2().arg("list")).success();
+    let profiles = sandbox.file("profiles");
+    fs::write(&profiles, "[profile prod]\nregion = eu-west-1\n[profile play]\n").unwrap();
+    let complete = |words: &[&str]| {
+        let mut command = sandbox.ssh_ec2();
+        command.env("AWS_CONFIG_FILE", &profiles).args(["__complete", "--"]).args(words);
+        let ended = run(&mut command).success();
+        ended.text().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete(&["web-"]), ["web-1", "web-2", "web-3"]);
+    assert_eq!(complete(&["-v", "me@web-1"]), ["me@web-1"]);
+    assert_eq!(complete(&["scp", "file", "web-1"]), ["web-1:"]);
+    assert_eq!(complete(&["--region", "eu-west-1", "web-"]), Vec::<String>::new());
+    assert_eq!(complete(&["--profile", "p"]), ["play", "prod"]);
+    assert_eq!(complete(&["--region", "eu-west-"]), ["eu-west-1", "eu-west-2", "eu-west-3"]);
+    assert_eq!(complete(&["li"]), ["list"]);
+    assert_eq!(complete(&["list", "--all"]), ["--all", "--all-regions"]);
+    assert_eq!(complete(&["config", "--suf"]), ["--suffix"]);
+    assert!(complete(&["--"]).contains(&"--dry-run".to_owned()));
+    assert!(complete(&[""]).iter().all(|word| !word.contains("evil")), "names for terminals only");
+    assert_eq!(
+        sandbox.region.calls().iter().filter(|call| call.action == "ec2:DescribeInstances").count(),
+        1
+    );
+
+    // As bash does it.
+    let script = "eval \"$(ssh_ec2 completions bash)\"; COMP_LINE='ssh_ec2 me@web-1'; COMP_POINT=${#COMP_LINE}; \
+                  COMP_WORDS=(ssh_ec2 me @ web-1); COMP_CWORD=3; compopt() { :; }; _ssh_ec2; echo \"${COMPREPLY[@]}\"";
+    let bash = run(sandbox.command("bash").args(["--norc", "-c", script])).success();
+    assert_eq!(bash.text(), "@web-1\n", "with the @, which bash takes for a part of the word");
+}
