@@ -16,6 +16,7 @@ mod push_key;
 mod query;
 mod refusal;
 mod session;
+mod sso;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -56,6 +57,7 @@ use self::operation::{Answer, Call, Client, Failure};
 use self::refusal::Circumstances;
 pub use self::refusal::RequestId;
 pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
+use self::sso::SignOn;
 use crate::network::Network;
 use crate::websocket::StreamUrl;
 
@@ -152,6 +154,13 @@ impl Aws {
                     .provider(section, 0)
             }
         };
+        let sign_on = match sign_in {
+            SignIn::Environment => None,
+            SignIn::Profile { .. } => {
+                let section = profile.as_deref().unwrap_or(profiles.selected_profile());
+                SignOn::of_profile(section, &profiles, &sdk, !settings.batch)
+            }
+        };
         let chain = match (role, &settings.profile) {
             (Some(role), _) => Some(role),
             (None, Some(name)) => Some(Provider::Sdk(credentials::of_profile(name, &sdk))),
@@ -162,7 +171,7 @@ impl Aws {
         let client = Client::new(sdk.clone(), &region);
         Ok(Self {
             client,
-            credentials: CredentialCache::new(chain, sign_in),
+            credentials: CredentialCache::new(chain, sign_in, sign_on),
             place,
             profile,
             sdk,

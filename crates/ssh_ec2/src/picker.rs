@@ -1,12 +1,10 @@
 //! Choosing from a list that still grows: what is in it, what matches, what is selected, and how it looks. (Pure.)
 //!
-//! The search is fuzzy: the letters in order, over everything that a row shows. The selection stays on its row while
-//! others come in. Texts are made harmless by whoever makes the rows.
+//! Each word of the query must be in some cell of a row, whole or as letters in order that are close together. The
+//! selection stays on its row while others come in. Texts are made harmless by whoever makes the rows.
 
 use std::ops::Range;
 
-use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
-use nucleo_matcher::{Config, Matcher, Utf32Str};
 use unicode_width::UnicodeWidthStr as _;
 
 /// Something to choose.
@@ -76,7 +74,6 @@ pub struct Picker {
     moved: bool,
     top: usize,
     height: usize,
-    matcher: Matcher,
 }
 
 impl Picker {
@@ -91,7 +88,6 @@ impl Picker {
             moved: false,
             top: 0,
             height: 1,
-            matcher: Matcher::new(Config::DEFAULT),
         }
     }
 
@@ -186,14 +182,12 @@ impl Picker {
     }
 
     fn search(&mut self) {
-        let pattern = Pattern::parse(&self.query, CaseMatching::Smart, Normalization::Smart);
-        let mut buffer = Vec::new();
-        let mut scored: Vec<(u32, usize)> = Vec::new();
-        for (index, row) in self.rows.iter().enumerate() {
-            let text = row.cells.join(" ");
-            let score = pattern.score(Utf32Str::new(&text, &mut buffer), &mut self.matcher);
-            scored.extend(score.map(|score| (score, index)));
-        }
+        let words: Vec<_> = self.query.split_whitespace().collect();
+        let scored = self.rows.iter().enumerate().filter_map(|(index, row)| {
+            let scores = words.iter().map(|word| row.cells.iter().filter_map(|cell| score(word, cell)).max());
+            scores.sum::<Option<usize>>().map(|score| (score, index))
+        });
+        let mut scored: Vec<_> = scored.collect();
         // Stable: equals stay in the order of the rows.
         scored.sort_by(|(a, _), (b, _)| b.cmp(a));
         self.matches = scored.into_iter().map(|(_, index)| index).collect();
@@ -212,6 +206,55 @@ impl Picker {
         self.top..self.matches.len().min(self.top + height)
     }
 }
+
+/// How well a cell matches a word: whole words better than parts, parts better than scattered letters, early ones
+/// better than late ones. Capital letters in the word must be capital.
+fn score(word: &str, cell: &str) -> Option<usize> {
+    let folded;
+    let cell = if word.chars().any(char::is_uppercase) {
+        cell
+    } else {
+        folded = cell.to_lowercase();
+        &folded
+    };
+    if let Some(start) = cell.find(word) {
+        let begins = cell[..start].chars().next_back().is_none_or(|before| !before.is_alphanumeric());
+        let whole = usize::from(cell.len() == word.len());
+        return Some(WHOLE + 200 * whole + 100 * usize::from(begins) + LATE.saturating_sub(start));
+    }
+    // The letters in order, from the first place where all of them are: then from behind, for the shortest piece.
+    let letters: Vec<_> = word.chars().collect();
+    let text: Vec<_> = cell.chars().collect();
+    let mut wanted = letters.iter();
+    let mut next = wanted.next()?;
+    let end = text.iter().position(|letter| {
+        letter == next
+            && match wanted.next() {
+                Some(letter) => {
+                    next = letter;
+                    false
+                }
+                None => true,
+            }
+    })?;
+    let mut wanted = letters.iter().rev().peekable();
+    let mut start = end;
+    for (at, letter) in text[..=end].iter().enumerate().rev() {
+        if wanted.next_if(|wanted| *wanted == letter).is_some() {
+            start = at;
+        }
+        if wanted.peek().is_none() {
+            break;
+        }
+    }
+    let gaps = end + 1 - start - letters.len();
+    (gaps <= 2 * letters.len()).then(|| LATE.saturating_sub(start) + (WHOLE / 2).saturating_sub(10 * gaps))
+}
+
+/// More than scattered letters can have.
+const WHOLE: usize = 1000;
+/// From here on it does not matter where.
+const LATE: usize = 100;
 
 fn columns(cells: &[String], widths: &[usize]) -> String {
     let mut text = String::from("  ");
@@ -263,10 +306,25 @@ mod tests {
         picker.press(Key::DeleteWord);
         type_in(&mut picker, "prod web");
         assert_eq!(shown(&mut picker).len(), 2);
+        picker.press(Key::Clear);
+        type_in(&mut picker, "Prod");
+        assert_eq!(picker.selected(), None, "capital letters are meant");
+        picker.press(Key::Clear);
         type_in(&mut picker, "zzz");
         assert_eq!(picker.selected(), None);
         picker.press(Key::Clear);
         assert_eq!(shown(&mut picker).len(), 4);
+    }
+
+    #[test]
+    fn matches_are_scored_by_how_much_they_look_like_the_word() {
+        let order = ["web", "web-1", "a-web", "aweb", "xweyb", "w-e-b"];
+        let scores: Vec<_> = order.iter().map(|cell| score("web", cell).unwrap()).collect();
+        assert!(scores.is_sorted_by(|a, b| a > b), "{scores:?}");
+        for cell in ["wb", "bew", "w0123e4567b", ""] {
+            assert_eq!(score("web", cell), None, "{cell}");
+        }
+        assert!(score("größe", "Größe").is_some());
     }
 
     #[test]

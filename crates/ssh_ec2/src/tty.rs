@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::process::Stdio;
 use std::sync::Arc;
 
+use crate::network::foreign_text;
 use rustix::process::getpgrp;
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
@@ -56,6 +57,21 @@ pub async fn ask(question: &str) -> Result<String, AskError> {
     };
     let answer = answer.trim();
     if answer.is_empty() { Err(AskError::Declined) } else { Ok(answer.to_owned()) }
+}
+
+/// Waits for Enter.
+///
+/// # Errors
+/// [`AskError::Declined`] when something else was decided, [`AskError::Nobody`] when there is no terminal.
+pub async fn confirm(question: &str) -> Result<(), AskError> {
+    ask_terminal(terminal().ok_or(AskError::Nobody)?, question).await.map(|_| ())
+}
+
+/// Writes a line to the terminal, for who has just answered there.
+pub fn tell(text: &str) {
+    if let Some(mut terminal) = terminal() {
+        let _ = terminal.write_all(format!("{}\n", foreign_text(text, LIMIT)).as_bytes());
+    }
 }
 
 /// The terminal that we are in the foreground of. Reading another one would stop us.

@@ -24,6 +24,7 @@ use tokio::sync::Mutex;
 
 use super::assume_role::AssumedRole;
 use super::error::AwsError;
+use super::sso::SignOn;
 
 /// A call must not outlive the credentials that it is signed with.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -35,12 +36,19 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 pub(super) struct CredentialCache {
     provider: Arc<Provider>,
     sign_in: SignIn,
+    /// Where somebody could sign in again.
+    sign_on: Option<Arc<SignOn>>,
     cached: Arc<Mutex<Option<(Credentials, SystemTime)>>>,
 }
 
 impl CredentialCache {
-    pub(super) fn new(provider: Provider, sign_in: SignIn) -> Self {
-        Self { provider: Arc::new(provider), sign_in, cached: Arc::new(Mutex::new(None)) }
+    pub(super) fn new(provider: Provider, sign_in: SignIn, sign_on: Option<SignOn>) -> Self {
+        Self {
+            provider: Arc::new(provider),
+            sign_in,
+            sign_on: sign_on.map(Arc::new),
+            cached: Arc::new(Mutex::new(None)),
+        }
     }
 
     pub(super) fn sign_in(&self) -> &SignIn {
@@ -56,7 +64,18 @@ impl CredentialCache {
         {
             return Ok(credentials.clone());
         }
-        let credentials = self.provider.credentials(&self.sign_in).await?;
+        let credentials = match (self.provider.credentials(&self.sign_in).await, &self.sign_on) {
+            (Err(error), Some(sign_on)) if sign_on.is_due() => {
+                if !sign_on.run(&self.sign_in).await? {
+                    return Err(error);
+                }
+                self.provider.credentials(&self.sign_in).await?
+            }
+            (result, _) => result?,
+        };
+        if let Some(sign_on) = &self.sign_on {
+            sign_on.ask_no_more();
+        }
         let until = credentials.expiry().map_or(now + DEFAULT_LIFETIME, |expiry| expiry - MARGIN);
         *cached = Some((credentials.clone(), until));
         Ok(credentials)
@@ -281,6 +300,7 @@ mod tests {
             CredentialCache::new(
                 Provider::Sdk(SharedCredentialsProvider::new(provider)),
                 SignIn::Environment,
+                None,
             ),
             calls,
         )
@@ -335,6 +355,7 @@ mod tests {
             CredentialCache::new(
                 provider,
                 SignIn::Profile { name: Some("dev".into()), renewal: Renewal::Unknown },
+                None,
             )
             .resolve()
             .await

@@ -161,6 +161,12 @@ pub enum AwsError {
         /// Where it was looked for.
         region: String,
     },
+    /// Signing in with IAM Identity Center failed.
+    #[error("cannot sign in with IAM Identity Center")]
+    SignOn {
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// Too many calls, even after retries.
     #[error("AWS throttles {action}")]
     Throttled {
@@ -238,6 +244,7 @@ impl AwsError {
             Self::Profiles { .. } => {
                 vec!["make `aws configure list` work, or point AWS_CONFIG_FILE at another file".into()]
             }
+            Self::SignOn { .. } => vec!["try `aws sso login`".into()],
             Self::Service { .. } | Self::Signing { .. } => Vec::new(),
             Self::TargetNotConnected { instance, region } => vec![
                 format!("start {instance} if it is stopped; its region must be {region}, its account that of the credentials"),
@@ -262,6 +269,7 @@ impl AwsError {
             | Self::MfaNeeded { .. }
             | Self::MfaRefused { .. }
             | Self::Service { .. }
+            | Self::SignOn { .. }
             | Self::TargetNotConnected { .. }
             | Self::Throttled { .. }
             | Self::Unreachable { .. } => false,

@@ -34,6 +34,7 @@ mod parallel;
 /// Commands, terminals, forwarding, multiplexing.
 mod session;
 /// What the proxy writes to standard output.
+mod sso;
 mod stdout;
 /// Files there and back.
 mod transfer;
