@@ -83,3 +83,15 @@ pub(crate) fn poll_write(
 /// beyond 16,384 pages in all, new ones get a single page (`pipe-user-pages-soft`, pipe(7)).
 #[cfg(target_os = "linux")]
 const PIPE_SIZE: usize = 128 * 1024;
+
+/// Gives back standard input, output and error, so that whoever reads them to the end is not kept waiting.
+///
+/// # Errors
+/// When there is no `/dev/null`.
+pub fn leave() -> io::Result<()> {
+    let nothing = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    rustix::stdio::dup2_stdout(&nothing)?;
+    rustix::stdio::dup2_stderr(&nothing)?;
+    Ok(())
+}

@@ -3,7 +3,8 @@
 //! ssh and its proxy meet at a path that both can work out (`%r`, `%h` and `%p` are all that `IdentityAgent` and
 //! `ProxyCommand` have in common), so proxies of connections to the same user, host and port share it. The path
 //! is therefore a symbolic link to the socket of one of them; any will do, since each one's key is pushed to the
-//! same place. Whoever starts takes the link; whoever ends hands it to another that still listens, or removes it.
+//! same place. Whoever starts takes the link; whoever ends hands it to another that still listens, or removes it, and
+//! stays for those who have already come.
 //! All changes are made under a lock on the directory, so the order in which connections end does not matter.
 
 use std::cell::Cell;
@@ -127,6 +128,16 @@ impl AgentSocket {
         fs::rename(&staged, self.directory.join(&self.link))
     }
 
+    /// Lets nobody new in. Who is here already can go on.
+    pub fn retire(&self) {
+        // Without the directory there is nothing left to remove.
+        if let Err(error) = self.release()
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, "the key agent's socket could not be removed");
+        }
+    }
+
     /// Gives the link to somebody else, if it is ours.
     fn release(&self) -> io::Result<()> {
         let _lock = lock(&self.directory)?;
@@ -167,26 +178,27 @@ impl AgentSocket {
 
 impl Drop for AgentSocket {
     fn drop(&mut self) {
-        // Without the directory there is nothing left to remove.
-        if let Err(error) = self.release()
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::debug!(%error, "the key agent's socket could not be removed");
-        }
+        self.retire();
     }
 }
 
-/// What our own ssh did with the key. Other proxies' ssh may come to this socket as well; they do not count.
+/// What our own ssh did with the key, and who else is here.
 #[derive(Debug, Default)]
 pub struct Usage {
     listed: Cell<bool>,
     signed: Cell<bool>,
+    guests: Cell<usize>,
 }
 
 impl Usage {
     /// ssh offered the key, and sshd did not want a signature: it refused the key.
     pub fn was_refused(&self) -> bool {
         self.listed.get() && !self.signed.get()
+    }
+
+    /// Whether another proxy's ssh has come to this socket, and would be refused by its server if it went away.
+    pub fn has_guests(&self) -> bool {
+        self.guests.get() > 0
     }
 }
 
@@ -210,7 +222,7 @@ pub async fn serve<E>(
                     let own = stream.peer_cred().is_ok_and(|peer| {
                         peer.pid().and_then(|pid| u32::try_from(pid).ok()) == Some(std::os::unix::process::parent_id())
                     });
-                    connections.push(converse(stream, key, own.then_some(usage), &push));
+                    connections.push(converse(stream, key, usage, own, &push));
                 }
                 // Out of descriptors, say: the connection attempt is lost, the agent goes on.
                 Err(error) => {
@@ -227,9 +239,11 @@ pub async fn serve<E>(
 async fn converse<E>(
     mut stream: UnixStream,
     key: &OneTimeKey,
-    usage: Option<&Usage>,
+    usage: &Usage,
+    own: bool,
     push: &impl AsyncFn() -> Result<(), E>,
 ) -> Result<(), E> {
+    let _guest = (!own).then(|| Guest::enter(usage));
     while let Ok(Some(body)) = read_frame(&mut stream).await {
         let request = Request::parse(&body);
         let mut refused = Ok(());
@@ -239,9 +253,9 @@ async fn converse<E>(
         let frame = if refused.is_ok() { answer(&request, key) } else { refusal() };
         let written = stream.write_all(&frame).await;
         refused?;
-        match (usage, &request) {
-            (Some(usage), Request::List) => usage.listed.set(true),
-            (Some(usage), Request::Sign { .. }) => usage.signed.set(true),
+        match &request {
+            Request::List if own => usage.listed.set(true),
+            Request::Sign { .. } if own => usage.signed.set(true),
             _ => {}
         }
         if written.is_err() {
@@ -249,6 +263,22 @@ async fn converse<E>(
         }
     }
     Ok(())
+}
+
+/// Counted while it is here.
+struct Guest<'a>(&'a Usage);
+
+impl<'a> Guest<'a> {
+    fn enter(usage: &'a Usage) -> Self {
+        usage.guests.set(usage.guests.get() + 1);
+        Self(usage)
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.0.guests.set(self.0.guests.get() - 1);
+    }
 }
 
 /// The body of the next frame; none at the end. The length is checked before anything is allocated.

@@ -8,9 +8,10 @@ mod signals;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ssm_channel::{Channel, Closed, MessageId, Origin, Side};
@@ -172,6 +173,8 @@ async fn connect(
         user: options.user.clone(),
         system_user: options.system_user.get(),
     };
+    let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &usage));
+    let key_failed = Cell::new(false);
     let stop = async {
         let stop = tokio::select! {
             signal = signals.next() => {
@@ -179,7 +182,10 @@ async fn connect(
                 Stop::Asked
             }
             () = stdio::output_abandoned() => Stop::Asked,
-            error = keep_key_ready(options, aws, &identity, &usage) => Stop::Failed(error),
+            error = key_ready.as_mut() => {
+                key_failed.set(true);
+                Stop::Failed(error)
+            }
         };
         // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
         if matches!(stop, Stop::Asked) && usage.was_refused() {
@@ -187,11 +193,30 @@ async fn connect(
         }
         stop
     };
-    let outcome = hold_session(options, aws, network, pin!(stop)).await?;
-    match judge(options, outcome) {
+    let outcome = Box::pin(async { hold_session(options, aws, network, pin!(stop)).await }).await;
+    let verdict = match outcome.and_then(|outcome| judge(options, outcome)) {
         Ok(ExitCode::Success) if usage.was_refused() => Err(refused()),
         verdict => verdict,
+    };
+    let (Identity::OneTime(_, socket), false) = (&identity, key_failed.get()) else { return verdict };
+    socket.retire();
+    let mut guests_gone = pin!(poll_fn(|cx| {
+        // First, since it lets in who has knocked.
+        let failed = key_ready.as_mut().poll(cx).is_ready();
+        if failed || !usage.has_guests() { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    if timeout(Duration::ZERO, guests_gone.as_mut()).await.is_ok() {
+        return verdict;
     }
+    // All is said, and nobody who reads to our end shall wait for others.
+    let verdict = verdict.or_else(|error| {
+        ui::error(&error);
+        Ok::<_, Failure>(error.exit_code())
+    })?;
+    stdio::leave().map_err(Failure::Stdio)?;
+    // Whoever stays longer waits for something else than a key.
+    let _ = timeout(GUEST_TIMEOUT, guests_gone).await;
+    Ok(verdict)
 }
 
 impl Identity {
@@ -384,5 +409,7 @@ fn random<const N: usize>() -> Result<[u8; N], Failure> {
 
 /// The document for a plain byte stream to a TCP port of the instance.
 const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
+/// For another connection's authentication with our key: as long as a push may take.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a call that nobody waits for any more.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

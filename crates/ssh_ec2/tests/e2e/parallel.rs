@@ -1,6 +1,8 @@
 //! Many connections at once to one instance and user: they share the path of the key agent's socket.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use ec2_sandbox::SessionState;
@@ -39,6 +41,33 @@ fn twenty_connections_leave_nothing_behind() {
     }
     sandbox.assert_tidy();
     assert_eq!(sandbox.region.sessions().len(), 21);
+}
+
+/// Asks a key agent for its keys; how many there are.
+fn list(agent: &mut UnixStream) -> u32 {
+    agent.write_all(&[0, 0, 0, 1, 11]).unwrap();
+    let mut length = [0; 4];
+    agent.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+    agent.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[0], 12, "keys");
+    u32::from_be_bytes(answer[1..5].try_into().unwrap())
+}
+
+#[test]
+fn who_authenticates_with_the_key_of_another_connection_is_not_left_alone() {
+    let sandbox = Sandbox::start();
+    let mut ssh = connect(&sandbox, 1);
+    wait_until_connected(&mut ssh);
+    // As another ssh for the same user, host and port would.
+    let link = sandbox.sockets().join(format!("{}:22", sandbox.target()));
+    let mut guest = UnixStream::connect(link).unwrap();
+    assert_eq!(list(&mut guest), 1);
+    end(ssh, 1);
+    assert_eq!(list(&mut guest), 1, "the other connection has ended, and its key is served on");
+    assert_eq!(files_below(&sandbox.sockets()), Vec::<PathBuf>::new(), "to nobody new");
+    drop(guest);
+    sandbox.assert_tidy();
 }
 
 #[test]
