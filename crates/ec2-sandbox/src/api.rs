@@ -42,6 +42,10 @@ pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime
         if !world.admits(operation, region, now) {
             return Err(service.throttled());
         }
+        let action = format!("{}:{operation}", service.name());
+        if !world.allows(&action) {
+            return Err(service.denied(&caller.arn, &action));
+        }
         let call = Call { world, caller, region, now, request_id: &request_id };
         service.perform(&call, operation, parts, &query, body)
     });

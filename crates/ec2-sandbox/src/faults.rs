@@ -53,6 +53,8 @@ pub struct Faults {
     pub agent_version: Option<String>,
     /// Which actions may be called how often in each region; all others as often as one likes.
     pub throttle: Vec<Throttle>,
+    /// IAM actions that the caller's policies do not allow, on anything.
+    pub deny: Vec<String>,
 }
 
 /// A fault was asked for that there is not.
@@ -91,6 +93,7 @@ impl Faults {
                 self.throttle.retain(|before| before.action != throttle.action);
                 self.throttle.push(throttle);
             }
+            "deny" => self.deny.push(Some(value).filter(|action| action.contains(':'))?.to_owned()),
             "never-attach" if value.is_empty() => self.never_attach = true,
             "refuse-upgrade" if value.is_empty() => self.refuse_upgrade = true,
             "refuse-resume" if value.is_empty() => self.refuse_resume = true,
@@ -271,6 +274,7 @@ port-refusal=TIME   a refused port is reported this late (real: 60s, here 5s)
 size-limit=BYTES    a larger payload from the client closes its websocket (at least 1024)
 agent-payload=BYTES the SSM agent's messages are no larger (real: 1024)
 agent-version=V     the SSM agent claims this version
+deny=ACTION         an IAM action, such as ec2:DescribeInstances, is not allowed
 throttle=OP:RATE/N  calls of OP, such as SendSSHPublicKey, are refused beyond N at once and RATE a second
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
 ";
@@ -291,6 +295,7 @@ mod tests {
             "lose-tail=3",
             "throttle=StartSession:1/1",
             "throttle=StartSession:5/10",
+            "deny=ec2:DescribeInstances",
         ] {
             faults.add(text).unwrap();
         }
@@ -304,6 +309,7 @@ mod tests {
                 refuse_resume: true,
                 lose_tail: 3,
                 throttle: vec![Throttle { action: "StartSession".to_owned(), rate: 5.0, burst: 10 }],
+                deny: vec!["ec2:DescribeInstances".to_owned()],
                 ..Faults::default()
             }
         );
@@ -322,6 +328,7 @@ mod tests {
             "agent-payload=0",
             "size-limit=1023",
             "throttle=StartSession",
+            "deny=DescribeInstances",
         ] {
             assert_eq!(faults.add(text), Err(UnknownFault(text.into())));
         }

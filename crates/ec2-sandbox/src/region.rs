@@ -64,6 +64,7 @@ impl Region {
         let settings = Settings {
             fleet: options.fleet,
             throttles: options.faults.throttle.clone(),
+            denied: options.faults.deny.clone(),
             sso_approves: options.sso_approves,
         };
         let world = Arc::new(World::new(listener.local_addr()?, settings, SystemTime::now())?);

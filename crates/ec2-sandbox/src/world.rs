@@ -41,6 +41,7 @@ mod throttle;
 /// What every task of the region shares.
 #[derive(Debug)]
 pub(crate) struct World {
+    denied: Vec<String>,
     address: SocketAddr,
     credentials: Credentials,
     instances: Vec<Instance>,
@@ -68,6 +69,8 @@ pub(crate) struct Settings {
     /// How many instances besides those of the catalogue.
     pub(crate) fleet: usize,
     pub(crate) throttles: Vec<Throttle>,
+    /// IAM actions that nobody may perform.
+    pub(crate) denied: Vec<String>,
     /// Devices that sign in need no user.
     pub(crate) sso_approves: bool,
 }
@@ -102,6 +105,7 @@ impl World {
             ..State::default()
         };
         Ok(Self {
+            denied: settings.denied,
             address,
             credentials,
             instances: catalogue::catalogue().into_iter().chain(nodes).collect(),
@@ -224,6 +228,11 @@ impl World {
     /// Whether a call of `action` in `region` is within its rate. Counts the call.
     pub(crate) fn admits(&self, action: &str, region: AwsRegion, now: SystemTime) -> bool {
         self.lock().buckets.admit(action, region, now)
+    }
+
+    /// Whether the caller's policies allow an action on something.
+    pub(crate) fn allows(&self, action: &str) -> bool {
+        self.denied.iter().all(|denied| denied != action)
     }
 
     /// Keeps a call that has been answered.

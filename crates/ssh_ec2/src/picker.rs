@@ -248,7 +248,7 @@ fn score(word: &str, cell: &str) -> Option<usize> {
         }
     }
     let gaps = end + 1 - start - letters.len();
-    (gaps <= 2 * letters.len()).then(|| LATE.saturating_sub(start) + (WHOLE / 2).saturating_sub(10 * gaps))
+    (gaps <= letters.len()).then(|| LATE.saturating_sub(start) + (WHOLE / 2).saturating_sub(10 * gaps))
 }
 
 /// More than scattered letters can have.

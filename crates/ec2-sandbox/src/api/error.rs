@@ -15,7 +15,7 @@ use crate::sigv4::Refusal;
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(super) code: &'static str,
-    message: String,
+    pub(super) message: String,
     origin: Origin,
 }
 

@@ -142,6 +142,20 @@ impl Service {
         }
     }
 
+    /// What a caller is told whose policies do not allow an action at all.
+    pub(super) fn denied(self, caller: &str, action: &str) -> ApiError {
+        let refusal = ApiError::access_denied(caller, action, "*");
+        match self {
+            Self::Ec2 => ApiError::new(
+                "UnauthorizedOperation",
+                format!("You are not authorized to perform this operation. {}", refusal.message),
+            )
+            .with_status(StatusCode::FORBIDDEN),
+            Self::Sts => ApiError::new("AccessDenied", refusal.message).with_status(StatusCode::FORBIDDEN),
+            _ => refusal,
+        }
+    }
+
     /// What a call over the rate is told.
     pub(super) fn throttled(self) -> ApiError {
         match self {

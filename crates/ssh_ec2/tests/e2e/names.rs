@@ -1,5 +1,6 @@
 //! Instances by name, tag, address and group; the cache of names; and the list.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -411,4 +412,30 @@ fn completions_know_names_profiles_and_regions() {
                   COMP_WORDS=(ssh_ec2 me @ web-1); COMP_CWORD=3; compopt() { :; }; _ssh_ec2; echo \"${COMPREPLY[@]}\"";
     let bash = run(sandbox.command("bash").args(["--norc", "-c", script])).success();
     assert_eq!(bash.text(), "@web-1\n", "with the @, which bash takes for a part of the word");
+}
+
+#[test]
+fn two_iam_actions_are_enough_for_an_id() {
+    let denied = ["ec2:DescribeInstances", "ssm:DescribeInstanceInformation", "ssm:TerminateSession"];
+    let faults: Vec<_> = denied.iter().map(|action| format!("deny={action}")).collect();
+    let sandbox = Sandbox::with_faults(&faults.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(user_on(&sandbox, &[HEALTHY]), "ec2-user");
+    assert_eq!(user_on(&sandbox, &["deploy@i-0decaf00000000005"]), "deploy");
+    let told = refuses(&sandbox, &["web-1"], 1);
+    assert!(
+        told.starts_with("ssh_ec2: error: AWS refused ec2:DescribeInstances on the instances in us-east-1: "),
+        "{told}"
+    );
+    let hints = "ssh_ec2: hint: to connect by name, the caller needs ec2:DescribeInstances (on `*`: it cannot be restricted)\n\
+                 ssh_ec2: hint: the instance id (`i-…`) works without\n";
+    assert!(told.ends_with(hints), "{told}");
+    let listed = run(sandbox.ssh_ec2().arg("list")).status(1);
+    assert!(listed.stderr.contains("AWS refused ec2:DescribeInstances"), "{listed}");
+    let allowed: BTreeSet<_> =
+        sandbox.region.calls().into_iter().filter(|call| call.ok).map(|call| call.action).collect();
+    assert_eq!(
+        allowed.into_iter().collect::<Vec<_>>(),
+        ["ec2-instance-connect:SendSSHPublicKey", "ssm:StartSession"]
+    );
+    sandbox.assert_tidy();
 }
