@@ -17,6 +17,27 @@ use crate::pace::Pace;
 use crate::private_file;
 use crate::target::{InstanceId, OsUser};
 
+/// What a name is looked up by: a kind and a text, which nothing else can be mistaken for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Key(String);
+
+impl Key {
+    /// A Name tag that means one instance.
+    pub fn name(name: &str) -> Self {
+        Self::of(&["name", name])
+    }
+
+    /// Anything else, as parts. No part holds a NUL: neither a command line nor a tag can.
+    pub fn of(parts: &[&str]) -> Self {
+        Self(parts.join("\0"))
+    }
+
+    /// The Name tag that this is the key of.
+    fn as_name(key: &str) -> Option<&str> {
+        key.strip_prefix("name\0").filter(|name| !name.contains('\0'))
+    }
+}
+
 /// The directory with the files, one for each [`Scope`].
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -78,10 +99,10 @@ impl Cache {
         Self { directory, owner }
     }
 
-    /// What `name` meant not long ago.
-    pub fn find(&self, scope: &Scope, name: &str, now: SystemTime) -> Option<Entry> {
+    /// What a name meant not long ago.
+    pub fn find(&self, scope: &Scope, key: &Key, now: SystemTime) -> Option<Entry> {
         let contents = self.read(scope)?;
-        let stored = contents.names.get(name).filter(|stored| stored.is_fresh(now))?;
+        let stored = contents.names.get(&key.0).filter(|stored| stored.is_fresh(now))?;
         Some(Entry {
             id: stored.id.parse().ok()?,
             user: stored.user.as_deref().and_then(|user| user.parse().ok()),
@@ -89,25 +110,26 @@ impl Cache {
     }
 
     /// Keeps what names mean.
-    pub fn keep(&self, scope: &Scope, found: &[(String, Entry)], now: SystemTime) {
-        let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    pub fn keep(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
+        self.change(scope, |names| insert(names, found, now));
+    }
+
+    /// Keeps what Name tags mean, when these are all of the scope: others are dropped.
+    pub fn keep_all_names(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
         self.change(scope, |names| {
-            names.retain(|_, stored| stored.is_fresh(now));
-            for (name, entry) in found {
-                let user = entry.user.as_ref().map(ToString::to_string);
-                names.insert(name.clone(), Stored { id: entry.id.to_string(), user, at });
-            }
+            names.retain(|key, _| !key.starts_with("name\0"));
+            insert(names, found, now);
         });
     }
 
     /// Drops a name that led nowhere.
-    pub fn forget(&self, scope: &Scope, name: &str) {
+    pub fn forget(&self, scope: &Scope, key: &Key) {
         self.change(scope, |names| {
-            names.remove(name);
+            names.remove(&key.0);
         });
     }
 
-    /// Every name that is known now, in any scope.
+    /// Every Name tag that is known now, in any scope.
     pub fn names(&self, now: SystemTime) -> Vec<(Scope, String)> {
         let mut found = Vec::new();
         for file in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
@@ -118,18 +140,16 @@ impl Cache {
             let contents = self.read_file(&path).unwrap_or_default();
             let Some(scope) = contents.scope else { continue };
             let fresh = contents.names.into_iter().filter(|(_, stored)| stored.is_fresh(now));
-            // Not those of instance ids, nor of a choice among several.
-            let names =
-                fresh.map(|(name, _)| name).filter(|name| !name.starts_with("id:") && !name.contains(" --"));
+            let names = fresh.filter_map(|(key, _)| Key::as_name(&key).map(str::to_owned));
             found.extend(names.map(|name| (scope.clone(), name)));
         }
         found
     }
 
-    /// The turn to find out what `name` means; none while another process has it.
-    pub fn try_turn(&self, scope: &Scope, name: &str) -> Option<Turn> {
+    /// The turn to find out what a name means; none while another process has it.
+    pub fn try_turn(&self, scope: &Scope, key: &Key) -> Option<Turn> {
         // A file for each of 256 groups of names, or they would pile up.
-        let path = self.directory.join(format!("{}.turn", &digest(&(scope, name))[..2]));
+        let path = self.directory.join(format!("{}.turn", &digest(&(scope, &key.0))[..2]));
         let file = self.make_directory().and_then(|()| {
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
         });
@@ -193,6 +213,15 @@ impl Cache {
     }
 }
 
+fn insert(names: &mut BTreeMap<String, Stored>, found: &[(Key, Entry)], now: SystemTime) {
+    let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    names.retain(|_, stored| stored.is_fresh(now));
+    for (key, entry) in found {
+        let user = entry.user.as_ref().map(ToString::to_string);
+        names.insert(key.0.clone(), Stored { id: entry.id.to_string(), user, at });
+    }
+}
+
 impl Stored {
     fn is_fresh(&self, now: SystemTime) -> bool {
         let at = UNIX_EPOCH + Duration::from_secs(self.at);
@@ -234,17 +263,21 @@ mod tests {
         let cache = cache(directory.path());
         let now = SystemTime::now();
         let (here, there) = (scope("eu-west-1"), scope("us-east-1"));
-        assert_eq!(cache.find(&here, "web-1", now), None);
-        cache.keep(&here, &[("web-1".into(), entry("i-0a1b2c3d"))], now);
-        cache.keep(&here, &[("web-2".into(), entry("i-0a1b2c3e"))], now);
-        assert_eq!(cache.find(&here, "web-1", now), Some(entry("i-0a1b2c3d")));
-        assert_eq!(cache.find(&here, "web-2", now + LIFETIME / 2), Some(entry("i-0a1b2c3e")));
-        assert_eq!(cache.find(&there, "web-1", now), None);
-        assert_eq!(cache.find(&here, "web-1", now + LIFETIME), None);
-        assert_eq!(cache.find(&here, "web-1", now - Duration::from_secs(60)), None);
+        assert_eq!(cache.find(&here, &Key::name("web-1"), now), None);
+        cache.keep(&here, &[(Key::name("web-1"), entry("i-0a1b2c3d"))], now);
+        cache.keep(&here, &[(Key::name("web-2"), entry("i-0a1b2c3e"))], now);
+        assert_eq!(cache.find(&here, &Key::name("web-1"), now), Some(entry("i-0a1b2c3d")));
+        assert_eq!(cache.find(&here, &Key::name("web-2"), now + LIFETIME / 2), Some(entry("i-0a1b2c3e")));
+        assert_eq!(cache.find(&there, &Key::name("web-1"), now), None);
+        assert_eq!(cache.find(&here, &Key::name("web-1"), now + LIFETIME), None);
+        assert_eq!(cache.find(&here, &Key::name("web-1"), now - Duration::from_secs(60)), None);
         assert_eq!(cache.names(now).len(), 2);
-        cache.forget(&here, "web-1");
-        assert_eq!(cache.find(&here, "web-1", now), None);
+        cache.forget(&here, &Key::name("web-1"));
+        assert_eq!(cache.find(&here, &Key::name("web-1"), now), None);
+        cache.keep(&here, &[(Key::of(&["tag", "a=b"]), entry("i-0a1b2c3d"))], now);
+        cache.keep_all_names(&here, &[(Key::name("web-3"), entry("i-0a1b2c3f"))], now);
+        assert_eq!(cache.names(now), [(here.clone(), "web-3".to_owned())]);
+        assert!(cache.find(&here, &Key::of(&["tag", "a=b"]), now).is_some());
     }
 
     #[test]
@@ -253,17 +286,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(directory.path());
         let (now, scope) = (SystemTime::now(), scope("eu-west-1"));
-        cache.keep(&scope, &[("web-1".into(), entry("i-0a1b2c3d"))], now);
+        cache.keep(&scope, &[(Key::name("web-1"), entry("i-0a1b2c3d"))], now);
         let path = cache.path(&scope);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&cache.directory).unwrap().permissions().mode() & 0o777, 0o700);
         let stranger = Cache { owner: cache.owner + 1, ..cache.clone() };
-        assert_eq!(stranger.find(&scope, "web-1", now), None);
+        assert_eq!(stranger.find(&scope, &Key::name("web-1"), now), None);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(cache.find(&scope, "web-1", now), None);
+        assert_eq!(cache.find(&scope, &Key::name("web-1"), now), None);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "{").unwrap();
-        assert_eq!(cache.find(&scope, "web-1", now), None);
+        assert_eq!(cache.find(&scope, &Key::name("web-1"), now), None);
     }
 
     #[test]
@@ -271,11 +304,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(directory.path());
         let scope = scope("eu-west-1");
-        let turn = cache.try_turn(&scope, "web-1");
+        let turn = cache.try_turn(&scope, &Key::name("web-1"));
         assert!(turn.is_some());
-        assert!(cache.try_turn(&scope, "web-1").is_none());
-        assert!(cache.try_turn(&scope, "web-2").is_some());
+        assert!(cache.try_turn(&scope, &Key::name("web-1")).is_none());
+        assert!(cache.try_turn(&scope, &Key::name("web-2")).is_some());
         drop(turn);
-        assert!(cache.try_turn(&scope, "web-1").is_some());
+        assert!(cache.try_turn(&scope, &Key::name("web-1")).is_some());
     }
 }

@@ -9,10 +9,10 @@ use std::time::SystemTime;
 use futures_util::future::join_all;
 
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState, Managed, Settings};
-use crate::cache::{Cache, Entry};
+use crate::cache::{Cache, Entry, Key};
 use crate::network::Network;
 use crate::resolve::{age, scope, user_of};
-use crate::target::InstanceId;
+use crate::target::{InstanceId, Target};
 
 /// An account's region.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Managed {
 /// When a profile cannot be used, or its regions are to be listed and cannot.
 pub async fn places(
     profiles: &[String],
-    region: Option<&str>,
+    common: &Settings,
     all_regions: bool,
     network: &Network,
 ) -> Result<Vec<Place>, AwsError> {
@@ -67,22 +67,22 @@ pub async fn places(
         [] => vec![None],
         named => named.iter().cloned().map(Some).collect(),
     };
-    let load = profiles.into_iter().map(async |profile| {
-        let settings =
-            Settings { profile: profile.clone(), region: region.map(str::to_owned), ..Settings::default() };
-        let aws = Aws::load(&settings, network).await?;
+    let mut places = Vec::new();
+    // One after the other, since each may have to ask a person something.
+    for profile in profiles {
+        let aws = Aws::load(&Settings { profile: profile.clone(), ..common.clone() }, network).await?;
+        aws.sign_in().await?;
         if !all_regions {
-            return Ok(vec![Place { profile, aws }]);
+            places.push(Place { profile, aws });
+            continue;
         }
         let mut regions = aws.describe_regions().await?;
         regions.sort();
-        let places = regions
-            .into_iter()
-            .map(|region| aws.in_region(&region).map(|aws| Place { profile: profile.clone(), aws }));
-        places.collect::<Result<Vec<_>, AwsError>>()
-    });
-    let places: Result<Vec<_>, _> = join_all(load).await.into_iter().collect();
-    Ok(places?.into_iter().flatten().collect())
+        for region in regions {
+            places.push(Place { profile: profile.clone(), aws: aws.in_region(&region)? });
+        }
+    }
+    Ok(places)
 }
 
 /// Asks all places at once, and tells of each page as it comes.
@@ -126,8 +126,8 @@ async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
     }
 }
 
-/// Keeps the names that mean one instance of a place, for the connections and completions that follow. All of the
-/// place's running instances must be among `instances`.
+/// Keeps the names that mean one instance of a place, for the connections and completions that follow, and drops all
+/// others. All of the place's running instances must be among `instances`.
 pub fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>, cache: &Cache) {
     let mut names: HashMap<&str, Vec<&Instance>> = HashMap::new();
     for instance in instances.filter(|instance| instance.state == InstanceState::Running) {
@@ -136,10 +136,13 @@ pub fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>
         }
     }
     let unique = names.into_iter().filter_map(|(name, instances)| match instances[..] {
-        [instance] => Some((name.to_owned(), entry(instance))),
+        // A name that looks like an address, say, is asked for as one.
+        [instance] if name.parse() == Ok(Target::Name(name.to_owned())) => {
+            Some((Key::name(name), entry(instance)))
+        }
         _ => None,
     });
-    cache.keep(&scope(&place.aws), &unique.collect::<Vec<_>>(), SystemTime::now());
+    cache.keep_all_names(&scope(&place.aws), &unique.collect::<Vec<_>>(), SystemTime::now());
 }
 
 fn entry(instance: &Instance) -> Entry {

@@ -136,7 +136,8 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             let options = proxy::Options {
                 user: proxy.user.parse()?,
                 port: proxy.port.parse()?,
-                settings: Settings { region: settings.region.or(region), ..settings },
+                // The option is that of the block; what stands in the host is more particular.
+                settings: Settings { region: region.or(settings.region), ..settings },
                 reason: common.reason.clone(),
                 key_file: common.key_file.clone(),
                 agent_socket,
@@ -164,7 +165,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             }
             let cache = Environment::read()?.cache;
             let first = Settings { profile: list.profile.first().cloned(), ..Settings::default() };
-            on_runtime(async { list::run(&list, &network(&first).await?, &cache).await })
+            on_runtime(async { list::run(&list, before.batch, &network(&first).await?, &cache).await })
         }
         Command::Config(mut config) => {
             config.common = config.common.over(before);

@@ -31,6 +31,9 @@ pub enum InvocationError {
     /// Only options.
     #[error("there is no destination")]
     NoDestination,
+    /// A destination that ssh would take for options.
+    #[error("{0:?} is no destination")]
+    Destination(String),
     /// Not an option of ssh.
     #[error("ssh has no option {0:?}")]
     UnknownOption(String),
@@ -49,6 +52,9 @@ impl Invocation {
         let Some((destination, rest)) = rest.split_first() else {
             return Err(InvocationError::NoDestination);
         };
+        if destination.as_bytes().starts_with(b"-") {
+            return Err(InvocationError::Destination(destination.to_string_lossy().into_owned()));
+        }
         let command = take_options(rest, &mut options)?;
         Ok(Self { options, destination: destination.clone(), command: command.to_vec() })
     }
@@ -56,12 +62,8 @@ impl Invocation {
     /// The host of the destination, without user, port or scheme.
     pub fn host(&self) -> String {
         let text = self.destination.to_string_lossy();
-        let text = text.strip_prefix("ssh://").map_or(&*text, |uri| {
-            let authority = uri.trim_end_matches('/');
-            authority.rsplit_once(':').map_or(authority, |(host, _)| host)
-        });
-        // ssh splits at the last `@`: user names may contain one.
-        text.rsplit_once('@').map_or(text, |(_, host)| host).to_owned()
+        let (_, host, _) = parts(&text);
+        host.trim_matches(['[', ']']).to_owned()
     }
 
     /// The login name, if the command line has one.
@@ -89,9 +91,12 @@ impl Invocation {
     /// The same command line for another host.
     pub fn for_host(&self, host: &str) -> Self {
         let text = self.destination.to_string_lossy();
-        let user = text.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
-        let user = user.strip_prefix("ssh://").unwrap_or(&user);
-        Self { destination: format!("{user}{host}").into(), ..self.clone() }
+        let (user, _, port) = parts(&text);
+        let destination = match port {
+            "" => format!("{user}{host}"),
+            port => format!("ssh://{user}{host}{port}"),
+        };
+        Self { destination: destination.into(), ..self.clone() }
     }
 
     /// The login name that ssh's configuration has for the host, if it has one. Asks ssh.
@@ -150,6 +155,19 @@ impl Invocation {
                 &letters[..end.unwrap_or(letters.len())]
             })
             .copied()
+    }
+}
+
+/// A destination's user with its `@`, its host, and the port of a URI with its colon.
+fn parts(destination: &str) -> (&str, &str, &str) {
+    let uri = destination.strip_prefix("ssh://").map(|uri| uri.trim_end_matches('/'));
+    let text = uri.unwrap_or(destination);
+    // ssh splits at the last `@`: user names may contain one.
+    let (user, host) = text.split_at(text.rfind('@').map_or(0, |at| at + 1));
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    match host.rfind(':') {
+        Some(at) if uri.is_some() && is_port(&host[at + 1..]) => (user, &host[..at], &host[at..]),
+        _ => (user, host, ""),
     }
 }
 
@@ -307,6 +325,23 @@ mod tests {
         let spaced = Invocation::parse(&["-o".into(), "User me".into(), "host".into()]).unwrap();
         assert_eq!(spaced.user().as_deref(), Some("me"));
         assert_eq!(parse("me@a(b) ls").for_host("i-0a1b2c3d").destination, "me@i-0a1b2c3d");
+        let uri = "ssh://me@tag:Name=web-1:2222/";
+        assert_eq!(parse(uri).for_host("i-0a1b2c3d").destination, "ssh://me@i-0a1b2c3d:2222");
+        for (uri, host) in [
+            (uri, "tag:Name=web-1"),
+            ("ssh://tag:Name=web-1", "tag:Name=web-1"),
+            ("ssh://me@[2001:db8::17]:22", "2001:db8::17"),
+            ("ssh://me@[2001:db8::17]", "2001:db8::17"),
+            ("me@2001:db8::17", "2001:db8::17"),
+        ] {
+            assert_eq!(parse(uri).host(), host, "{uri}");
+        }
+        for line in ["-- -vA@web-1 ls", "-- -oProxyCommand=x"] {
+            assert!(
+                matches!(Invocation::parse(&words(line)), Err(InvocationError::Destination(_))),
+                "{line}"
+            );
+        }
     }
 
     #[test]

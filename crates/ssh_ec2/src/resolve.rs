@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState};
-use crate::cache::{Cache, Entry, Scope, Turn};
+use crate::cache::{Cache, Entry, Key, Scope, Turn};
 use crate::login;
 use crate::target::{InstanceId, OsUser, Target};
 
@@ -209,11 +209,11 @@ impl<'a> Resolver<'a> {
             return resolved.user.clone();
         }
         let id = &resolved.id;
-        let key = format!("id:{id}");
+        let key = Key::of(&["id", id.as_str()]);
         if let Some(known) = self.cache.find(&self.scope, &key, SystemTime::now()) {
             return known.user;
         }
-        let user = timeout(USER_TIMEOUT, self.ask_for_user(id, resolved)).await.ok().flatten();
+        let Ok(Ok(user)) = timeout(USER_TIMEOUT, self.ask_for_user(id, resolved)).await else { return None };
         // That nothing tells is kept as well, or each connection would ask in vain.
         self.keep(&key, id, user.clone());
         user
@@ -224,13 +224,13 @@ impl<'a> Resolver<'a> {
         self.cache.forget(&self.scope, &key(target, choice));
     }
 
-    fn keep(&self, key: &str, id: &InstanceId, user: Option<OsUser>) {
+    fn keep(&self, key: &Key, id: &InstanceId, user: Option<OsUser>) {
         let entry = Entry { id: id.clone(), user };
-        self.cache.keep(&self.scope, &[(key.to_owned(), entry)], SystemTime::now());
+        self.cache.keep(&self.scope, &[(key.clone(), entry)], SystemTime::now());
     }
 
     /// What the cache knows, else the turn to find out. Whoever waits for another process reads what that found.
-    async fn turn(&self, key: &str) -> Result<Turn, Resolved> {
+    async fn turn(&self, key: &Key) -> Result<Turn, Resolved> {
         let mut waited = Duration::ZERO;
         loop {
             if let Some(Entry { id, user }) = self.cache.find(&self.scope, key, SystemTime::now()) {
@@ -333,21 +333,29 @@ impl<'a> Resolver<'a> {
         join_all(looks).await;
     }
 
-    async fn ask_for_user(&self, id: &InstanceId, resolved: &Resolved) -> Option<OsUser> {
-        if !resolved.described
-            && !id.is_managed_node()
-            && let Ok(found) = self.aws.describe_instances(&[Filter::new("instance-id", id.as_str())]).await
-        {
-            let user = found.first().and_then(user_of);
+    /// None when nothing tells; an error when that is not known.
+    async fn ask_for_user(&self, id: &InstanceId, resolved: &Resolved) -> Result<Option<OsUser>, AwsError> {
+        if !resolved.described && !id.is_managed_node() {
+            let filter = Filter::new("instance-id", id.as_str());
+            let found = allowed(self.aws.describe_instances(&[filter]).await)?;
+            let user = found.and_then(|found| found.first().and_then(user_of));
             if user.is_some() {
-                return user;
+                return Ok(user);
             }
         }
-        let (managed, _) = self.aws.describe_managed(Some(id), None).await.ok()?;
-        let managed = managed.into_iter().find(|managed| managed.id == *id)?;
-        let user = login::of_system(&managed.platform)?;
+        let managed = allowed(self.aws.describe_managed(Some(id), None).await)?;
+        let managed = managed.and_then(|(managed, _)| managed.into_iter().find(|managed| managed.id == *id));
+        let Some(managed) = managed else { return Ok(None) };
         tracing::info!("Session Manager says that {id} runs {}", managed.platform);
-        user.parse().ok()
+        Ok(login::of_system(&managed.platform).and_then(|user| user.parse().ok()))
+    }
+}
+
+/// What a caller who may not ask will not be told the next time either.
+fn allowed<T>(result: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
+    match result {
+        Err(AwsError::AccessDenied { .. }) => Ok(None),
+        result => result.map(Some),
     }
 }
 
@@ -367,12 +375,22 @@ pub fn scope(aws: &Aws) -> Scope {
     Scope { account: aws.account_name(), region: aws.region().to_owned(), endpoint: aws.instances_endpoint() }
 }
 
-fn key(target: &Target, choice: Choice) -> String {
-    match choice {
-        Choice::Unique => target.to_string(),
-        Choice::Newest => format!("{target} --newest"),
-        Choice::Any => format!("{target} --any"),
-    }
+fn key(target: &Target, choice: Choice) -> Key {
+    let kind = match target {
+        Target::Id(_) => "id",
+        Target::Name(name) if choice == Choice::Unique => return Key::name(name),
+        Target::Name(_) => "name",
+        Target::Tag { .. } => "tag",
+        Target::Address(_) => "address",
+        Target::DnsName(_) => "dns",
+        Target::AutoScalingGroup(_) => "group",
+    };
+    let choice = match choice {
+        Choice::Unique => "",
+        Choice::Newest => "newest",
+        Choice::Any => "any",
+    };
+    Key::of(&[kind, &target.to_string(), choice])
 }
 
 /// The filters that find a target, to be tried in turn: EC2 has no "or" between different ones.
@@ -418,6 +436,18 @@ const TURN_INTERVAL: Duration = Duration::from_millis(20);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_name_can_be_mistaken_for_another_kind_of_target() {
+        let of = |target: &Target| key(target, Choice::Unique);
+        for text in ["10.1.2.3", "tag:Team=web", "asg:x", "ip-10-0-0-1.ec2.internal", "i-0a1b2c3d"] {
+            assert_ne!(of(&text.parse().unwrap()), of(&Target::Name(text.into())), "{text}");
+        }
+        let name = Target::Name("dup".into());
+        assert_ne!(key(&name, Choice::Newest), of(&Target::Name("dup --newest".into())));
+        assert_ne!(key(&name, Choice::Newest), key(&name, Choice::Any));
+        assert_eq!(of(&name), Key::name("dup"), "what lists keep is found");
+    }
 
     #[test]
     fn ages_are_told_in_one_unit() {

@@ -91,13 +91,14 @@ fn tunnel_settings(
     }
     if options.identity.is_none() {
         let sockets = shell_word(&places.sockets().to_string_lossy());
-        proxy.push_str(&format!(" --agent-socket {sockets}/{SOCKET_NAME}"));
+        proxy.push_str(&format!(" --agent-socket {sockets}/'{SOCKET_NAME}'"));
     }
     if let Some(suffix) = suffix {
-        // ssh makes `%h` lower case, and names may have wildcards that are not for the shell.
+        // ssh makes `%h` lower case.
         proxy.push_str(&format!(" --suffix {suffix} --typed '%n'"));
     }
-    proxy.push_str(" %r %h %p");
+    // Quoted, since users may have a dollar sign and names wildcards, none of which are for the shell.
+    proxy.push_str(" '%r' '%h' '%p'");
     let known_hosts = quote(&escape_tokens(&places.known_hosts().to_string_lossy()));
     vec![
         ("ProxyCommand", proxy),
@@ -117,6 +118,8 @@ fn key_settings(places: &Places, options: &ProxyOptions) -> Vec<(&'static str, S
             vec![("IdentityAgent", quote(&socket)), ("IdentityFile", "none".into())]
         }
         Some(identity) => vec![
+            // Not ours, which a block further down may name.
+            ("IdentityAgent", "SSH_AUTH_SOCK".into()),
             ("IdentityFile", quote(&escape_tokens(&identity.to_string_lossy()))),
             ("IdentitiesOnly", "yes".into()),
         ],
@@ -135,8 +138,12 @@ pub fn section(
     let description = serde_json::to_string(suffix).unwrap_or_default();
     let mut section = format!("{SECTION}{description}\nHost *.{}\n", suffix.suffix);
     let user = user.map(|user| ("User", user.to_owned()));
-    let settings = tunnel_settings(program, places, options, Some(&suffix.suffix));
-    for (keyword, value) in user.into_iter().chain(settings).chain(key_settings(places, options)) {
+    let tunnel = tunnel_settings(program, places, options, Some(&suffix.suffix));
+    for (keyword, value) in user.into_iter().chain(tunnel) {
+        section.push_str(&format!("    {keyword} {value}\n"));
+    }
+    section.push_str(&format!("Host *.{} !mi-*\n", suffix.suffix));
+    for (keyword, value) in key_settings(places, options) {
         section.push_str(&format!("    {keyword} {value}\n"));
     }
     section
@@ -184,17 +191,19 @@ pub fn is_suffix(suffix: &str) -> bool {
 /// The block for every instance id, and for names that end in [`DEFAULT_SUFFIX`]. Managed nodes (`mi-…`) are outside EC2: nothing can push a key to them, so the
 /// user's own keys are offered there.
 pub fn block(program: &Path, places: &Places, options: &ProxyOptions) -> String {
-    let mut block = format!("{BLOCK}Host i-* mi-*\n");
+    let mut block = BLOCK.to_owned();
     let mut write = |settings: Vec<(&str, String)>, header: &str| {
         block.push_str(header);
         for (keyword, value) in settings {
             block.push_str(&format!("    {keyword} {value}\n"));
         }
     };
-    write(tunnel_settings(program, places, options, None), "");
-    write(key_settings(places, options), "Host i-*\n");
+    // First, since an id may have the suffix as well.
     let names = tunnel_settings(program, places, options, Some(DEFAULT_SUFFIX));
-    write([names, key_settings(places, options)].concat(), &format!("Host *.{DEFAULT_SUFFIX}\n"));
+    write(names, &format!("Host *.{DEFAULT_SUFFIX}\n"));
+    write(key_settings(places, options), &format!("Host *.{DEFAULT_SUFFIX} !mi-*\n"));
+    write(tunnel_settings(program, places, options, None), "Host i-* mi-*\n");
+    write(key_settings(places, options), "Host i-*\n");
     block
 }
 
@@ -242,8 +251,8 @@ pub const DEFAULT_SUFFIX: &str = "ec2";
 const BLOCK: &str = "# Written by `ssh_ec2 config`.\n";
 /// Begins a section; its suffix follows as JSON.
 const SECTION: &str = "# ssh_ec2 suffix ";
-/// A slash, a user of 16 characters, `@`, an instance id, `:`, a port. Longer users are served while they fit.
-const SOCKET_NAME_LENGTH: usize = 1 + 16 + 1 + 19 + 1 + 5;
+/// A slash, a user of 16 characters, `@`, a name of 40, `:`, a port. Longer ones are served while they fit.
+const SOCKET_NAME_LENGTH: usize = 1 + 16 + 1 + 40 + 1 + 5;
 /// What a socket address holds on every Unix.
 const SOCKET_PATH_LIMIT: usize = 103;
 /// The file name of a key agent's socket, in ssh's tokens.
@@ -272,19 +281,20 @@ mod tests {
         assert_eq!(
             block,
             "# Written by `ssh_ec2 config`.\n\
+             Host *.ec2\n\
+             \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/'%r@%h:%p' --suffix ec2 --typed '%n' '%r' '%h' '%p'\n\
+             \x20   UserKnownHostsFile /home/me/.ssh/ssh_ec2/known_hosts\n\
+             \x20   HashKnownHosts no\n\
+             \x20   StrictHostKeyChecking accept-new\n\
+             Host *.ec2 !mi-*\n\
+             \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
+             \x20   IdentityFile none\n\
              Host i-* mi-*\n\
-             \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/%r@%h:%p %r %h %p\n\
+             \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/'%r@%h:%p' '%r' '%h' '%p'\n\
              \x20   UserKnownHostsFile /home/me/.ssh/ssh_ec2/known_hosts\n\
              \x20   HashKnownHosts no\n\
              \x20   StrictHostKeyChecking accept-new\n\
              Host i-*\n\
-             \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
-             \x20   IdentityFile none\n\
-             Host *.ec2\n\
-             \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/%r@%h:%p --suffix ec2 --typed '%n' %r %h %p\n\
-             \x20   UserKnownHostsFile /home/me/.ssh/ssh_ec2/known_hosts\n\
-             \x20   HashKnownHosts no\n\
-             \x20   StrictHostKeyChecking accept-new\n\
              \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
              \x20   IdentityFile none\n"
         );

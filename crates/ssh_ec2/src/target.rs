@@ -211,7 +211,10 @@ impl FromStr for OsUser {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-$".contains(&byte);
         // A leading hyphen would be read as an option by whatever it is handed to.
-        let valid = (1..=32).contains(&text.len())
+        // Where a dollar sign could begin a variable it is none of a user's.
+        let dollar = text.find('$').is_none_or(|at| at + 1 == text.len());
+        let valid = dollar
+            && (1..=32).contains(&text.len())
             && text.bytes().all(allowed)
             && !text.bytes().all(|byte| byte.is_ascii_digit())
             && !text.starts_with('-')
@@ -347,7 +350,7 @@ mod tests {
         for user in ["ec2-user", "ubuntu", "a.b@corp", "svc$", "0a"] {
             assert_eq!(user.parse::<OsUser>().unwrap().as_str(), user);
         }
-        for user in ["", "123", "-oProxyCommand=x", "a b", "a/b", "..", "é", &"a".repeat(33)] {
+        for user in ["", "123", "-oProxyCommand=x", "a b", "a/b", "..", "$x", "a$b", "é", &"a".repeat(33)] {
             assert_eq!(user.parse::<OsUser>(), Err(TargetError::OsUser(user.into())), "{user:?}");
         }
     }

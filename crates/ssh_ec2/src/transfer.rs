@@ -56,12 +56,33 @@ impl Tool {
                 at += usize::from(self.takes_value(&text));
             } else {
                 first.get_or_insert(index);
-                // A name that is not text is a file here.
-                let remote = argument.to_str().and_then(|text| self.remote(text));
+                // A name that is not text is a file here; so is what follows on sftp's host.
+                let is_file = self == Self::Sftp && !remotes.is_empty();
+                let remote = argument.to_str().filter(|_| !is_file).and_then(|text| self.remote(text));
                 remotes.extend(remote.map(|remote| Remote { index, ..remote }));
             }
         }
         (remotes, first.unwrap_or(arguments.len()))
+    }
+
+    /// Whether the program is told to ask nothing.
+    pub fn is_batch(self, arguments: &[OsString]) -> bool {
+        let (_, first) = self.remotes(arguments);
+        let options =
+            arguments[..first].iter().map(|argument| argument.to_string_lossy().to_ascii_lowercase());
+        let batch = match self {
+            Self::Scp => 'B',
+            Self::Sftp => 'b',
+            Self::Rsync => '\0',
+        };
+        let letter = arguments[..first].iter().any(|argument| {
+            let text = argument.to_string_lossy();
+            text.starts_with('-') && !text.starts_with("-o") && text.contains(batch)
+        });
+        let mut options = options.peekable();
+        let setting =
+            options.any(|option| option.contains("batchmode=yes") || option.contains("batchmode yes"));
+        letter || setting
     }
 
     /// Whether the value of an option is the next argument.
@@ -88,9 +109,11 @@ impl Tool {
         let end = match target {
             _ if target.starts_with('[') => target.find(']').map(|at| at + 1),
             // These have a colon of their own.
-            _ if target.starts_with("tag:") || target.starts_with("asg:") => {
-                target[4..].find(':').map(|at| at + 4).or(Some(target.len()))
+            _ if target.starts_with("tag:") => {
+                let value = target.find('=').unwrap_or(target.len());
+                target[value..].find(':').map(|at| at + value).or(Some(target.len()))
             }
+            _ if target.starts_with("asg:") => target[4..].find(':').map(|at| at + 4).or(Some(target.len())),
             _ => target.find(':').or((self == Self::Sftp).then_some(target.len())),
         }?;
         let (host, rest) = target.split_at(end);
@@ -119,8 +142,13 @@ impl Tool {
         let mut shell = String::from("ssh");
         let mut at = 0;
         while let Some(text) = arguments.get(at).map(|argument| argument.to_string_lossy().into_owned()) {
-            if !text.starts_with('-') || text == "--" {
+            if text == "--" {
                 break;
+            }
+            // Options may stand behind operands.
+            if !text.starts_with('-') {
+                at += 1;
+                continue;
             }
             let joined = text.strip_prefix("--rsh=").or_else(|| text.strip_prefix("-e"));
             // `-e`, alone or behind other letters.
@@ -247,6 +275,18 @@ mod tests {
         let line = "-av --exclude a:b --exclude=c:d -e ssh src/ web-1:dst";
         assert_eq!(found(Tool::Rsync, line), vec![remote(7, None, "web-1", ":dst")]);
         assert_eq!(found(Tool::Rsync, "host::module rsync://host/x"), vec![]);
+        assert_eq!(found(Tool::Sftp, "web-1:/tmp/f local"), vec![remote(0, None, "web-1", ":/tmp/f")]);
+        let tag = "tag:aws:autoscaling:groupName=web";
+        assert_eq!(found(Tool::Scp, &format!("f {tag}:/x")), vec![remote(1, None, tag, ":/x")]);
+        for (tool, line, batch) in [
+            (Tool::Scp, "-B a:b c", true),
+            (Tool::Scp, "-q -oBatchMode=yes a:b c", true),
+            (Tool::Scp, "-q a:B c", false),
+            (Tool::Sftp, "-b - a", true),
+            (Tool::Rsync, "-ab x a:b", false),
+        ] {
+            assert_eq!(tool.is_batch(&words(line)), batch, "{line}");
+        }
     }
 
     #[test]

@@ -124,7 +124,6 @@ impl AssumedRole {
             None => None,
         };
         let (credentials, text) = self.assume(source, code, sign_in).await?;
-        self.may_ask.store(false, Ordering::Relaxed);
         self.keep(&text);
         Ok(credentials)
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
@@ -73,6 +74,8 @@ impl CredentialCache {
             }
             (result, _) => result?,
         };
+        // What follows may be a connection, whose ssh then has the terminal.
+        self.provider.ask_no_more();
         if let Some(sign_on) = &self.sign_on {
             sign_on.ask_no_more();
         }
@@ -101,6 +104,13 @@ impl Provider {
             }
             // A role may be assumed by another one.
             Self::Role(role) => Box::pin(role.credentials(sign_in)).await,
+        }
+    }
+
+    fn ask_no_more(&self) {
+        if let Self::Role(role) = self {
+            role.may_ask.store(false, Ordering::Relaxed);
+            role.source.ask_no_more();
         }
     }
 }
@@ -285,7 +295,7 @@ mod tests {
     use aws_credential_types::credential_fn::provide_credentials_fn;
     use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
     use aws_types::os_shim_internal::{Env, Fs};
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     /// A cache whose provider hands out credentials that end in `seconds`, and a count of its calls.
     fn cache(seconds: Option<u64>) -> (CredentialCache, Arc<AtomicU64>) {

@@ -117,6 +117,8 @@ pub fn run(
 /// When no single instance is meant. A user that nobody tells is guessed.
 pub async fn find(question: &Question, network: &Network, cache: &Cache) -> Result<Answer, Failure> {
     let aws = Aws::load(&question.settings, network).await?;
+    // Apart from the calls, which have to be done in time.
+    aws.sign_in().await?;
     let resolver = Resolver::new(&aws, cache);
     let found = resolver.instance(&question.target, question.choice).await?;
     let user = if question.needs_user && !found.id.is_managed_node() {

@@ -28,7 +28,9 @@ pub fn run(
         let program = tool.program();
         return Err(Failure::Usage(format!("{program} has no instance to go to; write it as TARGET:PATH")));
     }
+    let common = &Common { batch: common.batch || tool.is_batch(arguments), ..common.clone() };
     let mut arguments = arguments.to_vec();
+    let mut names = Vec::new();
     let mut found: HashMap<(String, bool), Answer> = HashMap::new();
     let mut of_all: Option<Common> = None;
     for remote in &remotes {
@@ -43,13 +45,16 @@ pub fn run(
             std::collections::hash_map::Entry::Vacant(unknown) => {
                 let answer = match (&target, needs_user) {
                     (Target::Id(id), false) => Answer { instance: id.clone(), user: None },
-                    _ => find(&Question {
-                        target,
-                        choice: choice(&common),
-                        settings: aws_settings(&common),
-                        needs_user,
-                        verbosity: common.verbose,
-                    })?,
+                    _ => {
+                        names.extend((!matches!(target, Target::Id(_))).then(|| target.to_string()));
+                        find(&Question {
+                            target,
+                            choice: choice(&common),
+                            settings: aws_settings(&common),
+                            needs_user,
+                            verbosity: common.verbose,
+                        })?
+                    }
                 };
                 unknown.insert(answer)
             }
@@ -59,7 +64,10 @@ pub fn run(
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
         arguments[remote.index] = format!("{user}{}{}", answer.instance, remote.rest).into();
     }
-    let options = proxy_options(&of_all.unwrap_or_default(), 0)?;
+    let mut options = proxy_options(&of_all.unwrap_or_default(), 0)?;
+    if let ([name], [_]) = (names.as_slice(), remotes.as_slice()) {
+        options.arguments.extend(["--found-by".into(), name.clone()]);
+    }
     make_private_directory(surroundings.places.directory())?;
     let settings = settings(&surroundings.program, &surroundings.places, &options);
     let arguments = tool.with_settings(arguments, first, &settings);

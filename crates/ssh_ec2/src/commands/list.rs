@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::aws::{AwsError, Filter, Instance, Managed, timestamp};
+use crate::aws::{AwsError, Filter, Instance, Managed, Settings, timestamp};
 use crate::cache::Cache;
 use crate::cli::List;
 use crate::error::{ExitCode, Failure};
@@ -19,14 +19,16 @@ use crate::ui;
 ///
 /// # Errors
 /// When nothing can be asked. A place that fails among others is told of, and then the exit status is 1.
-pub async fn run(list: &List, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
+pub async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
     let filters = filters(list)?;
-    let places = places(&list.profile, list.region.as_deref(), list.all_regions, network).await?;
+    let settings = Settings { region: list.region.clone(), batch, ..Settings::default() };
+    let places = places(&list.profile, &settings, list.all_regions, network).await?;
     let found = RefCell::new(Found::default());
     search(&places, &filters, |update| found.borrow_mut().add(update)).await;
     let Found { instances, managed, failures, unmanaged } = found.into_inner();
     if filters.is_empty() || list.is_plain() {
-        for (index, place) in places.iter().enumerate() {
+        let complete = |index: &usize| failures.iter().all(|(failed, _)| failed != index);
+        for (index, place) in places.iter().enumerate().filter(|(index, _)| complete(index)) {
             let here = instances.iter().filter(|(found, _)| *found == index).map(|(_, instance)| instance);
             remember(place, here, cache);
         }

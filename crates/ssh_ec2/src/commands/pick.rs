@@ -20,7 +20,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::interval;
 
-use crate::aws::{AwsError, Filter, Instance, InstanceState, Managed};
+use crate::aws::{AwsError, Filter, Instance, InstanceState, Managed, Settings};
 use crate::cache::Cache;
 use crate::cli::Pick;
 use crate::error::Failure;
@@ -47,6 +47,10 @@ pub struct Chosen {
 /// # Errors
 /// When the terminal cannot be used, or nothing could be found anywhere.
 pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option<Chosen>, Failure> {
+    // Before the screen is ours: a question would be drawn over, and its answer taken for a search.
+    let settings =
+        Settings { region: pick.common.region.clone(), batch: pick.common.batch, ..Settings::default() };
+    places(&pick.profiles, &settings, false, network).await?;
     let (tell, mut told) = mpsc::unbounded_channel();
     let mut searching = pin!(find(pick, network, cache, tell));
     let mut list = List::new();
@@ -113,28 +117,36 @@ async fn find(pick: &Pick, network: &Network, cache: &Cache, tell: mpsc::Unbound
         // Nobody listens any more when the user has left.
         let _ = tell.send(news);
     };
-    let places = match places(&pick.profiles, pick.common.region.as_deref(), pick.all_regions, network).await
-    {
+    let settings = Settings { region: pick.common.region.clone(), batch: true, ..Settings::default() };
+    let places = match places(&pick.profiles, &settings, pick.all_regions, network).await {
         Ok(places) => places,
         Err(error) => return say(News::Failed(error)),
     };
     let names = |place: &Place| (place.profile.clone(), place.region().to_owned());
     say(News::Places(places.iter().map(names).collect()));
-    let found = std::cell::RefCell::new(vec![Vec::new(); places.len()]);
+    let found = std::cell::RefCell::new(vec![Some(Vec::new()); places.len()]);
     // Terminated ones linger for an hour, and are of no use.
     let filter = Filter {
         name: "instance-state-name".into(),
         values: ["pending", "running", "stopping", "stopped"].map(str::to_owned).to_vec(),
     };
     search(&places, &[filter], |update| {
-        if let Update::Instances(index, page) = &update {
-            found.borrow_mut()[*index].extend(page.iter().cloned());
+        match &update {
+            Update::Instances(index, page) => {
+                if let Some(found) = &mut found.borrow_mut()[*index] {
+                    found.extend(page.iter().cloned());
+                }
+            }
+            Update::Failed(index, _) => found.borrow_mut()[*index] = None,
+            Update::Managed(..) | Update::Unmanaged(..) => {}
         }
         say(News::Update(update));
     })
     .await;
     for (place, instances) in places.iter().zip(found.into_inner()) {
-        remember(place, instances.iter(), cache);
+        if let Some(instances) = instances {
+            remember(place, instances.iter(), cache);
+        }
     }
 }
 

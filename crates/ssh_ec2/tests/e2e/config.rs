@@ -186,7 +186,7 @@ fn ssh_understands_the_installed_settings() {
     let directory = own_directory(&sandbox).display().to_string();
     let agent = format!("identityagent {directory}/agent/ec2-user@{HEALTHY}:22\n");
     let proxy = format!(
-        "proxycommand {} proxy --agent-socket {directory}/agent/%r@%h:%p %r %h %p\n",
+        "proxycommand {} proxy --agent-socket {directory}/agent/'%r@%h:%p' '%r' '%h' '%p'\n",
         binary().display()
     );
     let known_hosts = format!("userknownhostsfile {directory}/known_hosts\n");

@@ -128,7 +128,8 @@ fn a_hostile_name_does_not_reach_the_terminal() {
 #[test]
 fn plain_ssh_takes_names_below_the_suffix() {
     let sandbox = Sandbox::start();
-    for host in ["web-1.ec2", "web-1.us-east-1.ec2", "10.0.0.11.ec2"] {
+    let id = format!("{HEALTHY}.ec2");
+    for host in ["web-1.ec2", "web-1.us-east-1.ec2", "10.0.0.11.ec2", &id] {
         let target = format!("{}@{host}", sandbox.user());
         assert_eq!(run(sandbox.ssh(&target).arg("echo in")).success().text(), "in\n", "{host}");
     }
@@ -272,6 +273,16 @@ fn suffixes_stand_for_a_profile_and_a_region() {
     let mut ssh = sandbox.plain_command("ssh");
     ssh.args(["-n", "-q", "-F", user_config.to_str().unwrap(), "web-1.prod.ec2", "echo $USER"]);
     assert_eq!(run(&mut ssh).success().text(), "ec2-user\n");
+    let mut elsewhere = sandbox.plain_command("ssh");
+    elsewhere.args([
+        "-n",
+        "-q",
+        "-F",
+        user_config.to_str().unwrap(),
+        "me@web-1.us-east-1.ours",
+        "echo $USER",
+    ]);
+    assert_eq!(run(&mut elsewhere).success().text(), "me\n", "the region in the host, and not the suffix's");
     let mut resolved = sandbox.plain_command("ssh");
     resolved.args(["-G", "-F", user_config.to_str().unwrap(), "web-1.ours"]);
     let resolved = run(&mut resolved).success();
@@ -438,4 +449,17 @@ fn two_iam_actions_are_enough_for_an_id() {
         ["ec2-instance-connect:SendSSHPublicKey", "ssm:StartSession"]
     );
     sandbox.assert_tidy();
+}
+
+#[test]
+fn nothing_in_a_name_is_for_the_shell() {
+    let sandbox = Sandbox::start();
+    fs::write(sandbox.file("web-1.ec2"), "").unwrap();
+    let several = run(sandbox.ssh("ec2-user@web-?.ec2").args(["-n", "true"])).status(255);
+    assert!(several.stderr.contains("3 running instances are named `web-?`"), "{several}");
+    let mut command = sandbox.ssh(&format!("$AWS_SECRET_ACCESS_KEY@{HEALTHY}"));
+    let user = run(command.args(["-n", "true"])).status(255);
+    assert!(user.stderr.contains("error: \"$AWS_SECRET_ACCESS_KEY\" is not a user name"), "{user}");
+    let told = refuses(&sandbox, &["--", "-oProxyCommand=x@web-1"], 2);
+    assert!(told.contains("\"-oProxyCommand=x@web-1\" is no destination"), "{told}");
 }

@@ -74,7 +74,7 @@ fn a_dry_run_prints_a_line_that_works() {
         printed.text(),
         format!(
             "ssh -p 22 -q \
-             -o 'ProxyCommand={} proxy --agent-socket {directory}/agent/%r@%h:%p %r %h %p' \
+             -o 'ProxyCommand={} proxy --agent-socket {directory}/agent/'\\''%r@%h:%p'\\'' '\\''%r'\\'' '\\''%h'\\'' '\\''%p'\\''' \
              -o UserKnownHostsFile={directory}/known_hosts -o HashKnownHosts=no \
              -o StrictHostKeyChecking=accept-new -o IdentityAgent={directory}/agent/%r@%h:%p \
              -o IdentityFile=none ec2-user@{HEALTHY} echo ''\\''a  b'\\'''\n",
