@@ -251,8 +251,8 @@ pub const DEFAULT_SUFFIX: &str = "ec2";
 const BLOCK: &str = "# Written by `ssh_ec2 config`.\n";
 /// Begins a section; its suffix follows as JSON.
 const SECTION: &str = "# ssh_ec2 suffix ";
-/// A slash, a user of 16 characters, `@`, a name of 40, `:`, a port. Longer ones are served while they fit.
-const SOCKET_NAME_LENGTH: usize = 1 + 16 + 1 + 40 + 1 + 5;
+/// A slash, a user of 16 characters, `@`, a name of 30, `:`, a port. Longer ones are served while they fit.
+const SOCKET_NAME_LENGTH: usize = 1 + 16 + 1 + 30 + 1 + 5;
 /// What a socket address holds on every Unix.
 const SOCKET_PATH_LIMIT: usize = 103;
 /// The file name of a key agent's socket, in ssh's tokens.

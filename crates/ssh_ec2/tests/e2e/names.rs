@@ -340,7 +340,7 @@ fn without_a_target_one_is_chosen_from_all() {
     terminal.wait_for("agent-offline");
     terminal.type_in("\u{1b}");
     assert_eq!(terminal.status(), 130);
-    assert!(terminal.screen().contains(restored));
+    terminal.wait_for(restored);
 }
 
 #[test]
