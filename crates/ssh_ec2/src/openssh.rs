@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process;
@@ -99,19 +99,26 @@ impl Invocation {
         Self { destination: destination.into(), ..self.clone() }
     }
 
-    /// The login name that ssh's configuration has for the host, if it has one. Asks ssh.
+    /// The login name that ssh's configuration has for the host, if it has one. Asks ssh, with a setting of our own
+    /// behind all others: what ssh says without one could be the configuration's or its own choice.
     pub fn configured_user(&self) -> Option<String> {
-        let ask = |more: &[&str]| {
-            let mut command = process::Command::new("ssh");
-            let command = command.arg("-G").args(&self.options).args(more).arg(&self.destination);
-            let output =
-                command.stdin(process::Stdio::null()).stderr(process::Stdio::null()).output().ok()?;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            text.lines().find_map(|line| line.strip_prefix("user ")).map(str::to_owned)
+        let own = self.values().filter(|(letter, _)| *letter == b'F').last().map(|(_, file)| file);
+        let files = match own {
+            Some(file) if file == "none" => String::new(),
+            Some(file) => format!("Include \"{}\"\n", std::path::absolute(file).ok()?.display()),
+            None => "Include ~/.ssh/config\nInclude /etc/ssh/ssh_config\n".to_owned(),
         };
-        // Without a configuration it is the local user's.
-        let (configured, local) = (ask(&[])?, ask(&["-F", "none"])?);
-        (configured != local).then_some(configured)
+        let config = format!("{files}Match all\n    User {UNCONFIGURED}\n");
+        let mut command = process::Command::new("ssh");
+        command.arg("-G").args(&self.options).args(["-F", "/dev/stdin"]).arg(&self.destination);
+        command.stdin(process::Stdio::piped()).stdout(process::Stdio::piped()).stderr(process::Stdio::null());
+        let mut ssh = command.spawn().ok()?;
+        // Smaller than a pipe: it does not wait for ssh to read.
+        ssh.stdin.take()?.write_all(config.as_bytes()).ok()?;
+        let output = ssh.wait_with_output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let user = text.lines().find_map(|line| line.strip_prefix("user "))?;
+        (user != UNCONFIGURED).then(|| user.to_owned())
     }
 
     /// How often `-v` stands among the options.
@@ -216,6 +223,9 @@ fn take_options<'a>(
 pub fn is_batch(command_line: &[OsString]) -> bool {
     command_line.get(1..).is_some_and(|words| Invocation::parse(words).is_ok_and(|ssh| ssh.is_batch()))
 }
+
+/// A user that nobody has.
+const UNCONFIGURED: &str = "ssh_ec2-asks";
 
 /// A program and its arguments.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::harness::{Ended, Sandbox, run};
+use crate::harness::{Ended, Sandbox, binary, files_below, run};
 
 /// A server of its own, and a workspace whose programs find nothing else.
 struct Moto {
@@ -133,4 +133,44 @@ fn a_key_is_pushed() {
         key.to_str().unwrap(),
     ]);
     pushed.success();
+}
+
+#[test]
+fn a_role_is_assumed_once_for_us_and_for_the_aws_cli() {
+    let moto = Moto::start();
+    let profiles = moto.sandbox.file("profiles");
+    let text = "[profile base]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = x\n\
+                [profile role]\nregion = us-east-1\nsource_profile = base\nrole_session_name = both\n\
+                role_arn = arn:aws:iam::123456789012:role/web\nexternal_id = partner\nduration_seconds = 1800\n";
+    std::fs::write(&profiles, text).unwrap();
+    let prepared = |program: &str, words: &[&str]| {
+        let mut command = moto.prepared(moto.sandbox.command(program));
+        command.env("AWS_CONFIG_FILE", &profiles).args(words);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+            command.env_remove(name);
+        }
+        command
+    };
+    let cache = moto.sandbox.home().join(".aws/cli/cache");
+    let entries = || {
+        let files = files_below(&cache)
+            .into_iter()
+            .filter(|file| file.extension().is_some_and(|name| name == "json"));
+        files.map(|file| std::fs::read_to_string(cache.join(file)).unwrap()).collect::<Vec<_>>()
+    };
+    let list = ["list", "--profile", "role"];
+    run(&mut prepared(&binary().display().to_string(), &list)).success();
+    let ours = entries();
+    assert_eq!(ours.len(), 1);
+    let caller = ["--profile", "role", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"];
+    let arn = run(&mut prepared("aws", &caller)).success();
+    assert_eq!(arn.text(), "arn:aws:sts::123456789012:assumed-role/web/both\n");
+    assert_eq!(entries(), ours, "it took our entry, and made none");
+    // And the other way round.
+    std::fs::remove_dir_all(&cache).unwrap();
+    run(&mut prepared("aws", &caller)).success();
+    let theirs = entries();
+    assert_eq!(theirs.len(), 1);
+    run(&mut prepared(&binary().display().to_string(), &list)).success();
+    assert_eq!(entries(), theirs);
 }

@@ -224,6 +224,11 @@ fn a_user_of_ones_own_is_left_alone() {
     let config = sandbox.file("config");
     fs::write(&config, "Host web-1\n  User from-file\n").unwrap();
     assert_eq!(user_on(&sandbox, &["-F", config.to_str().unwrap(), "web-1"]), "from-file");
+    // Also when it is the user that ssh would have taken anyway.
+    let local = String::from_utf8(run(Command::new("id").arg("-un")).success().stdout).unwrap();
+    fs::write(&config, format!("Host web-1\n  User {local}")).unwrap();
+    assert_eq!(user_on(&sandbox, &["-F", config.to_str().unwrap(), "web-1"]), local.trim());
+    assert_eq!(user_on(&sandbox, &["-F", config.to_str().unwrap(), "web-2"]), "ec2-user");
 }
 
 #[test]
