@@ -6,16 +6,16 @@
 //! built-in server, by whatever name, acts as the user who started the region; sshd knows only real users.
 
 use std::{
-    collections::HashMap,
     fmt::Write as _,
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
+use russh::keys::{HashAlg, ssh_key::LineEnding};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -35,7 +35,6 @@ pub(crate) struct Hosts {
     tasks: Tasks,
     directory: TempDir,
     sshd: Option<PathBuf>,
-    configs: Mutex<HashMap<String, Arc<SshConfig>>>,
 }
 
 impl std::fmt::Debug for Hosts {
@@ -61,7 +60,7 @@ impl Hosts {
     pub(crate) fn new(world: Arc<World>, tasks: Tasks, sshd: Option<PathBuf>) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("ec2-sandbox-").tempdir()?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))?;
-        Ok(Self { world, tasks, directory, sshd, configs: Mutex::default() })
+        Ok(Self { world, tasks, directory, sshd })
     }
 
     /// Connects to a port of an instance; `None` when nothing listens there.
@@ -69,11 +68,9 @@ impl Hosts {
         if port != SSH_PORT {
             return connect_to_this_machine(port);
         }
-        let listens = self.world.instance(instance).is_some_and(|i| i.condition != Condition::PortClosed);
-        if !listens {
-            return Ok(None);
-        }
-        let home = self.home(instance)?;
+        let instance = self.world.instance(instance).filter(|i| i.condition != Condition::PortClosed);
+        let Some(instance) = instance else { return Ok(None) };
+        let home = self.home(&instance.id)?;
         match &self.sshd {
             Some(program) => self.spawn_sshd(program, instance, &home).map(Some),
             None => self.serve(instance, home).map(Some),
@@ -88,7 +85,7 @@ impl Hosts {
         Ok(home)
     }
 
-    fn serve(&self, instance: &str, home: PathBuf) -> io::Result<Connection> {
+    fn serve(&self, instance: &Instance, home: PathBuf) -> io::Result<Connection> {
         let config = self.config(instance, home)?;
         let (ours, theirs) = tokio::io::duplex(PIPE_SIZE);
         self.tasks.spawn(async move {
@@ -99,43 +96,28 @@ impl Hosts {
         Ok(Connection { stream: Box::new(ours), keys: None, _sshd: None })
     }
 
-    fn config(&self, instance: &str, home: PathBuf) -> io::Result<Arc<SshConfig>> {
-        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = configs.get(instance) {
-            return Ok(Arc::clone(config));
-        }
-        let (world, id) = (Arc::clone(&self.world), instance.to_owned());
+    fn config(&self, instance: &Instance, home: PathBuf) -> io::Result<Arc<SshConfig>> {
+        let (world, id) = (Arc::clone(&self.world), instance.id.clone());
         let authorize = move |user: &str, key: &russh::keys::PublicKey| {
             let honoured = world.honoured_keys(&id, user, SystemTime::now());
             let parsed = honoured.iter().filter_map(|line| russh::keys::PublicKey::from_openssh(line).ok());
             parsed.into_iter().any(|honoured| honoured.key_data() == key.key_data())
         };
-        let config = Arc::new(SshConfig {
-            host_key: ssh_server::generate_host_key().map_err(io::Error::other)?,
-            hostname: self
-                .world
-                .instance(instance)
-                .map_or_else(|| instance.to_owned(), Instance::harmless_name),
+        Ok(Arc::new(SshConfig {
+            host_key: self.world.host_keys(instance)?.presented,
+            hostname: instance.harmless_name(),
             home,
             shell: PathBuf::from("/bin/sh"),
             environment: Vec::new(),
             authorize: Box::new(authorize),
-        });
-        configs.insert(instance.to_owned(), Arc::clone(&config));
-        Ok(config)
+        }))
     }
 
     /// sshd in inetd mode, with nothing of the machine's configuration.
-    fn spawn_sshd(&self, program: &Path, instance: &str, home: &Path) -> io::Result<Connection> {
+    fn spawn_sshd(&self, program: &Path, instance: &Instance, home: &Path) -> io::Result<Connection> {
         let keys =
-            KeyFiles { world: Arc::clone(&self.world), instance: instance.to_owned(), home: home.into() };
-        let host_key = home.join("host_key");
-        if !host_key.exists() {
-            let key = ssh_server::generate_host_key().map_err(io::Error::other)?;
-            let text = key.to_openssh(russh::keys::ssh_key::LineEnding::LF).map_err(io::Error::other)?;
-            fs::write(&host_key, text.as_bytes())?;
-            fs::set_permissions(&host_key, fs::Permissions::from_mode(0o600))?;
-        }
+            KeyFiles { world: Arc::clone(&self.world), instance: instance.id.clone(), home: home.into() };
+        let host_key = self.host_key_file(instance, home)?;
         let config = home.join("sshd_config");
         fs::write(&config, sshd_config(home, &host_key))?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
@@ -151,6 +133,20 @@ impl Hosts {
         keys.refresh();
         let stream = Box::new(UnixStream::from_std(ours)?);
         Ok(Connection { stream, keys: Some(keys), _sshd: Some(child) })
+    }
+
+    /// The file that sshd reads its host key from. A key has a file of its own: the last sshd may still be reading.
+    fn host_key_file(&self, instance: &Instance, home: &Path) -> io::Result<PathBuf> {
+        let key = self.world.host_keys(instance)?.presented;
+        let fingerprint = key.fingerprint(HashAlg::Sha256);
+        let name: String = fingerprint.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let file = home.join(format!("host_key.{name}"));
+        if !file.exists() {
+            let text = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
+            fs::write(&file, text.as_bytes())?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        }
+        Ok(file)
     }
 }
 
@@ -217,3 +213,50 @@ fn sshd_config(home: &Path, host_key: &Path) -> String {
 const SSH_PORT: u16 = 22;
 /// As much as a Linux pipe or socket holds.
 const PIPE_SIZE: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use russh::{
+        client,
+        keys::{PublicKey, PublicKeyOrCertificate},
+    };
+
+    use super::*;
+    use crate::world::Settings;
+
+    /// Keeps the key that a server presents.
+    struct Witness(std::sync::mpsc::Sender<PublicKey>);
+
+    impl client::Handler for Witness {
+        type Error = russh::Error;
+
+        async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+            if let PublicKeyOrCertificate::PublicKey { key, .. } = key {
+                self.0.send(key.clone()).unwrap();
+            }
+            Ok(false)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_presents_what_the_world_says() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 4321));
+        let world = Arc::new(World::new(address, Settings::default(), SystemTime::now()).unwrap());
+        let hosts = Hosts::new(Arc::clone(&world), Tasks::default(), None).unwrap();
+        let instance = world.instance("i-0decaf00000000001").unwrap();
+        for replaced in [false, true] {
+            if replaced {
+                world.replace_host_key(instance).unwrap();
+            }
+            let connection = hosts.connect(&instance.id, 22).unwrap().unwrap();
+            let (sender, seen) = std::sync::mpsc::channel();
+            let _ = client::connect_stream(Arc::default(), connection.stream, Witness(sender)).await;
+            let keys = world.host_keys(instance).unwrap();
+            let seen = seen.recv().unwrap();
+            assert_eq!(seen.key_data(), keys.presented.public_key().key_data());
+            assert_eq!(seen.key_data() == keys.ed25519.key_data(), !replaced);
+        }
+    }
+}

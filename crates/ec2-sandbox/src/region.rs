@@ -132,6 +132,17 @@ impl Region {
         matches!(time::timeout(deadline, ended).await, Ok(Ok(_)))
     }
 
+    /// Has the SSH server of an instance present a newly made host key from now on, while its console and its files
+    /// tell the old one, as if somebody sat in between; `false` if there is no such instance.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no random bytes can be had.
+    pub fn replace_host_key(&self, instance: &str) -> io::Result<bool> {
+        let Some(instance) = self.world.instance(instance) else { return Ok(false) };
+        self.world.replace_host_key(instance).map(|()| true)
+    }
+
     /// Ends every session, as the service does when one has been idle for too long, and tells its client `output`.
     pub fn end_sessions(&self, output: &str) {
         self.world.end_sessions(output, SystemTime::now());

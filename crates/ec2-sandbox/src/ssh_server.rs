@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet, SshId};
@@ -85,13 +84,6 @@ where
     let _ = timeout(TASK_GRACE, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.shutdown().await;
     outcome.or_else(ending)
-}
-
-/// Makes a fresh Ed25519 host key.
-pub(crate) fn generate_host_key() -> Result<PrivateKey, getrandom::Error> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed)?;
-    Ok(PrivateKey::from(Ed25519Keypair::from_seed(&seed)))
 }
 
 /// Tells the loss of the peer from a fault of the connection.

@@ -17,8 +17,9 @@ use tokio::sync::watch;
 
 use self::throttle::Buckets;
 pub(crate) use self::{
+    host_keys::HostKeys,
     identity::{ACCOUNT, Caller, Credentials, Grant, MFA_SERIAL, Origin, Role, YOU},
-    instance::Instance,
+    instance::{Console, Instance, Platform},
     place::AwsRegion,
     session::{FaultCount, Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
     sign_on::{DEVICE_LIFE, SignOn, SignOnRefusal},
@@ -31,6 +32,7 @@ pub use self::{
 
 mod catalogue;
 pub(crate) mod fleet;
+mod host_keys;
 mod identity;
 mod instance;
 mod place;
@@ -56,6 +58,8 @@ struct State {
     /// By access key id.
     grants: BTreeMap<String, Grant>,
     keys: BTreeMap<(String, String), Vec<PushedKey>>,
+    /// By instance id, of those that somebody has asked for.
+    host_keys: BTreeMap<String, HostKeys>,
     sessions: Vec<Session>,
     throttled: BTreeMap<String, u32>,
     buckets: Buckets,
@@ -179,6 +183,27 @@ impl World {
     /// When the region was started; instances were launched some time before.
     pub(crate) fn started(&self) -> SystemTime {
         self.started
+    }
+
+    /// The host keys of an instance, made when they are first asked for.
+    pub(crate) fn host_keys(&self, instance: &Instance) -> io::Result<HostKeys> {
+        if let Some(keys) = self.lock().host_keys.get(&instance.id) {
+            return Ok(keys.clone());
+        }
+        let mut keys = HostKeys::generate(&format!("root@{}", instance.host_name()))?;
+        if instance.condition == Condition::Impostor {
+            keys.replace_presented()?;
+        }
+        // Whoever was first in the meantime is right.
+        Ok(self.lock().host_keys.entry(instance.id.clone()).or_insert(keys).clone())
+    }
+
+    /// Has the SSH server of an instance present another host key from now on.
+    pub(crate) fn replace_host_key(&self, instance: &Instance) -> io::Result<()> {
+        let mut keys = self.host_keys(instance)?;
+        keys.replace_presented()?;
+        self.lock().host_keys.insert(instance.id.clone(), keys);
+        Ok(())
     }
 
     /// Takes a public key for `user` on `instance`; it is honoured until [`KEY_LIFE`] has passed.
@@ -465,6 +490,26 @@ mod tests {
         let world = world();
         assert!(world.resume_session("you-0").unwrap().is_none());
         assert_eq!(world.take_token("you-0", "").unwrap_err(), TokenRefusal::UnknownSession);
+    }
+
+    #[test]
+    fn host_keys_last_until_they_are_replaced() {
+        let world = world();
+        let presented = |id| {
+            let keys = world.host_keys(world.instance(id).unwrap()).unwrap();
+            let presented = keys.presented.public_key().key_data().clone();
+            (presented == *keys.ed25519.key_data(), presented, keys.lines())
+        };
+        let (is_true, first, lines) = presented("i-0decaf00000000001");
+        assert!(is_true);
+        assert_eq!(presented("i-0decaf00000000001"), (true, first.clone(), lines.clone()));
+        assert_ne!(presented("i-0decaf00000000002").1, first);
+        assert!(!presented("i-0dead00000000001d").0);
+        world.replace_host_key(world.instance("i-0decaf00000000001").unwrap()).unwrap();
+        let (is_true, second, same_lines) = presented("i-0decaf00000000001");
+        assert!(!is_true);
+        assert_ne!(second, first);
+        assert_eq!(same_lines, lines);
     }
 
     #[test]

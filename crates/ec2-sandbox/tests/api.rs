@@ -8,6 +8,7 @@ mod sign_on;
 
 use std::time::{Duration, Instant};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use ec2_sandbox::{Faults, Options, Region, SessionState};
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream};
@@ -288,6 +289,55 @@ async fn instances_are_told_apart_by_the_state_of_their_ssm_agent() {
         let reply = client.ssm("GetConnectionStatus", &json!({"Target": target})).await;
         assert_eq!(reply.text("Status"), status);
     }
+}
+
+#[tokio::test]
+async fn a_console_tells_the_host_keys() {
+    let (_region, client) = region().await;
+    let console = async |id: &str, latest: bool| {
+        let mut input = vec![("Action", "GetConsoleOutput"), ("InstanceId", id)];
+        input.extend(latest.then_some(("Latest", "true")));
+        let reply = client.ec2(&input).await;
+        assert_eq!(reply.elements("instanceId"), [id]);
+        String::from_utf8(STANDARD.decode(&reply.elements("output")[0]).unwrap()).unwrap()
+    };
+    let told = async |id: &str, latest| {
+        let text = console(id, latest).await;
+        assert!(text.split("\r\n").all(|line| !line.contains(['\r', '\n'])));
+        assert!(text.ends_with(" login: "));
+        let prefixed =
+            |prefix: &'static str| text.lines().filter(move |line| line.starts_with(prefix)).count();
+        ["ec2: 256 SHA256:", "ecdsa-sha2-nistp256 AAAA", "ssh-ed25519 AAAA"].map(prefixed)
+    };
+    for (id, usual, latest) in [
+        (HEALTHY, [2, 1, 1], [2, 1, 1]),
+        ("i-0dead000000000001", [2, 1, 1], [2, 1, 1]),
+        ("i-0decaf00000000008", [0, 0, 0], [0, 0, 0]),
+        ("i-0decaf00000000009", [2, 0, 0], [2, 0, 0]),
+        ("i-0decaf0000000000b", [0, 0, 0], [2, 1, 1]),
+    ] {
+        assert_eq!((told(id, false).await, told(id, true).await), (usual, latest), "{id}");
+    }
+    let text = console(HEALTHY, false).await;
+    assert_eq!(console(HEALTHY, false).await, text, "the keys stay the same");
+    let keys = text.split("-----BEGIN SSH HOST KEY KEYS-----\r\n").nth(1).unwrap();
+    let keys = keys.split("\r\n-----END SSH HOST KEY KEYS-----\r\n").next().unwrap();
+    assert_eq!(keys.lines().filter(|line| line.ends_with(" root@ip-10-0-0-11")).count(), 2, "{keys}");
+
+    let reply = client.ec2(&[("Action", "GetConsoleOutput"), ("InstanceId", "i-0123456789abcdef0")]).await;
+    assert_eq!(reply.elements("Code"), ["InvalidInstanceID.NotFound"]);
+    let reply = client.ec2(&[("Action", "GetConsoleOutput")]).await;
+    assert_eq!(reply.elements("Code"), ["MissingParameter"]);
+}
+
+#[tokio::test]
+async fn a_denied_action_is_denied_to_all() {
+    let mut faults = Faults::default();
+    faults.add("deny=ec2:GetConsoleOutput").unwrap();
+    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
+    let input = [("Action", "GetConsoleOutput"), ("InstanceId", HEALTHY)];
+    let reply = Client::new(&region).ec2(&input).await;
+    assert_eq!((reply.status, reply.elements("Code")), (403, vec!["UnauthorizedOperation".to_owned()]));
 }
 
 #[tokio::test]

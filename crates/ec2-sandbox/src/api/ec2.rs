@@ -1,4 +1,5 @@
-//! EC2, as far as finding an instance needs it: DescribeInstances and DescribeRegions, read-only.
+//! EC2, as far as finding an instance and trusting it need it: DescribeInstances, DescribeRegions and
+//! GetConsoleOutput, read-only.
 
 use super::{Call, error::ApiError, page, query::Query, xml::Xml};
 use crate::{
@@ -6,6 +7,7 @@ use crate::{
     world::{ACCOUNT, Instance},
 };
 
+mod console;
 mod filter;
 mod regions;
 
@@ -14,6 +16,7 @@ pub(super) fn perform(call: &Call<'_>, action: &str, query: &Query) -> Option<Re
     match action {
         "DescribeInstances" => Some(describe_instances(call, query)),
         "DescribeRegions" => Some(regions::describe(call, query)),
+        "GetConsoleOutput" => Some(console::output(call, query)),
         _ => None,
     }
 }

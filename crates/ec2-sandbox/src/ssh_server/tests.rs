@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use russh::client;
+use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, Sig};
 use tempfile::TempDir;
@@ -11,6 +12,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::*;
+
+fn generate_host_key() -> Result<PrivateKey, getrandom::Error> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)?;
+    Ok(PrivateKey::from(Ed25519Keypair::from_seed(&seed)))
+}
 
 struct Client;
 

@@ -1,12 +1,12 @@
 //! Which instances there are, in which regions.
 //!
-//! Tests and documents name them by id, so rows are added and never changed. Ids say which kind an instance is:
+//! Tests and documents name them by id and address, so rows are added at the end and never changed. Ids say which kind an instance is:
 //! `i-0decaf…` works, `i-0dead…` does not. The nodes of a fleet have ids of their own, see `fleet`.
 
 use std::time::Duration;
 
 use super::{
-    instance::{Condition, Instance, Platform},
+    instance::{Condition, Console, Instance, Platform},
     place::AwsRegion,
 };
 
@@ -17,6 +17,8 @@ pub(super) fn catalogue() -> Vec<Instance> {
     for instance in &mut instances {
         adorn(instance);
     }
+    // Stable: within a region the rows keep their order.
+    instances.sort_by_key(|instance| instance.region);
     instances
 }
 
@@ -43,6 +45,9 @@ fn adorn(instance: &mut Instance) {
             instance.age = 2 * HOUR;
             instance.ipv6_address = Some("2001:db8::17".to_owned());
         }
+        "i-0decaf00000000008" => instance.console = Console::NoKeys,
+        "i-0decaf00000000009" => instance.console = Console::Fingerprints,
+        "i-0decaf0000000000b" => instance.console = Console::KeysInLatest,
         "i-0dead000000000010" => instance.age = 200 * DAY,
         _ => {}
     }
@@ -87,6 +92,10 @@ const CATALOGUE: &[Row] = &[
     Row("i-0dead000000000010", "sleeper", UsEast1, Condition::Stopped),
     Row("i-0dead000000000011", HOSTILE_NAME, UsEast1, Condition::HostileName),
     Row("i-0decaf0000000000a", "eu-web", EuWest1, Condition::Healthy),
+    Row("i-0decaf00000000008", "no-console", UsEast1, Condition::Healthy),
+    Row("i-0decaf00000000009", "fingerprints", UsEast1, Condition::Healthy),
+    Row("i-0decaf0000000000b", "rebooted", UsEast1, Condition::Healthy),
+    Row("i-0dead00000000001d", "impostor", UsEast1, Condition::Impostor),
 ];
 
 const PUSH: &[&str] = &["ec2-instance-connect:SendSSHPublicKey"];

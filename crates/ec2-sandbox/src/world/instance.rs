@@ -16,6 +16,8 @@ pub enum Condition {
     Healthy,
     /// Everything works, but its name would do things to a terminal.
     HostileName,
+    /// Its SSH server presents another host key than its console and its files tell.
+    Impostor,
     /// Keys can be pushed, but nothing on the instance reads them.
     InstanceConnectAbsent,
     /// Session Manager reaches it, but nothing listens on port 22.
@@ -37,6 +39,7 @@ impl fmt::Display for Condition {
             Self::Denied(actions) => write!(formatter, "you may not call {}", actions.join(" nor ")),
             Self::Healthy => formatter.write_str("works"),
             Self::HostileName => formatter.write_str("its name is hostile"),
+            Self::Impostor => formatter.write_str("its host key is another than its console tells"),
             Self::InstanceConnectAbsent => {
                 formatter.write_str("ignores pushed keys: no EC2 Instance Connect")
             }
@@ -112,6 +115,19 @@ impl Platform {
     }
 }
 
+/// What the console tells of the host keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Console {
+    /// Only their fingerprints.
+    Fingerprints,
+    /// Fingerprints and keys.
+    Keys,
+    /// The same, but only if the latest output is asked for.
+    KeysInLatest,
+    /// Nothing: it has been booted again since.
+    NoKeys,
+}
+
 /// An instance, as a user of the region sees it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct InstanceSummary {
@@ -135,6 +151,7 @@ pub(crate) struct Instance {
     pub(crate) region: AwsRegion,
     pub(crate) condition: Condition,
     pub(crate) platform: Platform,
+    pub(crate) console: Console,
     pub(crate) instance_type: &'static str,
     /// How long before the start of the region it was launched.
     pub(crate) age: Duration,
@@ -159,6 +176,7 @@ impl Instance {
             region,
             condition: Condition::Healthy,
             platform: Platform::AmazonLinux,
+            console: Console::Keys,
             instance_type: "t3.micro",
             age: 17 * DAY,
             availability_zone: format!("{region}a"),
@@ -211,6 +229,11 @@ impl Instance {
     pub(crate) fn public_dns_name(&self) -> Option<String> {
         let address = self.public_address.as_ref()?.replace('.', "-");
         Some(format!("ec2-{address}.{}", self.region.public_domain()))
+    }
+
+    /// The name that it calls itself: the private DNS name up to the first dot.
+    pub(crate) fn host_name(&self) -> &str {
+        self.private_dns_name.split('.').next().unwrap_or_default()
     }
 
     /// Its name without what would act on a terminal.
