@@ -49,7 +49,7 @@ use tokio::time::sleep;
 use self::assume_role::{AssumedRole, Role};
 use self::credentials::{CredentialCache, Provider};
 pub use self::credentials::{Renewal, SignIn};
-pub use self::ec2::{Filter, Instance, InstanceState};
+pub use self::ec2::{Filter, Instance, InstanceState, Latest};
 use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, STS, Service};
 pub use self::error::AwsError;
 pub use self::managed::Managed;
@@ -187,6 +187,11 @@ impl Aws {
     /// Those of credentials.
     pub async fn sign_in(&self) -> Result<(), AwsError> {
         self.credentials.resolve().await.map(|_| ())
+    }
+
+    /// The same, for calls that are better given up than waited for: a throttled one is not made again and again.
+    pub fn impatient(self) -> Self {
+        Self { patience: Duration::ZERO, ..self }
     }
 
     /// The region.

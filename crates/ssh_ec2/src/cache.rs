@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -199,13 +199,13 @@ impl Cache {
     }
 
     fn read_file(&self, path: &Path) -> Option<Contents> {
-        let file = OpenOptions::new().read(true).open(path).ok()?;
-        let metadata = file.metadata().ok()?;
-        if metadata.uid() != self.owner || metadata.mode() & 0o022 != 0 || metadata.len() > MAX_FILE {
-            tracing::warn!("{} is not only ours, and is not believed", path.display());
-            return None;
+        match private_file::read(path, self.owner) {
+            Ok(bytes) => serde_json::from_slice(&bytes?).ok(),
+            Err(error) => {
+                tracing::warn!("what names meant is not believed: {error}");
+                None
+            }
         }
-        serde_json::from_reader(io::BufReader::new(file)).ok()
     }
 
     fn path(&self, scope: &Scope) -> PathBuf {
@@ -239,7 +239,6 @@ fn digest(value: &impl Serialize) -> String {
 
 /// Names move between instances with every deployment, rarely faster.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
-const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

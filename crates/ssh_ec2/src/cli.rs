@@ -87,6 +87,8 @@ pub enum Command {
     Rsync(Carry),
     /// Print the ssh_config blocks for ids and names, or install them
     Config(Config),
+    /// Print the host keys of an instance, for ssh's KnownHostsCommand; or look after those that are known
+    KnownHosts(KnownHosts),
     /// Print the completions for a shell
     Completions {
         /// Which shell.
@@ -128,6 +130,44 @@ pub struct Proxy {
     pub host: String,
     /// The port of sshd (`%p`)
     pub port: String,
+}
+
+/// `ssh_ec2 known-hosts`
+#[derive(Args, Debug)]
+pub struct KnownHosts {
+    /// Profile, region, and so on
+    #[command(flatten)]
+    pub common: Common,
+    /// Show all keys that are known, and who told each
+    #[arg(long, conflicts_with_all = ["forget", "trust", "target"])]
+    pub list: bool,
+    /// Forget the keys of TARGET
+    #[arg(long, conflicts_with = "trust", requires = "target")]
+    pub forget: bool,
+    /// Take this for the key of TARGET from now on
+    #[arg(long, value_name = "KEY", requires = "target")]
+    pub trust: Option<String>,
+    /// The port of sshd (`%p`)
+    #[arg(long, value_name = "PORT", default_value = "22", hide_default_value = true)]
+    pub port: String,
+    /// Keep the keys in this file
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub file: Option<PathBuf>,
+    /// The host as it was typed (`%n`), since ssh makes `%h` lower case
+    #[arg(long, value_name = "HOST", hide = true)]
+    pub typed: Option<String>,
+    /// What the hosts of this block end in; it is taken off
+    #[arg(long, value_name = "SUFFIX", hide = true)]
+    pub suffix: Option<String>,
+    /// What ssh looks keys up by (`%H`)
+    #[arg(long, value_name = "HOST", hide = true)]
+    pub host: Option<String>,
+    /// The key that the server presented (`%t:%K`)
+    #[arg(long, value_name = "KEY", hide = true)]
+    pub presented: Option<String>,
+    /// The instance
+    #[arg(required_unless_present = "list")]
+    pub target: Option<String>,
 }
 
 /// A shell that has completions.
@@ -444,8 +484,19 @@ fn names_instance(destination: &str) -> bool {
     destination.rsplit_once('@').is_some_and(|(_, host)| host.parse::<InstanceId>().is_ok())
 }
 
-const SUBCOMMANDS: &[&str] =
-    &["proxy", "config", "list", "scp", "sftp", "rsync", "completions", "sandbox", "help", "__complete"];
+const SUBCOMMANDS: &[&str] = &[
+    "proxy",
+    "config",
+    "known-hosts",
+    "list",
+    "scp",
+    "sftp",
+    "rsync",
+    "completions",
+    "sandbox",
+    "help",
+    "__complete",
+];
 const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
 const USAGE: &str = "\
 ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
@@ -454,6 +505,8 @@ ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 [OPTIONS] scp|sftp|rsync ARGUMENT…
        ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]
        ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]
+       ssh_ec2 known-hosts [--forget | --trust KEY] TARGET
+       ssh_ec2 known-hosts --list
        ssh_ec2 completions bash|zsh|fish
        ssh_ec2 proxy USER HOST PORT
        ssh_ec2 sandbox [COMMAND …]";

@@ -17,6 +17,8 @@ pub struct Environment {
     pub ssh_directory: PathBuf,
     /// What names meant a short while ago.
     pub cache: Cache,
+    /// Who runs this program.
+    pub user: u32,
     /// For connections.
     pub surroundings: Surroundings,
 }
@@ -38,7 +40,8 @@ impl Environment {
                 cache.unwrap_or_else(|| home.join(".cache")).join("ssh_ec2")
             }
         };
-        let cache = Cache::new(cache, rustix::process::getuid().as_raw());
+        let user = rustix::process::getuid().as_raw();
+        let cache = Cache::new(cache, user);
         let directory = own.unwrap_or_else(|| ssh_directory.join("ssh_ec2"));
         let places = Places::below(&directory, &short_directory());
         let program = env::current_exe().map_err(|source| Failure::File {
@@ -47,7 +50,7 @@ impl Environment {
             source,
         })?;
         let user_agent = env::var("SSH_AUTH_SOCK").ok();
-        Ok(Self { ssh_directory, cache, surroundings: Surroundings { program, places, user_agent } })
+        Ok(Self { ssh_directory, cache, user, surroundings: Surroundings { program, places, user_agent } })
     }
 }
 

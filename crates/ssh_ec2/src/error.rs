@@ -12,10 +12,12 @@ use thiserror::Error;
 
 use crate::agent::socket::SocketError;
 use crate::aws::AwsError;
+use crate::host_key::{HostKey, Source};
 use crate::key::KeyError;
+use crate::known_hosts::StoreError;
 use crate::login::COMMON_USERS;
 use crate::network::NetworkError;
-use crate::openssh::InvocationError;
+use crate::openssh::{InvocationError, Version};
 use crate::resolve::ResolveError;
 use crate::target::{InstanceId, OsUser, Port, TargetError};
 use crate::websocket::DialError;
@@ -57,6 +59,18 @@ pub enum Failure {
         /// The target.
         instance: InstanceId,
     },
+    /// sshd presented another key than the known one.
+    #[error(transparent)]
+    HostKeyChanged(Box<ChangedKey>),
+    /// Nothing and nobody tells a key.
+    #[error("no host key of {instance} is known")]
+    HostKeyUnknown {
+        /// The target.
+        instance: InstanceId,
+    },
+    /// Our own known_hosts.
+    #[error(transparent)]
+    KnownHosts(#[from] StoreError),
     /// The command line of ssh.
     #[error(transparent)]
     Invocation(#[from] InvocationError),
@@ -78,6 +92,12 @@ pub enum Failure {
         user: OsUser,
         /// Who is usual on the system that sshd says it runs on.
         system_user: Option<&'static str>,
+    },
+    /// An ssh without `KnownHostsCommand` would refuse our settings, and with them the user's whole file.
+    #[error("ssh is OpenSSH {found}, and checking host keys takes {}", Version::NEEDED)]
+    OldSsh {
+        /// What is in PATH.
+        found: Version,
     },
     /// The session could not be resumed in time.
     #[error("the connection to {instance} was lost, and could not be resumed within {minutes} minutes")]
@@ -188,6 +208,11 @@ impl Failure {
             Self::Aws(error) => error.hints(),
             Self::Dial(error) => error.hints(),
             Self::Network(error) => error.hints(),
+            Self::HostKeyChanged(changed) => changed.hints(),
+            Self::HostKeyUnknown { instance } => vec![format!(
+                "the first connection, `ssh USER@{instance}`, finds it out; `ssh_ec2 -v known-hosts {instance}` shows how"
+            )],
+            Self::KnownHosts(error) => error.hints(),
             Self::Resolve(error) => error.hints(),
             Self::Target(error) => error.hints(),
             Self::Lost { source, .. } => source.hints(),
@@ -217,6 +242,7 @@ impl Failure {
                 vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]
             }
             Self::Moved { .. } => vec!["connect again".into()],
+            Self::OldSsh { .. } => vec!["put a newer ssh in PATH; nothing was changed".into()],
             Self::NoHome => vec!["set HOME".into()],
             Self::NoKey { .. } => {
                 vec!["make one with `ssh-keygen -t ed25519`, or name one with `--key-file`".into()]
@@ -261,6 +287,50 @@ impl Failure {
             Self::Command { .. } => ExitCode::Passed(127),
             _ => ExitCode::Failure,
         }
+    }
+}
+
+/// A host key that is not the known one.
+#[derive(Debug, Error)]
+#[error("{host} presents the host key {} {}, and {told_by} told {old}{}; {}", .new.kind(), .new.fingerprint(), at(.since), told(*.confirmed))]
+pub struct ChangedKey {
+    /// As known_hosts names it.
+    pub host: String,
+    /// The key that is known.
+    pub old: String,
+    /// Who told it.
+    pub told_by: Source,
+    /// When it was written down, if it was.
+    pub since: String,
+    /// The key that was presented.
+    pub new: HostKey,
+    /// Who else tells this one.
+    pub confirmed: Option<Source>,
+}
+
+impl ChangedKey {
+    fn hints(&self) -> Vec<String> {
+        let instance = self.host.trim_start_matches('[').split(']').next().unwrap_or_default();
+        let port = self.host.split_once("]:").map(|(_, port)| format!(" --port {port}")).unwrap_or_default();
+        let trust = format!("`ssh_ec2 known-hosts --trust '{}'{port} {instance}`", self.new);
+        let hint = match self.confirmed {
+            Some(_) => format!("its keys were made anew since; accept the new one: {trust}"),
+            None => format!(
+                "somebody may be between you and it; only if you know that its keys were made anew: {trust}"
+            ),
+        };
+        vec![hint]
+    }
+}
+
+fn at(since: &str) -> String {
+    if since.is_empty() { String::new() } else { format!(" on {since}") }
+}
+
+fn told(confirmed: Option<Source>) -> String {
+    match confirmed {
+        Some(source) => format!("the presented one is told by {source}"),
+        None => "the presented one is told by nothing in AWS".into(),
     }
 }
 

@@ -4,8 +4,8 @@
 //! Top: [`cli`] reads what was typed, [`commands`] has one story each, [`error`] knows how each can fail, [`ui`]
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
-//! is the loop.
-//! Ground: [`key`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
+//! is the loop, [`probe`] holds short sessions of our own with it.
+//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -16,14 +16,17 @@ pub mod cli;
 pub mod commands;
 pub mod environment;
 pub mod error;
+pub mod host_key;
 pub mod inventory;
 pub mod key;
+pub mod known_hosts;
 pub mod login;
 pub mod network;
 pub mod openssh;
 pub mod pace;
 pub mod picker;
 pub mod private_file;
+pub mod probe;
 pub mod push;
 pub mod resolve;
 pub mod ssh_config;
@@ -51,6 +54,7 @@ use crate::commands::pick::Chosen;
 use crate::commands::{complete, config, connect, copy, list, proxy, send_key};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
+use crate::known_hosts::Store;
 use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
 use crate::target::{Host, Target};
@@ -131,7 +135,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
                     Environment::read()?.surroundings.places.socket(&proxy.user, &proxy.host, &proxy.port)
                 }
             };
-            let (target, region) = proxy_target(&proxy)?;
+            let (target, region) = host_target(&proxy.host, proxy.typed.as_deref(), proxy.suffix.as_deref())?;
             let settings = connect::aws_settings(&common);
             let options = proxy::Options {
                 user: proxy.user.parse()?,
@@ -149,6 +153,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
                 proxy::run(&request, &network(&request.options.settings).await?, &cache).await
             })
         }
+        Command::KnownHosts(command) => run_known_hosts(command, before),
         Command::Completions { shell } => complete::script(shell),
         Command::Complete { words } => {
             let cache = Environment::read()?.cache;
@@ -186,11 +191,48 @@ fn run_tool(tool: Tool, carry: &Carry, common: &Common) -> Result<ExitCode, Fail
     copy::run(tool, &carry.arguments, common, &environment.surroundings, find)
 }
 
+fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode, Failure> {
+    let common = command.common.over(before);
+    log_to_stderr(common.verbose);
+    let environment = Environment::read()?;
+    let file = command.file.unwrap_or_else(|| environment.surroundings.places.known_hosts());
+    let store = Store::new(file, environment.user);
+    let Some(host) = command.target else { return commands::known_hosts::list(&store) };
+    let (target, common) = match command.suffix {
+        Some(suffix) => {
+            let (target, region) = host_target(&host, command.typed.as_deref(), Some(&suffix))?;
+            (target, Common { region: region.or(common.region.clone()), ..common })
+        }
+        None if command.host.is_some() => (host.parse()?, common),
+        None => connect::place(&host, common, &environment.surroundings.places)?,
+    };
+    let request = commands::known_hosts::Request {
+        target,
+        choice: connect::choice(&common),
+        settings: connect::aws_settings(&common),
+        port: command.port.parse()?,
+        host: command.host,
+        presented: command.presented,
+    };
+    let cache = &environment.cache;
+    on_runtime(async {
+        let network = network(&request.settings).await?;
+        match command.trust {
+            Some(key) => commands::known_hosts::trust(&request, &key, &store, &network, cache).await,
+            None if command.forget => commands::known_hosts::forget(&request, &store, &network, cache).await,
+            None => commands::known_hosts::run(&request, &store, &network, cache).await,
+        }
+    })
+}
+
 /// What ssh's host stands for. ssh makes it lower case, unless an alias was typed; then the alias says nothing.
-fn proxy_target(proxy: &cli::Proxy) -> Result<(Target, Option<String>), Failure> {
-    let typed = proxy.typed.as_deref().filter(|typed| typed.eq_ignore_ascii_case(&proxy.host));
-    let host = typed.unwrap_or(&proxy.host);
-    match proxy.suffix.as_deref().and_then(|suffix| Host::below(host, suffix)) {
+fn host_target(
+    host: &str,
+    typed: Option<&str>,
+    suffix: Option<&str>,
+) -> Result<(Target, Option<String>), Failure> {
+    let host = typed.filter(|typed| typed.eq_ignore_ascii_case(host)).unwrap_or(host);
+    match suffix.and_then(|suffix| Host::below(host, suffix)) {
         Some(host) => host.map(|Host { target, region }| (target, region)).map_err(Failure::from),
         None => Ok((host.parse()?, None)),
     }

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -218,6 +219,42 @@ fn take_options<'a>(
     Ok(arguments)
 }
 
+/// The version of an OpenSSH client.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Version {
+    /// 9 of 9.2.
+    pub major: u32,
+    /// 2 of 9.2.
+    pub minor: u32,
+}
+
+impl Version {
+    /// The first with `KnownHostsCommand`, without which the host keys could not be checked.
+    pub const NEEDED: Self = Self { major: 8, minor: 5 };
+
+    /// Asks the ssh in PATH. None if it says none, as another program than OpenSSH's would.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn of_ssh() -> Result<Option<Self>, io::Error> {
+        let output = process::Command::new("ssh").arg("-V").stdin(process::Stdio::null()).output()?;
+        Ok(Self::parse(&String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Reads `OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL …`.
+    fn parse(text: &str) -> Option<Self> {
+        let (major, rest) = text.split_once("OpenSSH_")?.1.split_once('.')?;
+        let end = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+        Some(Self { major: major.parse().ok()?, minor: rest[..end].parse().ok()? })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
 /// Whether this is the command line of an ssh that is told to ask nothing. Its options stand before its destination,
 /// as programs that call ssh put them.
 pub fn is_batch(command_line: &[OsString]) -> bool {
@@ -295,6 +332,23 @@ mod tests {
         assert_eq!(invocation.options, words("-v -p 2222 -oUser=x -tL 1:h:2"));
         assert_eq!(invocation.destination, "ec2-user@i-0a1b2c3d");
         assert_eq!(invocation.command, words("ls -l"));
+    }
+
+    #[test]
+    fn versions_are_read_from_what_ssh_says_of_itself() {
+        for (text, version) in [
+            ("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026\n", Some((9, 2))),
+            ("OpenSSH_10.0p2, LibreSSL 3.3.6", Some((10, 0))),
+            ("OpenSSH_8.5", Some((8, 5))),
+            ("Sun_SSH_1.1.5", None),
+        ] {
+            assert_eq!(
+                Version::parse(text),
+                version.map(|(major, minor)| Version { major, minor }),
+                "{text}"
+            );
+        }
+        assert!(Version { major: 10, minor: 0 } > Version::NEEDED);
     }
 
     #[test]

@@ -1,12 +1,92 @@
 //! Files that only their owner can read, replaced as a whole; and turns between processes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::time::sleep;
+
+/// A file that others could have written, or that is none.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error("cannot read {path}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no file, or a huge one.
+    #[error("{path} is not a file of ours")]
+    Kind {
+        /// What is no file.
+        path: PathBuf,
+    },
+    /// It is somebody else's.
+    #[error("{path} belongs to the user with id {owner}, who could have written anything into it")]
+    Owner {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Others may write into it.
+    #[error("others than you may write to {path}")]
+    Writable {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+impl ReadError {
+    /// What to do about it, an action a line.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Io { path, .. } => vec![format!("check the permissions of {}", path.display())],
+            Self::Kind { path } | Self::Owner { path, .. } => {
+                vec![format!("remove {}, or put it elsewhere: it is made anew", path.display())]
+            }
+            Self::Writable { path } => vec![format!(
+                "look through it, then `chmod go-w {}`, or remove it: it is made anew",
+                path.display()
+            )],
+        }
+    }
+}
+
+/// The contents of a file that only `owner` can have written; none when there is no file.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read(path: &Path, owner: u32) -> Result<Option<Vec<u8>>, ReadError> {
+    let io = |source| ReadError::Io { path: path.to_owned(), source };
+    // A pipe would keep us waiting for somebody to open its other end.
+    let opened = OpenOptions::new().read(true).custom_flags(NONBLOCKING).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(io(error)),
+    };
+    let metadata = file.metadata().map_err(io)?;
+    if metadata.uid() != owner {
+        return Err(ReadError::Owner { path: path.to_owned(), owner: metadata.uid() });
+    }
+    if !metadata.is_file() || metadata.len() > SIZE_LIMIT {
+        return Err(ReadError::Kind { path: path.to_owned() });
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(ReadError::Writable { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    file.take(SIZE_LIMIT).read_to_end(&mut bytes).map_err(io)?;
+    Ok(Some(bytes))
+}
 
 /// Writes `bytes` beside `path` and renames them over it. Its directory is made if it is not there.
 ///
@@ -56,6 +136,10 @@ pub async fn lock(path: &Path, patience: Duration) -> Option<Lock> {
     }
 }
 
+/// `O_NONBLOCK`.
+const NONBLOCKING: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+/// A line of known_hosts has 200 bytes.
+const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
 const INTERVAL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -74,6 +158,25 @@ mod tests {
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_files_that_nobody_else_can_write_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let owner = rustix::process::getuid().as_raw();
+        assert!(read(&path, owner).unwrap().is_none());
+        replace(&path, b"text").unwrap();
+        assert_eq!(read(&path, owner).unwrap().unwrap(), b"text");
+        assert!(matches!(read(&path, owner + 1), Err(ReadError::Owner { .. })));
+        for mode in [0o620, 0o602] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(read(&path, owner), Err(ReadError::Writable { .. })));
+        }
+        assert!(matches!(read(directory.path(), owner), Err(ReadError::Kind { .. })));
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert!(matches!(read(&pipe, owner), Err(ReadError::Kind { .. })));
     }
 
     #[tokio::test(start_paused = true)]

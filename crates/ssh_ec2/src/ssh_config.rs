@@ -53,8 +53,10 @@ impl Places {
 /// How the proxy is to be called, besides the tokens that ssh fills in.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyOptions {
-    /// Options for the proxy, in front of user, host and port.
+    /// Options for every program of ours, in front of the host.
     pub arguments: Vec<String>,
+    /// The target that the instance was found by, for the proxy to find it anew.
+    pub found_by: Option<String>,
     /// A key of the user's own, to be used instead of a one-time key.
     pub identity: Option<PathBuf>,
 }
@@ -89,6 +91,9 @@ fn tunnel_settings(
         proxy.push(' ');
         proxy.push_str(&shell_word(argument));
     }
+    if let Some(target) = &options.found_by {
+        proxy.push_str(&format!(" --found-by {}", shell_word(target)));
+    }
     if options.identity.is_none() {
         let sockets = shell_word(&places.sockets().to_string_lossy());
         proxy.push_str(&format!(" --agent-socket {sockets}/'{SOCKET_NAME}'"));
@@ -99,14 +104,34 @@ fn tunnel_settings(
     }
     // Quoted, since users may have a dollar sign and names wildcards, none of which are for the shell.
     proxy.push_str(" '%r' '%h' '%p'");
-    let known_hosts = quote(&escape_tokens(&places.known_hosts().to_string_lossy()));
     vec![
         ("ProxyCommand", proxy),
-        // Keys are kept under the instance id, which is never given to another instance.
-        ("UserKnownHostsFile", known_hosts),
-        ("HashKnownHosts", "no".into()),
-        ("StrictHostKeyChecking", "accept-new".into()),
+        // Knows keys by instance id, which is never given to another instance, whatever the host is called.
+        ("KnownHostsCommand", known_hosts_command(program, places, options, suffix)),
+        ("UserKnownHostsFile", "/dev/null".into()),
+        ("StrictHostKeyChecking", "yes".into()),
     ]
+}
+
+/// ssh runs it without a shell, and splits it into words before it replaces tokens in all but the first.
+fn known_hosts_command(
+    program: &Path,
+    places: &Places,
+    options: &ProxyOptions,
+    suffix: Option<&str>,
+) -> String {
+    let word = |text: &str| split_word(&escape_tokens(text));
+    let mut command = format!("{} known-hosts", split_word(&program.to_string_lossy()));
+    for argument in &options.arguments {
+        command.push(' ');
+        command.push_str(&word(argument));
+    }
+    command.push_str(&format!(" --file {}", word(&places.known_hosts().to_string_lossy())));
+    if let Some(suffix) = suffix {
+        command.push_str(&format!(" --suffix {suffix} --typed %n"));
+    }
+    command.push_str(" --port %p --host %H --presented %t:%K -- %h");
+    command
 }
 
 /// The key that is offered.
@@ -235,6 +260,16 @@ fn escape_tokens(text: &str) -> String {
     text.replace('%', "%%")
 }
 
+/// One word for ssh's own splitting of a command.
+fn split_word(text: &str) -> String {
+    let special = |character: char| character.is_whitespace() || matches!(character, '"' | '\'' | '\\' | '#');
+    if text.is_empty() || text.contains(special) {
+        format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
+    } else {
+        text.to_owned()
+    }
+}
+
 /// One word for the shell that ssh runs a `ProxyCommand` with, after ssh replaced tokens.
 fn shell_word(text: &str) -> String {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_@:,./+=-".contains(&byte);
@@ -283,17 +318,17 @@ mod tests {
             "# Written by `ssh_ec2 config`.\n\
              Host *.ec2\n\
              \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/'%r@%h:%p' --suffix ec2 --typed '%n' '%r' '%h' '%p'\n\
-             \x20   UserKnownHostsFile /home/me/.ssh/ssh_ec2/known_hosts\n\
-             \x20   HashKnownHosts no\n\
-             \x20   StrictHostKeyChecking accept-new\n\
+             \x20   KnownHostsCommand /usr/bin/ssh_ec2 known-hosts --file /home/me/.ssh/ssh_ec2/known_hosts --suffix ec2 --typed %n --port %p --host %H --presented %t:%K -- %h\n\
+             \x20   UserKnownHostsFile /dev/null\n\
+             \x20   StrictHostKeyChecking yes\n\
              Host *.ec2 !mi-*\n\
              \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
              \x20   IdentityFile none\n\
              Host i-* mi-*\n\
              \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/'%r@%h:%p' '%r' '%h' '%p'\n\
-             \x20   UserKnownHostsFile /home/me/.ssh/ssh_ec2/known_hosts\n\
-             \x20   HashKnownHosts no\n\
-             \x20   StrictHostKeyChecking accept-new\n\
+             \x20   KnownHostsCommand /usr/bin/ssh_ec2 known-hosts --file /home/me/.ssh/ssh_ec2/known_hosts --port %p --host %H --presented %t:%K -- %h\n\
+             \x20   UserKnownHostsFile /dev/null\n\
+             \x20   StrictHostKeyChecking yes\n\
              Host i-*\n\
              \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
              \x20   IdentityFile none\n"
@@ -331,8 +366,10 @@ mod tests {
 
     #[test]
     fn values_survive_the_shell_and_the_tokens() {
-        let options =
-            ProxyOptions { arguments: vec!["--profile".into(), "my prod's 100%".into()], identity: None };
+        let options = ProxyOptions {
+            arguments: vec!["--profile".into(), "my prod's 100%".into()],
+            ..ProxyOptions::default()
+        };
         let settings = settings(Path::new("/opt/my tools/ssh_ec2"), &places(), &options);
         assert!(
             settings[0]
@@ -341,6 +378,9 @@ mod tests {
             "{}",
             settings[0].1
         );
+        let known_hosts = &settings[1].1;
+        let expected = r#""/opt/my tools/ssh_ec2" known-hosts --profile "my prod's 100%%" --file /home"#;
+        assert!(known_hosts.starts_with(expected), "{known_hosts}");
     }
 
     #[test]

@@ -233,6 +233,11 @@ impl fmt::Display for OsUser {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Port(u16);
 
+impl Port {
+    /// Where sshd listens unless told otherwise.
+    pub const SSH: Self = Self(22);
+}
+
 impl FromStr for Port {
     type Err = TargetError;
 

@@ -13,11 +13,11 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
-use ssm_channel::{Channel, Closed, Draft, Event, Outgoing, SsmAgentVersion};
+use ssm_channel::{Channel, Closed, Draft, Event, MessageId, Origin, Outgoing, Side, SsmAgentVersion};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -82,6 +82,23 @@ pub struct Outcome<S, E> {
     pub end: End<S, E>,
     /// Bytes from the instance.
     pub received: u64,
+}
+
+/// The client's side of a session that was just started.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn client_channel() -> Result<Channel, getrandom::Error> {
+    let mut random = [0; 24];
+    getrandom::fill(&mut random)?;
+    let mut id: [u8; 16] = std::array::from_fn(|at| random[at]);
+    let seed: [u8; 8] = std::array::from_fn(|at| random[16 + at]);
+    // A UUID of version 4.
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let origin = Origin { seed: u64::from_le_bytes(seed), unix_time, now: std::time::Instant::now() };
+    Ok(Channel::new(Side::Client { client_id: MessageId::from_bytes(id).to_string() }, origin))
 }
 
 /// Carries bytes until one of the ends of [`End`]. Whatever the end, the peer was asked to end the session if it

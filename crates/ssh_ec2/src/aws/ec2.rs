@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use roxmltree::{Document, Node};
 
 use super::endpoint::{EC2, Protocol};
@@ -14,6 +16,7 @@ use crate::target::InstanceId;
 
 const DESCRIBE_INSTANCES: Api = Api { service: &EC2, operation: "DescribeInstances" };
 const DESCRIBE_REGIONS: Api = Api { service: &EC2, operation: "DescribeRegions" };
+const GET_CONSOLE_OUTPUT: Api = Api { service: &EC2, operation: "GetConsoleOutput" };
 
 /// A filter of DescribeInstances: the values are alternatives, in which `*`, `?` and `\` are special.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,6 +70,15 @@ impl Instance {
     pub fn name(&self) -> Option<&str> {
         self.tag("Name").filter(|name| !name.is_empty())
     }
+}
+
+/// Whether the console is to be read now. Only instances on the Nitro system can do that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Latest {
+    /// What was kept is enough.
+    No,
+    /// Now.
+    Yes,
 }
 
 /// What an instance is doing.
@@ -127,7 +139,7 @@ impl Aws {
             }
         }
         parameters.extend(token.map(|token| ("NextToken".to_owned(), token.to_owned())));
-        self.query(&DESCRIBE_INSTANCES, &parameters, |answer| {
+        self.query(&DESCRIBE_INSTANCES, &self.all_instances(), &parameters, |answer| {
             let reservations = items(answer, "reservationSet").into_iter();
             let instances = reservations.flat_map(|reservation| items(reservation, "instancesSet"));
             let next = child_text(answer, "nextToken").map(str::to_owned);
@@ -142,7 +154,7 @@ impl Aws {
     ///
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ec2:DescribeRegions`.
     pub async fn describe_regions(&self) -> Result<Vec<String>, AwsError> {
-        self.query(&DESCRIBE_REGIONS, &[], |answer| {
+        self.query(&DESCRIBE_REGIONS, &self.all_instances(), &[], |answer| {
             let names =
                 items(answer, "regionInfo").into_iter().filter_map(|item| child_text(item, "regionName"));
             names.map(str::to_owned).collect()
@@ -150,18 +162,46 @@ impl Aws {
         .await
     }
 
+    /// What EC2 kept of an instance's console, as text; empty when it has nothing yet. Without [`Latest`] it is what
+    /// was kept after the last start or stop.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsError`]; [`AwsError::AccessDenied`] without `ec2:GetConsoleOutput`.
+    pub async fn console_output(&self, instance: &InstanceId, latest: Latest) -> Result<String, AwsError> {
+        let mut parameters = vec![("InstanceId".to_owned(), instance.to_string())];
+        if latest == Latest::Yes {
+            parameters.push(("Latest".to_owned(), "true".to_owned()));
+        }
+        let encoded = self
+            .query(&GET_CONSOLE_OUTPUT, instance.as_str(), &parameters, |answer| {
+                let text = child_text(answer, "output").unwrap_or_default();
+                text.split_ascii_whitespace().collect::<String>()
+            })
+            .await?;
+        let bytes = STANDARD.decode(encoded).map_err(|_| AwsError::Malformed {
+            action: GET_CONSOLE_OUTPUT.action(),
+            source: "its output is not base64".into(),
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn all_instances(&self) -> String {
+        format!("the instances in {}", self.region())
+    }
+
     /// Makes a call of the Query protocol, and reads its answer's root element.
     async fn query<T>(
         &self,
         api: &Api,
+        subject: &str,
         parameters: &[(String, String)],
         read: impl FnOnce(Node<'_, '_>) -> T,
     ) -> Result<T, AwsError> {
         let Protocol::Query { version } = api.service.protocol else {
             unreachable!("{} has another protocol", api.service.id)
         };
-        let subject = format!("the instances in {}", self.region());
-        let answer = self.invoke(api, &subject, form(api.operation, version, parameters)).await?;
+        let answer = self.invoke(api, subject, form(api.operation, version, parameters)).await?;
         let malformed = || AwsError::Malformed {
             action: api.action(),
             source: "it is not the XML that was expected".into(),

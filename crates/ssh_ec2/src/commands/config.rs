@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::{Common, Config};
 use crate::commands::connect::{Surroundings, proxy_options};
 use crate::error::{ExitCode, Failure};
+use crate::openssh::Version;
 use crate::ssh_config::{
     DEFAULT_SUFFIX, ProxyOptions, Suffix, block, exclude, include, installed_block, is_suffix, section,
     sections, without_section,
@@ -62,6 +63,12 @@ pub fn run(config: &Config, surroundings: &Surroundings, ssh_directory: &Path) -
         .collect();
     let block = sections + &block;
     if config.install {
+        // An ssh that is not there, or is no OpenSSH, may still be what the user means to put there.
+        if let Ok(Some(found)) = Version::of_ssh()
+            && found < Version::NEEDED
+        {
+            return Err(Failure::OldSsh { found });
+        }
         make_private_directory(ssh_directory)?;
         make_private_directory(surroundings.places.directory())?;
         install(&files, &block)?;

@@ -85,7 +85,7 @@ pub fn run(
         };
         let answer = find(&question)?;
         if !matches!(target, Target::Id(_)) {
-            options.arguments.extend(["--found-by".into(), target.to_string()]);
+            options.found_by = Some(target.to_string());
             // Keys, host keys and sockets go by the id, which is never given to another instance.
             found.push(("HostName", answer.instance.to_string()));
             if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
@@ -194,7 +194,7 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
         Choice::Any => arguments.push("--any".into()),
     }
     arguments.extend((0..usize::from(common.verbose).max(verbosity).min(2)).map(|_| "-v".to_owned()));
-    Ok(ProxyOptions { arguments, identity })
+    Ok(ProxyOptions { arguments, found_by: None, identity })
 }
 
 /// Profile and region, as the calls to AWS want them.

@@ -66,7 +66,7 @@ pub fn run(
     }
     let mut options = proxy_options(&of_all.unwrap_or_default(), 0)?;
     if let ([name], [_]) = (names.as_slice(), remotes.as_slice()) {
-        options.arguments.extend(["--found-by".into(), name.clone()]);
+        options.found_by = Some(name.clone());
     }
     make_private_directory(surroundings.places.directory())?;
     let settings = settings(&surroundings.program, &surroundings.places, &options);

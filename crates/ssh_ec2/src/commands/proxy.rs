@@ -12,9 +12,9 @@ use std::future::{Future, pending, poll_fn};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use ssm_channel::{Channel, Closed, MessageId, Origin, Side};
+use ssm_channel::Closed;
 use tokio::time::timeout;
 
 use self::resume::Resumer;
@@ -24,7 +24,7 @@ use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
 use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
 use crate::error::{ExitCode, Failure};
-use crate::key::OneTimeKey;
+use crate::key::{KeyError, OneTimeKey};
 use crate::login;
 use crate::network::Network;
 use crate::pace::Pace;
@@ -323,7 +323,7 @@ async fn carry(
         first = async { resumer.attach(ticket, prepared.await).await } => first?,
         reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
     };
-    let channel = Channel::new(Side::Client { client_id: random_uuid()? }, origin()?);
+    let channel = tunnel::client_channel().map_err(KeyError::from)?;
     let resume = || -> tunnel::Resume<'_, _, Failure> { Box::pin(resumer.resume(resume::LIMIT)) };
     let mut told = false;
     let started = Instant::now();
@@ -387,24 +387,6 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
         End::Closed(Closed::HandshakeFailed { output }) => Err(Failure::ChannelRefused { instance, output }),
         End::Closed(Closed::NoProgress) => Err(Failure::NoProgress { instance }),
     }
-}
-
-fn origin() -> Result<Origin, Failure> {
-    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Origin { seed: u64::from_le_bytes(random()?), unix_time, now: Instant::now() })
-}
-
-fn random_uuid() -> Result<String, Failure> {
-    let mut bytes: [u8; 16] = random()?;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    Ok(MessageId::from_bytes(bytes).to_string())
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(crate::key::KeyError::from)?;
-    Ok(bytes)
 }
 
 /// The document for a plain byte stream to a TCP port of the instance.

@@ -189,14 +189,18 @@ fn ssh_understands_the_installed_settings() {
         "proxycommand {} proxy --agent-socket {directory}/agent/'%r@%h:%p' '%r' '%h' '%p'\n",
         binary().display()
     );
-    let known_hosts = format!("userknownhostsfile {directory}/known_hosts\n");
+    let known_hosts = format!(
+        "knownhostscommand {} known-hosts --file {directory}/known_hosts --port %p --host %H --presented %t:%K -- %h\n",
+        binary().display()
+    );
     let instance = settings(&format!("ec2-user@{HEALTHY}"));
     for line in [
         &*agent,
         &proxy,
         &known_hosts,
         "identityfile none\n",
-        "stricthostkeychecking accept-new\n",
+        "userknownhostsfile /dev/null\n",
+        "stricthostkeychecking true\n",
         "loglevel ERROR\n",
     ] {
         assert!(instance.contains(line), "{line:?} is not in\n{instance}");

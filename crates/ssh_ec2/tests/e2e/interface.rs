@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::errors::fails;
-use crate::harness::{ABSENT, END_DENIED, HEALTHY, PUSH_DENIED, STOPPED, Sandbox, run, run_with_input};
+use crate::harness::{
+    ABSENT, END_DENIED, HEALTHY, PUSH_DENIED, STOPPED, Sandbox, binary, run, run_with_input,
+};
 
 /// Asserts that an instance lets the owner of a key in, without anybody pushing it now.
 fn assert_let_in(sandbox: &Sandbox, private: &Path) {
@@ -24,11 +26,11 @@ fn bridge(other: &Path) -> String {
 /// ssh without anything of ours but a ProxyCommand.
 fn ssh_with_own_key(sandbox: &Sandbox, private: &Path, proxy_command: &str) -> Command {
     let mut ssh = sandbox.command("ssh");
-    let known_hosts = sandbox.file("known_hosts");
     for option in [
         format!("ProxyCommand={proxy_command}"),
-        format!("UserKnownHostsFile={}", known_hosts.display()),
-        "StrictHostKeyChecking=accept-new".to_owned(),
+        format!("KnownHostsCommand={} known-hosts --host %H --presented %t:%K %h", binary().display()),
+        "UserKnownHostsFile=/dev/null".to_owned(),
+        "StrictHostKeyChecking=yes".to_owned(),
         "IdentitiesOnly=yes".to_owned(),
         "IdentityAgent=none".to_owned(),
         "LogLevel=ERROR".to_owned(),

@@ -20,6 +20,8 @@ mod errors;
 mod faults;
 /// Region, workspace, and processes with deadlines.
 mod harness;
+/// Which host keys are believed, and which are not.
+mod host_keys;
 /// An endpoint that answers otherwise than AWS does.
 mod impostor;
 /// The command line of the script that the program replaces.

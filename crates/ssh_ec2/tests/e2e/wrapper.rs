@@ -75,9 +75,10 @@ fn a_dry_run_prints_a_line_that_works() {
         format!(
             "ssh -p 22 -q \
              -o 'ProxyCommand={} proxy --agent-socket {directory}/agent/'\\''%r@%h:%p'\\'' '\\''%r'\\'' '\\''%h'\\'' '\\''%p'\\''' \
-             -o UserKnownHostsFile={directory}/known_hosts -o HashKnownHosts=no \
-             -o StrictHostKeyChecking=accept-new -o IdentityAgent={directory}/agent/%r@%h:%p \
+             -o 'KnownHostsCommand={} known-hosts --file {directory}/known_hosts --port %p --host %H --presented %t:%K -- %h' -o UserKnownHostsFile=/dev/null \
+             -o StrictHostKeyChecking=yes -o IdentityAgent={directory}/agent/%r@%h:%p \
              -o IdentityFile=none ec2-user@{HEALTHY} echo ''\\''a  b'\\'''\n",
+            binary().display(),
             binary().display()
         )
     );

@@ -1,0 +1,227 @@
+//! Short sessions of our own: what a command on the instance prints, or what a port of it says first.
+//!
+//! Nothing but that is asked, nothing is sent to the port, and whatever way it goes the session is ended at AWS. For
+//! that reason [`ask`] must not be dropped half-way: it has bounds of its own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ssm_channel::{Closed, SsmAgentVersion};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::aws::{Aws, AwsError, StartSession, Token};
+use crate::key::KeyError;
+use crate::network::Network;
+use crate::target::{InstanceId, Port};
+use crate::tunnel::{self, Attachment, End, Notice};
+use crate::websocket::{DialError, dial};
+
+/// What to hear.
+#[derive(Clone, Copy, Debug)]
+pub enum Question<'a> {
+    /// All that a command prints.
+    Command(&'a str),
+    /// The first line that a port says.
+    Port(Port),
+}
+
+/// What was heard, and when since the question.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// At most [`OUTPUT_LIMIT`] bytes.
+    pub output: Vec<u8>,
+    /// When StartSession had answered.
+    pub started: Duration,
+    /// When the websocket was open.
+    pub opened: Duration,
+    /// When the SSM agent had taken the session up.
+    pub ready: Option<Duration>,
+    /// When the first bytes came.
+    pub heard: Option<Duration>,
+    /// As the SSM agent told it.
+    pub agent_version: Option<SsmAgentVersion>,
+    /// Why the session ended, if it ended by itself.
+    pub closed: Option<Closed>,
+}
+
+/// The question could not be asked.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// A call to AWS.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The websocket.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// Randomness.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The websocket was lost, which is not mended for so short a session.
+    #[error("the websocket of the session on {instance} was lost")]
+    Lost {
+        /// The target.
+        instance: InstanceId,
+    },
+}
+
+impl ProbeError {
+    /// What to do about it, an action a line.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Aws(error) => error.hints(),
+            Self::Dial(error) => error.hints(),
+            Self::Key(_) | Self::Lost { .. } => vec!["try again".into()],
+        }
+    }
+}
+
+/// Asks, and hears for at most `limit` once the session has started.
+///
+/// # Errors
+/// [`ProbeError`]. That nothing was heard is none.
+pub async fn ask(
+    aws: &Aws,
+    network: &Network,
+    instance: &InstanceId,
+    question: Question<'_>,
+    reason: &str,
+    limit: Duration,
+) -> Result<Answer, ProbeError> {
+    let asked = Instant::now();
+    let ticket = aws.start_session(&question.session(instance, reason)).await?;
+    let started = asked.elapsed();
+    let session = ticket.session_id.clone();
+    let heard = async {
+        let headers = aws.sign_upgrade(&ticket.stream_url).await?;
+        let socket = dial(&ticket.stream_url, headers, network, None).await?;
+        let opened = asked.elapsed();
+        let first = Attachment { socket, token: ticket.token };
+        let answer = hear(instance, question, first, asked, limit).await?;
+        Ok(Answer { started, opened, ..answer })
+    };
+    let answer = heard.await;
+    let closed = |answer: &Answer| matches!(answer.closed, Some(Closed::ByGateway { .. }));
+    if !answer.as_ref().is_ok_and(closed)
+        && let Err(error) = timeout(TERMINATE_TIMEOUT, aws.terminate_session(&session)).await
+    {
+        tracing::info!("AWS did not confirm the session's end in time: {error}");
+    }
+    answer
+}
+
+impl Question<'_> {
+    fn session(self, instance: &InstanceId, reason: &str) -> StartSession {
+        let (document, parameter, value) = match self {
+            Self::Command(command) => (COMMAND_DOCUMENT, "command", command.to_owned()),
+            Self::Port(port) => (PORT_DOCUMENT, "portNumber", port.to_string()),
+        };
+        StartSession {
+            target: instance.clone(),
+            document_name: document.into(),
+            parameters: BTreeMap::from([(parameter.to_owned(), vec![value])]),
+            reason: Some(reason.to_owned()),
+        }
+    }
+
+    fn is_answered_by(self, output: &[u8]) -> bool {
+        match self {
+            Self::Command(_) => output.len() >= OUTPUT_LIMIT,
+            Self::Port(_) => output.contains(&b'\n') || output.len() >= LINE_LIMIT,
+        }
+    }
+}
+
+async fn hear(
+    instance: &InstanceId,
+    question: Question<'_>,
+    first: Attachment<Token>,
+    asked: Instant,
+    limit: Duration,
+) -> Result<Answer, ProbeError> {
+    let channel = tunnel::client_channel().map_err(KeyError::from)?;
+    let output = Rc::new(RefCell::new(Vec::new()));
+    let (ready, heard, agent_version) = (Cell::new(None), Cell::new(None), Cell::new(None));
+    let mut late = pin!(sleep(limit));
+    let stop = poll_fn(|cx| {
+        if question.is_answered_by(&output.borrow()) { Poll::Ready(()) } else { late.as_mut().poll(cx) }
+    });
+    let resume = || -> tunnel::Resume<'_, Token, ProbeError> {
+        Box::pin(async { Err(ProbeError::Lost { instance: instance.clone() }) })
+    };
+    let notice = |notice| match notice {
+        Notice::Ready { agent_version: version, .. } => {
+            ready.set(Some(asked.elapsed()));
+            agent_version.set(version);
+        }
+        Notice::FirstBytes(_) => heard.set(Some(asked.elapsed())),
+        _ => {}
+    };
+    let local = (Box::new(Silence) as _, Box::new(Collector { taken: Rc::clone(&output) }) as _);
+    let outcome = tunnel::run(channel, first, local, stop, resume, notice).await;
+    let closed = match outcome.end {
+        End::Closed(closed) => Some(closed),
+        End::Lost(error) => return Err(error),
+        End::InputEnded | End::InputBroken(_) | End::OutputBroken | End::Stopped(()) => None,
+    };
+    Ok(Answer {
+        output: output.take(),
+        started: Duration::ZERO,
+        opened: Duration::ZERO,
+        ready: ready.get(),
+        heard: heard.get(),
+        agent_version: agent_version.get(),
+        closed,
+    })
+}
+
+/// Has nothing to say, and does not end.
+struct Silence;
+
+impl AsyncRead for Silence {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+/// Keeps what comes.
+struct Collector {
+    taken: Rc<RefCell<Vec<u8>>>,
+}
+
+impl AsyncWrite for Collector {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut taken = self.taken.borrow_mut();
+        let room = OUTPUT_LIMIT.saturating_sub(taken.len());
+        taken.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        // It may be enough now, which is looked at when the tunnel is polled.
+        cx.waker().wake_by_ref();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Enough for host keys and for a handful of facts.
+pub const OUTPUT_LIMIT: usize = 64 * 1024;
+/// sshd's greeting has at most 255 bytes; others may say more before a line's end.
+const LINE_LIMIT: usize = 1024;
+/// Runs one command, as the user that the account's preferences say, and gives back what it printed.
+pub const COMMAND_DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
+/// A plain byte stream to a TCP port of the instance.
+pub const PORT_DOCUMENT: &str = "AWS-StartSSHSession";
+/// For a call that nobody waits for any more.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,239 @@
+//! Which host keys are believed, and which are not. ssh checks strictly in all of these, and has no file of its own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use crate::harness::{Ended, HEALTHY, Sandbox, run};
+
+/// Its console has the fingerprints alone.
+const FINGERPRINTS: &str = "i-0decaf00000000009";
+/// Its console was overwritten since the first boot; what it says now has the keys.
+const REBOOTED: &str = "i-0decaf0000000000b";
+/// Its console tells no keys.
+const NO_CONSOLE: &str = "i-0decaf00000000008";
+/// Presents another key than AWS tells.
+const IMPOSTOR: &str = "i-0dead00000000001d";
+
+fn known_hosts(sandbox: &Sandbox) -> PathBuf {
+    sandbox.directory().join("known_hosts")
+}
+
+/// What stands behind the keys of an instance.
+fn sources(sandbox: &Sandbox, instance: &str) -> Vec<String> {
+    let text = fs::read_to_string(known_hosts(sandbox)).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with(&format!("{instance} ")));
+    lines.map(|line| line.split(' ').nth(4).unwrap().to_owned()).collect()
+}
+
+fn calls(sandbox: &Sandbox, action: &str) -> usize {
+    sandbox.region.calls().iter().filter(|call| call.action == action).count()
+}
+
+#[track_caller]
+fn connects(sandbox: &Sandbox, target: &str) {
+    let ended = run(sandbox.ssh(target).arg("echo in")).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+}
+
+/// ssh refuses, and our words come first: one error, one hint.
+#[track_caller]
+fn is_refused(sandbox: &Sandbox, target: &str, instance: &str, told_by: &str) -> Ended {
+    let ended = run(sandbox.ssh(target).arg("echo in")).status(255);
+    assert_eq!(ended.text(), "", "{ended}");
+    let lines: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("ssh_ec2: ")).collect();
+    let [error, hint] = lines[..] else { panic!("{ended}") };
+    assert!(
+        error.starts_with(&format!("ssh_ec2: error: {instance} presents the host key ED25519 SHA256:")),
+        "{ended}"
+    );
+    assert!(error.contains(&format!(", and {told_by} told ")), "{ended}");
+    assert!(error.matches("SHA256:").count() >= 2, "{ended}");
+    assert!(hint.contains("`ssh_ec2 known-hosts --trust 'ssh-ed25519 "), "{ended}");
+    ended
+}
+
+#[test]
+fn the_console_tells_the_keys_once() {
+    let sandbox = Sandbox::start();
+    connects(&sandbox, &sandbox.target());
+    assert_eq!(sources(&sandbox, HEALTHY), ["console", "console"]);
+    assert_eq!(fs::metadata(known_hosts(&sandbox)).unwrap().permissions().mode() & 0o777, 0o600);
+    connects(&sandbox, &sandbox.target());
+    connects(&sandbox, &format!("{}@web-1.ec2", sandbox.user()));
+    assert_eq!(run(sandbox.ssh_ec2().args(["web-1", "echo in"])).success().stderr, "");
+    assert_eq!(calls(&sandbox, "ec2:GetConsoleOutput"), 1, "what is known is not asked again");
+    assert_eq!(sources(&sandbox, HEALTHY).len(), 2);
+    assert_eq!(sandbox.region.sessions().len(), 4, "no session is started to read keys");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn openssh_s_own_server_is_known_from_the_console() {
+    let sandbox = Sandbox::with_sshd();
+    connects(&sandbox, &sandbox.target());
+    assert_eq!(sources(&sandbox, HEALTHY), ["console", "console"]);
+}
+
+#[test]
+fn a_console_of_fingerprints_is_enough() {
+    let sandbox = Sandbox::start();
+    connects(&sandbox, &sandbox.at(FINGERPRINTS));
+    assert_eq!(sources(&sandbox, FINGERPRINTS), ["console"]);
+}
+
+#[test]
+fn the_console_is_read_anew_when_what_was_kept_has_no_keys() {
+    let sandbox = Sandbox::start();
+    connects(&sandbox, &sandbox.at(REBOOTED));
+    assert_eq!(sources(&sandbox, REBOOTED), ["console", "console"]);
+    assert_eq!(calls(&sandbox, "ec2:GetConsoleOutput"), 2);
+}
+
+#[test]
+fn another_key_than_the_console_s_is_refused() {
+    let sandbox = Sandbox::start();
+    let ended = is_refused(&sandbox, &sandbox.at(IMPOSTOR), IMPOSTOR, "EC2's console output");
+    assert!(ended.stderr.contains("; the presented one is told by nothing in AWS\n"), "{ended}");
+    sandbox.region.replace_host_key(FINGERPRINTS).unwrap();
+    is_refused(&sandbox, &sandbox.at(FINGERPRINTS), FINGERPRINTS, "EC2's console output");
+    assert_eq!(sources(&sandbox, FINGERPRINTS), Vec::<String>::new());
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn another_key_than_the_known_one_is_refused_until_it_is_trusted() {
+    let sandbox = Sandbox::start();
+    connects(&sandbox, &sandbox.target());
+    sandbox.region.replace_host_key(HEALTHY).unwrap();
+    for target in [sandbox.target(), format!("{}@web-1.ec2", sandbox.user())] {
+        is_refused(&sandbox, &target, HEALTHY, "EC2's console output");
+    }
+    let ended = run(sandbox.ssh_ec2().args(["-oLogLevel=ERROR", "web-1", "true"])).status(255);
+    assert!(ended.stderr.contains(" presents the host key "), "{ended}");
+    let hint = ended.stderr.lines().find(|line| line.contains("--trust")).unwrap();
+    let command = hint.split('`').nth(1).unwrap().to_owned();
+    let trusted = run(sandbox.command("sh").args(["-c", &command])).success();
+    assert!(
+        trusted.stderr.starts_with(&format!("ssh_ec2: the ED25519 key of {HEALTHY} is SHA256:")),
+        "{trusted}"
+    );
+    connects(&sandbox, &sandbox.target());
+    assert_eq!(sources(&sandbox, HEALTHY), ["user"]);
+}
+
+#[test]
+fn a_key_that_nobody_tells_is_trusted_once_and_said_once() {
+    let sandbox = Sandbox::with_faults(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]);
+    let first = run(sandbox.ssh(&sandbox.at(NO_CONSOLE)).arg("echo in")).success();
+    let said = format!("ssh_ec2: nothing in AWS tells the host key of {NO_CONSOLE}: its ED25519 key SHA256:");
+    assert!(first.text() == "in\n" && first.stderr.starts_with(&said), "{first}");
+    assert_eq!(first.stderr.lines().count(), 1, "{first}");
+    assert_eq!(sources(&sandbox, NO_CONSOLE), ["first-use"]);
+    let asked = calls(&sandbox, "ec2:GetConsoleOutput");
+    assert_eq!(asked, 2, "before the key exchange, as kept and as it is now, and not again afterwards");
+    connects(&sandbox, &sandbox.at(NO_CONSOLE));
+    assert_eq!(calls(&sandbox, "ec2:GetConsoleOutput"), asked);
+    sandbox.region.replace_host_key(NO_CONSOLE).unwrap();
+    is_refused(&sandbox, &sandbox.at(NO_CONSOLE), NO_CONSOLE, "the first connection");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn each_port_has_its_own_keys() {
+    let sandbox = Sandbox::start();
+    let listed = |port: &str| {
+        let mut command = sandbox.ssh_ec2();
+        run(command.args(["known-hosts", "--port", port, HEALTHY])).success().text().to_owned()
+    };
+    assert!(listed("2222").lines().all(|line| line.starts_with(&format!("[{HEALTHY}]:2222 "))));
+    assert!(listed("22").lines().all(|line| line.starts_with(&format!("{HEALTHY} "))));
+    assert_eq!(calls(&sandbox, "ec2:GetConsoleOutput"), 2);
+}
+
+#[test]
+fn a_name_that_means_another_instance_now_is_no_changed_key() {
+    let sandbox = Sandbox::start();
+    let target = format!("{}@web-1.ec2", sandbox.user());
+    connects(&sandbox, &target);
+    for file in fs::read_dir(sandbox.directory().join("cache")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(HEALTHY));
+            fs::write(&path, text.replace(HEALTHY, "i-0decaf00000000002")).unwrap();
+        }
+    }
+    connects(&sandbox, &target);
+    assert_eq!(sandbox.region.sessions().last().unwrap().target, "i-0decaf00000000002");
+    assert_eq!(sources(&sandbox, "i-0decaf00000000002"), ["console", "console"]);
+}
+
+#[test]
+fn known_keys_are_shown_and_forgotten() {
+    let sandbox = Sandbox::start();
+    connects(&sandbox, &sandbox.target());
+    let list = run(sandbox.ssh_ec2().args(["known-hosts", "--list"])).success();
+    let lines: Vec<_> = list.text().lines().collect();
+    assert_eq!(lines.len(), 2, "{list}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with(HEALTHY) && line.contains("  told by EC2's console output  "))
+    );
+    let shown = run(sandbox.ssh_ec2().args(["known-hosts", "web-1"])).success();
+    assert!(shown.text().lines().all(|line| line.starts_with(&format!("{HEALTHY} "))), "{shown}");
+    assert_eq!(shown.text().lines().count(), 2);
+    let forgotten = run(sandbox.ssh_ec2().args(["known-hosts", "--forget", "web-1"])).success();
+    assert_eq!(forgotten.stderr.matches("ssh_ec2: forgot the ").count(), 2, "{forgotten}");
+    assert_eq!(run(sandbox.ssh_ec2().args(["known-hosts", "--list"])).success().text(), "");
+    let again = run(sandbox.ssh_ec2().args(["known-hosts", "--forget", HEALTHY])).status(1);
+    assert!(
+        again.stderr.starts_with(&format!("ssh_ec2: error: no host key of {HEALTHY} is known\n")),
+        "{again}"
+    );
+    connects(&sandbox, &sandbox.target());
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused() {
+    let sandbox = Sandbox::start();
+    connects(&sandbox, &sandbox.target());
+    let file = known_hosts(&sandbox);
+    let before = fs::read(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let error = format!("ssh_ec2: error: others than you may write to {}\n", file.display());
+    for target in [sandbox.target(), sandbox.at(NO_CONSOLE)] {
+        let ended = run(sandbox.ssh(&target).arg("echo in")).status(255);
+        assert!(ended.stderr.contains(&error) && ended.text().is_empty(), "{ended}");
+    }
+    assert_eq!(run(sandbox.ssh_ec2().args(["known-hosts", "--list"])).status(1).text(), "");
+    assert_eq!(fs::read(&file).unwrap(), before);
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn what_is_no_key_is_not_trusted() {
+    let sandbox = Sandbox::start();
+    let ended =
+        run(sandbox.ssh_ec2().args(["known-hosts", "--trust", "ssh-ed25519 nonsense", HEALTHY])).status(2);
+    assert!(ended.stderr.starts_with("ssh_ec2: error: \"ssh-ed25519 nonsense\" is no host key"), "{ended}");
+    assert!(!known_hosts(&sandbox).exists());
+}
+
+#[test]
+fn an_old_ssh_is_told_before_its_configuration_is_broken() {
+    let sandbox = Sandbox::start();
+    let bin = sandbox.file("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::write(bin.join("ssh"), "#!/bin/sh\necho OpenSSH_8.4p1 >&2\n").unwrap();
+    fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = sandbox.plain_command(env!("CARGO_BIN_EXE_ssh_ec2"));
+    let ended = run(command.env("PATH", &bin).args(["config", "--install"])).status(1);
+    assert_eq!(
+        ended.stderr,
+        "ssh_ec2: error: ssh is OpenSSH 8.4, and checking host keys takes 8.5\n\
+         ssh_ec2: hint: put a newer ssh in PATH; nothing was changed\n"
+    );
+    assert!(!sandbox.home().join(".ssh/config").exists());
+}
