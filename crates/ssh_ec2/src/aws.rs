@@ -5,6 +5,7 @@
 //! business; so is when to try again after a failure that the SDK's retries did not heal.
 
 mod assume_role;
+mod check;
 mod credentials;
 mod ec2;
 mod endpoint;
@@ -47,6 +48,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use self::assume_role::{AssumedRole, Role};
+pub use self::check::{Caller, Endpoint};
 use self::credentials::{CredentialCache, Provider};
 pub use self::credentials::{Renewal, SignIn};
 pub use self::ec2::{Filter, Instance, InstanceState, Latest};

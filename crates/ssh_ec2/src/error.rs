@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::agent::socket::SocketError;
 use crate::aws::AwsError;
+use crate::diagnosis::Diagnosis;
 use crate::host_key::{HostKey, Source};
 use crate::key::KeyError;
 use crate::known_hosts::StoreError;
@@ -40,6 +41,9 @@ pub enum Failure {
         /// The reason in the gateway's or the SSM agent's words.
         output: String,
     },
+    /// The cause of what went wrong was found.
+    #[error(transparent)]
+    Diagnosed(#[from] Diagnosis),
     /// The websocket of the session.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -98,6 +102,16 @@ pub enum Failure {
     OldSsh {
         /// What is in PATH.
         found: Version,
+    },
+    /// Something else than sshd has the port.
+    #[error("port {port} of {instance} answers, but not as an SSH server: {greeting:?}")]
+    NotSsh {
+        /// The target.
+        instance: InstanceId,
+        /// sshd's port.
+        port: Port,
+        /// What it says, printable.
+        greeting: String,
     },
     /// The session could not be resumed in time.
     #[error("the connection to {instance} was lost, and could not be resumed within {minutes} minutes")]
@@ -206,6 +220,7 @@ impl Failure {
         match self {
             Self::AgentSocket(error) => error.hints(),
             Self::Aws(error) => error.hints(),
+            Self::Diagnosed(cause) => cause.hints(),
             Self::Dial(error) => error.hints(),
             Self::Network(error) => error.hints(),
             Self::HostKeyChanged(changed) => changed.hints(),
@@ -249,6 +264,9 @@ impl Failure {
             }
             Self::NoProgress { instance } => {
                 vec![format!("check that {instance} is still running, then connect again")]
+            }
+            Self::NotSsh { port, .. } => {
+                vec![format!("give the port that sshd listens on: `ssh -p PORT …` (tried {port})")]
             }
             Self::NothingAnswered { port, .. } => vec![
                 format!("start sshd on the instance, or give the port it listens on: `ssh -p PORT …` (tried {port})"),

@@ -3,7 +3,7 @@
 //!
 //! Top: [`cli`] reads what was typed, [`commands`] has one story each, [`error`] knows how each can fail, [`ui`]
 //! prints, [`environment`] is read once.
-//! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
+//! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop, [`probe`] holds short sessions of our own with it.
 //! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
@@ -14,6 +14,7 @@ pub mod aws;
 pub mod cache;
 pub mod cli;
 pub mod commands;
+pub mod diagnosis;
 pub mod environment;
 pub mod error;
 pub mod host_key;

@@ -351,6 +351,18 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// Another region that has an instance. Best effort: what fails is left out.
+pub async fn region_of(aws: &Aws, instance: &InstanceId) -> Option<String> {
+    let regions = aws.describe_regions().await.ok()?;
+    let filters = [Filter::new("instance-id", instance.as_str())];
+    let looks = regions.into_iter().filter(|region| region != aws.region()).map(async |region| {
+        let there = aws.in_region(&region).ok()?;
+        let found = there.describe_instances(&filters).await.ok()?;
+        (!found.is_empty()).then_some(region)
+    });
+    join_all(looks).await.into_iter().flatten().next()
+}
+
 /// What a caller who may not ask will not be told the next time either.
 fn allowed<T>(result: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
     match result {

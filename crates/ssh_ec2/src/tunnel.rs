@@ -54,8 +54,10 @@ pub enum Notice {
     StillLost,
     /// There is a new one.
     Resumed,
-    /// Nothing has been acknowledged since the session opened.
+    /// Nothing has come back since the session opened.
     NothingAnswers,
+    /// The SSM agent has not taken the session up yet.
+    NotTakenUp,
 }
 
 /// How a tunnel ended.
@@ -129,8 +131,10 @@ where
         state: State::Running,
         end: None,
         timer: Box::pin(sleep_until(now)),
+        started_at: now,
         ready_at: None,
         told_silence: false,
+        told_delay: false,
         progress_at: now,
     };
     tunnel.attach(now, first);
@@ -166,8 +170,10 @@ struct Tunnel<'a, T, S, E, R, N> {
     /// Decided, but not reached yet.
     end: Option<End<S, E>>,
     timer: Pin<Box<Sleep>>,
+    started_at: Instant,
     ready_at: Option<Instant>,
     told_silence: bool,
+    told_delay: bool,
     /// When bytes last went to ssh.
     progress_at: Instant,
 }
@@ -490,6 +496,10 @@ where
             self.told_silence = true;
             (self.notice)(Notice::NothingAnswers);
         }
+        if self.not_taken_up_at().is_some_and(|at| now >= at) {
+            self.told_delay = true;
+            (self.notice)(Notice::NotTakenUp);
+        }
         if self.lingers_until().is_some_and(|until| now >= until) {
             self.begin_end(now, End::InputEnded);
             return true;
@@ -512,7 +522,8 @@ where
             _ => None,
         };
         let channel = self.channel.poll_timeout().map(Instant::from_std);
-        [link, drained, channel, self.nothing_answers_at(), self.lingers_until()].into_iter().flatten().min()
+        let told = self.nothing_answers_at().into_iter().chain(self.not_taken_up_at());
+        [link, drained, channel, self.lingers_until()].into_iter().flatten().chain(told).min()
     }
 
     /// The SSM agent says nothing when the port refuses it; ssh's banner then stays unacknowledged.
@@ -521,6 +532,11 @@ where
             return None;
         }
         Some(self.ready_at? + TELL_SILENCE_AFTER)
+    }
+
+    fn not_taken_up_at(&self) -> Option<Instant> {
+        let waits = !self.told_delay && self.ready_at.is_none() && self.state == State::Running;
+        waits.then(|| self.started_at + TELL_SILENCE_AFTER)
     }
 
     /// How long to go on after ssh closed its end. There is no half-close in the protocol: the session stays whole
@@ -549,7 +565,7 @@ const SLICES: usize = 64;
 /// Shorter losses go unnoticed; a line on stderr would disturb a full-screen program.
 const TELL_LOST_AFTER: Duration = Duration::from_secs(3);
 /// sshd sends its banner at once.
-const TELL_SILENCE_AFTER: Duration = Duration::from_secs(10);
+const TELL_SILENCE_AFTER: Duration = Duration::from_secs(5);
 /// For what was sent to be acknowledged, and for ssh to take what was received.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Some programs close their end early and go on reading.

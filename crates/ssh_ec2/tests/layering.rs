@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 28] = [
+const MODULES: [(&str, &[&str]); 29] = [
     ("host_key", &[]),
     ("key", &[]),
     ("login", &[]),
@@ -35,12 +35,14 @@ const MODULES: [(&str, &[&str]); 28] = [
     ("inventory", &["aws", "cache", "network", "resolve", "target"]),
     ("tunnel", &["stdio", "websocket"]),
     ("probe", &["aws", "key", "network", "target", "tunnel", "websocket"]),
+    ("diagnosis", &["aws", "login", "network", "probe", "resolve", "target"]),
     ("cli", &["openssh", "target"]),
     (
         "error",
         &[
             "agent",
             "aws",
+            "diagnosis",
             "host_key",
             "key",
             "known_hosts",
@@ -60,6 +62,7 @@ const MODULES: [(&str, &[&str]); 28] = [
             "aws",
             "cache",
             "cli",
+            "diagnosis",
             "error",
             "host_key",
             "inventory",

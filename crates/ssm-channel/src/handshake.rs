@@ -36,6 +36,11 @@ impl SsmAgentVersion {
         self > Self([2, 3, 722, 0])
     }
 
+    /// Knows sessions of the type `Port`.
+    pub fn connects_to_ports(self) -> bool {
+        self >= Self([2, 3, 672, 0])
+    }
+
     /// Acknowledges a message again when it arrives again. Older ones drop it silently, so a lost
     /// acknowledgement never comes back.
     pub fn acknowledges_duplicates(self) -> bool {

@@ -58,6 +58,8 @@ pub struct Instance {
     pub platform_details: String,
     /// What the image calls its root volume, for example `/dev/xvda`.
     pub root_device: String,
+    /// The ARN of its instance profile.
+    pub profile: Option<String>,
 }
 
 impl Instance {
@@ -191,7 +193,7 @@ impl Aws {
     }
 
     /// Makes a call of the Query protocol, and reads its answer's root element.
-    async fn query<T>(
+    pub(super) async fn query<T>(
         &self,
         api: &Api,
         subject: &str,
@@ -245,6 +247,9 @@ fn instance(item: Node<'_, '_>) -> Option<Instance> {
         launched,
         platform_details: text("platformDetails"),
         root_device: text("rootDeviceName"),
+        profile: child(item, "iamInstanceProfile")
+            .and_then(|profile| child_text(profile, "arn"))
+            .map(str::to_owned),
     })
 }
 

@@ -236,7 +236,9 @@ impl AwsError {
             Self::MfaNeeded { sign_in: SignIn::Profile { name: Some(name), .. }, .. } => vec![format!(
                 "run `aws sts get-caller-identity --profile {name}` on a terminal: its session is used here as well"
             )],
-            Self::MfaNeeded { .. } => vec!["run `aws sts get-caller-identity` on a terminal: its session is used here as well".into()],
+            Self::MfaNeeded { .. } => vec![
+                "run `aws sts get-caller-identity` on a terminal: its session is used here as well".into(),
+            ],
             Self::MfaRefused { .. } => {
                 vec!["type the code that the device shows now; each is good once, for half a minute".into()]
             }
@@ -247,9 +249,12 @@ impl AwsError {
             Self::SignOn { .. } => vec!["try `aws sso login`".into()],
             Self::Service { .. } | Self::Signing { .. } => Vec::new(),
             Self::TargetNotConnected { instance, region } => vec![
-                format!("start {instance} if it is stopped; its region must be {region}, its account that of the credentials"),
-                "give its instance profile the policy AmazonSSMManagedInstanceCore, and see that its SSM agent runs".into(),
-                format!("let it reach ssmmessages.{region} on port 443"),
+                format!(
+                    "start {instance} if it is stopped; its region must be {region}, its account that of the credentials"
+                ),
+                format!(
+                    "give its instance profile AmazonSSMManagedInstanceCore, and see that its SSM agent runs and reaches ssmmessages.{region} on port 443"
+                ),
             ],
             Self::Throttled { .. } => vec!["wait a minute and try again".into()],
             Self::UnencryptedEndpoint { .. } => vec!["use an `https` endpoint".into()],

@@ -22,6 +22,8 @@ pub struct Managed {
     pub last_ping: Option<SystemTime>,
     /// For example `Ubuntu`.
     pub platform: String,
+    /// For example `3.3.987.0`.
+    pub agent_version: String,
 }
 
 #[derive(Serialize)]
@@ -55,6 +57,7 @@ struct Information {
     ping_status: Option<String>,
     last_ping_date_time: Option<f64>,
     platform_name: Option<String>,
+    agent_version: Option<String>,
 }
 
 impl Aws {
@@ -80,6 +83,7 @@ impl Aws {
                 online: found.ping_status.as_deref() == Some("Online"),
                 last_ping: seconds.map(|seconds| UNIX_EPOCH + Duration::from_secs_f64(seconds)),
                 platform: found.platform_name.unwrap_or_default(),
+                agent_version: found.agent_version.unwrap_or_default(),
             })
         });
         Ok((managed.collect(), output.next_token.filter(|token| !token.is_empty())))

@@ -109,6 +109,12 @@ impl Client {
         }
     }
 
+    /// How far this machine's clock was off at the last answer, and whether it was behind.
+    pub(super) fn skew(&self) -> (Duration, bool) {
+        let skew = self.skew.load(Ordering::Relaxed);
+        (Duration::from_millis(skew.unsigned_abs()), skew > 0)
+    }
+
     /// AWS's time, as well as we know it; ours, if no answer of AWS said that it is far off.
     pub(super) fn now(&self) -> SystemTime {
         let (now, skew) = (SystemTime::now(), self.skew.load(Ordering::Relaxed));

@@ -6,7 +6,7 @@
 mod resume;
 mod signals;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, pending, poll_fn};
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ use crate::agent::socket::{AgentSocket, Usage, serve};
 use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
 use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
+use crate::diagnosis;
 use crate::error::{ExitCode, Failure};
 use crate::key::{KeyError, OneTimeKey};
 use crate::login;
@@ -74,6 +75,8 @@ struct Job<'a> {
     pace: &'a Pace,
     /// The user of the system that sshd says it runs on.
     system_user: Cell<Option<&'static str>>,
+    /// What was said first, where sshd should have greeted.
+    stranger: RefCell<Option<String>>,
 }
 
 impl std::ops::Deref for Job<'_> {
@@ -126,10 +129,16 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         }
     };
     let pace = cache.pace(&scope(&aws));
-    let job =
-        |instance| Job { options: &request.options, instance, pace: &pace, system_user: Cell::new(None) };
+    let job = |instance| Job {
+        options: &request.options,
+        instance,
+        pace: &pace,
+        system_user: Cell::new(None),
+        stranger: RefCell::default(),
+    };
     let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
         Err(error) if leads_nowhere(&error) => error,
+        Err(error) => return Err(explain(error, &aws, &found.id).await),
         result => return result,
     };
     // A name may mean another instance by now. ssh has not heard anything yet, and will not notice.
@@ -138,7 +147,11 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         let anew = resolver.instance(target, choice).await?;
         if anew.id != found.id {
             tracing::info!("{target} is {} now, and no longer {}", anew.id, found.id);
-            return connect(&job(anew.id), &aws, network, &mut signals).await;
+            let result = connect(&job(anew.id.clone()), &aws, network, &mut signals).await;
+            return match result {
+                Err(error) => Err(explain(error, &aws, &anew.id).await),
+                result => result,
+            };
         }
     }
     if let Some(target) = &request.found_by {
@@ -149,7 +162,19 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
             return Err(Failure::Moved { target: target.to_string(), old: found.id, new });
         }
     }
-    Err(error)
+    Err(explain(error, &aws, &found.id).await)
+}
+
+/// Turns a bare refusal into its cause, if that is found in a moment.
+async fn explain(error: Failure, aws: &Aws, instance: &InstanceId) -> Failure {
+    let silent = matches!(error, Failure::HandshakeTimeout { .. } | Failure::NothingAnswered { .. });
+    if !silent && !leads_nowhere(&error) {
+        return error;
+    }
+    match timeout(DIAGNOSIS_TIMEOUT, diagnosis::of_reach(aws, instance)).await {
+        Ok(Some(cause)) => cause.into(),
+        _ => error,
+    }
 }
 
 /// Whether the instance is not, or no longer, one that can be connected to.
@@ -168,11 +193,6 @@ async fn connect(
 ) -> Result<ExitCode, Failure> {
     let identity = Identity::prepare(options)?;
     let usage = Usage::default();
-    let refused = || Failure::KeyRefused {
-        instance: options.instance.clone(),
-        user: options.user.clone(),
-        system_user: options.system_user.get(),
-    };
     let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &usage));
     let key_failed = Cell::new(false);
     let stop = async {
@@ -189,13 +209,13 @@ async fn connect(
         };
         // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
         if matches!(stop, Stop::Asked) && usage.was_refused() {
-            ui::error(&refused());
+            ui::error(&refusal(options, aws, network).await);
         }
         stop
     };
     let outcome = Box::pin(async { hold_session(options, aws, network, pin!(stop)).await }).await;
     let verdict = match outcome.and_then(|outcome| judge(options, outcome)) {
-        Ok(ExitCode::Success) if usage.was_refused() => Err(refused()),
+        Ok(ExitCode::Success) if usage.was_refused() => Err(refusal(options, aws, network).await),
         verdict => verdict,
     };
     let (Identity::OneTime(_, socket), false) = (&identity, key_failed.get()) else { return verdict };
@@ -217,6 +237,21 @@ async fn connect(
     // Whoever stays longer waits for something else than a key.
     let _ = timeout(GUEST_TIMEOUT, guests_gone).await;
     Ok(verdict)
+}
+
+/// Why sshd did not want the key, as far as can be told in a moment.
+async fn refusal(options: &Job<'_>, aws: &Aws, network: &Network) -> Failure {
+    let (instance, user) = (&options.instance, &options.user);
+    let asked = diagnosis::of_refusal(aws, network, instance, user, DIAGNOSIS_TIMEOUT);
+    match timeout(DIAGNOSIS_TIMEOUT, asked).await {
+        Ok(Some(cause)) => cause.into(),
+        // A command that was started regardless ends by itself.
+        _ => Failure::KeyRefused {
+            instance: instance.clone(),
+            user: user.clone(),
+            system_user: options.system_user.get(),
+        },
+    }
 }
 
 impl Identity {
@@ -344,6 +379,12 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
         Notice::FirstBytes(greeting) => {
             tracing::info!("first bytes from {instance} after {:.0?}", started.elapsed());
             options.system_user.set(greeting_line(&greeting).and_then(login::of_banner));
+            // Lines of another kind may stand in front of it (RFC 4253, section 4.2), but there is one.
+            if !greeting.windows(4).any(|bytes| bytes == b"SSH-") {
+                let line = String::from_utf8_lossy(&greeting);
+                let line = ui::shorten(&ui::sanitise(line.lines().next().unwrap_or_default()), 60);
+                options.stranger.replace(Some(line));
+            }
         }
         Notice::Lost => tracing::info!("the connection was lost; resuming"),
         Notice::StillLost => {
@@ -356,6 +397,9 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
                 ui::note(&format!("the connection to {instance} is back"));
             }
         }
+        Notice::NotTakenUp => ui::note(&format!(
+            "the SSM agent of {instance} has not taken the session up yet; is it running? (waiting, Ctrl-C ends)"
+        )),
         Notice::NothingAnswers => ui::note(&format!(
             "{instance} does not answer on port {port} yet; is sshd running there? (waiting, Ctrl-C ends)"
         )),
@@ -371,6 +415,11 @@ fn greeting_line(bytes: &[u8]) -> Option<&str> {
 /// What the end means to ssh.
 fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
     let instance = options.instance.clone();
+    if let Some(greeting) = options.stranger.take()
+        && outcome.received < KEY_EXCHANGE_LENGTH
+    {
+        return Err(Failure::NotSsh { instance, port: options.port, greeting });
+    }
     match outcome.end {
         End::InputEnded | End::OutputBroken | End::Closed(Closed::Terminated { .. }) => Ok(ExitCode::Success),
         End::Stopped(Stop::Asked) => Ok(ExitCode::Interrupted),
@@ -393,5 +442,9 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
 const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
 /// For another connection's authentication with our key: as long as a push may take.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Fewer bytes than any key exchange has.
+const KEY_EXCHANGE_LENGTH: u64 = 512;
+/// For finding out why, while somebody waits.
+const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a call that nobody waits for any more.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

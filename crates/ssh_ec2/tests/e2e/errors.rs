@@ -274,8 +274,38 @@ fn a_caller_who_may_not_resume_learns_it_when_the_websocket_is_lost() {
 }
 
 #[test]
-fn an_instance_out_of_reach_of_session_manager_is_told() {
+fn why_an_instance_is_out_of_reach_is_told() {
     let sandbox = Sandbox::start();
+    let told = |instance: &str, error: &str, hint: &str| {
+        fails(&mut sandbox.proxy(instance), 1, &format!("{instance} {error}"), &[hint]);
+    };
+    let start = format!("start it: `aws ec2 start-instances --instance-ids {STOPPED}`");
+    told(STOPPED, "is stopped", &start);
+    told(
+        SSM_AGENT_OFFLINE,
+        "is running, but Session Manager last heard from it 3 days ago",
+        "restart its SSM agent, or reboot it, and see that it reaches ssm.us-east-1 and ssmmessages.us-east-1 on port 443",
+    );
+    fails(
+        &mut sandbox.proxy(ABSENT),
+        1,
+        &format!("no instance of this account in us-east-1 has the id {ABSENT}"),
+        &["check the id, and the account of the credentials: `aws sts get-caller-identity`"],
+    );
+    let elsewhere = "i-0decaf0000000000a";
+    fails(
+        &mut sandbox.proxy(elsewhere),
+        1,
+        &format!("no instance of this account in us-east-1 has the id {elsewhere}; eu-west-1 has one"),
+        &["add `--region eu-west-1`"],
+    );
+    assert!(sandbox.region.sessions().is_empty());
+}
+
+#[test]
+fn a_caller_who_may_not_ask_is_told_what_session_manager_says() {
+    let sandbox =
+        Sandbox::with_faults(&["deny=ec2:DescribeInstances", "deny=ssm:DescribeInstanceInformation"]);
     for instance in [STOPPED, SSM_AGENT_OFFLINE, ABSENT] {
         let start = format!(
             "start {instance} if it is stopped; its region must be us-east-1, its account that of the credentials"
@@ -286,12 +316,10 @@ fn an_instance_out_of_reach_of_session_manager_is_told() {
             &format!("instance {instance} is not connected to Session Manager in us-east-1"),
             &[
                 &start,
-                "give its instance profile the policy AmazonSSMManagedInstanceCore, and see that its SSM agent runs",
-                "let it reach ssmmessages.us-east-1 on port 443",
+                "give its instance profile AmazonSSMManagedInstanceCore, and see that its SSM agent runs and reaches ssmmessages.us-east-1 on port 443",
             ],
         );
     }
-    assert!(sandbox.region.sessions().is_empty());
 }
 
 #[test]

@@ -1,0 +1,413 @@
+//! Why an instance cannot be reached, or does not take a key: from a few facts to one cause.
+//!
+//! Every question is one that a caller may be denied, and then goes unanswered: a cause is named only when it is seen.
+//! Asking changes nothing. How long it may take, the caller says.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ssm_channel::SsmAgentVersion;
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
+use crate::login::COMMON_USERS;
+use crate::network::Network;
+use crate::probe::{self, Question};
+use crate::resolve::{age, region_of};
+use crate::target::{InstanceId, OsUser};
+
+/// A cause.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Diagnosis {
+    /// Pushed keys have a time on them.
+    #[error("the clock of {instance} is {} {}: it takes pushed keys for expired", span(*.off), if *.ahead { "ahead" } else { "behind" })]
+    Clock {
+        /// The instance.
+        instance: InstanceId,
+        /// By how much.
+        off: Duration,
+        /// In which direction.
+        ahead: bool,
+    },
+    /// sshd does not ask for pushed keys.
+    #[error("{instance} has EC2 Instance Connect, but its sshd does not ask it for keys")]
+    KeysCommand {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// There is none of that id, as far as the caller sees.
+    #[error("no instance of this account in {region} has the id {instance}{}", in_other(.elsewhere.as_deref()))]
+    NotFound {
+        /// The instance.
+        instance: InstanceId,
+        /// Where it was looked for.
+        region: String,
+        /// Where there is one.
+        elsewhere: Option<String>,
+    },
+    /// Nothing on the instance reads pushed keys.
+    #[error("{instance} does not have EC2 Instance Connect: nothing there reads pushed keys")]
+    NotInstalled {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// It is stopped, and so on.
+    #[error("{instance} is {state}")]
+    NotRunning {
+        /// The instance.
+        instance: InstanceId,
+        /// EC2's word.
+        state: String,
+    },
+    /// Its SSM agent was heard once.
+    #[error("{instance} {}Session Manager last heard from it {silent} ago", if *.runs { "is running, but " } else { "is out of reach: " })]
+    Offline {
+        /// The instance.
+        instance: InstanceId,
+        /// For how long.
+        silent: String,
+        /// Whether EC2 says that it runs.
+        runs: bool,
+        /// Where it is.
+        region: String,
+    },
+    /// Its SSM agent does not know sessions that carry bytes.
+    #[error("the SSM agent of {instance} is {version}, and connections to ports came with 2.3.672.0")]
+    OldAgent {
+        /// The instance.
+        instance: InstanceId,
+        /// Its agent's version.
+        version: String,
+    },
+    /// A system that keeps sshd from running programs.
+    #[error(
+        "SELinux is enforcing on {instance}, and may keep sshd from asking EC2 Instance Connect for keys"
+    )]
+    SeLinux {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// Its SSM agent has never been heard.
+    #[error("{instance} is running, but Session Manager has never heard from it{}", if *.profile { "" } else { ": it has no instance profile" })]
+    Unregistered {
+        /// The instance.
+        instance: InstanceId,
+        /// Whether it has an instance profile.
+        profile: bool,
+        /// Where it is.
+        region: String,
+    },
+    /// Nobody to log in as.
+    #[error("there is no user `{user}` on {instance}")]
+    User {
+        /// The instance.
+        instance: InstanceId,
+        /// Who was to log in.
+        user: OsUser,
+    },
+}
+
+impl Diagnosis {
+    /// What to do about it, an action a line.
+    pub fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::Clock { .. } => "set its clock, for instance by `systemctl restart chronyd` through a session shell".into(),
+            Self::KeysCommand { .. } => {
+                "reinstall the package ec2-instance-connect there, which adds AuthorizedKeysCommand to sshd's configuration, and restart sshd".into()
+            }
+            Self::NotFound { elsewhere: Some(region), .. } => format!("add `--region {region}`"),
+            Self::NotFound { .. } => "check the id, and the account of the credentials: `aws sts get-caller-identity`".into(),
+            Self::NotInstalled { .. } => {
+                "install the package ec2-instance-connect there, or use a key that it knows: `--key-file`".into()
+            }
+            Self::NotRunning { instance, state } if state == "stopped" => {
+                format!("start it: `aws ec2 start-instances --instance-ids {instance}`")
+            }
+            Self::NotRunning { state, .. } if state == "pending" => "wait until it has started".into(),
+            Self::NotRunning { .. } => "choose another instance: `ssh_ec2 list`".into(),
+            Self::Offline { region, .. } => format!(
+                "restart its SSM agent, or reboot it, and see that it reaches ssm.{region} and ssmmessages.{region} on port 443"
+            ),
+            Self::OldAgent { .. } => "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`".into(),
+            Self::SeLinux { .. } => "look for denials with `ausearch -m avc -c sshd` through a session shell".into(),
+            Self::Unregistered { profile: false, .. } => {
+                "give it an instance profile with the policy AmazonSSMManagedInstanceCore".into()
+            }
+            Self::Unregistered { region, .. } => format!(
+                "see that its profile has AmazonSSMManagedInstanceCore, that an SSM agent runs, and that it reaches ssm.{region} on port 443"
+            ),
+            Self::User { user, .. } => format!(
+                "log in as a user that exists there; images have {}",
+                COMMON_USERS.into_iter().filter(|usual| *usual != user.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+        };
+        vec![hint]
+    }
+}
+
+/// Why Session Manager cannot start a session, or nobody takes it up; none if all that can be seen is well.
+pub async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
+    if instance.is_managed_node() {
+        let managed = managed(aws, instance).await?;
+        return of_agent(None, managed.as_ref(), instance, aws.region(), SystemTime::now());
+    }
+    let filter = Filter::new("instance-id", instance.as_str());
+    let filters = [filter];
+    let (described, managed) = tokio::join!(aws.describe_instances(&filters), managed(aws, instance));
+    let described = described.ok();
+    if described.as_ref().is_some_and(Vec::is_empty) {
+        let elsewhere = timeout(ELSEWHERE_TIMEOUT, region_of(aws, instance)).await.ok().flatten();
+        return Some(Diagnosis::NotFound {
+            instance: instance.clone(),
+            region: aws.region().to_owned(),
+            elsewhere,
+        });
+    }
+    let described = described.and_then(|found| found.into_iter().next());
+    of_instance(described.as_ref()).or_else(|| {
+        of_agent(described.as_ref(), managed?.as_ref(), instance, aws.region(), SystemTime::now())
+    })
+}
+
+/// What EC2 says against it.
+pub fn of_instance(described: Option<&Instance>) -> Option<Diagnosis> {
+    let instance = described?;
+    match &instance.state {
+        InstanceState::Running => None,
+        InstanceState::Other(state) => {
+            Some(Diagnosis::NotRunning { instance: instance.id.clone(), state: state.clone() })
+        }
+    }
+}
+
+/// What Session Manager says against it.
+pub fn of_agent(
+    described: Option<&Instance>,
+    managed: Option<&Managed>,
+    instance: &InstanceId,
+    region: &str,
+    now: SystemTime,
+) -> Option<Diagnosis> {
+    let (instance, region) = (instance.clone(), region.to_owned());
+    let Some(managed) = managed else {
+        let profile = described?.profile.is_some();
+        return Some(Diagnosis::Unregistered { instance, profile, region });
+    };
+    if !managed.online {
+        let silent = managed.last_ping.map_or_else(|| "some time".to_owned(), |ping| age(ping, now));
+        return Some(Diagnosis::Offline {
+            instance,
+            silent: in_words(&silent),
+            runs: described.is_some(),
+            region,
+        });
+    }
+    let version = SsmAgentVersion::parse(&managed.agent_version)?;
+    let version = (!version.connects_to_ports()).then(|| version.to_string())?;
+    Some(Diagnosis::OldAgent { instance, version })
+}
+
+/// What Session Manager knows of an instance; an outer none when the caller may not ask.
+async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
+    let (found, _) = aws.describe_managed(Some(instance), None).await.ok()?;
+    Some(found.into_iter().find(|managed| managed.id == *instance))
+}
+
+/// Why an instance does not take a key that was pushed, from facts that a command on it tells, if the caller may run
+/// one; none if they are well, or not known.
+pub async fn of_refusal(
+    aws: &Aws,
+    network: &Network,
+    instance: &InstanceId,
+    user: &OsUser,
+    limit: Duration,
+) -> Option<Diagnosis> {
+    let asked = SystemTime::now();
+    let script = script(user);
+    let question = Question::Command(&script);
+    match probe::ask(aws, network, instance, question, REASON, limit).await {
+        Ok(answer) => {
+            let facts = Facts::parse(&String::from_utf8_lossy(&answer.output))?;
+            facts.cause(instance, user, asked)
+        }
+        Err(error) => {
+            tracing::info!("the instance cannot be asked why: {error}");
+            None
+        }
+    }
+}
+
+/// What the script prints. Nothing in it changes anything, and it needs no privileges.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Facts {
+    user: Option<bool>,
+    package: Option<bool>,
+    keys_command: Option<bool>,
+    clock: Option<u64>,
+    enforcing: bool,
+}
+
+/// A user has no character that ends single quotes.
+fn script(user: &OsUser) -> String {
+    format!(
+        "id -u '{user}' >/dev/null 2>&1 && echo user=yes || echo user=no; \
+         for f in {PACKAGE_FILES}; do test -e $f && echo package=yes; done; echo package=no; \
+         cat {CONFIGURATION} 2>/dev/null | grep -v '^ *#' | grep -q eic_run_authorized_keys && echo keys=yes; \
+         test -r /etc/ssh/sshd_config && echo keys=no; \
+         command -v getenforce >/dev/null 2>&1 && echo selinux=$(getenforce); \
+         echo clock=$(date +%s); echo end=yes"
+    )
+}
+
+impl Facts {
+    /// None if the script was cut short.
+    fn parse(text: &str) -> Option<Self> {
+        let value =
+            |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+        value("end")?;
+        let is_yes = |name| value(name).map(|value| value == "yes");
+        Some(Self {
+            user: is_yes("user"),
+            package: is_yes("package"),
+            keys_command: is_yes("keys"),
+            clock: value("clock").and_then(|seconds| seconds.parse().ok()),
+            enforcing: value("selinux") == Some("Enforcing"),
+        })
+    }
+
+    /// The surest first.
+    fn cause(&self, instance: &InstanceId, user: &OsUser, now: SystemTime) -> Option<Diagnosis> {
+        let instance = instance.clone();
+        if self.user == Some(false) {
+            return Some(Diagnosis::User { instance, user: user.clone() });
+        }
+        if self.package == Some(false) {
+            return Some(Diagnosis::NotInstalled { instance });
+        }
+        if self.keys_command == Some(false) {
+            return Some(Diagnosis::KeysCommand { instance });
+        }
+        if let Some(clock) = self.clock {
+            let theirs = UNIX_EPOCH + Duration::from_secs(clock);
+            let (off, ahead) = match theirs.duration_since(now) {
+                Ok(ahead) => (ahead, true),
+                Err(behind) => (behind.duration(), false),
+            };
+            if off > TOLERATED_CLOCK {
+                return Some(Diagnosis::Clock { instance, off, ahead });
+            }
+        }
+        self.enforcing.then_some(Diagnosis::SeLinux { instance })
+    }
+}
+
+fn in_other(region: Option<&str>) -> String {
+    region.map(|region| format!("; {region} has one")).unwrap_or_default()
+}
+
+fn span(time: Duration) -> String {
+    in_words(&age(UNIX_EPOCH, UNIX_EPOCH + time))
+}
+
+/// `3d` as "3 days".
+fn in_words(age: &str) -> String {
+    let Some((number, unit)) = age.split_at_checked(age.len().saturating_sub(1)) else {
+        return age.to_owned();
+    };
+    let unit = match unit {
+        "d" => "day",
+        "h" => "hour",
+        "m" => "minute",
+        "s" => "second",
+        _ => return age.to_owned(),
+    };
+    format!("{number} {unit}{}", if number == "1" { "" } else { "s" })
+}
+
+/// Amazon Linux and the others have the package's program in different places.
+const PACKAGE_FILES: &str =
+    "/opt/aws/bin/eic_run_authorized_keys /usr/share/ec2-instance-connect/eic_run_authorized_keys";
+/// sshd's own files, and where Ubuntu's and Debian's package puts it instead.
+const CONFIGURATION: &str = "/etc/ssh/sshd_config /etc/ssh/sshd_config.d/* \
+                             /usr/lib/systemd/system/ssh.service.d/* /lib/systemd/system/ssh.service.d/*";
+/// For a look into other regions, at the end of a longer moment.
+const ELSEWHERE_TIMEOUT: Duration = Duration::from_millis(1200);
+/// For Session Manager's records.
+const REASON: &str = "ssh_ec2 looks for why a key was refused";
+/// A pushed key is good for a minute.
+const TOLERATED_CLOCK: Duration = Duration::from_secs(45);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        "user=yes\npackage=yes\npackage=no\nkeys=yes\nkeys=no\nselinux=Permissive\nclock=1000\nend=yes\n";
+
+    fn cause(text: &str) -> Option<String> {
+        let (instance, user) = ("i-0a1b2c3d".parse().unwrap(), "sam".parse().unwrap());
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        Facts::parse(text)?.cause(&instance, &user, now).map(|cause| cause.to_string())
+    }
+
+    #[test]
+    fn facts_lead_to_one_cause() {
+        assert_eq!(cause(GOOD), None);
+        for (good, bad, said) in [
+            ("user=yes", "user=no", "there is no user `sam` on i-0a1b2c3d"),
+            (
+                "package=yes\n",
+                "",
+                "i-0a1b2c3d does not have EC2 Instance Connect: nothing there reads pushed keys",
+            ),
+            ("keys=yes\n", "", "i-0a1b2c3d has EC2 Instance Connect, but its sshd does not ask it for keys"),
+            (
+                "clock=1000",
+                "clock=1600",
+                "the clock of i-0a1b2c3d is 10 minutes ahead: it takes pushed keys for expired",
+            ),
+            (
+                "Permissive",
+                "Enforcing",
+                "SELinux is enforcing on i-0a1b2c3d, and may keep sshd from asking EC2 Instance Connect for keys",
+            ),
+        ] {
+            assert_eq!(cause(&GOOD.replacen(good, bad, 1)).as_deref(), Some(said));
+        }
+    }
+
+    #[test]
+    fn what_is_not_seen_is_no_cause() {
+        assert_eq!(
+            cause(&GOOD.replace("keys=yes\nkeys=no\n", "")),
+            None,
+            "the configuration could not be read"
+        );
+        assert_eq!(cause(&GOOD.replace("end=yes", "")), None, "it was cut short");
+        assert_eq!(cause("sh: not found\nend=yes\n"), None);
+        assert_eq!(cause(&GOOD.replace("clock=1000", "clock=nonsense")), None);
+    }
+
+    #[test]
+    fn the_silence_of_an_agent_is_told_in_words() {
+        let now = SystemTime::now();
+        let instance: InstanceId = "i-0a1b2c3d".parse().unwrap();
+        let managed = |online, version: &str| Managed {
+            id: instance.clone(),
+            online,
+            last_ping: Some(now - Duration::from_secs(3 * 86_400)),
+            platform: String::new(),
+            agent_version: version.into(),
+        };
+        let told = |managed: Option<&Managed>| {
+            of_agent(None, managed, &instance, "eu-west-1", now).map(|cause| cause.to_string())
+        };
+        let offline = told(Some(&managed(false, "3.3.987.0"))).unwrap();
+        assert_eq!(offline, "i-0a1b2c3d is out of reach: Session Manager last heard from it 3 days ago");
+        assert_eq!(told(Some(&managed(true, "3.3.987.0"))), None);
+        assert!(told(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, and"));
+        assert_eq!(told(Some(&managed(true, "?"))), None);
+        assert_eq!(told(None), None, "what EC2 says is not known");
+        assert_eq!(in_words("1h"), "1 hour");
+    }
+}
