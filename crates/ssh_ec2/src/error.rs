@@ -237,8 +237,7 @@ impl Failure {
             Self::Command { program, .. } => vec![format!("check that {program} is installed and in PATH")],
             Self::File { path, .. } => vec![format!("check the permissions of {}", path.display())],
             Self::HandshakeTimeout { instance } => vec![
-                format!("restart the SSM agent on {instance}, or reboot it: the agent is registered but does not answer"),
-                "check that the instance can reach ssmmessages on port 443".into(),
+                format!("restart the SSM agent on {instance}, or reboot it, and check that it can reach ssmmessages on port 443"),
             ],
             Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
             Self::Key(_) => vec!["try again".into()],

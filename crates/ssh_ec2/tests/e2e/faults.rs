@@ -141,9 +141,9 @@ fn an_ssm_agent_that_never_comes_is_given_up_after_a_minute() {
     let ended = proxy.wait().status(1);
     assert_eq!(
         ended.stderr,
-        "ssh_ec2: error: the session on i-0decaf00000000001 is open, but its SSM agent did not take it up within a minute\n\
-         ssh_ec2: hint: restart the SSM agent on i-0decaf00000000001, or reboot it: the agent is registered but does not answer\n\
-         ssh_ec2: hint: check that the instance can reach ssmmessages on port 443\n"
+        "ssh_ec2: the SSM agent of i-0decaf00000000001 has not taken the session up yet; is it running? (waiting, Ctrl-C ends)\n\
+         ssh_ec2: error: the session on i-0decaf00000000001 is open, but its SSM agent did not take it up within a minute\n\
+         ssh_ec2: hint: restart the SSM agent on i-0decaf00000000001, or reboot it, and check that it can reach ssmmessages on port 443\n"
     );
     assert_eq!(ended.text(), "");
     assert!((55..75).contains(&ended.took.as_secs()), "{ended}");
