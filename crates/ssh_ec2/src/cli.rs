@@ -216,6 +216,9 @@ pub struct Sandbox {
     /// Do this to the session's messages; may be repeated. `help` lists them
     #[arg(long, value_name = "FAULT[=VALUE]")]
     pub fault: Vec<String>,
+    /// Allow only what this IAM policy allows
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
     /// Run this in the region; your shell, when left out
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
