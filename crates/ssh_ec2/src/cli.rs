@@ -87,6 +87,8 @@ pub enum Command {
     Rsync(Carry),
     /// Print the ssh_config blocks for ids and names, or install them
     Config(Config),
+    /// Print the least IAM policy for what a user does
+    Policy(Policy),
     /// Print the completions for a shell
     Completions {
         /// Which shell.
@@ -195,6 +197,47 @@ pub struct Config {
     /// Log in there as this user, unless another one is given
     #[arg(long, value_name = "NAME", requires = "suffix")]
     pub user: Option<String>,
+}
+
+/// `ssh_ec2 policy`
+#[derive(Args, Debug)]
+pub struct Policy {
+    /// Allow this as well, and not only connecting by id; may be repeated
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    pub with: Vec<Extra>,
+    /// Only to instances with this tag; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub tag: Vec<String>,
+    /// Only as this user; may be repeated. Without it, as those whom images have
+    #[arg(long, value_name = "NAME")]
+    pub user: Vec<String>,
+    /// Only in this region
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// Only in this account
+    #[arg(long, value_name = "NUMBER")]
+    pub account: Option<String>,
+    /// Write JSON, as IAM takes it; so it is without this option
+    #[arg(long, conflicts_with = "terraform")]
+    pub json: bool,
+    /// Write a data source for Terraform
+    #[arg(long)]
+    pub terraform: bool,
+}
+
+/// What a policy may allow besides connecting by id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Extra {
+    /// Find out why a connection fails
+    Doctor,
+    /// Forward ports without sshd
+    Forwarding,
+    /// Learn host keys from the instance itself, which can run any command on it
+    HostKeys,
+    /// Connect to mi-… targets
+    ManagedNodes,
+    /// Connect by name, list, choose
+    Names,
 }
 
 /// `ssh_ec2 sandbox`
@@ -447,8 +490,19 @@ fn names_instance(destination: &str) -> bool {
     destination.rsplit_once('@').is_some_and(|(_, host)| host.parse::<InstanceId>().is_ok())
 }
 
-const SUBCOMMANDS: &[&str] =
-    &["proxy", "config", "list", "scp", "sftp", "rsync", "completions", "sandbox", "help", "__complete"];
+const SUBCOMMANDS: &[&str] = &[
+    "proxy",
+    "config",
+    "list",
+    "scp",
+    "sftp",
+    "rsync",
+    "policy",
+    "completions",
+    "sandbox",
+    "help",
+    "__complete",
+];
 const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
 const USAGE: &str = "\
 ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
@@ -457,6 +511,7 @@ ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 [OPTIONS] scp|sftp|rsync ARGUMENT…
        ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]
        ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]
+       ssh_ec2 policy [--with FEATURE,…] [--user NAME] [--tag KEY=VALUE] [--terraform]
        ssh_ec2 completions bash|zsh|fish
        ssh_ec2 proxy USER HOST PORT
        ssh_ec2 sandbox [COMMAND …]";

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod copy;
 pub mod list;
 pub mod pick;
+pub mod policy;
 pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
