@@ -16,9 +16,11 @@ use crate::{
     world::{ACCOUNT, ApiCall, AwsRegion, Caller, Instance, World},
 };
 
+pub(crate) mod authorization;
 mod ec2;
 mod ec2_instance_connect;
 mod error;
+mod iam;
 mod page;
 mod query;
 mod service;
@@ -47,6 +49,7 @@ pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime
             return Err(service.denied(&caller.arn, &action));
         }
         let call = Call { world, caller, region, now, request_id: &request_id };
+        authorization::check(&call, service, operation, &query, body)?;
         service.perform(&call, operation, parts, &query, body)
     });
     world.record(ApiCall {

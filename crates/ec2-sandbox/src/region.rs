@@ -16,7 +16,7 @@ use crate::{
     hosts::Hosts,
     server::{self, Server},
     tasks::Tasks,
-    world::{ApiCall, AwsRegion, InstanceSummary, SessionSummary, Settings, World, fleet},
+    world::{ApiCall, AwsRegion, InstanceSummary, Policy, SessionSummary, Settings, World, fleet},
 };
 
 /// How a region behaves.
@@ -32,6 +32,9 @@ pub struct Options {
     pub sso_approves: bool,
     /// An OpenSSH sshd to serve SSH with, instead of the built-in server.
     pub sshd: Option<PathBuf>,
+    /// The IAM policy of whoever holds the credentials of [`Region::environment`], as JSON: a document, or an array
+    /// of them. Without one everything is allowed. Roles that are assumed are not subject to it.
+    pub policy: Option<String>,
 }
 
 /// A running region. Dropping it ends every connection and session task it has.
@@ -58,13 +61,17 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// Fails if no port can be had, or no random bytes.
+    /// Fails if no port can be had, or no random bytes; with [`io::ErrorKind::InvalidInput`] if the policy is
+    /// malformed.
     pub async fn start(options: Options) -> io::Result<Self> {
+        let policy = options.policy.as_deref().map(Policy::parse).transpose();
+        let policy = policy.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let settings = Settings {
             fleet: options.fleet,
             throttles: options.faults.throttle.clone(),
             denied: options.faults.deny.clone(),
+            policy,
             sso_approves: options.sso_approves,
         };
         let world = Arc::new(World::new(listener.local_addr()?, settings, SystemTime::now())?);

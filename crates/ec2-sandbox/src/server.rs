@@ -134,12 +134,13 @@ impl Server {
         }
         let parts = sigv4::Parts { method: "GET", uri: request.uri(), headers, body: b"" };
         let verdict = api::authenticate(&self.world, parts, "ssmmessages", now);
-        let (_, region) = verdict.map_err(|refusal| (StatusCode::FORBIDDEN, refusal.to_string()))?;
+        let (caller, region) = verdict.map_err(|refusal| (StatusCode::FORBIDDEN, refusal.to_string()))?;
         // An unknown session has no region; what it lacks is found out later, as its token is.
         if self.world.session_region(session_id).is_some_and(|of_session| of_session != region) {
             return Err((StatusCode::FORBIDDEN, Refusal::Scope("a valid region").to_string()));
         }
-        Ok(())
+        api::authorization::check_channel(&self.world, &caller, region, session_id)
+            .map_err(|refusal| (StatusCode::FORBIDDEN, refusal))
     }
 }
 

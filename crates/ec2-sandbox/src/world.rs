@@ -21,6 +21,7 @@ pub(crate) use self::{
     identity::{ACCOUNT, Caller, Credentials, Grant, MFA_SERIAL, Origin, Role, YOU},
     instance::{Console, Instance, Platform},
     place::AwsRegion,
+    policy::{Context, Decision, Policy, Resource},
     session::{FaultCount, Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
     sign_on::{DEVICE_LIFE, SignOn, SignOnRefusal},
 };
@@ -36,6 +37,7 @@ mod host_keys;
 mod identity;
 mod instance;
 mod place;
+mod policy;
 mod session;
 mod sign_on;
 mod throttle;
@@ -44,6 +46,7 @@ mod throttle;
 #[derive(Debug)]
 pub(crate) struct World {
     denied: Vec<String>,
+    policy: Option<Policy>,
     address: SocketAddr,
     credentials: Credentials,
     instances: Vec<Instance>,
@@ -75,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) throttles: Vec<Throttle>,
     /// IAM actions that nobody may perform.
     pub(crate) denied: Vec<String>,
+    /// What whoever runs the region may do; everything without one.
+    pub(crate) policy: Option<Policy>,
     /// Devices that sign in need no user.
     pub(crate) sso_approves: bool,
 }
@@ -110,6 +115,7 @@ impl World {
         };
         Ok(Self {
             denied: settings.denied,
+            policy: settings.policy,
             address,
             credentials,
             instances: catalogue::catalogue().into_iter().chain(nodes).collect(),
@@ -258,6 +264,17 @@ impl World {
     /// Whether the caller's policies allow an action on something.
     pub(crate) fn allows(&self, action: &str) -> bool {
         self.denied.iter().all(|denied| denied != action)
+    }
+
+    /// The policy that `caller` is subject to.
+    pub(crate) fn policy_of(&self, caller: &Caller) -> Option<&Policy> {
+        self.policy.as_ref().filter(|_| caller.arn == Caller::you().arn)
+    }
+
+    /// The policy of the role with this ARN, if it has one; `None` if there is no such role.
+    pub(crate) fn policy_of_role(&self, arn: &str) -> Option<Option<&Policy>> {
+        let role = Role::ALL.into_iter().find(|role| role.arn() == arn)?;
+        Some(self.policy.as_ref().filter(|_| role == Role::Sandbox))
     }
 
     /// Keeps a call that has been answered.

@@ -4,6 +4,7 @@
 
 mod client;
 mod credentials;
+mod policy;
 mod sign_on;
 
 use std::time::{Duration, Instant};

@@ -89,6 +89,8 @@ pub enum Command {
     Config(Config),
     /// Print the host keys of an instance, for ssh's KnownHostsCommand; or look after those that are known
     KnownHosts(KnownHosts),
+    /// Print the least IAM policy for what a user does
+    Policy(Policy),
     /// Print the completions for a shell
     Completions {
         /// Which shell.
@@ -237,6 +239,47 @@ pub struct Config {
     pub user: Option<String>,
 }
 
+/// `ssh_ec2 policy`
+#[derive(Args, Debug)]
+pub struct Policy {
+    /// Allow this as well, and not only connecting by id; may be repeated
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    pub with: Vec<Extra>,
+    /// Only to instances with this tag; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub tag: Vec<String>,
+    /// Only as this user; may be repeated. Without it, as those whom images have
+    #[arg(long, value_name = "NAME")]
+    pub user: Vec<String>,
+    /// Only in this region
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// Only in this account
+    #[arg(long, value_name = "NUMBER")]
+    pub account: Option<String>,
+    /// Write JSON, as IAM takes it; so it is without this option
+    #[arg(long, conflicts_with = "terraform")]
+    pub json: bool,
+    /// Write a data source for Terraform
+    #[arg(long)]
+    pub terraform: bool,
+}
+
+/// What a policy may allow besides connecting by id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Extra {
+    /// Find out why a connection fails
+    Doctor,
+    /// Forward ports without sshd
+    Forwarding,
+    /// Learn host keys from the instance itself, which can run any command on it
+    HostKeys,
+    /// Connect to mi-… targets
+    ManagedNodes,
+    /// Connect by name, list, choose
+    Names,
+}
+
 /// `ssh_ec2 sandbox`
 #[cfg(feature = "sandbox")]
 #[derive(Args, Debug)]
@@ -256,6 +299,9 @@ pub struct Sandbox {
     /// Do this to the session's messages; may be repeated. `help` lists them
     #[arg(long, value_name = "FAULT[=VALUE]")]
     pub fault: Vec<String>,
+    /// Allow only what this IAM policy allows
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
     /// Run this in the region; your shell, when left out
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -492,6 +538,7 @@ const SUBCOMMANDS: &[&str] = &[
     "scp",
     "sftp",
     "rsync",
+    "policy",
     "completions",
     "sandbox",
     "help",
@@ -507,6 +554,7 @@ ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]
        ssh_ec2 known-hosts [--forget | --trust KEY] TARGET
        ssh_ec2 known-hosts --list
+       ssh_ec2 policy [--with FEATURE,…] [--user NAME] [--tag KEY=VALUE] [--terraform]
        ssh_ec2 completions bash|zsh|fish
        ssh_ec2 proxy USER HOST PORT
        ssh_ec2 sandbox [COMMAND …]";

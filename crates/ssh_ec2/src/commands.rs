@@ -7,6 +7,7 @@ pub mod copy;
 pub mod known_hosts;
 pub mod list;
 pub mod pick;
+pub mod policy;
 pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

@@ -5,7 +5,7 @@
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop, [`probe`] holds short sessions of our own with it.
-//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
+//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -26,6 +26,7 @@ pub mod network;
 pub mod openssh;
 pub mod pace;
 pub mod picker;
+pub mod policy;
 pub mod private_file;
 pub mod probe;
 pub mod push;
@@ -177,6 +178,10 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             config.common = config.common.over(before);
             let environment = Environment::read()?;
             config::run(&config, &environment.surroundings, &environment.ssh_directory)
+        }
+        Command::Policy(mut policy) => {
+            policy.region = policy.region.or(before.region);
+            commands::policy::run(&policy)
         }
         #[cfg(feature = "sandbox")]
         Command::Sandbox(sandbox) => {

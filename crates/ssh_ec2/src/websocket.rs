@@ -84,6 +84,16 @@ pub enum DialError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// IAM does not let the caller open the session's data channel.
+    #[error("{host} refused the websocket: {message}")]
+    Denied {
+        /// The host.
+        host: String,
+        /// What IAM said, printable.
+        message: String,
+        /// What AWS calls the request.
+        request_id: Option<String>,
+    },
     /// The server did not answer the upgrade with HTTP.
     #[error("{host} did not answer the websocket upgrade")]
     Lost {
@@ -165,7 +175,7 @@ impl DialError {
             Self::Proxy { status, .. } | Self::Refused { status, .. } => {
                 (400..500).contains(status) && !matches!(status, 408 | 429)
             }
-            Self::Network(_) => true,
+            Self::Denied { .. } | Self::Network(_) => true,
             _ => false,
         }
     }
@@ -176,6 +186,7 @@ impl DialError {
             Self::Connect { .. } | Self::Lost { .. } | Self::Misanswered { .. } | Self::Timeout { .. } => {
                 "allow outgoing TCP 443 to that host, or set HTTPS_PROXY if this network has a proxy"
             }
+            Self::Denied { .. } => OPEN_CHANNEL_HINT,
             Self::Network(error) => return error.hints(),
             Self::Proxy { status: 407, .. } => "put the proxy's user and password into HTTPS_PROXY",
             Self::Proxy { .. } | Self::ProxyLost { .. } => {
@@ -184,7 +195,7 @@ impl DialError {
             Self::Refused { status: 401 | 403, .. } => {
                 return vec![
                     "check this machine's clock, and that the credentials have not expired: the upgrade is signed with both".into(),
-                    "the caller needs ssmmessages:OpenDataChannel on its own sessions".into(),
+                    OPEN_CHANNEL_HINT.into(),
                 ];
             }
             Self::Refused { .. } => {
@@ -199,6 +210,8 @@ impl DialError {
         vec![hint.to_owned()]
     }
 }
+
+const OPEN_CHANNEL_HINT: &str = "the caller needs ssmmessages:OpenDataChannel on its own sessions";
 
 /// Whether the handshake failed over the server's certificate.
 fn is_distrust(error: &io::Error) -> bool {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 29] = [
+const MODULES: [(&str, &[&str]); 30] = [
     ("host_key", &[]),
     ("key", &[]),
     ("login", &[]),
@@ -28,6 +28,7 @@ const MODULES: [(&str, &[&str]); 29] = [
     ("websocket", &["network"]),
     ("cache", &["pace", "private_file", "target"]),
     ("known_hosts", &["host_key", "private_file", "target"]),
+    ("policy", &["login", "target"]),
     ("agent", &["key"]),
     ("aws", &["network", "private_file", "target", "tty", "websocket"]),
     ("push", &["aws", "pace", "target"]),
@@ -74,6 +75,7 @@ const MODULES: [(&str, &[&str]); 29] = [
             "pace",
             "picker",
             "probe",
+            "policy",
             "push",
             "resolve",
             "ssh_config",
@@ -112,7 +114,7 @@ const CONFINED: [(&str, &[&str]); 15] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 11] = [
+const PURE: [&str; 13] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/query.rs",
@@ -120,6 +122,8 @@ const PURE: [&str; 11] = [
     "host_key.rs",
     "login.rs",
     "picker.rs",
+    "policy.rs",
+    "policy/write.rs",
     "ssh_config.rs",
     "target.rs",
     "transfer.rs",

@@ -102,10 +102,10 @@ impl ApiError {
         xml.finish()
     }
 
-    /// As STS writes it.
-    pub(super) fn sts_xml(&self, request_id: &str) -> String {
+    /// As STS and IAM write it, each in its namespace.
+    pub(super) fn query_xml(&self, namespace: &str, request_id: &str) -> String {
         let mut xml = Xml::document();
-        xml.root("ErrorResponse", super::sts::NAMESPACE, |xml| {
+        xml.root("ErrorResponse", namespace, |xml| {
             xml.element("Error", |xml| {
                 xml.text("Type", "Sender");
                 xml.text("Code", self.code);
@@ -145,7 +145,7 @@ pub(super) fn ec2_refusal(refusal: &Refusal) -> ApiError {
     }
 }
 
-/// How STS refuses a signature.
+/// How STS and IAM refuse a signature.
 pub(super) fn sts_refusal(refusal: &Refusal) -> ApiError {
     let code = match refusal {
         Refusal::Missing => "MissingAuthenticationToken",

@@ -7,6 +7,7 @@ use http::{Method, StatusCode, request::Parts};
 use super::{
     Call, TARGET, authenticate, ec2, ec2_instance_connect,
     error::{self, ApiError},
+    iam,
     query::Query,
     ssm, sso, sso_oidc, sts,
 };
@@ -20,6 +21,7 @@ use crate::{
 pub(super) enum Service {
     Ec2,
     Ec2InstanceConnect,
+    Iam,
     Ssm,
     Sso,
     SsoOidc,
@@ -28,7 +30,7 @@ pub(super) enum Service {
 
 impl Service {
     /// The service that a request is for. REST services are known by their paths, JSON services by their target;
-    /// the two XML services by signature, else by API version.
+    /// the XML services by signature, else by API version.
     pub(super) fn of(parts: &Parts, query: &Query) -> Self {
         let headers = &parts.headers;
         if let Some(route) = Route::of(parts) {
@@ -41,6 +43,7 @@ impl Service {
             (Some("AWSEC2InstanceConnectService"), _, _) | (_, Some("ec2-instance-connect"), _) => {
                 Self::Ec2InstanceConnect
             }
+            (_, Some("iam"), _) | (_, None, Some("2010-05-08")) => Self::Iam,
             (_, Some("sts"), _) | (_, None, Some("2011-06-15")) => Self::Sts,
             _ => Self::Ec2,
         }
@@ -51,6 +54,7 @@ impl Service {
         match self {
             Self::Ec2 => "ec2",
             Self::Ec2InstanceConnect => "ec2-instance-connect",
+            Self::Iam => "iam",
             Self::Ssm => "ssm",
             Self::Sso => "sso",
             Self::SsoOidc => "sso-oidc",
@@ -64,14 +68,14 @@ impl Service {
             Self::Ec2InstanceConnect | Self::Ssm => "application/x-amz-json-1.1",
             Self::Ec2 => "text/xml;charset=UTF-8",
             Self::Sso | Self::SsoOidc => "application/json",
-            Self::Sts => "text/xml",
+            Self::Iam | Self::Sts => "text/xml",
         }
     }
 
     /// The name of the operation that a request is for, empty if it has none.
     pub(super) fn operation<'a>(self, parts: &'a Parts, query: &'a Query) -> &'a str {
         match self {
-            Self::Ec2 | Self::Sts => query.value("Action").unwrap_or_default(),
+            Self::Ec2 | Self::Iam | Self::Sts => query.value("Action").unwrap_or_default(),
             Self::Ec2InstanceConnect | Self::Ssm => {
                 let target = parts.headers.get(TARGET).and_then(|target| target.to_str().ok());
                 let target = target.unwrap_or_default();
@@ -89,7 +93,7 @@ impl Service {
             Self::SsoOidc => {
                 Some(format!("{}:http://internal.amazon.com/coral/com.amazonaws.sso.oidc/", error.code))
             }
-            Self::Ec2 | Self::Ec2InstanceConnect | Self::Ssm | Self::Sts => None,
+            Self::Ec2 | Self::Ec2InstanceConnect | Self::Iam | Self::Ssm | Self::Sts => None,
         }
     }
 
@@ -107,14 +111,20 @@ impl Service {
         }
         let signed =
             sigv4::Parts { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
-        authenticate(world, signed, self.name(), now).map_err(|refusal| self.refuse(&refusal))
+        match authenticate(world, signed, self.name(), now) {
+            // IAM is one for all regions, and is there.
+            Ok((_, region)) if self == Self::Iam && region != AwsRegion::UsEast1 => {
+                Err(self.refuse(&Refusal::Scope("a valid region")))
+            }
+            verdict => verdict.map_err(|refusal| self.refuse(&refusal)),
+        }
     }
 
     fn refuse(self, refusal: &Refusal) -> ApiError {
         match self {
             Self::Ec2 => error::ec2_refusal(refusal),
             Self::Ec2InstanceConnect | Self::Ssm | Self::Sso | Self::SsoOidc => error::json_refusal(refusal),
-            Self::Sts => error::sts_refusal(refusal),
+            Self::Iam | Self::Sts => error::sts_refusal(refusal),
         }
     }
 
@@ -132,7 +142,7 @@ impl Service {
 
     fn unknown_operation(self, operation: &str) -> ApiError {
         match self {
-            Self::Ec2 | Self::Sts => {
+            Self::Ec2 | Self::Iam | Self::Sts => {
                 let message = format!("The action {operation} is not valid for this web service.");
                 ApiError::new("InvalidAction", message)
             }
@@ -144,14 +154,20 @@ impl Service {
 
     /// What a caller is told whose policies do not allow an action at all.
     pub(super) fn denied(self, caller: &str, action: &str) -> ApiError {
-        let refusal = ApiError::access_denied(caller, action, "*");
+        self.in_its_form(ApiError::access_denied(caller, action, "*"))
+    }
+
+    /// A denial with the code and status of this service.
+    pub(super) fn in_its_form(self, refusal: ApiError) -> ApiError {
         match self {
             Self::Ec2 => ApiError::new(
                 "UnauthorizedOperation",
                 format!("You are not authorized to perform this operation. {}", refusal.message),
             )
             .with_status(StatusCode::FORBIDDEN),
-            Self::Sts => ApiError::new("AccessDenied", refusal.message).with_status(StatusCode::FORBIDDEN),
+            Self::Iam | Self::Sts => {
+                ApiError::new("AccessDenied", refusal.message).with_status(StatusCode::FORBIDDEN)
+            }
             _ => refusal,
         }
     }
@@ -165,7 +181,7 @@ impl Service {
             Self::Sso => ApiError::new("TooManyRequestsException", "Rate exceeded")
                 .with_status(StatusCode::TOO_MANY_REQUESTS),
             Self::SsoOidc => ApiError::new("SlowDownException", "Rate exceeded"),
-            Self::Sts => ApiError::new("Throttling", "Rate exceeded"),
+            Self::Iam | Self::Sts => ApiError::new("Throttling", "Rate exceeded"),
         }
     }
 
@@ -184,6 +200,7 @@ impl Service {
             Self::Ssm => ssm::perform(call, operation, body),
             Self::Sso => sso::perform(call, operation, parts),
             Self::SsoOidc => sso_oidc::perform(call, operation, body),
+            Self::Iam => iam::perform(call, operation, query),
             Self::Sts => sts::perform(call, operation, query),
         };
         answer.unwrap_or_else(|| Err(self.unknown_operation(operation)))
@@ -197,7 +214,8 @@ impl Service {
             Self::Ssm => error.json(""),
             Self::Sso => error.portal_json(),
             Self::SsoOidc => error.oauth_json(),
-            Self::Sts => error.sts_xml(request_id),
+            Self::Iam => error.query_xml(iam::NAMESPACE, request_id),
+            Self::Sts => error.query_xml(sts::NAMESPACE, request_id),
         }
     }
 }

@@ -62,12 +62,15 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// Every role.
+    pub(super) const ALL: [Self; 4] = [Self::Admin, Self::Mfa, Self::Sandbox, Self::SingleSignOn];
+
     /// The role with this ARN, of those that can be assumed.
     pub(crate) fn parse(arn: &str) -> Option<Self> {
         [Self::Admin, Self::Mfa].into_iter().find(|role| role.arn() == arn)
     }
 
-    fn arn(self) -> String {
+    pub(super) fn arn(self) -> String {
         format!("arn:aws:iam::{ACCOUNT}:role/{}", self.name())
     }
 

@@ -60,6 +60,10 @@ impl Client {
         self.post("sts", None, &query(input)).await
     }
 
+    pub(crate) async fn iam(&self, input: &[(&str, &str)]) -> Reply {
+        self.post("iam", None, &query(input)).await
+    }
+
     /// The same client with the credentials that an answer of STS holds.
     pub(crate) fn with_credentials(&self, reply: &Reply) -> Self {
         let element = |name| reply.elements(name).pop().unwrap_or_else(|| panic!("{}", reply.body));

@@ -4,6 +4,7 @@
 //! by an ssh_config of its own; the tool that it calls cannot tell the region from AWS but by the URL.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -26,7 +27,7 @@ pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
         ui::print(Faults::list()).map_err(Failure::Stdio)?;
         return Ok(ExitCode::Success);
     };
-    let region = Region::start(options).await.map_err(Failure::Sandbox)?;
+    let region = Region::start(options).await.map_err(|error| refused(sandbox, error))?;
     let program = std::env::current_exe().map_err(Failure::Sandbox)?;
     let config =
         |directory: &Path| block(&program, &Places::below(directory, directory), &ProxyOptions::default());
@@ -62,13 +63,30 @@ fn options(sandbox: &Sandbox) -> Result<Option<Options>, Failure> {
         Some(text) => parse_time(text)
             .ok_or_else(|| Failure::Usage(format!("{text:?} is no time; write 50ms, 2s or 1m")))?,
     };
+    let policy = sandbox.policy.as_deref().map(read_policy).transpose()?;
     Ok(Some(Options {
         fleet: sandbox.fleet,
         latency,
         faults,
         sshd: sandbox.sshd.clone(),
+        policy,
         ..Options::default()
     }))
+}
+
+fn read_policy(path: &Path) -> Result<String, Failure> {
+    let file = |source| Failure::File { action: "read", path: path.to_owned(), source };
+    fs::read_to_string(path).map_err(file)
+}
+
+/// A region refuses of its options only the policy.
+fn refused(sandbox: &Sandbox, error: io::Error) -> Failure {
+    match &sandbox.policy {
+        Some(path) if error.kind() == io::ErrorKind::InvalidInput => {
+            Failure::Usage(format!("{}: {error}", path.display()))
+        }
+        _ => Failure::Sandbox(error),
+    }
 }
 
 async fn run_command(workspace: &Workspace, command: &[OsString]) -> Result<ExitStatus, Failure> {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use roxmltree::Document;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time;
 use tokio_tungstenite::WebSocketStream;
@@ -29,6 +30,8 @@ const MAX_WRITE_BUFFER: usize = 4 << 20;
 const MAX_BODY: usize = 4096;
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 const SHOWN_BODY: usize = 300;
+/// IAM's longest names two ARNs.
+const SHOWN_MESSAGE: usize = 600;
 
 pub(super) async fn upgrade(
     mut stream: Box<dyn Connection>,
@@ -42,12 +45,7 @@ pub(super) async fn upgrade(
     let (head, rest) = head::read(&mut stream).await.map_err(lost)?;
     if head.status != 101 {
         let body = read_body(&mut stream, &head, rest).await;
-        return Err(DialError::Refused {
-            host: url.host().to_owned(),
-            status: head.status,
-            body: foreign_text(&String::from_utf8_lossy(&body), SHOWN_BODY),
-            request_id: head.header("x-amzn-requestid").map(|id| foreign_text(id, 64)),
-        });
+        return Err(refusal(url, &head, &String::from_utf8_lossy(&body)));
     }
     if let Some(fault) = fault(&head, &key) {
         return Err(DialError::Misanswered { host: url.host().to_owned(), fault });
@@ -63,6 +61,27 @@ pub(super) async fn upgrade(
     } else {
         WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await
     })
+}
+
+fn refusal(url: &StreamUrl, head: &Head, body: &str) -> DialError {
+    let host = url.host().to_owned();
+    let request_id = head.header("x-amzn-requestid").map(|id| foreign_text(id, 64));
+    match denial(body) {
+        Some(message) => DialError::Denied { host, message, request_id },
+        None => {
+            DialError::Refused { host, status: head.status, body: foreign_text(body, SHOWN_BODY), request_id }
+        }
+    }
+}
+
+/// What IAM says, in the document that the gateway writes around it: SSM agents log it when they lack
+/// `ssmmessages:CreateDataChannel`.
+fn denial(body: &str) -> Option<String> {
+    let document = Document::parse(body).ok()?;
+    let root = document.root_element();
+    let message = root.children().find(|child| child.tag_name().name().eq_ignore_ascii_case("message"))?;
+    let is_denial = root.tag_name().name() == "AccessDeniedException";
+    is_denial.then(|| foreign_text(message.text().unwrap_or_default(), SHOWN_MESSAGE))
 }
 
 fn request(url: &StreamUrl, key: &str, headers: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
@@ -290,6 +309,21 @@ mod tests {
                 assert_eq!((body.as_str(), id.as_str()), ("{\"message\":\" [1mno entry\"}...", "r-1"));
             }
             _ => panic!("{error:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_denial_is_told_from_other_refusals() {
+        let body = "<AccessDeniedException>\n  <Message>User: a is not authorized to perform: b\u{9b}\
+                    </Message>\n</AccessDeniedException>";
+        let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let (_, dialled) = exchange("/", |_| answer.into()).await;
+        let error = dialled.unwrap_err();
+        assert!(error.is_permanent());
+        let text = "127.0.0.1 refused the websocket: User: a is not authorized to perform: b";
+        assert_eq!(error.to_string(), text);
+        for body in ["", "<html><message>no</message></html>", "<AccessDeniedException/>", "<AccessDenied"] {
+            assert_eq!(denial(body), None, "{body}");
         }
     }
 

@@ -73,6 +73,7 @@ fn nothing_to_do_shows_the_usage() {
          ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]\n       \
          ssh_ec2 known-hosts [--forget | --trust KEY] TARGET\n       \
          ssh_ec2 known-hosts --list\n       \
+         ssh_ec2 policy [--with FEATURE,…] [--user NAME] [--tag KEY=VALUE] [--terraform]\n       \
          ssh_ec2 completions bash|zsh|fish\n       \
          ssh_ec2 proxy USER HOST PORT\n       \
          ssh_ec2 sandbox [COMMAND …]\n\n\

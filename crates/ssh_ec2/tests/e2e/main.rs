@@ -33,6 +33,8 @@ mod moto;
 mod names;
 /// Many connections at once.
 mod parallel;
+/// What `ssh_ec2 policy` prints, enforced.
+mod policy;
 /// Commands, terminals, forwarding, multiplexing.
 mod session;
 /// What the proxy writes to standard output.

@@ -1,0 +1,42 @@
+//! Prints the least IAM policy for what a user does. Nothing is asked of AWS.
+
+use crate::cli::{Extra, Policy as Options};
+use crate::error::{ExitCode, Failure};
+use crate::policy::{Feature, Policy, PolicyError, Wanted};
+use crate::ui;
+
+/// Prints it, as JSON or for Terraform.
+///
+/// # Errors
+/// When an option has not its form, or standard output does not take the policy.
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
+    let policy = Policy::least(&wanted(options)?);
+    let text = if options.terraform {
+        policy.terraform()
+    } else {
+        policy.json().map_err(|error| Failure::Stdio(error.into()))?
+    };
+    ui::print(&text).map_err(Failure::Stdio)?;
+    Ok(ExitCode::Success)
+}
+
+fn wanted(options: &Options) -> Result<Wanted, Failure> {
+    let usage = |error: PolicyError| Failure::Usage(error.to_string());
+    Ok(Wanted {
+        features: options.with.iter().map(|extra| feature(*extra)).collect(),
+        tags: options.tag.iter().map(|tag| tag.parse()).collect::<Result<_, _>>().map_err(usage)?,
+        users: options.user.iter().map(|user| user.parse()).collect::<Result<_, _>>()?,
+        region: options.region.as_deref().map(str::parse).transpose().map_err(usage)?,
+        account: options.account.as_deref().map(str::parse).transpose().map_err(usage)?,
+    })
+}
+
+fn feature(extra: Extra) -> Feature {
+    match extra {
+        Extra::Doctor => Feature::Doctor,
+        Extra::Forwarding => Feature::Forwarding,
+        Extra::HostKeys => Feature::HostKeys,
+        Extra::ManagedNodes => Feature::ManagedNodes,
+        Extra::Names => Feature::Names,
+    }
+}

@@ -1,0 +1,307 @@
+//! The least IAM policy for what a user does, as a value. How it is written down is in `write`. (Pure.)
+//!
+//! `docs/iam.md` says of every line what it is for, and where it is documented.
+
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::login::COMMON_USERS;
+use crate::target::OsUser;
+
+/// What is done besides connecting to an instance by its id.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Feature {
+    /// Finding out why a connection fails.
+    Doctor,
+    /// Forwarding ports without sshd.
+    Forwarding,
+    /// Learning an instance's host keys from itself.
+    HostKeys,
+    /// Connecting to `mi-…` targets.
+    ManagedNodes,
+    /// Connecting by name, listing, choosing.
+    Names,
+}
+
+/// Who is to be allowed what, where.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Besides connecting by id.
+    pub features: BTreeSet<Feature>,
+    /// The tags that an instance must have. Values of one key are alternatives.
+    pub tags: Vec<Tag>,
+    /// Whom to log in as; without any, those whom images have.
+    pub users: Vec<OsUser>,
+    /// All, if there is none.
+    pub region: Option<Region>,
+    /// Whichever the policy is attached in, if there is none.
+    pub account: Option<Account>,
+}
+
+/// A tag of an instance.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tag {
+    key: String,
+    value: String,
+}
+
+/// The name of a region.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Region(String);
+
+/// The number of an account.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Account(String);
+
+/// Something that should narrow the policy has not its form.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum PolicyError {
+    /// Not 12 digits.
+    #[error("{0:?} is no account; its number has 12 digits")]
+    Account(String),
+    /// Not like `eu-west-1`.
+    #[error("{0:?} is not the name of a region")]
+    Region(String),
+    /// Not `KEY=VALUE`, or longer than AWS lets tags be.
+    #[error("{0:?} is no tag; write KEY=VALUE")]
+    Tag(String),
+}
+
+impl FromStr for Tag {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let bad = || PolicyError::Tag(text.to_owned());
+        let (key, value) = text.split_once('=').ok_or_else(bad)?;
+        let fits = (1..=MAX_TAG_KEY).contains(&key.chars().count()) && value.chars().count() <= MAX_TAG_VALUE;
+        if !fits || text.chars().any(char::is_control) {
+            return Err(bad());
+        }
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl FromStr for Region {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let valid = text.contains('-') && !text.starts_with('-') && text.bytes().all(allowed);
+        if valid { Ok(Self(text.to_owned())) } else { Err(PolicyError::Region(text.to_owned())) }
+    }
+}
+
+impl FromStr for Account {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let valid = text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+        if valid { Ok(Self(text.to_owned())) } else { Err(PolicyError::Account(text.to_owned())) }
+    }
+}
+
+/// A policy. All of its statements allow something.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Policy {
+    statements: Vec<Statement>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Statement {
+    sid: &'static str,
+    actions: Vec<&'static str>,
+    resources: Vec<String>,
+    conditions: Conditions,
+}
+
+/// Values by operator and key.
+type Conditions = BTreeMap<&'static str, BTreeMap<String, Vec<String>>>;
+
+impl Policy {
+    /// The least that suffices.
+    pub fn least(wanted: &Wanted) -> Self {
+        let statements = [
+            Some(wanted.push_key()),
+            Some(wanted.start_session()),
+            Some(wanted.use_documents()),
+            Some(wanted.use_own_sessions()),
+            Some(wanted.resume_own_sessions()),
+            wanted.find(),
+            wanted.wants(Feature::HostKeys).then(|| wanted.read_console()),
+            wanted.wants(Feature::Doctor).then(|| wanted.simulate()),
+        ];
+        Self { statements: statements.into_iter().flatten().collect() }
+    }
+}
+
+impl Wanted {
+    fn wants(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
+    fn push_key(&self) -> Statement {
+        let users = match self.users.as_slice() {
+            [] => COMMON_USERS.map(str::to_owned).to_vec(),
+            users => users.iter().map(ToString::to_string).collect(),
+        };
+        let mut conditions = self.tagged("aws:ResourceTag");
+        conditions.entry("StringEquals").or_default().insert("ec2:osuser".into(), users);
+        Statement {
+            sid: "PushKey",
+            actions: vec!["ec2-instance-connect:SendSSHPublicKey"],
+            resources: vec![self.instances()],
+            conditions,
+        }
+    }
+
+    /// Documents have no tags, so they cannot stand in a statement that asks for some.
+    fn start_session(&self) -> Statement {
+        let mut resources = vec![self.instances()];
+        if self.wants(Feature::ManagedNodes) {
+            resources.push(self.arn("ssm", &self.account(), "managed-instance/*"));
+        }
+        let mut conditions = self.tagged("ssm:resourceTag");
+        let check = BTreeMap::from([("ssm:SessionDocumentAccessCheck".to_owned(), vec!["true".to_owned()])]);
+        conditions.insert("BoolIfExists", check);
+        Statement { sid: "StartSession", actions: vec!["ssm:StartSession"], resources, conditions }
+    }
+
+    fn use_documents(&self) -> Statement {
+        let documents = [
+            (None, "AWS-StartSSHSession"),
+            (Some(Feature::HostKeys), "AWS-StartNonInteractiveCommand"),
+            (Some(Feature::Forwarding), "AWS-StartPortForwardingSession"),
+            (Some(Feature::Forwarding), "AWS-StartPortForwardingSessionToRemoteHost"),
+        ];
+        let documents =
+            documents.into_iter().filter(|(feature, _)| feature.is_none_or(|feature| self.wants(feature)));
+        Statement {
+            sid: "UseDocuments",
+            actions: vec!["ssm:StartSession"],
+            // They are AWS's, which has no account in its ARNs.
+            resources: documents.map(|(_, name)| self.arn("ssm", "", &format!("document/{name}"))).collect(),
+            conditions: Conditions::new(),
+        }
+    }
+
+    fn use_own_sessions(&self) -> Statement {
+        let own = |variable| format!("arn:{}:ssm:*:*:session/${{{variable}}}-*", self.partition());
+        Statement {
+            sid: "UseOwnSessions",
+            actions: vec!["ssm:ResumeSession", "ssm:TerminateSession", "ssmmessages:OpenDataChannel"],
+            resources: vec![own("aws:userid"), own("aws:username")],
+            conditions: Conditions::new(),
+        }
+    }
+
+    /// Opening the data channel has no such condition key.
+    fn resume_own_sessions(&self) -> Statement {
+        let tag = "ssm:resourceTag/aws:ssmmessages:session-id".to_owned();
+        let own = BTreeMap::from([(tag, vec!["${aws:userid}".to_owned()])]);
+        Statement {
+            sid: "ResumeOwnSessions",
+            actions: vec!["ssm:ResumeSession", "ssm:TerminateSession"],
+            resources: vec![format!("arn:{}:ssm:*:*:session/*", self.partition())],
+            conditions: BTreeMap::from([("StringLike", own)]),
+        }
+    }
+
+    /// None of these can be restricted to some instances.
+    fn find(&self) -> Option<Statement> {
+        let mut actions = BTreeSet::new();
+        if self.wants(Feature::Names) {
+            actions.extend([
+                "ec2:DescribeInstances",
+                "ec2:DescribeRegions",
+                "ssm:DescribeInstanceInformation",
+            ]);
+        }
+        if self.wants(Feature::Doctor) {
+            actions.extend([
+                "ec2:DescribeInstances",
+                "ssm:DescribeInstanceInformation",
+                "ssm:GetConnectionStatus",
+            ]);
+        }
+        (!actions.is_empty()).then(|| Statement {
+            sid: "FindInstances",
+            actions: actions.into_iter().collect(),
+            resources: vec!["*".into()],
+            conditions: Conditions::new(),
+        })
+    }
+
+    fn read_console(&self) -> Statement {
+        Statement {
+            sid: "ReadConsole",
+            actions: vec!["ec2:GetConsoleOutput"],
+            resources: vec![self.instances()],
+            conditions: self.tagged("aws:ResourceTag"),
+        }
+    }
+
+    /// No variable stands for the name of one's role.
+    fn simulate(&self) -> Statement {
+        let arn = |name| format!("arn:{}:iam::{}:{name}", self.partition(), self.account());
+        Statement {
+            sid: "SimulatePolicy",
+            actions: vec!["iam:SimulatePrincipalPolicy"],
+            resources: vec![arn("role/*"), arn("user/${aws:username}")],
+            conditions: Conditions::new(),
+        }
+    }
+
+    /// Every tag under the key that a service knows it by.
+    fn tagged(&self, service_key: &str) -> Conditions {
+        let mut tags = BTreeMap::<_, Vec<_>>::new();
+        for Tag { key, value } in &self.tags {
+            tags.entry(format!("{service_key}/{key}")).or_default().push(value.clone());
+        }
+        let mut conditions = Conditions::new();
+        for (key, values) in tags {
+            let wildcards = values.iter().any(|value| value.contains(['*', '?']));
+            let operator = if wildcards { "StringLike" } else { "StringEquals" };
+            conditions.entry(operator).or_default().insert(key, values);
+        }
+        conditions
+    }
+
+    fn instances(&self) -> String {
+        self.arn("ec2", &self.account(), "instance/*")
+    }
+
+    fn arn(&self, service: &str, account: &str, resource: &str) -> String {
+        let region = self.region.as_ref().map_or("*", |Region(name)| name);
+        format!("arn:{}:{service}:{region}:{account}:{resource}", self.partition())
+    }
+
+    fn account(&self) -> String {
+        self.account.as_ref().map_or("*", |Account(number)| number).to_owned()
+    }
+
+    fn partition(&self) -> &'static str {
+        let region = self.region.as_ref().map_or("", |Region(name)| name);
+        let found = PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix));
+        found.map_or("aws", |(_, partition)| partition)
+    }
+}
+
+/// What the names of regions outside the partition `aws` begin with, as in botocore's `partitions.json`.
+const PARTITIONS: [(&str, &str); 7] = [
+    ("cn-", "aws-cn"),
+    ("eu-isoe-", "aws-iso-e"),
+    ("eusc-", "aws-eusc"),
+    ("us-gov-", "aws-us-gov"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("us-isof-", "aws-iso-f"),
+];
+const MAX_TAG_KEY: usize = 128;
+const MAX_TAG_VALUE: usize = 256;
+
+#[cfg(test)]
+mod tests;
