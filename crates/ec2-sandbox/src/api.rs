@@ -127,6 +127,11 @@ impl<'a> Call<'a> {
         self.world.instance(id).filter(|instance| instance.region == self.region)
     }
 
+    /// Whether the caller may call `action` on an instance.
+    fn permits(&self, action: &str, instance: &Instance) -> bool {
+        instance.permits(action) && self.world.allows_on(action, &instance.id)
+    }
+
     /// The caller's policies do not allow `action` on `resource`.
     fn denied(&self, action: &str, resource: &str) -> ApiError {
         ApiError::access_denied(&self.caller.arn, action, resource)

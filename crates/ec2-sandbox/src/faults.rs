@@ -53,7 +53,8 @@ pub struct Faults {
     pub agent_version: Option<String>,
     /// Which actions may be called how often in each region; all others as often as one likes.
     pub throttle: Vec<Throttle>,
-    /// IAM actions that the caller's policies do not allow, on anything.
+    /// IAM actions that the caller's policies do not allow, on anything; on one instance or document only, if its
+    /// name follows, as in `ssm:StartSession@AWS-StartNonInteractiveCommand`.
     pub deny: Vec<String>,
 }
 
@@ -275,6 +276,7 @@ size-limit=BYTES    a larger payload from the client closes its websocket (at le
 agent-payload=BYTES the SSM agent's messages are no larger (real: 1024)
 agent-version=V     the SSM agent claims this version
 deny=ACTION         an IAM action, such as ec2:DescribeInstances, is not allowed
+deny=ACTION@NAME    it is not allowed on the instance or the session document of this name
 throttle=OP:RATE/N  calls of OP, such as SendSSHPublicKey, are refused beyond N at once and RATE a second
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
 ";
@@ -296,6 +298,7 @@ mod tests {
             "throttle=StartSession:1/1",
             "throttle=StartSession:5/10",
             "deny=ec2:DescribeInstances",
+            "deny=ssm:StartSession@AWS-StartNonInteractiveCommand",
         ] {
             faults.add(text).unwrap();
         }
@@ -309,7 +312,10 @@ mod tests {
                 refuse_resume: true,
                 lose_tail: 3,
                 throttle: vec![Throttle { action: "StartSession".to_owned(), rate: 5.0, burst: 10 }],
-                deny: vec!["ec2:DescribeInstances".to_owned()],
+                deny: vec![
+                    "ec2:DescribeInstances".to_owned(),
+                    "ssm:StartSession@AWS-StartNonInteractiveCommand".to_owned()
+                ],
                 ..Faults::default()
             }
         );

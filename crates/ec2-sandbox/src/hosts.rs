@@ -1,8 +1,8 @@
 //! What answers on the ports of the instances: on 22 the built-in SSH server, or an OpenSSH sshd for each
 //! connection; on all others whatever listens there on this machine's loopback.
 //!
-//! Neither server listens anywhere: a connection is a pair of ends in memory or a socket pair. Each instance has a home
-//! directory and a host key of its own for as long as the region runs. No user is changed: whoever logs in to the
+//! Neither server listens anywhere: a connection is a pair of ends in memory or a socket pair. Each instance has a directory
+//! with its files and a host key of its own for as long as the region runs. No user is changed: whoever logs in to the
 //! built-in server, by whatever name, acts as the user who started the region; sshd knows only real users.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    process::{Child, Command},
+    process::Child,
 };
 
 use crate::{
@@ -29,12 +29,20 @@ use crate::{
     world::{Condition, Instance, World},
 };
 
+pub(crate) use self::command::Command;
+use self::root::Root;
+
+mod command;
+mod root;
+
 /// The instances' servers.
 pub(crate) struct Hosts {
     world: Arc<World>,
     tasks: Tasks,
     directory: TempDir,
     sshd: Option<PathBuf>,
+    /// Held while the files of an instance are written.
+    layout: Mutex<()>,
 }
 
 impl std::fmt::Debug for Hosts {
@@ -60,7 +68,8 @@ impl Hosts {
     pub(crate) fn new(world: Arc<World>, tasks: Tasks, sshd: Option<PathBuf>) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("ec2-sandbox-").tempdir()?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))?;
-        Ok(Self { world, tasks, directory, sshd })
+        root::write_programs(&directory.path().join(PROGRAMS))?;
+        Ok(Self { world, tasks, directory, sshd, layout: Mutex::default() })
     }
 
     /// Connects to a port of an instance; `None` when nothing listens there.
@@ -70,19 +79,29 @@ impl Hosts {
         }
         let instance = self.world.instance(instance).filter(|i| i.condition != Condition::PortClosed);
         let Some(instance) = instance else { return Ok(None) };
-        let home = self.home(&instance.id)?;
+        let root = self.root(instance)?;
         match &self.sshd {
-            Some(program) => self.spawn_sshd(program, instance, &home).map(Some),
-            None => self.serve(instance, home).map(Some),
+            Some(program) => self.spawn_sshd(program, instance, &root.sshd()).map(Some),
+            None => self.serve(instance, root.home()).map(Some),
         }
     }
 
-    fn home(&self, instance: &str) -> io::Result<PathBuf> {
-        let home = self.directory.path().join(instance);
-        if !home.exists() {
-            fs::create_dir(&home)?;
-        }
-        Ok(home)
+    /// Runs a command on an instance; `None` when there is no such instance.
+    ///
+    /// An instance is emulated: the command runs on this machine as whoever started the region, in the instance's
+    /// home directory. What it says of an instance's own files, `/etc/ssh/` for one, is made to mean those below the
+    /// instance's directory, and some programs are the instance's own.
+    pub(crate) fn run(&self, instance: &str, command: &str) -> io::Result<Option<Command>> {
+        let Some(instance) = self.world.instance(instance) else { return Ok(None) };
+        let root = self.root(instance)?;
+        let path = root::program_path(&self.directory.path().join(PROGRAMS));
+        Command::spawn(&root.rewrite(command), &root.home(), &path).map(Some)
+    }
+
+    fn root(&self, instance: &Instance) -> io::Result<Root> {
+        let keys = self.world.host_keys(instance)?;
+        let _layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        Root::lay_out(self.directory.path(), instance, &keys)
     }
 
     fn serve(&self, instance: &Instance, home: PathBuf) -> io::Result<Connection> {
@@ -114,15 +133,18 @@ impl Hosts {
     }
 
     /// sshd in inetd mode, with nothing of the machine's configuration.
-    fn spawn_sshd(&self, program: &Path, instance: &Instance, home: &Path) -> io::Result<Connection> {
-        let keys =
-            KeyFiles { world: Arc::clone(&self.world), instance: instance.id.clone(), home: home.into() };
-        let host_key = self.host_key_file(instance, home)?;
-        let config = home.join("sshd_config");
-        fs::write(&config, sshd_config(home, &host_key))?;
+    fn spawn_sshd(&self, program: &Path, instance: &Instance, directory: &Path) -> io::Result<Connection> {
+        let keys = KeyFiles {
+            world: Arc::clone(&self.world),
+            instance: instance.id.clone(),
+            directory: directory.into(),
+        };
+        let host_key = self.host_key_file(instance, directory)?;
+        let config = directory.join("sshd_config");
+        fs::write(&config, sshd_config(directory, &host_key))?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let child = Command::new(program)
+        let child = tokio::process::Command::new(program)
             .args(["-i", "-e", "-f"])
             .arg(&config)
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs.try_clone()?)))
@@ -136,11 +158,11 @@ impl Hosts {
     }
 
     /// The file that sshd reads its host key from. A key has a file of its own: the last sshd may still be reading.
-    fn host_key_file(&self, instance: &Instance, home: &Path) -> io::Result<PathBuf> {
+    fn host_key_file(&self, instance: &Instance, directory: &Path) -> io::Result<PathBuf> {
         let key = self.world.host_keys(instance)?.presented;
         let fingerprint = key.fingerprint(HashAlg::Sha256);
         let name: String = fingerprint.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let file = home.join(format!("host_key.{name}"));
+        let file = directory.join(format!("host_key.{name}"));
         if !file.exists() {
             let text = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
             fs::write(&file, text.as_bytes())?;
@@ -163,7 +185,7 @@ impl Connection {
 struct KeyFiles {
     world: Arc<World>,
     instance: String,
-    home: PathBuf,
+    directory: PathBuf,
 }
 
 impl KeyFiles {
@@ -173,7 +195,7 @@ impl KeyFiles {
             for line in lines {
                 let _ = writeln!(text, "{line}");
             }
-            let file = self.home.join(format!("keys.{user}"));
+            let file = self.directory.join(format!("keys.{user}"));
             if fs::read_to_string(&file).is_ok_and(|before| before == text) {
                 continue;
             }
@@ -194,8 +216,8 @@ fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
     Ok(Some(Connection { stream, keys: None, _sshd: None }))
 }
 
-fn sshd_config(home: &Path, host_key: &Path) -> String {
-    let home = home.display();
+fn sshd_config(directory: &Path, host_key: &Path) -> String {
+    let directory = directory.display();
     format!(
         "HostKey {}\n\
          PidFile none\n\
@@ -204,12 +226,14 @@ fn sshd_config(home: &Path, host_key: &Path) -> String {
          KbdInteractiveAuthentication no\n\
          PermitRootLogin prohibit-password\n\
          StrictModes no\n\
-         AuthorizedKeysFile {home}/keys.%u\n\
+         AuthorizedKeysFile {directory}/keys.%u\n\
          Subsystem sftp internal-sftp\n",
         host_key.display()
     )
 }
 
+/// Where the programs of instances are, in the directory of all.
+const PROGRAMS: &str = "programs";
 const SSH_PORT: u16 = 22;
 /// As much as a Linux pipe or socket holds.
 const PIPE_SIZE: usize = 256 * 1024;

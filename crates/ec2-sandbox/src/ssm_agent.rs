@@ -1,26 +1,28 @@
-//! The SSM agent of one session: the instance's side of the data channel, and its connection to the port.
+//! The SSM agent of one session: the instance's side of the data channel, and its connection to the port, or the
+//! command that it runs.
 //!
 //! It behaves as measured of AWS's own: it connects only after the handshake, refuses data until it is connected,
-//! says nothing when the port refuses, and waits for its tail to be acknowledged when the server closes. What it
+//! says nothing when the port refuses, and waits for its tail to be acknowledged when the server closes. A command
+//! runs to its end before any of its output is sent, and has no input. What it
 //! does not imitate is the pause of a millisecond after every kilobyte.
 
 use std::{
     collections::VecDeque,
-    future::Future,
-    io::{self, IoSlice},
-    pin::{Pin, pin},
+    io,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use serde_json::json;
+use serde_json::{Value, json};
 use ssm_channel::{
     Channel, Closed, Draft, Event, Flag, Origin, Outgoing, SessionType, Side, SsmAgentVersion,
 };
-use tokio::io::{AsyncReadExt, AsyncWrite};
 
-use crate::hosts::Connection;
+pub(crate) use self::work::Work;
+use crate::world::Purpose;
+
+mod work;
 
 /// What became of a session on the instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,7 +35,7 @@ pub(crate) enum Verdict {
 
 pub(crate) struct SsmAgent {
     pub(crate) channel: Channel,
-    connection: Option<Connection>,
+    work: Option<Work>,
     /// Received and not written to the server yet.
     outbox: VecDeque<Bytes>,
     /// Read from the server and not sent yet. Many messages to a read, since the real one's thousand reads a second
@@ -46,7 +48,8 @@ pub(crate) struct SsmAgent {
     /// When the parent of a crashed worker notices.
     refused_at: Option<Instant>,
     refusal_delay: Duration,
-    port: u16,
+    /// What the parent says then.
+    refusal: String,
     received: u64,
     verdict: Option<Verdict>,
 }
@@ -54,27 +57,33 @@ pub(crate) struct SsmAgent {
 impl SsmAgent {
     pub(crate) fn new(
         version: SsmAgentVersion,
-        port: u16,
+        purpose: &Purpose,
         payload_limit: Option<usize>,
         refusal_delay: Duration,
         origin: Origin,
     ) -> Self {
-        let session = SessionType {
-            session_type: "Port".to_owned(),
-            properties: json!({ "portNumber": port.to_string() }),
+        let (session_type, properties, payload, what) = match purpose {
+            Purpose::Command(_) => {
+                ("NonInteractiveCommands", Value::Null, Some(COMMAND_PAYLOAD), "run the command".to_owned())
+            }
+            Purpose::Port(port) => {
+                let properties = json!({ "portNumber": port.to_string() });
+                ("Port", properties, None, format!("connect to port {port}"))
+            }
         };
+        let session = SessionType { session_type: session_type.to_owned(), properties };
         let channel = Channel::new(Side::Instance { agent_version: version, session }, origin);
         Self {
-            payload_limit: payload_limit.unwrap_or_else(|| channel.payload_limit()),
+            payload_limit: payload_limit.or(payload).unwrap_or_else(|| channel.payload_limit()),
             channel,
-            connection: None,
+            work: None,
             outbox: VecDeque::new(),
             inbox: BytesMut::new(),
             draft: Draft::with_capacity(DRAFT_ALLOCATION),
             draining_until: None,
             refused_at: None,
             refusal_delay,
-            port,
+            refusal: format!("document process failed unexpectedly: unable to {what}"),
             received: 0,
             verdict: None,
         }
@@ -87,7 +96,7 @@ impl SsmAgent {
 
     /// Ends at once, as the flag and the API demand.
     pub(crate) fn terminate(&mut self) {
-        self.connection = None;
+        self.work = None;
         self.verdict.get_or_insert(Verdict::Success);
     }
 
@@ -96,10 +105,10 @@ impl SsmAgent {
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        connect: impl FnOnce() -> io::Result<Option<Connection>>,
+        start: impl FnOnce() -> io::Result<Option<Work>>,
     ) -> bool {
         self.channel.handle_timeout(now);
-        let mut moved = self.handle_events(now, connect);
+        let mut moved = self.handle_events(now, start);
         moved |= self.poll_read(cx, now);
         moved |= self.poll_write(cx);
         let drained = self.channel.unacknowledged() == 0;
@@ -107,10 +116,7 @@ impl SsmAgent {
             self.terminate();
         }
         if self.refused_at.is_some_and(|at| at + self.refusal_delay <= now) {
-            self.verdict.get_or_insert(Verdict::Failed(format!(
-                "document process failed unexpectedly: unable to connect to port {}",
-                self.port
-            )));
+            self.verdict.get_or_insert(Verdict::Failed(self.refusal.clone()));
         }
         moved
     }
@@ -118,26 +124,23 @@ impl SsmAgent {
     /// When [`poll`](Self::poll) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let refused = self.refused_at.map(|at| at + self.refusal_delay);
-        [self.channel.poll_timeout(), self.draining_until, refused].into_iter().flatten().min()
+        let work = self.work.as_ref().and_then(Work::deadline);
+        [self.channel.poll_timeout(), self.draining_until, refused, work].into_iter().flatten().min()
     }
 
-    fn handle_events(
-        &mut self,
-        now: Instant,
-        connect: impl FnOnce() -> io::Result<Option<Connection>>,
-    ) -> bool {
-        let mut connect = Some(connect);
+    fn handle_events(&mut self, now: Instant, start: impl FnOnce() -> io::Result<Option<Work>>) -> bool {
+        let mut start = Some(start);
         let mut moved = false;
         while let Some(event) = self.channel.poll_event() {
             moved = true;
             match event {
-                Event::Ready { .. } => match connect.take().map(|connect| connect()) {
-                    Some(Ok(Some(connection))) => {
-                        self.connection = Some(connection);
+                Event::Ready { .. } => match start.take().map(|start| start()) {
+                    Some(Ok(Some(work))) => {
+                        self.work = Some(work);
                         self.channel.accept_data();
                     }
                     Some(Err(error)) => {
-                        tracing::error!(%error, "the ssh server of an instance could not be started");
+                        tracing::error!(%error, "the work of a session could not be started");
                         self.refused_at = Some(now);
                     }
                     Some(Ok(None)) | None => self.refused_at = Some(now),
@@ -161,10 +164,9 @@ impl SsmAgent {
         let mut moved = false;
         let mut sent = 0;
         while sent < READ_SIZE && self.draining_until.is_none() && self.channel.send_capacity() > 0 {
-            let Some(connection) = &mut self.connection else { break };
+            let Some(work) = &mut self.work else { break };
             if self.inbox.is_empty() {
-                self.inbox.reserve(READ_SIZE);
-                match pin!(connection.stream.read_buf(&mut self.inbox)).poll(cx) {
+                match work.poll_read(cx, now, &mut self.inbox) {
                     Poll::Pending => break,
                     Poll::Ready(Ok(length)) if length > 0 => {}
                     // The real one ends on a half-close, too.
@@ -184,9 +186,9 @@ impl SsmAgent {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        let Some(connection) = &mut self.connection else { return false };
+        let Some(work) = &mut self.work else { return false };
         loop {
-            while self.outbox.len() < SLICES
+            while self.outbox.len() < work::SLICES
                 && let Some(bytes) = self.channel.read()
             {
                 self.outbox.push_back(bytes);
@@ -194,15 +196,7 @@ impl SsmAgent {
             if self.outbox.is_empty() {
                 return moved;
             }
-            if self.received < AUTHENTICATION_BYTES {
-                connection.refresh_keys();
-            }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            for (slice, bytes) in slices.iter_mut().zip(&self.outbox) {
-                *slice = IoSlice::new(bytes);
-            }
-            let slices = &slices[..self.outbox.len()];
-            match Pin::new(&mut connection.stream).poll_write_vectored(cx, slices) {
+            match work.poll_write(cx, &self.outbox, self.received) {
                 Poll::Ready(Ok(written)) if written > 0 => {
                     moved = true;
                     self.received += written as u64;
@@ -234,12 +228,10 @@ pub(crate) fn next_record(channel: &mut Channel, now: Instant) -> Option<Bytes> 
     }
 }
 
-/// Payloads for one write to the server.
-const SLICES: usize = 64;
 /// In one pass, so that what was read leaves soon.
 const READ_SIZE: usize = 128 * 1024;
 const DRAFT_ALLOCATION: usize = 256 * 1024;
 /// As long as the real one waits for acknowledgements of its tail.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// SSH's key exchange and authentication fit well within; later bytes need no look at the keys.
-const AUTHENTICATION_BYTES: u64 = 64 * 1024;
+/// Shells and commands of clients expect no more; port sessions have been seen to take it.
+const COMMAND_PAYLOAD: usize = 1024;

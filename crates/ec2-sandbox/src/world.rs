@@ -22,7 +22,9 @@ pub(crate) use self::{
     instance::{Console, Instance, Platform},
     place::AwsRegion,
     policy::{Context, Decision, Policy, Resource},
-    session::{FaultCount, Opening, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal},
+    session::{
+        FaultCount, Opening, Purpose, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal,
+    },
     sign_on::{DEVICE_LIFE, SignOn, SignOnRefusal},
 };
 pub use self::{
@@ -45,7 +47,7 @@ mod throttle;
 /// What every task of the region shares.
 #[derive(Debug)]
 pub(crate) struct World {
-    denied: Vec<String>,
+    denied: Vec<Denial>,
     policy: Option<Policy>,
     address: SocketAddr,
     credentials: Credentials,
@@ -76,7 +78,7 @@ pub(crate) struct Settings {
     /// How many instances besides those of the catalogue.
     pub(crate) fleet: usize,
     pub(crate) throttles: Vec<Throttle>,
-    /// IAM actions that nobody may perform.
+    /// IAM actions that nobody may perform, each on anything or, after an `@`, on one thing.
     pub(crate) denied: Vec<String>,
     /// What whoever runs the region may do; everything without one.
     pub(crate) policy: Option<Policy>,
@@ -93,6 +95,24 @@ pub struct ApiCall {
     pub region: String,
     /// Whether it was performed.
     pub ok: bool,
+}
+
+/// What the policies of all callers leave out.
+#[derive(Debug)]
+struct Denial {
+    action: String,
+    /// The last part of an ARN; `None` for anything.
+    resource: Option<String>,
+}
+
+impl Denial {
+    fn parse(text: &str) -> Self {
+        let (action, resource) = match text.split_once('@') {
+            Some((action, resource)) => (action, Some(resource.to_owned())),
+            None => (text, None),
+        };
+        Self { action: action.to_owned(), resource }
+    }
 }
 
 #[derive(Debug)]
@@ -114,7 +134,7 @@ impl World {
             ..State::default()
         };
         Ok(Self {
-            denied: settings.denied,
+            denied: settings.denied.iter().map(|text| Denial::parse(text)).collect(),
             policy: settings.policy,
             address,
             credentials,
@@ -263,7 +283,13 @@ impl World {
 
     /// Whether the caller's policies allow an action on something.
     pub(crate) fn allows(&self, action: &str) -> bool {
-        self.denied.iter().all(|denied| denied != action)
+        !self.denied.iter().any(|denied| denied.action == action && denied.resource.is_none())
+    }
+
+    /// Whether they allow it on this: an instance's id, or a document's name.
+    pub(crate) fn allows_on(&self, action: &str, resource: &str) -> bool {
+        let denies = |denied: &Denial| denied.resource.as_deref().is_none_or(|denied| denied == resource);
+        !self.denied.iter().any(|denied| denied.action == action && denies(denied))
     }
 
     /// The policy that `caller` is subject to.
@@ -424,7 +450,7 @@ mod tests {
             target: "i-0decaf00000000001".to_owned(),
             region: AwsRegion::HOME,
             document: "AWS-StartSSHSession".to_owned(),
-            port: 22,
+            purpose: Purpose::Port(22),
             reason: None,
         }
     }
@@ -463,7 +489,7 @@ mod tests {
         let world = world();
         let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
         let info = world.take_token(&ticket.session_id, &ticket.token).unwrap();
-        assert_eq!((info.target.as_str(), info.port), ("i-0decaf00000000001", 22));
+        assert_eq!((info.target.as_str(), info.purpose), ("i-0decaf00000000001", Purpose::Port(22)));
         let again = world.take_token(&ticket.session_id, &ticket.token);
         assert_eq!(again.unwrap_err(), TokenRefusal::WrongToken);
     }

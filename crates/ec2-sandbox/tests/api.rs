@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
 mod client;
+mod command;
 mod credentials;
 mod policy;
 mod sign_on;

@@ -35,7 +35,7 @@ fn send_ssh_public_key(call: &Call<'_>, input: &SendSshPublicKey) -> Result<Stri
     let instance = call.instance(id).ok_or_else(|| {
         ApiError::new("EC2InstanceNotFoundException", format!("Instance {id} could not be found."))
     })?;
-    if !instance.permits(ACTION) {
+    if !call.permits(ACTION, instance) {
         return Err(call.denied(ACTION, &call.instance_arn(id)));
     }
     if instance.state() != InstanceState::Running {

@@ -1,6 +1,6 @@
 //! Systems Manager, as far as sessions need it: sessions and the state of SSM agents.
 //!
-//! Sessions run the document AWS-StartSSHSession and no other. What happens on a session's data channel is
+//! Sessions run the documents AWS-StartSSHSession and AWS-StartNonInteractiveCommand and no others. What happens on a session's data channel is
 //! the gateway's business.
 
 use serde::{Deserialize, de::DeserializeOwned};

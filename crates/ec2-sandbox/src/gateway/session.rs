@@ -28,8 +28,8 @@ use super::ClientSocket;
 use crate::{
     faults::{Faults, Line},
     hosts::Hosts,
-    ssm_agent::{SsmAgent, Verdict, next_record},
-    world::{SessionInfo, SessionState, World},
+    ssm_agent::{SsmAgent, Verdict, Work, next_record},
+    world::{Purpose, SessionInfo, SessionState, World},
 };
 
 pub(super) struct Session {
@@ -88,7 +88,7 @@ impl Session {
         let refusal_delay = faults.port_refusal_delay.unwrap_or(PORT_REFUSAL_DELAY);
         let origin = Origin { seed, unix_time, now };
         Self {
-            agent: SsmAgent::new(version, info.port, faults.agent_payload, refusal_delay, origin),
+            agent: SsmAgent::new(version, &info.purpose, faults.agent_payload, refusal_delay, origin),
             hosts,
             world,
             sockets,
@@ -202,7 +202,12 @@ impl Session {
             }
         }
         let (hosts, info) = (&self.hosts, &self.info);
-        moved |= self.agent.poll(cx, now, || hosts.connect(&info.target, info.port));
+        moved |= self.agent.poll(cx, now, || match &info.purpose {
+            Purpose::Command(command) => hosts.run(&info.target, command).map(|run| run.map(Work::Command)),
+            Purpose::Port(port) => {
+                hosts.connect(&info.target, *port).map(|connection| connection.map(Work::Connection))
+            }
+        });
         while self.to_client.has_room()
             && let Some(record) = next_record(&mut self.agent.channel, now)
         {

@@ -26,6 +26,15 @@ pub enum SessionState {
     Terminated,
 }
 
+/// What a session does on its instance.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// It runs this in a shell.
+    Command(String),
+    /// It connects to this port.
+    Port(u16),
+}
+
 /// A session, as a user of the region sees it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SessionSummary {
@@ -33,8 +42,10 @@ pub struct SessionSummary {
     pub id: String,
     /// The instance it was started on.
     pub target: String,
-    /// The port on that instance.
+    /// The port on that instance; 0 if it runs a command.
     pub port: u16,
+    /// The command that it runs, if it has no port.
+    pub command: Option<String>,
     /// The caller's reason, if one was given.
     pub reason: Option<String>,
     /// Whether it lives.
@@ -69,7 +80,7 @@ pub(crate) struct Opening {
     pub(crate) target: String,
     pub(crate) region: AwsRegion,
     pub(crate) document: String,
-    pub(crate) port: u16,
+    pub(crate) purpose: Purpose,
     pub(crate) reason: Option<String>,
 }
 
@@ -86,7 +97,7 @@ pub(crate) struct StreamTicket {
 pub(crate) struct SessionInfo {
     pub(crate) id: String,
     pub(crate) target: String,
-    pub(crate) port: u16,
+    pub(crate) purpose: Purpose,
     /// Changes once, to [`SessionState::Terminated`].
     pub(crate) state: watch::Receiver<SessionState>,
     /// Where the gateway counts what it does to the session on purpose.
@@ -130,10 +141,15 @@ impl SessionRecord {
 
     /// What a user of the region sees of it.
     pub(crate) fn summary(&self) -> SessionSummary {
+        let (port, command) = match &self.opening.purpose {
+            Purpose::Command(command) => (0, Some(command.clone())),
+            Purpose::Port(port) => (*port, None),
+        };
         SessionSummary {
             id: self.id.clone(),
             target: self.opening.target.clone(),
-            port: self.opening.port,
+            port,
+            command,
             reason: self.opening.reason.clone(),
             state: self.state(),
             started: self.started,
@@ -202,7 +218,7 @@ impl Session {
         Ok(SessionInfo {
             id: self.record.id.clone(),
             target: self.record.opening.target.clone(),
-            port: self.record.opening.port,
+            purpose: self.record.opening.purpose.clone(),
             state: self.state.subscribe(),
             faults: self.record.faults.clone(),
         })

@@ -140,6 +140,17 @@ fn a_key_that_nobody_tells_is_trusted_once_and_said_once() {
 }
 
 #[test]
+fn the_files_of_sshd_tell_what_the_console_does_not() {
+    let sandbox = Sandbox::start();
+    connects(&sandbox, &sandbox.at(NO_CONSOLE));
+    assert_eq!(sources(&sandbox, NO_CONSOLE), ["session", "session"]);
+    assert_eq!(sandbox.region.sessions().len(), 2);
+    sandbox.region.replace_host_key(NO_CONSOLE).unwrap();
+    is_refused(&sandbox, &sandbox.at(NO_CONSOLE), NO_CONSOLE, "its own files, read through Session Manager");
+    sandbox.assert_tidy();
+}
+
+#[test]
 fn each_port_has_its_own_keys() {
     let sandbox = Sandbox::start();
     let listed = |port: &str| {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ec2_sandbox::{Faults, Options};
+use ec2_sandbox::{ApiCall, Faults, Options};
 use serde_json::Value;
 
 use crate::errors::fails;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{constraint, required};
 use crate::{
     api::{Call, error::ApiError},
-    world::{ACCOUNT, AwsRegion, Instance, Opening, SessionRecord, SessionState, StreamTicket},
+    world::{ACCOUNT, AwsRegion, Instance, Opening, Purpose, SessionRecord, SessionState, StreamTicket},
 };
 
 #[derive(Debug, Deserialize)]
@@ -29,21 +29,27 @@ pub(super) fn start(call: &Call<'_>, input: StartSession) -> Result<Value, ApiEr
             return Err(constraint("reason", "Member must satisfy regular expression pattern: ^.{1,256}$"));
         }
     }
+    // Without a name the account's shell document is meant.
+    let name = input.document_name.as_deref().unwrap_or("SSM-SessionManagerRunShell");
+    let document = bare_name(call.region, name);
+    if !call.world.allows_on(START, document) {
+        return Err(call.denied(START, &format!("arn:aws:ssm:{}::document/{document}", call.region)));
+    }
     let instance = call.instance(&target);
     if let Some(instance) = instance {
-        if !instance.permits("ssm:StartSession") {
-            return Err(call.denied("ssm:StartSession", &call.instance_arn(&target)));
+        if !call.permits(START, instance) {
+            return Err(call.denied(START, &call.instance_arn(&target)));
         }
         if call.world.throttles(instance) {
             return Err(ApiError::new("ThrottlingException", "Rate exceeded"));
         }
     }
-    let document = document(call.region, input.document_name.as_deref())?;
-    let port = port(&input.parameters.unwrap_or_default())?;
+    let purpose = purpose(document, &input.parameters.unwrap_or_default())?;
     if !instance.is_some_and(Instance::is_managed) {
         return Err(ApiError::new("TargetNotConnected", format!("{target} is not connected.")));
     }
-    let opening = Opening { target, region: call.region, document, port, reason: input.reason };
+    let (region, document) = (call.region, document.to_owned());
+    let opening = Opening { target, region, document, purpose, reason: input.reason };
     let ticket = call
         .world
         .start_session(opening, &call.caller, call.now)
@@ -85,7 +91,7 @@ pub(super) fn terminate(call: &Call<'_>, input: &SessionIdInput) -> Result<Value
 fn permitted<'a>(call: &Call<'_>, input: &'a SessionIdInput, action: &str) -> Result<&'a str, ApiError> {
     let id = required(input.session_id.as_deref(), "sessionId", 96)?;
     let instance = find(call, id).and_then(|session| call.instance(&session.opening.target));
-    if instance.is_some_and(|instance| !instance.permits(action)) {
+    if instance.is_some_and(|instance| !call.permits(action, instance)) {
         let resource = format!("arn:aws:ssm:{}:{ACCOUNT}:session/{id}", call.region);
         return Err(call.denied(action, &resource));
     }
@@ -102,67 +108,110 @@ fn write(ticket: &StreamTicket) -> Value {
     json!({"SessionId": ticket.session_id, "StreamUrl": ticket.stream_url, "TokenValue": ticket.token})
 }
 
-/// The name of the document, which may come as an ARN.
-fn document(region: AwsRegion, name: Option<&str>) -> Result<String, ApiError> {
-    // Without a name the account's shell document is meant.
-    let name = name.unwrap_or("SSM-SessionManagerRunShell");
+/// The name of a document, which may come as the ARN of one of AWS's own in this region.
+fn bare_name(region: AwsRegion, name: &str) -> &str {
     let bare = name.strip_prefix("arn:aws:ssm:").and_then(|arn| arn.strip_prefix(region.name()));
-    let bare = bare.and_then(|arn| arn.strip_prefix("::document/")).unwrap_or(name);
-    if bare == SSH_DOCUMENT {
-        return Ok(bare.to_owned());
-    }
-    Err(ApiError::new("InvalidDocument", format!("Document with name {name} does not exist.")))
+    bare.and_then(|arn| arn.strip_prefix("::document/")).unwrap_or(name)
 }
 
-/// The one parameter of the document, `portNumber`: a list of one.
-fn port(parameters: &BTreeMap<String, Vec<String>>) -> Result<u16, ApiError> {
-    if let Some(unknown) = parameters.keys().find(|name| *name != PORT) {
-        let message = format!("Parameter {unknown} is not defined in the document.");
-        return Err(ApiError::new("InvalidParameters", message));
+/// What a document does with its parameters.
+fn purpose(document: &str, parameters: &BTreeMap<String, Vec<String>>) -> Result<Purpose, ApiError> {
+    match document {
+        COMMAND_DOCUMENT => command(parameter(parameters, COMMAND)?).map(Purpose::Command),
+        SSH_DOCUMENT => port(parameter(parameters, PORT)?).map(Purpose::Port),
+        _ => Err(ApiError::new("InvalidDocument", format!("Document with name {document} does not exist."))),
     }
-    let Some(values) = parameters.get(PORT) else { return Ok(22) };
-    let port = match values.as_slice() {
+}
+
+/// The values of the one parameter of a document.
+fn parameter<'a>(
+    parameters: &'a BTreeMap<String, Vec<String>>,
+    name: &str,
+) -> Result<Option<&'a [String]>, ApiError> {
+    match parameters.keys().find(|other| *other != name) {
+        Some(unknown) => Err(ApiError::new(
+            "InvalidParameters",
+            format!("Parameter {unknown} is not defined in the document."),
+        )),
+        None => Ok(parameters.get(name).map(Vec::as_slice)),
+    }
+}
+
+/// A list of one command, which must be there.
+fn command(values: Option<&[String]>) -> Result<String, ApiError> {
+    match values {
+        None => Err(ApiError::new("InvalidParameters", format!("Parameter {COMMAND} must have a value."))),
+        Some([command]) if !command.is_empty() => Ok(command.clone()),
+        Some(_) => Err(invalid(COMMAND)),
+    }
+}
+
+/// A list of one port; ssh's own, if it is left out.
+fn port(values: Option<&[String]>) -> Result<u16, ApiError> {
+    let Some(values) = values else { return Ok(22) };
+    let port = match values {
         [value] if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.starts_with('0') => {
             value.parse()
         }
         _ => "".parse(),
     };
-    port.map_err(|_| ApiError::new("InvalidParameters", format!("Parameter {PORT} has an invalid value.")))
+    port.map_err(|_| invalid(PORT))
 }
 
+fn invalid(parameter: &str) -> ApiError {
+    ApiError::new("InvalidParameters", format!("Parameter {parameter} has an invalid value."))
+}
+
+const COMMAND: &str = "command";
+const COMMAND_DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
 const INTERNAL: &str = "InternalServerError";
 const PORT: &str = "portNumber";
 const SSH_DOCUMENT: &str = "AWS-StartSSHSession";
+const START: &str = "ssm:StartSession";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn with(name: &str, values: &[&str]) -> BTreeMap<String, Vec<String>> {
+        BTreeMap::from([(name.to_owned(), values.iter().map(|value| (*value).to_owned()).collect())])
+    }
+
     #[test]
     fn the_document_may_be_an_arn_of_this_region() {
-        for name in ["AWS-StartSSHSession", "arn:aws:ssm:us-east-1::document/AWS-StartSSHSession"] {
-            assert_eq!(document(AwsRegion::HOME, Some(name)), Ok("AWS-StartSSHSession".to_owned()));
+        for document in [SSH_DOCUMENT, COMMAND_DOCUMENT] {
+            assert_eq!(bare_name(AwsRegion::HOME, document), document);
+            let here = format!("arn:aws:ssm:us-east-1::document/{document}");
+            assert_eq!(bare_name(AwsRegion::HOME, &here), document);
+            let elsewhere = format!("arn:aws:ssm:eu-west-1::document/{document}");
+            assert_eq!(bare_name(AwsRegion::HOME, &elsewhere), elsewhere);
         }
-        for name in [
-            None,
-            Some("AWS-StartPortForwardingSession"),
-            Some("arn:aws:ssm:eu-west-1::document/AWS-StartSSHSession"),
-        ] {
-            assert!(document(AwsRegion::HOME, name).is_err(), "{name:?}");
+        let unknown =
+            |name| ApiError::new("InvalidDocument", format!("Document with name {name} does not exist."));
+        for document in ["SSM-SessionManagerRunShell", "AWS-StartPortForwardingSession", "arn:aws:ssm:"] {
+            assert_eq!(purpose(document, &BTreeMap::new()).unwrap_err(), unknown(document));
         }
     }
 
     #[test]
     fn the_port_is_a_list_of_one_number() {
-        let with = |values: &[&str]| {
-            let values = values.iter().map(|value| (*value).to_owned()).collect();
-            port(&BTreeMap::from([(PORT.to_owned(), values)]))
-        };
-        assert_eq!(port(&BTreeMap::new()), Ok(22));
-        assert_eq!(with(&["2222"]), Ok(2222));
+        let port = |values: &[&str]| purpose(SSH_DOCUMENT, &with(PORT, values));
+        assert_eq!(purpose(SSH_DOCUMENT, &BTreeMap::new()), Ok(Purpose::Port(22)));
+        assert_eq!(port(&["2222"]), Ok(Purpose::Port(2222)));
         for values in [&[][..], &[""], &["0"], &["+22"], &["65536"], &["22", "22"]] {
-            assert!(with(values).is_err(), "{values:?}");
+            assert!(port(values).is_err(), "{values:?}");
         }
-        assert!(port(&BTreeMap::from([("host".to_owned(), vec![])])).is_err());
+        assert!(purpose(SSH_DOCUMENT, &with("host", &[])).is_err());
+    }
+
+    #[test]
+    fn the_command_is_a_list_of_one_text() {
+        let command = |values: &[&str]| purpose(COMMAND_DOCUMENT, &with(COMMAND, values));
+        assert_eq!(command(&["true"]), Ok(Purpose::Command("true".to_owned())));
+        for values in [&[][..], &[""], &["true", "true"]] {
+            assert!(command(values).is_err(), "{values:?}");
+        }
+        assert!(purpose(COMMAND_DOCUMENT, &BTreeMap::new()).is_err());
+        assert!(purpose(COMMAND_DOCUMENT, &with(PORT, &["22"])).is_err());
     }
 }

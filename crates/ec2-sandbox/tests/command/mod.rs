@@ -1,0 +1,164 @@
+//! Sessions that run a command, over a real websocket.
+
+use std::time::{Duration, Instant};
+
+use ec2_sandbox::{Faults, Options, Region};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use ssm_channel::{Channel, Closed, Draft, Event, Origin, Outgoing, SessionType, Side};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+use crate::client::{Client, Reply};
+
+const HEALTHY: &str = "i-0decaf00000000001";
+const DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
+
+async fn start(client: &Client, target: &str, document: &str, parameters: &Value) -> Reply {
+    let input = json!({"Target": target, "DocumentName": document, "Parameters": parameters});
+    client.ssm("StartSession", &input).await
+}
+
+/// A client on a session's data channel.
+struct Session {
+    socket: WebSocketStream<TcpStream>,
+    channel: Channel,
+    kind: Option<SessionType>,
+    output: Vec<u8>,
+    longest: usize,
+}
+
+impl Session {
+    async fn open(started: &Reply) -> Self {
+        assert_eq!(started.status, 200, "{}", started.body);
+        let url = started.text("StreamUrl");
+        let host = url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
+        let (socket, _) = client_async(&url, TcpStream::connect(host).await.unwrap()).await.unwrap();
+        let now = Instant::now();
+        let origin = Origin { seed: 1, unix_time: Duration::from_secs(1_700_000_000), now };
+        let mut channel = Channel::new(Side::Client { client_id: "client".into() }, origin);
+        channel.attach(now, &started.text("TokenValue"));
+        Self { socket, channel, kind: None, output: Vec::new(), longest: 0 }
+    }
+
+    /// Takes part in the session until that is `enough` or it is over; then what the gateway said of it.
+    async fn until(&mut self, enough: impl Fn(&Self) -> bool) -> Option<String> {
+        loop {
+            let now = Instant::now();
+            self.channel.handle_timeout(now);
+            while let Some(outgoing) = self.channel.poll_transmit(now) {
+                let message = match outgoing {
+                    Outgoing::Open(text) => Message::text(text),
+                    Outgoing::Record(record) => Message::Binary(record),
+                };
+                self.socket.send(message).await.unwrap();
+            }
+            while let Some(bytes) = self.channel.read() {
+                self.longest = self.longest.max(bytes.len());
+                self.output.extend_from_slice(&bytes);
+            }
+            while let Some(event) = self.channel.poll_event() {
+                match event {
+                    Event::Ready { session, .. } => self.kind = session,
+                    Event::Closed(Closed::ByGateway { output }) => return Some(output),
+                    other => panic!("{other:?}"),
+                }
+            }
+            if enough(self) {
+                return None;
+            }
+            let deadline = self.channel.poll_timeout().unwrap_or(now + Duration::from_secs(30));
+            if let Ok(message) = tokio::time::timeout_at(deadline.into(), self.socket.next()).await
+                && let Message::Binary(record) = message.unwrap().unwrap()
+            {
+                self.channel.handle_message(Instant::now(), record).unwrap();
+            }
+        }
+    }
+
+    /// The whole output of a session that ends by itself.
+    async fn finish(mut self) -> String {
+        assert_eq!(self.until(|_| false).await.as_deref(), Some(""));
+        String::from_utf8(self.output).unwrap()
+    }
+}
+
+/// What a command prints on an instance.
+async fn run(client: &Client, target: &str, command: &str) -> String {
+    let started = start(client, target, DOCUMENT, &json!({"command": [command]})).await;
+    Session::open(&started).await.finish().await
+}
+
+#[tokio::test]
+async fn a_command_runs_to_its_end_and_its_output_comes_in_small_messages() {
+    let region = Region::start(Options::default()).await.unwrap();
+    let client = Client::new(&region);
+    let document = format!("arn:aws:ssm:us-east-1::document/{DOCUMENT}");
+    let command = "printf '%05000d' 0; echo end >&2";
+    let started = start(&client, HEALTHY, &document, &json!({"command": [command]})).await;
+    let mut session = Session::open(&started).await;
+    assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
+    assert_eq!(String::from_utf8(session.output).unwrap(), "0".repeat(5000) + "end\n");
+    assert_eq!(session.longest, 1024);
+    let kind = SessionType { session_type: "NonInteractiveCommands".to_owned(), properties: Value::Null };
+    assert_eq!(session.kind, Some(kind));
+    let [summary] = &region.sessions()[..] else { panic!("one session") };
+    assert_eq!((summary.port, summary.command.as_deref()), (0, Some(command)));
+    assert!(region.sessions_ended(Duration::from_secs(30)).await);
+    assert_eq!(run(&client, HEALTHY, "true").await, "");
+}
+
+#[tokio::test]
+async fn input_is_dropped_and_an_interrupt_is_not() {
+    let region = Region::start(Options::default()).await.unwrap();
+    let command = json!({"command": ["trap 'echo interrupted; exit' INT; cat; while :; do :; done"]});
+    let mut session = Session::open(&start(&Client::new(&region), HEALTHY, DOCUMENT, &command).await).await;
+    let mut draft = Draft::with_capacity(16);
+    assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
+    // The shell may not have come to its trap; then it dies of the first one, which is as good an end.
+    draft.push(b"ignored\n\x03");
+    session.channel.send(Instant::now(), &mut draft).unwrap();
+    assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
+    assert!([&b"interrupted\n"[..], b""].contains(&&session.output[..]), "{:?}", session.output);
+}
+
+#[tokio::test]
+async fn the_files_of_an_instance_tell_its_keys_and_settings() {
+    let region = Region::start(Options::default()).await.unwrap();
+    let client = Client::new(&region);
+    let keys = run(&client, HEALTHY, "cat /etc/ssh/ssh_host_*_key.pub").await;
+    let kinds: Vec<_> = keys.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(kinds, ["ecdsa-sha2-nistp256", "ssh-ed25519"]);
+    assert!(region.replace_host_key(HEALTHY).unwrap());
+    assert!(!region.replace_host_key("i-0123456789abcdef0").unwrap());
+    assert_eq!(run(&client, HEALTHY, "cat /etc/ssh/ssh_host_*_key.pub").await, keys);
+    assert_ne!(run(&client, "i-0decaf00000000002", "cat /etc/ssh/ssh_host_*_key.pub").await, keys);
+
+    let look = "grep AuthorizedKeysCommand /etc/ssh/sshd_config; test -x /opt/aws/bin/eic_run_authorized_keys && echo there";
+    let usual = "AuthorizedKeysCommand /opt/aws/bin/eic_run_authorized_keys %u %f\n\
+                 AuthorizedKeysCommandUser ec2-instance-connect\nthere\n";
+    assert_eq!(run(&client, HEALTHY, look).await, usual);
+    assert_eq!(run(&client, "i-0dead000000000003", look).await, "");
+    let id = "id -u ec2-user; id -u ghost; echo $?; getenforce 2>/dev/null; echo $?";
+    assert_eq!(run(&client, HEALTHY, id).await, "1000\nid: ‘ghost’: no such user\n1\n127\n");
+}
+
+#[tokio::test]
+async fn commands_may_be_denied_while_ssh_is_not() {
+    let mut faults = Faults::default();
+    faults.add("deny=ssm:StartSession@AWS-StartNonInteractiveCommand").unwrap();
+    faults.add("deny=ssm:StartSession@i-0decaf00000000002").unwrap();
+    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
+    let client = Client::new(&region);
+    let denied = start(&client, HEALTHY, DOCUMENT, &json!({"command": ["true"]})).await;
+    assert_eq!(denied.code(), "AccessDeniedException");
+    assert_eq!(
+        denied.text("Message"),
+        "User: arn:aws:sts::123456789012:assumed-role/sandbox/you is not authorized to perform: \
+         ssm:StartSession on resource: arn:aws:ssm:us-east-1::document/AWS-StartNonInteractiveCommand \
+         because no identity-based policy allows the ssm:StartSession action"
+    );
+    let ssh = async |target| start(&client, target, "AWS-StartSSHSession", &json!({})).await;
+    assert_eq!(ssh(HEALTHY).await.status, 200);
+    assert!(ssh("i-0decaf00000000002").await.text("Message").contains("instance/i-0decaf00000000002 "));
+}
