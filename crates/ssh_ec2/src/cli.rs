@@ -91,6 +91,8 @@ pub enum Command {
     KnownHosts(KnownHosts),
     /// Print the least IAM policy for what a user does
     Policy(Policy),
+    /// Examine every layer between here and an instance, and name the one that is broken
+    Doctor(Doctor),
     /// Print the completions for a shell
     Completions {
         /// Which shell.
@@ -132,6 +134,26 @@ pub struct Proxy {
     pub host: String,
     /// The port of sshd (`%p`)
     pub port: String,
+}
+
+/// `ssh_ec2 doctor`
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Profile, region, and so on
+    #[command(flatten)]
+    pub common: Common,
+    /// Go on behind what is broken
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The port of sshd
+    #[arg(long, short, value_name = "PORT", default_value = "22", hide_default_value = true)]
+    pub port: String,
+    /// The instance, as for a connection
+    #[arg(value_name = "[USER@]TARGET")]
+    pub target: Option<String>,
 }
 
 /// `ssh_ec2 known-hosts`
@@ -422,7 +444,8 @@ fn is_subcommand(words: &[OsString]) -> bool {
     let named = words[0].to_str().is_some_and(|word| SUBCOMMANDS.contains(&word));
     let before_instance =
         words.get(1).and_then(|word| word.to_str()).is_some_and(|word| word.parse::<InstanceId>().is_ok());
-    named && !before_instance
+    let takes_instance = words[0].to_str().is_some_and(|word| OF_INSTANCES.contains(&word));
+    named && (takes_instance || !before_instance)
 }
 
 /// The first word that is neither an option of ours nor its value.
@@ -533,6 +556,7 @@ fn names_instance(destination: &str) -> bool {
 const SUBCOMMANDS: &[&str] = &[
     "proxy",
     "config",
+    "doctor",
     "known-hosts",
     "list",
     "scp",
@@ -544,6 +568,8 @@ const SUBCOMMANDS: &[&str] = &[
     "help",
     "__complete",
 ];
+/// Those that an instance's id follows.
+const OF_INSTANCES: &[&str] = &["doctor", "known-hosts"];
 const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
 const USAGE: &str = "\
 ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
@@ -552,6 +578,7 @@ ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 [OPTIONS] scp|sftp|rsync ARGUMENT…
        ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]
        ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]
+       ssh_ec2 doctor [[USER@]TARGET] [--all] [--json]
        ssh_ec2 known-hosts [--forget | --trust KEY] TARGET
        ssh_ec2 known-hosts --list
        ssh_ec2 policy [--with FEATURE,…] [--user NAME] [--tag KEY=VALUE] [--terraform]
@@ -629,6 +656,8 @@ mod tests {
             "--region x config --install",
             "-v proxy u i-0a1b2c3d 22",
             "--region x -vv proxy u i-0a1b2c3d 22",
+            "doctor i-0a1b2c3d",
+            "-v known-hosts i-0a1b2c3d",
         ] {
             assert!(matches!(parse(&words(text)), Parsed::Command(_)), "{text}");
         }

@@ -4,6 +4,7 @@ pub mod complete;
 pub mod config;
 pub mod connect;
 pub mod copy;
+pub mod doctor;
 pub mod known_hosts;
 pub mod list;
 pub mod pick;

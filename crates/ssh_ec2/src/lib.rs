@@ -3,9 +3,9 @@
 //!
 //! Top: [`cli`] reads what was typed, [`commands`] has one story each, [`error`] knows how each can fail, [`ui`]
 //! prints, [`environment`] is read once.
-//! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
+//! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`doctor`] examines every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop, [`probe`] holds short sessions of our own with it.
-//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
+//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`report`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -15,6 +15,7 @@ pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod diagnosis;
+pub mod doctor;
 pub mod environment;
 pub mod error;
 pub mod host_key;
@@ -30,6 +31,7 @@ pub mod policy;
 pub mod private_file;
 pub mod probe;
 pub mod push;
+pub mod report;
 pub mod resolve;
 pub mod ssh_config;
 pub mod stdio;
@@ -52,6 +54,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::aws::Settings;
 use crate::cli::{Carry, Command, Common, Connect, Parsed, Pick, Shape};
 use crate::commands::connect::{Answer, Question};
+use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
 use crate::commands::{complete, config, connect, copy, list, proxy, send_key};
 use crate::environment::Environment;
@@ -155,6 +158,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
                 proxy::run(&request, &network(&request.options.settings).await?, &cache).await
             })
         }
+        Command::Doctor(command) => run_doctor(command, before),
         Command::KnownHosts(command) => run_known_hosts(command, before),
         Command::Completions { shell } => complete::script(shell),
         Command::Complete { words } => {
@@ -195,6 +199,49 @@ fn run_tool(tool: Tool, carry: &Carry, common: &Common) -> Result<ExitCode, Fail
     let environment = Environment::read()?;
     let find = |question: &Question| find(question, &environment);
     copy::run(tool, &carry.arguments, common, &environment.surroundings, find)
+}
+
+fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure> {
+    let mut common = command.common.over(before);
+    // A report is no conversation, and the ssh that logs in could not hold one.
+    common.batch = true;
+    log_to_stderr(common.verbose);
+    let environment = Environment::read()?;
+    let places = &environment.surroundings.places;
+    let mut request = doctor::Request {
+        target: None,
+        host: None,
+        choice: connect::choice(&common),
+        settings: connect::aws_settings(&common),
+        user: None,
+        port: command.port.parse()?,
+        all: command.all,
+    };
+    if let Some(typed) = &command.target {
+        let ssh = Invocation { options: Vec::new(), destination: typed.into(), command: Vec::new() };
+        let host = ssh.host();
+        let (target, placed) = connect::place(&host, common.clone(), places)?;
+        request.user = ssh.user().or_else(|| ssh.configured_user()).map(|user| user.parse()).transpose()?;
+        request.settings = connect::aws_settings(&placed);
+        request.host = Some(connect::plain_host(&host, &target));
+        request.target = Some(target);
+        common = placed;
+    }
+    let options = connect::proxy_options(&common, 0)?;
+    let store = Store::new(places.known_hosts(), environment.user);
+    on_runtime(async {
+        let network = network(&request.settings).await?;
+        let means = doctor::Means {
+            network: &network,
+            cache: &environment.cache,
+            store: &store,
+            program: environment.surroundings.program.clone(),
+            places,
+            options,
+        };
+        let form = if command.json { Form::Json } else { Form::Text };
+        commands::doctor::run(&request, &means, form).await
+    })
 }
 
 fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode, Failure> {

@@ -9,8 +9,11 @@ use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process;
+use std::time::Duration;
 
 use thiserror::Error;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::time::timeout;
 
 /// ssh's command line, in the order in which ssh would take it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -261,8 +264,42 @@ pub fn is_batch(command_line: &[OsString]) -> bool {
     command_line.get(1..).is_some_and(|words| Invocation::parse(words).is_ok_and(|ssh| ssh.is_batch()))
 }
 
+/// What a verbose ssh says then.
+const LET_IN: &str = "Authenticated to ";
+/// More than any login says.
+const SAID_LIMIT: usize = 256 * 1024;
+/// For an ssh that was told to end, and its proxy.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// A user that nobody has.
 const UNCONFIGURED: &str = "ssh_ec2-asks";
+
+/// What became of a login.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Login {
+    /// sshd let the user in.
+    Accepted,
+    /// Neither that nor its contrary was seen in time.
+    Late,
+    /// ssh ended before; all that was said on standard error.
+    Refused(String),
+}
+
+/// What ssh's configuration comes to for a host: keywords in lower case, and values. An inner error is what ssh
+/// complains of.
+///
+/// # Errors
+/// When ssh cannot be run.
+pub fn configuration(host: &str) -> Result<Result<Vec<(String, String)>, String>, io::Error> {
+    let output =
+        process::Command::new("ssh").arg("-G").arg("--").arg(host).stdin(process::Stdio::null()).output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Ok(Err(said.lines().next().unwrap_or("it gives no reason").to_owned()));
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let settings = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(Ok(settings.map(|(keyword, value)| (keyword.to_owned(), value.to_owned())).collect()))
+}
 
 /// A program and its arguments.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -292,6 +329,49 @@ impl Command {
     /// When the program cannot be started; otherwise it does not return.
     pub fn exec(&self) -> Result<Infallible, io::Error> {
         Err(process::Command::new(&self.program).args(&self.arguments).exec())
+    }
+
+    /// Starts ssh, which is to be verbose and to run nothing, and waits until it has been let in or has given up. It is
+    /// ended in any case, and gets a moment to end what it started itself.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn log_in(&self, limit: Duration) -> Result<Login, io::Error> {
+        let mut ssh = tokio::process::Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(process::Stdio::null())
+            .stdout(process::Stdio::null())
+            .stderr(process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let Some(stderr) = ssh.stderr.take() else { return Ok(Login::Late) };
+        let mut said = String::new();
+        let hear = async {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.starts_with(LET_IN) {
+                    return true;
+                }
+                if said.len() < SAID_LIMIT {
+                    said.push_str(&line);
+                    said.push('\n');
+                }
+            }
+            false
+        };
+        let heard = timeout(limit, hear).await;
+        if let Some(id) =
+            ssh.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
+        {
+            // It may have ended in the meantime; until it is waited for, its id is not given to another.
+            let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        }
+        let _ = timeout(END_TIMEOUT, ssh.wait()).await;
+        Ok(match heard {
+            Ok(true) => Login::Accepted,
+            Ok(false) => Login::Refused(said),
+            Err(_) => Login::Late,
+        })
     }
 
     /// The command line for a POSIX shell.

@@ -138,6 +138,28 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The part that allows one action.
+    pub fn granting(mut self, action: &str) -> Self {
+        self.statements.retain(|statement| statement.actions.contains(&action));
+        for statement in &mut self.statements {
+            statement.actions.retain(|found| *found == action);
+        }
+        self
+    }
+}
+
+impl Feature {
+    /// Every one.
+    pub const ALL: [Self; 5] =
+        [Self::Doctor, Self::Forwarding, Self::HostKeys, Self::ManagedNodes, Self::Names];
+
+    /// Whether it only allows to look.
+    pub fn is_harmless(self) -> bool {
+        matches!(self, Self::Doctor | Self::Names)
+    }
+}
+
 impl Wanted {
     fn wants(&self, feature: Feature) -> bool {
         self.features.contains(&feature)

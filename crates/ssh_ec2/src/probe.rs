@@ -17,12 +17,12 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::aws::{Aws, AwsError, StartSession, Token};
+use crate::aws::{Aws, AwsError, SessionId, StartSession, Token};
 use crate::key::KeyError;
 use crate::network::Network;
 use crate::target::{InstanceId, Port};
 use crate::tunnel::{self, Attachment, End, Notice};
-use crate::websocket::{DialError, dial};
+use crate::websocket::{DialError, StreamUrl, dial};
 
 /// What to hear.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,10 @@ pub enum Question<'a> {
 /// What was heard, and when since the question.
 #[derive(Clone, Debug)]
 pub struct Answer {
+    /// The session, which has ended.
+    pub session: SessionId,
+    /// Where it was.
+    pub stream_url: StreamUrl,
     /// At most [`OUTPUT_LIMIT`] bytes.
     pub output: Vec<u8>,
     /// When StartSession had answered.
@@ -104,8 +108,18 @@ pub async fn ask(
         let socket = dial(&ticket.stream_url, headers, network, None).await?;
         let opened = asked.elapsed();
         let first = Attachment { socket, token: ticket.token };
-        let answer = hear(instance, question, first, asked, limit).await?;
-        Ok(Answer { started, opened, ..answer })
+        let heard = hear(instance, question, first, asked, limit).await?;
+        Ok(Answer {
+            session: session.clone(),
+            stream_url: ticket.stream_url.clone(),
+            output: heard.output,
+            started,
+            opened,
+            ready: heard.ready,
+            heard: heard.heard,
+            agent_version: heard.agent_version,
+            closed: heard.closed,
+        })
     };
     let answer = heard.await;
     let closed = |answer: &Answer| matches!(answer.closed, Some(Closed::ByGateway { .. }));
@@ -139,13 +153,22 @@ impl Question<'_> {
     }
 }
 
+/// What came over the websocket.
+struct Heard {
+    output: Vec<u8>,
+    ready: Option<Duration>,
+    heard: Option<Duration>,
+    agent_version: Option<SsmAgentVersion>,
+    closed: Option<Closed>,
+}
+
 async fn hear(
     instance: &InstanceId,
     question: Question<'_>,
     first: Attachment<Token>,
     asked: Instant,
     limit: Duration,
-) -> Result<Answer, ProbeError> {
+) -> Result<Heard, ProbeError> {
     let channel = tunnel::client_channel().map_err(KeyError::from)?;
     let output = Rc::new(RefCell::new(Vec::new()));
     let (ready, heard, agent_version) = (Cell::new(None), Cell::new(None), Cell::new(None));
@@ -171,10 +194,8 @@ async fn hear(
         End::Lost(error) => return Err(error),
         End::InputEnded | End::InputBroken(_) | End::OutputBroken | End::Stopped(()) => None,
     };
-    Ok(Answer {
+    Ok(Heard {
         output: output.take(),
-        started: Duration::ZERO,
-        opened: Duration::ZERO,
         ready: ready.get(),
         heard: heard.get(),
         agent_version: agent_version.get(),

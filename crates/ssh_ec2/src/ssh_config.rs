@@ -140,7 +140,12 @@ fn key_settings(places: &Places, options: &ProxyOptions) -> Vec<(&'static str, S
         None => {
             let socket = format!("{}/{SOCKET_NAME}", escape_tokens(&places.sockets().to_string_lossy()));
             // The key agent knows one key. Without `none`, ssh would go on to offer the user's own keys.
-            vec![("IdentityAgent", quote(&socket)), ("IdentityFile", "none".into())]
+            vec![
+                ("IdentityAgent", quote(&socket)),
+                ("IdentityFile", "none".into()),
+                // `yes`, which many have for all hosts, means that an agent's keys are not for offering.
+                ("IdentitiesOnly", "no".into()),
+            ]
         }
         Some(identity) => vec![
             // Not ours, which a block further down may name.
@@ -324,6 +329,7 @@ mod tests {
              Host *.ec2 !mi-*\n\
              \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
              \x20   IdentityFile none\n\
+             \x20   IdentitiesOnly no\n\
              Host i-* mi-*\n\
              \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/'%r@%h:%p' '%r' '%h' '%p'\n\
              \x20   KnownHostsCommand /usr/bin/ssh_ec2 known-hosts --file /home/me/.ssh/ssh_ec2/known_hosts --port %p --host %H --presented %t:%K -- %h\n\
@@ -331,7 +337,8 @@ mod tests {
              \x20   StrictHostKeyChecking yes\n\
              Host i-*\n\
              \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
-             \x20   IdentityFile none\n"
+             \x20   IdentityFile none\n\
+             \x20   IdentitiesOnly no\n"
         );
     }
 

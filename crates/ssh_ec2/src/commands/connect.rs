@@ -160,6 +160,14 @@ pub fn place(host: &str, mut common: Common, places: &Places) -> Result<(Target,
     }
 }
 
+/// The host that plain ssh takes for a target: a name has a suffix there.
+pub fn plain_host(host: &str, target: &Target) -> String {
+    match target {
+        Target::Name(name) if name == host => format!("{host}.{DEFAULT_SUFFIX}"),
+        _ => host.to_owned(),
+    }
+}
+
 /// The proxy's share of the options.
 ///
 /// # Errors

@@ -71,6 +71,7 @@ fn nothing_to_do_shows_the_usage() {
          ssh_ec2 [OPTIONS] scp|sftp|rsync ARGUMENT…\n       \
          ssh_ec2 list [NAME] [--tag KEY=VALUE] [--all-regions] [--json]\n       \
          ssh_ec2 config [--install | --uninstall] [--suffix SUFFIX]\n       \
+         ssh_ec2 doctor [[USER@]TARGET] [--all] [--json]\n       \
          ssh_ec2 known-hosts [--forget | --trust KEY] TARGET\n       \
          ssh_ec2 known-hosts --list\n       \
          ssh_ec2 policy [--with FEATURE,…] [--user NAME] [--tag KEY=VALUE] [--terraform]\n       \

@@ -77,7 +77,7 @@ fn a_dry_run_prints_a_line_that_works() {
              -o 'ProxyCommand={} proxy --agent-socket {directory}/agent/'\\''%r@%h:%p'\\'' '\\''%r'\\'' '\\''%h'\\'' '\\''%p'\\''' \
              -o 'KnownHostsCommand={} known-hosts --file {directory}/known_hosts --port %p --host %H --presented %t:%K -- %h' -o UserKnownHostsFile=/dev/null \
              -o StrictHostKeyChecking=yes -o IdentityAgent={directory}/agent/%r@%h:%p \
-             -o IdentityFile=none ec2-user@{HEALTHY} echo ''\\''a  b'\\'''\n",
+             -o IdentityFile=none -o IdentitiesOnly=no ec2-user@{HEALTHY} echo ''\\''a  b'\\'''\n",
             binary().display(),
             binary().display()
         )

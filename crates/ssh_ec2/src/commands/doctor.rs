@@ -1,0 +1,30 @@
+//! Finds out what stands between a user and an instance, and prints the report.
+
+use crate::commands::config::make_private_directory;
+use crate::doctor::{Means, Request, examine};
+use crate::error::{ExitCode, Failure};
+use crate::ui;
+
+/// How the report is wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// For programs.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Examines, and prints. Whether all is well is the exit status.
+///
+/// # Errors
+/// When our directory cannot be made, or standard output does not take the report.
+pub async fn run(request: &Request, means: &Means<'_>, form: Form) -> Result<ExitCode, Failure> {
+    make_private_directory(means.places.directory())?;
+    let report = examine(request, means).await;
+    let text = match form {
+        Form::Json => report.json(),
+        Form::Text => report.text(),
+    };
+    ui::print(&text).map_err(Failure::Stdio)?;
+    Ok(if report.healthy { ExitCode::Success } else { ExitCode::Failure })
+}

@@ -1,0 +1,452 @@
+//! Walks every layer between a user and an instance, and reports what it sees.
+//!
+//! Nothing that is asked changes the instance: a key is pushed whose private half is thrown away, a session looks at
+//! sshd's greeting, and the real ssh logs in without running anything. The walk stops at the first broken layer, since
+//! what lies behind it cannot be seen, unless everything is wanted. How a report is written down is in `report`.
+
+mod client;
+mod remote;
+
+use std::error::Error;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::timeout;
+
+use crate::aws::{Aws, AwsError, Caller, Filter, Instance, Settings};
+use crate::cache::Cache;
+use crate::diagnosis;
+use crate::known_hosts::Store;
+use crate::login::DEFAULT_USER;
+use crate::network::{Network, foreign_text};
+use crate::policy::{Feature, Policy, Wanted};
+use crate::report::{Check, Layer, Report, Verdict};
+use crate::resolve::{Choice, ResolveError, Resolved, Resolver, age};
+use crate::ssh_config::{Places, ProxyOptions};
+use crate::target::{InstanceId, OsUser, Port, Target};
+use crate::websocket::prepare;
+
+/// Whom to examine, and how far.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The instance; without one, only what all have in common is looked at.
+    pub target: Option<Target>,
+    /// The host as plain ssh would be given it.
+    pub host: Option<String>,
+    /// What to do when several match.
+    pub choice: Choice,
+    /// Profile and region.
+    pub settings: Settings,
+    /// The login name, if it is known.
+    pub user: Option<OsUser>,
+    /// sshd's port.
+    pub port: Port,
+    /// Whether to go on behind what is broken.
+    pub all: bool,
+}
+
+/// What is used here.
+#[derive(Debug)]
+pub struct Means<'a> {
+    /// For all connections.
+    pub network: &'a Network,
+    /// For names.
+    pub cache: &'a Cache,
+    /// For host keys.
+    pub store: &'a Store,
+    /// This program.
+    pub program: PathBuf,
+    /// Where our files are.
+    pub places: &'a Places,
+    /// For our own ProxyCommand.
+    pub options: ProxyOptions,
+}
+
+/// Looks at everything, in order.
+pub async fn examine(request: &Request, means: &Means<'_>) -> Report {
+    let report = Report { target: request.host.clone(), ..Report::default() };
+    let mut walk = Walk { request, means, report };
+    let _ = walk.all().await;
+    walk.report.healthy = walk.report.broken().is_none();
+    walk.report
+}
+
+struct Walk<'a> {
+    request: &'a Request,
+    means: &'a Means<'a>,
+    report: Report,
+}
+
+/// What a look at a layer ends with.
+struct Finding {
+    verdict: Verdict,
+    fact: String,
+    hints: Vec<String>,
+    details: Vec<String>,
+}
+
+impl Finding {
+    fn new(verdict: Verdict, fact: impl Into<String>) -> Self {
+        Self { verdict, fact: fact.into(), hints: Vec::new(), details: Vec::new() }
+    }
+
+    fn ok(fact: impl Into<String>) -> Self {
+        Self::new(Verdict::Ok, fact)
+    }
+
+    fn warning(fact: impl Into<String>) -> Self {
+        Self::new(Verdict::Warning, fact)
+    }
+
+    fn skipped(fact: impl Into<String>) -> Self {
+        Self::new(Verdict::Skipped, fact)
+    }
+
+    fn broken(fact: impl Into<String>) -> Self {
+        Self::new(Verdict::Broken, fact)
+    }
+
+    fn failed(error: &dyn Error, hints: Vec<String>) -> Self {
+        Self { hints, ..Self::broken(chain(error)) }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl From<diagnosis::Diagnosis> for Finding {
+    fn from(cause: diagnosis::Diagnosis) -> Self {
+        Self::failed(&cause, cause.hints())
+    }
+}
+
+/// Who is examined, once it is known.
+struct Subject {
+    instance: InstanceId,
+    user: OsUser,
+    described: Option<Instance>,
+}
+
+impl Walk<'_> {
+    async fn all(&mut self) -> ControlFlow<()> {
+        self.client()?;
+        let aws = self.account().await?;
+        self.endpoints(&aws).await?;
+        let Some(target) = &self.request.target else { return ControlFlow::Continue(()) };
+        let subject = self.find(&aws, target).await?;
+        self.session_manager(&aws, &subject).await?;
+        self.push_key(&aws, &subject).await?;
+        self.tunnel(&aws, &subject).await?;
+        self.host_key(&aws, &subject).await?;
+        self.log_in(&aws, &subject).await
+    }
+
+    /// Keeps what was found; a break when there is no point in going on.
+    fn note(&mut self, layer: Layer, since: Instant, finding: Finding) -> ControlFlow<()> {
+        let Finding { verdict, fact, hints, details } = finding;
+        self.report.checks.push(Check { layer, verdict, fact, hints, details, took: since.elapsed() });
+        if verdict == Verdict::Broken && !self.request.all {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    /// Region, credentials, clock. Without them nothing else can be looked at.
+    async fn account(&mut self) -> ControlFlow<(), Aws> {
+        let since = Instant::now();
+        let aws = match Aws::load(&self.request.settings, self.means.network).await {
+            Ok(aws) => aws.impatient(),
+            Err(error) => {
+                let layer = match error {
+                    AwsError::NoRegion | AwsError::BadRegion { .. } => Layer::Region,
+                    _ => Layer::Credentials,
+                };
+                let _ = self.note(layer, since, Finding::failed(&error, error.hints()));
+                return ControlFlow::Break(());
+            }
+        };
+        self.report.region = Some(aws.region().to_owned());
+        self.note(Layer::Region, since, Finding::ok(aws.region()))?;
+        let since = Instant::now();
+        if let Err(error) = aws.sign_in().await {
+            let _ = self.note(Layer::Credentials, since, Finding::failed(&error, error.hints()));
+            return ControlFlow::Break(());
+        }
+        let caller = aws.caller().await;
+        let finding = self.credentials(&aws, caller).await;
+        let broken = finding.verdict == Verdict::Broken;
+        let (skew, behind) = aws.clock_skew();
+        if skew >= TOLERATED_SKEW {
+            let direction = if behind { "behind" } else { "ahead of" };
+            let fact = format!("this machine is {} minutes {direction} AWS", skew.as_secs() / 60);
+            let clock = if broken {
+                Finding::broken(fact)
+            } else {
+                Finding::warning(fact + ", which is allowed for")
+            };
+            self.note(
+                Layer::Clock,
+                since,
+                clock.hint("set the clock: other programs than this need it right"),
+            )?;
+        }
+        self.note(Layer::Credentials, since, finding)?;
+        if broken { ControlFlow::Break(()) } else { ControlFlow::Continue(aws) }
+    }
+
+    async fn credentials(&mut self, aws: &Aws, caller: Result<Caller, AwsError>) -> Finding {
+        match caller {
+            Ok(Caller { account, arn }) => {
+                let ends = aws.credentials_end().await.ok().flatten();
+                let ends = ends.map(|end| format!(", for {} more", age(SystemTime::now(), end)));
+                let source = aws.credentials_source();
+                let fact = format!("{} from {source}{}", foreign_text(&arn, 200), ends.unwrap_or_default());
+                self.report.account = Some(foreign_text(&account, 20));
+                Finding::ok(fact)
+            }
+            // What else there is goes to other hosts, and may be allowed.
+            Err(
+                error @ (AwsError::Unreachable { .. }
+                | AwsError::AccessDenied { .. }
+                | AwsError::Throttled { .. }),
+            ) => Finding::warning(format!("who calls is not known: {}", chain(&error))),
+            Err(error) => Finding::failed(&error, error.hints()),
+        }
+    }
+
+    /// Whether the hosts can be connected to: name, proxy, TCP, TLS. Side by side, since each may take its time.
+    async fn endpoints(&mut self, aws: &Aws) -> ControlFlow<()> {
+        let since = Instant::now();
+        let endpoints = match aws.endpoints() {
+            Ok(endpoints) => endpoints,
+            Err(error) => return self.note(Layer::Endpoints, since, Finding::failed(&error, error.hints())),
+        };
+        let network = self.means.network;
+        let looks = endpoints.iter().map(async |endpoint| {
+            let since = Instant::now();
+            let finding = match timeout(ENDPOINT_TIMEOUT, prepare(&endpoint.url, network)).await {
+                Ok(Ok(_)) => Finding::ok(format!("{} answers", endpoint.url.host())),
+                Ok(Err(error)) => Finding::failed(&error, error.hints()),
+                Err(_) => Finding::broken(format!(
+                    "{} does not answer within {} seconds",
+                    endpoint.url.host(),
+                    ENDPOINT_TIMEOUT.as_secs()
+                ))
+                .hint("allow outgoing TCP 443 to that host, or set HTTPS_PROXY if this network has a proxy"),
+            };
+            // Who gives an id needs nothing of EC2.
+            let spare =
+                endpoint.service == "ec2" && matches!(self.request.target, Some(Target::Id(_)) | None);
+            let verdict = match finding.verdict {
+                Verdict::Broken if spare => Verdict::Warning,
+                verdict => verdict,
+            };
+            (since, Finding { verdict, fact: format!("{}: {}", endpoint.service, finding.fact), ..finding })
+        });
+        for (since, finding) in futures_util::future::join_all(looks).await {
+            self.note(Layer::Endpoints, since, finding)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The instance that is meant, and the user on it.
+    async fn find(&mut self, aws: &Aws, target: &Target) -> ControlFlow<(), Subject> {
+        let since = Instant::now();
+        let resolver = Resolver::new(aws, self.means.cache);
+        if !matches!(target, Target::Id(_)) {
+            // What the cache says may be what is wrong.
+            resolver.forget(target, self.request.choice);
+        }
+        let found = match resolver.instance(target, self.request.choice).await {
+            Ok(found) => found,
+            // It will be found broken once more.
+            Err(ResolveError::NotRunning { instance, .. }) if self.request.all => {
+                Resolved { id: instance, user: None, cached: false, described: false }
+            }
+            Err(error) => {
+                let details = error.details(SystemTime::now());
+                let details = details.iter().map(|line| foreign_text(line, 200)).collect();
+                let finding = Finding { details, ..Finding::failed(&error, error.hints()) };
+                let action = match &error {
+                    ResolveError::Aws(error) => denied(error),
+                    _ => None,
+                };
+                let layer = if action.is_some() { Layer::Permissions } else { Layer::Instance };
+                let finding = self.with_statement(finding, action, aws, None);
+                let _ = self.note(layer, since, finding);
+                return ControlFlow::Break(());
+            }
+        };
+        let instance = found.id.clone();
+        self.report.instance = Some(instance.to_string());
+        let user = match &self.request.user {
+            Some(user) => Some(user.clone()),
+            None if instance.is_managed_node() => None,
+            None => resolver.user(&found).await,
+        };
+        let Some(user) = user.or_else(|| DEFAULT_USER.parse().ok()) else { return ControlFlow::Break(()) };
+        self.report.user = Some(user.to_string());
+        let described = self.describe(aws, &instance, since).await?;
+        ControlFlow::Continue(Subject { instance, user, described })
+    }
+
+    async fn describe(
+        &mut self,
+        aws: &Aws,
+        instance: &InstanceId,
+        since: Instant,
+    ) -> ControlFlow<(), Option<Instance>> {
+        if instance.is_managed_node() {
+            self.note(Layer::Instance, since, Finding::skipped(format!("{instance} is a managed node")))?;
+            return ControlFlow::Continue(None);
+        }
+        let filters = [Filter::new("instance-id", instance.as_str())];
+        let described = match aws.describe_instances(&filters).await {
+            Ok(found) if found.is_empty() => {
+                let finding = match diagnosis::of_reach(aws, instance).await {
+                    Some(cause) => cause.into(),
+                    None => Finding::broken(format!("EC2 does not show {instance}")),
+                };
+                self.note(Layer::Instance, since, finding)?;
+                return ControlFlow::Continue(None);
+            }
+            Ok(found) => found.into_iter().next(),
+            Err(error) => {
+                let fact = format!("what EC2 knows is not known: {}", chain(&error));
+                self.note(Layer::Instance, since, Finding::warning(fact))?;
+                return ControlFlow::Continue(None);
+            }
+        };
+        let finding = match (diagnosis::of_instance(described.as_ref()), &described) {
+            (Some(cause), _) => cause.into(),
+            (None, Some(found)) => Finding::ok(summary(found)),
+            (None, None) => Finding::skipped(instance.to_string()),
+        };
+        self.note(Layer::Instance, since, finding)?;
+        ControlFlow::Continue(described)
+    }
+
+    /// Whether the SSM agent is heard, which one it is, and what would let it register.
+    async fn session_manager(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
+        let since = Instant::now();
+        let instance = &subject.instance;
+        let described = subject.described.as_ref();
+        let profile = described.and_then(|found| found.profile.as_deref());
+        let managed = match aws.describe_managed(Some(instance), None).await {
+            Ok((found, _)) => found.into_iter().find(|managed| managed.id == *instance),
+            Err(error) => {
+                let finding = match aws.is_connected(instance).await {
+                    Ok(true) => Finding::ok("Session Manager is connected to it"),
+                    Ok(false) => Finding::broken(format!("Session Manager is not connected to {instance}"))
+                        .hint(format!("start {instance} if it is stopped, and see that its SSM agent runs")),
+                    Err(_) => Finding::warning(format!(
+                        "what Session Manager knows is not known: {}",
+                        chain(&error)
+                    )),
+                };
+                return self.note(Layer::SessionManager, since, finding);
+            }
+        };
+        let cause =
+            diagnosis::of_agent(described, managed.as_ref(), instance, aws.region(), SystemTime::now());
+        if let Some(cause) = cause {
+            let layer = match &cause {
+                diagnosis::Diagnosis::Unregistered { profile: false, .. } => Layer::InstanceProfile,
+                _ => Layer::SessionManager,
+            };
+            return self.note(layer, since, cause.into());
+        }
+        let Some(managed) = managed else {
+            let fact = format!("Session Manager in {} does not know {instance}", aws.region());
+            let hint = "check the id, the region and the account, and that its SSM agent is registered";
+            return self.note(Layer::SessionManager, since, Finding::broken(fact).hint(hint));
+        };
+        if let Some(profile) = profile {
+            let name = profile.rsplit('/').next().unwrap_or(profile);
+            self.note(Layer::InstanceProfile, since, Finding::ok(foreign_text(name, 130)))?;
+        }
+        let heard = managed.last_ping.map(|ping| format!(", heard {} ago", age(ping, SystemTime::now())));
+        let version = foreign_text(&managed.agent_version, 30);
+        let fact = format!("online{}; SSM agent {version}", heard.unwrap_or_default());
+        let old = ssm_channel::SsmAgentVersion::parse(&managed.agent_version)
+            .is_some_and(|version| !version.acknowledges_duplicates());
+        let finding = if old {
+            Finding::warning(fact + ", which recovers slowly from a lost websocket").hint(
+                "update it to 3.2.1041.0 or later: `aws ssm send-command --document-name AWS-UpdateSSMAgent`",
+            )
+        } else {
+            Finding::ok(fact)
+        };
+        self.note(Layer::SessionManager, since, finding)
+    }
+
+    /// Adds the statement that is missing from the caller's policies.
+    fn with_statement(
+        &self,
+        mut finding: Finding,
+        action: Option<&str>,
+        aws: &Aws,
+        user: Option<&OsUser>,
+    ) -> Finding {
+        let Some(action) = action else { return finding };
+        let wanted = Wanted {
+            // With some features, more documents may be started, of which one runs commands.
+            features: Feature::ALL
+                .into_iter()
+                .filter(|feature| action != "ssm:StartSession" || feature.is_harmless())
+                .collect(),
+            users: user.cloned().into_iter().collect(),
+            region: aws.region().parse().ok(),
+            account: self.report.account.as_deref().and_then(|account| account.parse().ok()),
+            ..Wanted::default()
+        };
+        if let Ok(policy) = Policy::least(&wanted).granting(action).json() {
+            finding.hints.push("let somebody add to your policies:".into());
+            finding.details.extend(policy.lines().map(str::to_owned));
+        }
+        finding
+    }
+}
+
+fn summary(instance: &Instance) -> String {
+    let name = instance.name().map(|name| format!(" ({})", foreign_text(name, 60))).unwrap_or_default();
+    let age = instance.launched.map(|launched| format!(" for {}", age(launched, SystemTime::now())));
+    format!(
+        "{}{name} is running{} in {}",
+        instance.id,
+        age.unwrap_or_default(),
+        foreign_text(&instance.availability_zone, 30)
+    )
+}
+
+/// The action that IAM denied, if that is what it is.
+fn denied(error: &AwsError) -> Option<&str> {
+    match error {
+        AwsError::AccessDenied { action, .. } => Some(action),
+        _ => None,
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    foreign_text(&text, 1000)
+}
+
+/// AWS refuses signatures that are five minutes off.
+const TOLERATED_SKEW: Duration = Duration::from_secs(4 * 60);
+/// A host that drops packets does not answer at all.
+const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,162 @@
+//! This machine's part: the ssh client, and what its configuration does with a host.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use super::{Finding, Walk};
+use crate::openssh::{Version, configuration};
+use crate::report::Layer;
+
+impl Walk<'_> {
+    /// The client, and its configuration for the host.
+    pub(super) fn client(&mut self) -> ControlFlow<()> {
+        let since = Instant::now();
+        let finding = match Version::of_ssh() {
+            Ok(Some(version)) if version < Version::NEEDED => Finding::broken(format!(
+                "ssh is OpenSSH {version}, and checking host keys takes {}",
+                Version::NEEDED
+            ))
+            .hint("put a newer ssh in PATH"),
+            Ok(Some(version)) => Finding::ok(format!("OpenSSH {version}")),
+            Ok(None) => Finding::warning("the ssh in PATH does not call itself OpenSSH"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::broken(
+                "there is no ssh in PATH",
+            )
+            .hint("install OpenSSH's client (Debian: `apt install openssh-client`), or put it in PATH"),
+            Err(error) => Finding::broken(format!("the ssh in PATH cannot be run: {error}"))
+                .hint("check that the ssh in PATH can be executed"),
+        };
+        self.note(Layer::Ssh, since, finding)?;
+        let Some(host) = self.request.host.clone() else { return ControlFlow::Continue(()) };
+        let since = Instant::now();
+        let finding = match configuration(&host) {
+            Ok(Ok(settings)) => {
+                let installed = self.means.places.config().exists();
+                judge(&host, &settings, installed)
+            }
+            Ok(Err(complaint)) => {
+                Finding::broken(format!("ssh does not accept its configuration: {complaint}"))
+                    .hint(format!("`ssh -G {host}` says where"))
+            }
+            Err(error) => Finding::skipped(format!("ssh cannot be asked: {error}")),
+        };
+        self.note(Layer::SshConfig, since, finding)
+    }
+}
+
+/// What plain ssh would do with a host, from what `ssh -G` prints.
+fn judge(host: &str, settings: &[(String, String)], installed: bool) -> Finding {
+    let value = |keyword: &str| {
+        settings.iter().find(|(found, _)| found == keyword).map_or("", |(_, value)| value.as_str())
+    };
+    let to_the_top = "put the line `Include …/ssh_ec2/config` at the top of ~/.ssh/config, as `ssh_ec2 config --install` does: ssh takes the first value it finds";
+    let proxy = value("proxycommand");
+    let Some(program) = own_program(proxy, " proxy ") else {
+        return match (proxy, installed) {
+            ("" | "none", _) => Finding::warning(format!("plain ssh does not go through ssh_ec2 for {host}"))
+                .hint("`ssh_ec2 config --install` makes `ssh USER@INSTANCE` work; `ssh_ec2` itself works without"),
+            (_, true) => Finding::broken(format!("another ProxyCommand comes first for {host}")).hint(to_the_top),
+            (_, false) => Finding::warning(format!("plain ssh has another ProxyCommand for {host}"))
+                .hint("`ssh_ec2 config --install` replaces it; `ssh_ec2` itself works without"),
+        };
+    };
+    if !is_runnable(Path::new(&program)) {
+        return Finding::broken(format!("ProxyCommand runs {program}, which is not there"))
+            .hint("`ssh_ec2 config --install` writes it anew");
+    }
+    let offers = value("preferredauthentications");
+    let obstacle = match () {
+        () if value("pubkeyauthentication") == "false" || value("pubkeyauthentication") == "no" => {
+            Some("PubkeyAuthentication is off, and keys are all that there is")
+        }
+        () if !offers.is_empty() && !offers.contains("publickey") => {
+            Some("PreferredAuthentications leaves out publickey, which is all that there is")
+        }
+        () if value("identitiesonly") == "yes" && value("identityfile") == "none" => {
+            Some("IdentitiesOnly keeps ssh from offering the one-time key")
+        }
+        () if proxy.contains("--agent-socket") && !value("identityagent").contains('@') => {
+            Some("another IdentityAgent comes first, which does not have the one-time key")
+        }
+        () => None,
+    };
+    if let Some(obstacle) = obstacle {
+        return Finding::broken(format!("{obstacle} ({host})")).hint(to_the_top);
+    }
+    if own_program(value("knownhostscommand"), " known-hosts ").is_none() {
+        return Finding::warning(format!(
+            "another KnownHostsCommand comes first for {host}: host keys are not checked by ssh_ec2"
+        ))
+        .hint(to_the_top);
+    }
+    Finding::ok(format!("plain ssh goes through {program} for {host}"))
+}
+
+/// The program of a command of ours: what stands in front of the subcommand.
+fn own_program(command: &str, subcommand: &str) -> Option<String> {
+    let (program, _) = command.split_once(subcommand)?;
+    let program = program.trim_matches(['\'', '"']);
+    Path::new(program).file_name().is_some_and(|name| name == "ssh_ec2").then(|| program.to_owned())
+}
+
+fn is_runnable(program: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    program.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Verdict;
+
+    /// What `ssh -G` prints for a host of ours, changed in one place.
+    fn finding(keyword: &str, value: &str) -> Finding {
+        let own = std::env::current_exe().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("ssh_ec2");
+        std::os::unix::fs::symlink(own, &program).unwrap();
+        let program = program.display();
+        let mut settings: Vec<(String, String)> = [
+            ("proxycommand", format!("{program} proxy --agent-socket /a/'%r@%h:%p' '%r' '%h' '%p'")),
+            ("knownhostscommand", format!("{program} known-hosts --file /k -- %h")),
+            ("identityagent", "/a/me@i-0a1b2c3d:22".into()),
+            ("identityfile", "none".into()),
+            ("identitiesonly", "no".into()),
+            ("pubkeyauthentication", "true".into()),
+        ]
+        .map(|(keyword, value)| (keyword.to_owned(), value))
+        .to_vec();
+        settings.retain(|(found, _)| found != keyword);
+        settings.push((keyword.into(), value.into()));
+        judge("i-0a1b2c3d", &settings, true)
+    }
+
+    #[test]
+    fn the_installed_settings_are_well() {
+        assert_eq!(finding("loglevel", "INFO").verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn what_comes_first_and_is_not_ours_is_told() {
+        for (keyword, value, fact) in [
+            ("proxycommand", "nc %h %p", "another ProxyCommand comes first for i-0a1b2c3d"),
+            (
+                "proxycommand",
+                "/gone/ssh_ec2 proxy a b c",
+                "ProxyCommand runs /gone/ssh_ec2, which is not there",
+            ),
+            ("pubkeyauthentication", "false", "PubkeyAuthentication is off"),
+            ("preferredauthentications", "password", "PreferredAuthentications leaves out publickey"),
+            ("identitiesonly", "yes", "IdentitiesOnly keeps ssh from offering the one-time key"),
+            ("identityagent", "SSH_AUTH_SOCK", "another IdentityAgent comes first"),
+        ] {
+            let finding = finding(keyword, value);
+            assert_eq!(finding.verdict, Verdict::Broken, "{keyword}");
+            assert!(finding.fact.starts_with(fact) && !finding.hints.is_empty(), "{}", finding.fact);
+        }
+        assert_eq!(finding("proxycommand", "none").verdict, Verdict::Warning);
+        assert_eq!(finding("knownhostscommand", "none").verdict, Verdict::Warning);
+    }
+}
