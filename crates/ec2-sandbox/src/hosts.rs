@@ -12,13 +12,12 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use russh::keys::{HashAlg, ssh_key::LineEnding};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
     process::Child,
 };
@@ -79,6 +78,9 @@ impl Hosts {
         }
         let instance = self.world.instance(instance).filter(|i| i.condition != Condition::PortClosed);
         let Some(instance) = instance else { return Ok(None) };
+        if instance.condition == Condition::NotSsh {
+            return Ok(Some(self.serve_web()));
+        }
         let root = self.root(instance)?;
         match &self.sshd {
             Some(program) => self.spawn_sshd(program, instance, &root.sshd()).map(Some),
@@ -94,7 +96,7 @@ impl Hosts {
     pub(crate) fn run(&self, instance: &str, command: &str) -> io::Result<Option<Command>> {
         let Some(instance) = self.world.instance(instance) else { return Ok(None) };
         let root = self.root(instance)?;
-        let path = root::program_path(&self.directory.path().join(PROGRAMS));
+        let path = root::program_path(&self.directory.path().join(PROGRAMS), instance);
         Command::spawn(&root.rewrite(command), &root.home(), &path).map(Some)
     }
 
@@ -102,6 +104,17 @@ impl Hosts {
         let keys = self.world.host_keys(instance)?;
         let _layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
         Root::lay_out(self.directory.path(), instance, &keys)
+    }
+
+    /// A web server that waits for a request and does not take SSH for one.
+    fn serve_web(&self) -> Connection {
+        let (ours, mut theirs) = tokio::io::duplex(PIPE_SIZE);
+        self.tasks.spawn(async move {
+            if matches!(theirs.read(&mut [0; 1024]).await, Ok(length) if length > 0) {
+                let _ = theirs.write_all(BAD_REQUEST).await;
+            }
+        });
+        Connection { stream: Box::new(ours), keys: None, _sshd: None }
     }
 
     fn serve(&self, instance: &Instance, home: PathBuf) -> io::Result<Connection> {
@@ -118,7 +131,7 @@ impl Hosts {
     fn config(&self, instance: &Instance, home: PathBuf) -> io::Result<Arc<SshConfig>> {
         let (world, id) = (Arc::clone(&self.world), instance.id.clone());
         let authorize = move |user: &str, key: &russh::keys::PublicKey| {
-            let honoured = world.honoured_keys(&id, user, SystemTime::now());
+            let honoured = world.honoured_keys(&id, user, world.now());
             let parsed = honoured.iter().filter_map(|line| russh::keys::PublicKey::from_openssh(line).ok());
             parsed.into_iter().any(|honoured| honoured.key_data() == key.key_data())
         };
@@ -190,7 +203,7 @@ struct KeyFiles {
 
 impl KeyFiles {
     fn refresh(&self) {
-        for (user, lines) in self.world.honoured_keys_by_user(&self.instance, SystemTime::now()) {
+        for (user, lines) in self.world.honoured_keys_by_user(&self.instance, self.world.now()) {
             let mut text = String::new();
             for line in lines {
                 let _ = writeln!(text, "{line}");
@@ -232,6 +245,7 @@ fn sshd_config(directory: &Path, host_key: &Path) -> String {
     )
 }
 
+const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\r\n";
 /// Where the programs of instances are, in the directory of all.
 const PROGRAMS: &str = "programs";
 const SSH_PORT: u16 = 22;
@@ -240,7 +254,7 @@ const PIPE_SIZE: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, time::SystemTime};
 
     use russh::{
         client,

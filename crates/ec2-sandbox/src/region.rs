@@ -1,13 +1,8 @@
 //! The regions as their user holds them: started, asked, dropped as one.
 
-use std::{
-    io,
-    net::Ipv4Addr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
+use http::HeaderValue;
 use tokio::{net::TcpListener, time};
 
 use crate::{
@@ -73,11 +68,20 @@ impl Region {
             denied: options.faults.deny.clone(),
             policy,
             sso_approves: options.sso_approves,
+            clock: options.faults.clock,
+            stream_url: options.faults.stream_url.clone(),
+            name_size: options.faults.name_size,
         };
-        let world = Arc::new(World::new(listener.local_addr()?, settings, SystemTime::now())?);
+        let now = options.faults.clock.now();
+        let world = Arc::new(World::new(listener.local_addr()?, settings, now)?);
         let tasks = Tasks::default();
         let hosts = Hosts::new(Arc::clone(&world), tasks.clone(), options.sshd)?;
+        let location = |url: &Option<String>| {
+            url.as_deref().map(HeaderValue::try_from).transpose().map_err(io::Error::other)
+        };
         let server = Server {
+            redirect: location(&options.faults.redirect)?,
+            stream_redirect: location(&options.faults.stream_redirect)?,
             world: Arc::clone(&world),
             gateway: Gateway::new(Arc::clone(&world), hosts, tasks.clone(), options.faults),
             latency: options.latency,
@@ -152,7 +156,7 @@ impl Region {
 
     /// Ends every session, as the service does when one has been idle for too long, and tells its client `output`.
     pub fn end_sessions(&self, output: &str) {
-        self.world.end_sessions(output, SystemTime::now());
+        self.world.end_sessions(output, self.world.now());
     }
 
     /// Declares all credentials over that were given out until here, those of [`Region::environment`] and those of
@@ -165,7 +169,8 @@ impl Region {
     /// `https://sandbox.awsapps.com/start`; `false` if no device waits for it. A visit of the URL that the device
     /// shows does the same.
     pub fn approve_device(&self, user_code: &str) -> bool {
-        self.world.sign_on(|sign_on| sign_on.approve(user_code, SystemTime::now()))
+        let now = self.world.now();
+        self.world.sign_on(|sign_on| sign_on.approve(user_code, now))
     }
 
     /// Declares every access token of Identity Center over that was given out until here. Refresh tokens and the
@@ -184,12 +189,13 @@ impl Region {
     /// nodes of the fleet share a line.
     pub fn table(&self) -> String {
         let (rows, _) = self.world.instances().split_at(self.world.instances().len() - self.fleet);
-        let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+        let width = rows.iter().map(|row| row.harmless_name().chars().count()).max().unwrap_or_default();
+        let states = rows.iter().map(|row| row.state().to_string().len()).max().unwrap_or_default();
         let lines = rows.iter().map(|row| {
             let (name, state, condition) = (row.harmless_name(), row.state(), row.condition);
             let elsewhere =
                 if row.region == AwsRegion::HOME { String::new() } else { format!(", in {}", row.region) };
-            format!("{}  {name:width$}  {state:7}  {condition}{elsewhere}\n", row.id)
+            format!("{}  {name:width$}  {state:states$}  {condition}{elsewhere}\n", row.id)
         });
         let fleet = (self.fleet > 0).then(|| {
             let (first, last) = (fleet::name(1), fleet::name(self.fleet));
@@ -219,11 +225,11 @@ mod tests {
         let region = Region::start(Options::default()).await.unwrap();
         let table = region.table();
         let lines: Vec<_> = table.lines().collect();
-        assert_eq!(lines[0], "i-0decaf00000000001  web-1                running  works");
-        assert_eq!(lines[3], "i-0dead000000000001  stopped              stopped  is stopped");
+        assert_eq!(lines[0], "i-0decaf00000000001  web-1                running     works");
+        assert_eq!(lines[3], "i-0dead000000000001  stopped              stopped     is stopped");
         assert_eq!(
             lines.last(),
-            Some(&"i-0decaf0000000000a  eu-web               running  works, in eu-west-1")
+            Some(&"i-0decaf0000000000a  eu-web               running     works, in eu-west-1")
         );
         assert_eq!(lines.len(), region.instances().len());
         assert!(!table.contains(['\x1b', '\u{9b}']));

@@ -32,6 +32,7 @@ pub use self::{
     session::{SessionState, SessionSummary},
     throttle::Throttle,
 };
+use crate::clock::Clock;
 
 mod catalogue;
 pub(crate) mod fleet;
@@ -50,6 +51,8 @@ pub(crate) struct World {
     denied: Vec<Denial>,
     policy: Option<Policy>,
     address: SocketAddr,
+    clock: Clock,
+    stream_url: String,
     credentials: Credentials,
     instances: Vec<Instance>,
     started: SystemTime,
@@ -84,6 +87,11 @@ pub(crate) struct Settings {
     pub(crate) policy: Option<Policy>,
     /// Devices that sign in need no user.
     pub(crate) sso_approves: bool,
+    pub(crate) clock: Clock,
+    /// What stream URLs begin with, unless with the region's own address.
+    pub(crate) stream_url: Option<String>,
+    /// How many bytes the name of `web-2` has, unless five.
+    pub(crate) name_size: Option<usize>,
 }
 
 /// A call of an API that was answered, be it with a refusal.
@@ -133,12 +141,22 @@ impl World {
             grants: BTreeMap::from([(credentials.access_key_id.clone(), first)]),
             ..State::default()
         };
+        let mut instances: Vec<_> = catalogue::catalogue().into_iter().chain(nodes).collect();
+        if let Some(size) = settings.name_size {
+            instances
+                .iter_mut()
+                .filter(|instance| instance.name == "web-2")
+                .for_each(|i| i.stretch_name(size));
+        }
+        let stream_url = settings.stream_url.unwrap_or_else(|| format!("ws://{address}"));
         Ok(Self {
+            clock: settings.clock,
+            stream_url: stream_url.trim_end_matches('/').to_owned(),
             denied: settings.denied.iter().map(|text| Denial::parse(text)).collect(),
             policy: settings.policy,
             address,
             credentials,
-            instances: catalogue::catalogue().into_iter().chain(nodes).collect(),
+            instances,
             started: now,
             mfa_code: identity::mfa_code()?,
             state: Mutex::new(state),
@@ -206,6 +224,11 @@ impl World {
         self.instances.iter().find(|instance| instance.id == id)
     }
 
+    /// The time in the region.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
     /// When the region was started; instances were launched some time before.
     pub(crate) fn started(&self) -> SystemTime {
         self.started
@@ -242,9 +265,10 @@ impl World {
 
     /// The public key lines that `instance` accepts for `user` at `now`.
     ///
-    /// Always empty for an instance without the EC2 Instance Connect package, whatever was pushed to it.
+    /// Always empty for an instance whose sshd ignores them, whatever was pushed to it, and for a user that no instance
+    /// has.
     pub(crate) fn honoured_keys(&self, instance: &str, user: &str, now: SystemTime) -> Vec<String> {
-        if self.instance(instance).is_none_or(|instance| !instance.reads_pushed_keys()) {
+        if user == GHOST || self.instance(instance).is_none_or(|instance| !instance.honours_pushed_keys()) {
             return Vec::new();
         }
         let state = self.lock();
@@ -399,8 +423,8 @@ impl World {
         StreamTicket {
             session_id: session.record.id.clone(),
             stream_url: format!(
-                "ws://{}/v1/data-channel/{}?{}",
-                self.address,
+                "{}/v1/data-channel/{}?{}",
+                self.stream_url,
                 session.record.id,
                 Self::stream_query()
             ),
@@ -426,6 +450,9 @@ fn random(bytes: &mut [u8]) -> io::Result<()> {
 
 /// The path of [`World::device_page`].
 pub(crate) const DEVICE_PAGE: &str = "/device";
+
+/// The one user that there is on no instance.
+const GHOST: &str = "ghost";
 
 /// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
 const KEY_LIFE: Duration = Duration::from_secs(60);
@@ -478,10 +505,19 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_without_the_package_never_honours_a_key() {
+    fn keys_are_honoured_where_sshd_reads_them_for_a_user_that_exists() {
         let world = world();
-        world.push_key("i-0dead000000000003", "ec2-user", "one", start());
-        assert!(world.honoured_keys("i-0dead000000000003", "ec2-user", start()).is_empty());
+        for (id, user, count) in [
+            ("i-0decaf00000000001", "ec2-user", 1),
+            ("i-0decaf00000000001", "ghost", 0),
+            ("i-0dead000000000003", "ec2-user", 0),
+            ("i-0dead000000000018", "ec2-user", 0),
+            ("i-0dead000000000019", "ec2-user", 0),
+            ("i-0dead00000000001a", "ec2-user", 0),
+        ] {
+            world.push_key(id, user, "one", start());
+            assert_eq!(world.honoured_keys(id, user, start()).len(), count, "{id} {user}");
+        }
     }
 
     #[test]

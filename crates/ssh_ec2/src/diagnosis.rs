@@ -203,7 +203,7 @@ pub fn of_agent(
         });
     }
     let version = SsmAgentVersion::parse(&managed.agent_version)?;
-    let version = (!version.connects_to_ports()).then(|| version.to_string())?;
+    let version = (!version.knows_session_type("Port")).then(|| version.to_string())?;
     Some(Diagnosis::OldAgent { instance, version })
 }
 
@@ -305,8 +305,10 @@ fn in_other(region: Option<&str>) -> String {
     region.map(|region| format!("; {region} has one")).unwrap_or_default()
 }
 
+/// Rounded, since an asker is always a little late.
 fn span(time: Duration) -> String {
-    in_words(&age(UNIX_EPOCH, UNIX_EPOCH + time))
+    let rounded = if time > Duration::from_secs(60) { time + Duration::from_secs(30) } else { time };
+    in_words(&age(UNIX_EPOCH, UNIX_EPOCH + rounded))
 }
 
 /// `3d` as "3 days".

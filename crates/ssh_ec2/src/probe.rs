@@ -1,6 +1,7 @@
 //! Short sessions of our own: what a command on the instance prints, or what a port of it says first.
 //!
-//! Nothing but that is asked, nothing is sent to the port, and whatever way it goes the session is ended at AWS. For
+//! Nothing but that is asked. A port is told that a client of SSH is here, since other servers than sshd wait for a word
+//! before they say theirs; then the session ends. Whatever way it goes the session is ended at AWS. For
 //! that reason [`ask`] must not be dropped half-way: it has bounds of its own.
 
 use std::cell::{Cell, RefCell};
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use ssm_channel::{Closed, SsmAgentVersion};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::aws::{Aws, AwsError, SessionId, StartSession, Token};
@@ -187,7 +188,11 @@ async fn hear(
         Notice::FirstBytes(_) => heard.set(Some(asked.elapsed())),
         _ => {}
     };
-    let local = (Box::new(Silence) as _, Box::new(Collector { taken: Rc::clone(&output) }) as _);
+    let word = match question {
+        Question::Command(_) => &b""[..],
+        Question::Port(_) => IDENTIFICATION.as_bytes(),
+    };
+    let local = (Box::new(word.chain(Silence)) as _, Box::new(Collector { taken: Rc::clone(&output) }) as _);
     let outcome = tunnel::run(channel, first, local, stop, resume, notice).await;
     let closed = match outcome.end {
         End::Closed(closed) => Some(closed),
@@ -236,6 +241,8 @@ impl AsyncWrite for Collector {
     }
 }
 
+/// As RFC 4253 wants it, section 4.2.
+const IDENTIFICATION: &str = concat!("SSH-2.0-ssh_ec2_", env!("CARGO_PKG_VERSION"), "\r\n");
 /// Enough for host keys and for a handful of facts.
 pub const OUTPUT_LIMIT: usize = 64 * 1024;
 /// sshd's greeting has at most 255 bytes; others may say more before a line's end.

@@ -152,7 +152,7 @@ const PURE: [&str; 14] = [
     "transfer.rs",
     "websocket/url.rs",
 ];
-const PURE_STD: [&str; 10] = [
+const PURE_STD: [&str; 11] = [
     "std::ffi",
     "std::collections",
     "std::fmt",
@@ -163,6 +163,7 @@ const PURE_STD: [&str; 10] = [
     "std::path",
     "std::str",
     "std::string",
+    "std::time::Duration",
 ];
 const IMPURE: [&str; 5] = ["aws_config", "getrandom", "rustix", "tokio", "tracing"];
 

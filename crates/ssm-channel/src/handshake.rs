@@ -36,9 +36,15 @@ impl SsmAgentVersion {
         self > Self([2, 3, 722, 0])
     }
 
-    /// Knows sessions of the type `Port`.
-    pub fn connects_to_ports(self) -> bool {
-        self >= Self([2, 3, 672, 0])
+    /// Knows sessions of this type: `RELEASENOTES.md` has ports in 2.3.672 and commands without input in
+    /// 3.0.1124. Older ones refuse them.
+    pub fn knows_session_type(self, session_type: &str) -> bool {
+        let since = match session_type {
+            "Port" => Self([2, 3, 672, 0]),
+            "NonInteractiveCommands" => Self([3, 0, 1124, 0]),
+            _ => Self([0; 4]),
+        };
+        self >= since
     }
 
     /// Acknowledges a message again when it arrives again. Older ones drop it silently, so a lost
@@ -258,6 +264,18 @@ mod tests {
         assert!(version("2.3.733.0").takes_terminate_flag());
         assert!(!version("3.2.923.0").acknowledges_duplicates());
         assert!(version("3.2.1041.0").acknowledges_duplicates());
+    }
+
+    #[test]
+    fn session_types_came_one_by_one() {
+        let knows = |text| {
+            let version = SsmAgentVersion::parse(text).unwrap();
+            ["Port", "NonInteractiveCommands"].map(|session_type| version.knows_session_type(session_type))
+        };
+        assert_eq!(knows("2.3.668.0"), [false, false]);
+        assert_eq!(knows("2.3.672.0"), [true, false]);
+        assert_eq!(knows("3.0.1031.0"), [true, false]);
+        assert_eq!(knows("3.0.1124.0"), [true, true]);
     }
 
     #[test]

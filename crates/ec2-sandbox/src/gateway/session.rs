@@ -29,7 +29,7 @@ use crate::{
     faults::{Faults, Line},
     hosts::Hosts,
     ssm_agent::{SsmAgent, Verdict, Work, next_record},
-    world::{Purpose, SessionInfo, SessionState, World},
+    world::{Condition, Purpose, SessionInfo, SessionState, World},
 };
 
 pub(super) struct Session {
@@ -78,13 +78,15 @@ impl Session {
         world: Arc<World>,
     ) -> Self {
         let now = Instant::now();
-        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_time = world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut seed = [0; 8];
         // Without randomness the ids repeat between sessions, which nothing minds.
         let _ = getrandom::fill(&mut seed);
         let seed = u64::from_le_bytes(seed);
         let version = faults.agent_version.as_deref().and_then(SsmAgentVersion::parse);
         let version = version.unwrap_or_else(|| default_version(&info, &world));
+        let condition = world.instance(&info.target).map(|instance| instance.condition);
+        let attaches = !faults.never_attach && condition != Some(Condition::SsmAgentSilent);
         let refusal_delay = faults.port_refusal_delay.unwrap_or(PORT_REFUSAL_DELAY);
         let origin = Origin { seed, unix_time, now };
         Self {
@@ -95,7 +97,7 @@ impl Session {
             client: None,
             to_client: Line::new(faults, seed, info.faults.clone()),
             to_agent: Line::new(faults, seed.wrapping_add(1), info.faults.clone()),
-            attaches_at: (!faults.never_attach).then(|| now + faults.slow_attach),
+            attaches_at: attaches.then(|| now + faults.slow_attach),
             agent_attached: false,
             next_close: faults.close_every.map(|every| now + every),
             next_reset: faults.reset_every.map(|every| now + every),
@@ -194,6 +196,9 @@ impl Session {
         if !self.agent_attached {
             return false;
         }
+        if self.client.is_some() {
+            self.agent.check_session_type();
+        }
         let mut moved = false;
         while let Some(record) = self.to_agent.pop(now) {
             moved = true;
@@ -254,13 +259,13 @@ impl Session {
         let mut moved = false;
         if due(&mut self.attaches_at, now, None) {
             self.agent_attached = true;
-            self.agent.channel.attach(now, "");
+            self.agent.attach(now);
             moved = true;
         }
         if due(&mut self.next_agent_cut, now, self.faults.cut_agent_every) && self.agent_attached {
             self.to_agent.clear();
             self.agent.channel.handle_closed(now);
-            self.agent.channel.attach(now, "");
+            self.agent.attach(now);
             self.info.faults.add();
             moved = true;
         }
@@ -329,12 +334,13 @@ impl Session {
     fn publish_to_agent(&mut self, message_type: &str, now: Instant) {
         if self.agent_attached {
             // The SSM agent ignores what it cannot read; these it can.
-            let _ = self.agent.channel.handle_message(now, gateway_record(message_type, b""));
+            let _ =
+                self.agent.channel.handle_message(now, gateway_record(message_type, b"", self.world.now()));
         }
     }
 
     fn publish_to_client(&mut self, message_type: &str, now: Instant) {
-        self.to_client.push(now, gateway_record(message_type, b""));
+        self.to_client.push(now, gateway_record(message_type, b"", self.world.now()));
     }
 
     /// Arms the timer; true when it has already fired.
@@ -370,7 +376,7 @@ impl Session {
             _ => self.world.output(&self.info.id),
         };
         tracing::debug!(session = self.info.id, output, "the session is over");
-        self.world.terminate(&self.info.id, SystemTime::now());
+        self.world.terminate(&self.info.id, self.world.now());
         let Some(mut client) = self.client.take() else { return };
         let send = async {
             let now = Instant::now();
@@ -390,7 +396,7 @@ impl Session {
                 "CreatedDate": "",
                 "Output": output,
             });
-            let record = gateway_record("channel_closed", payload.to_string().as_bytes());
+            let record = gateway_record("channel_closed", payload.to_string().as_bytes(), self.world.now());
             client.socket.send(Message::Binary(record)).await?;
             client.socket.close(None).await
         };
@@ -414,9 +420,9 @@ fn default_version(info: &SessionInfo, world: &World) -> SsmAgentVersion {
 }
 
 /// A message of the gateway's own: its type is padded with NULs, unlike the programs' messages.
-fn gateway_record(message_type: &str, payload: &[u8]) -> Bytes {
+fn gateway_record(message_type: &str, payload: &[u8], now: SystemTime) -> Bytes {
     use sha2::{Digest, Sha256};
-    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix_time = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut record = BytesMut::with_capacity(120 + payload.len());
     record.put_u32(116);
     record.put_slice(message_type.as_bytes());
