@@ -290,11 +290,13 @@ pub struct Policy {
 /// What a policy may allow besides connecting by id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Extra {
+    /// Run commands as root, for host keys and for what is wrong with a refused key; no key is needed for that
+    Commands,
     /// Find out why a connection fails
     Doctor,
     /// Forward ports without sshd
     Forwarding,
-    /// Learn host keys from the instance itself, which can run any command on it
+    /// Learn host keys from the console
     HostKeys,
     /// Connect to mi-… targets
     ManagedNodes,

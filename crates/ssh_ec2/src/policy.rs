@@ -15,11 +15,13 @@ use crate::target::OsUser;
 /// What is done besides connecting to an instance by its id.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Feature {
+    /// Running commands without a key, as root.
+    Commands,
     /// Finding out why a connection fails.
     Doctor,
     /// Forwarding ports without sshd.
     Forwarding,
-    /// Learning an instance's host keys from itself.
+    /// Learning an instance's host keys from its console.
     HostKeys,
     /// Connecting to `mi-…` targets.
     ManagedNodes,
@@ -195,7 +197,7 @@ impl Wanted {
     fn use_documents(&self) -> Statement {
         let documents = [
             (None, "AWS-StartSSHSession"),
-            (Some(Feature::HostKeys), "AWS-StartNonInteractiveCommand"),
+            (Some(Feature::Commands), "AWS-StartNonInteractiveCommand"),
             (Some(Feature::Forwarding), "AWS-StartPortForwardingSession"),
             (Some(Feature::Forwarding), "AWS-StartPortForwardingSessionToRemoteHost"),
         ];

@@ -33,6 +33,7 @@ fn wanted(options: &Options) -> Result<Wanted, Failure> {
 
 fn feature(extra: Extra) -> Feature {
     match extra {
+        Extra::Commands => Feature::Commands,
         Extra::Doctor => Feature::Doctor,
         Extra::Forwarding => Feature::Forwarding,
         Extra::HostKeys => Feature::HostKeys,

@@ -8,8 +8,14 @@ fn wanted(features: &[Feature], tags: &[&str]) -> Wanted {
     }
 }
 
-const ALL: [Feature; 5] =
-    [Feature::Doctor, Feature::Forwarding, Feature::HostKeys, Feature::ManagedNodes, Feature::Names];
+const ALL: [Feature; 6] = [
+    Feature::Commands,
+    Feature::Doctor,
+    Feature::Forwarding,
+    Feature::HostKeys,
+    Feature::ManagedNodes,
+    Feature::Names,
+];
 
 /// The actions that a policy allows, each once.
 fn actions(policy: &Policy) -> BTreeSet<&'static str> {
@@ -41,8 +47,9 @@ fn each_feature_adds_its_own_and_no_more() {
             ][..],
             0,
         ),
+        (Feature::Commands, &[], 1),
         (Feature::Forwarding, &[], 2),
-        (Feature::HostKeys, &["ec2:GetConsoleOutput"], 1),
+        (Feature::HostKeys, &["ec2:GetConsoleOutput"], 0),
         (Feature::ManagedNodes, &[], 0),
         (
             Feature::Names,

@@ -13,7 +13,7 @@ use crate::errors::fails;
 use crate::harness::{Ended, HEALTHY, Running, Sandbox, binary, eventually, run};
 
 const OTHER: &str = "i-0decaf00000000002";
-const EVERYTHING: &str = "names,host-keys,doctor,forwarding,managed-nodes";
+const EVERYTHING: &str = "names,host-keys,commands,doctor,forwarding,managed-nodes";
 
 /// What the program prints for these words.
 fn printed(words: &[&str]) -> String {
@@ -150,6 +150,22 @@ fn tags_and_users_narrow_it_and_still_suffice() {
     assert_performed(&sandbox, &[&CONNECTION[..], &["ec2:GetConsoleOutput"]].concat());
 }
 
+#[test]
+fn host_keys_need_the_console_or_commands() {
+    let told_by = |features: &str| {
+        let sandbox = enforcing(&printed(&["--with", features]), &[]);
+        let ended = connects(&sandbox).success();
+        assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""), "{features}");
+        sandbox.assert_tidy();
+        let asked = sandbox.region.calls().into_iter().find(|call| call.action == "ec2:GetConsoleOutput");
+        (asked.unwrap().ok, sandbox.region.sessions().len())
+    };
+    assert_eq!(told_by("host-keys"), (true, 1));
+    assert_eq!(told_by("commands"), (false, 2), "a session of its own reads them");
+    let ended = connects(&enforcing(&printed(&[]), &[])).success();
+    assert!(ended.stderr.starts_with("ssh_ec2: nothing in AWS tells the host key of "), "{ended}");
+}
+
 // ---- and no more ----
 
 #[test]
@@ -215,7 +231,8 @@ fn features_add_their_documents() {
     ];
     for (features, expected) in [
         ("doctor", [true, false, false, false, false]),
-        ("doctor,host-keys", [true, true, false, false, false]),
+        ("doctor,host-keys", [true, false, false, false, false]),
+        ("doctor,commands", [true, true, false, false, false]),
         ("doctor,forwarding", [true, false, true, true, false]),
     ] {
         let sandbox = enforcing(&printed(&["--with", features]), &[]);
@@ -340,7 +357,7 @@ fn it_is_the_same_each_time_and_can_be_stored() {
     assert_eq!(printed(&[&words[..], &["--json"]].concat()), printed(&words));
     let shuffled =
         ["--tag=B=2", "--tag=B=1", "--tag=A=1", "--with=doctor,forwarding", "--with=managed-nodes"];
-    let shuffled = [&shuffled[..], &["--with=names,host-keys,names"]].concat();
+    let shuffled = [&shuffled[..], &["--with=names,commands,host-keys,names"]].concat();
     assert_eq!(printed(&shuffled), printed(&words));
     // The region would not start with what IAM would not store.
     enforcing(&printed(&words), &[]);
