@@ -12,6 +12,8 @@ mod ansible;
 mod aws_cli;
 /// `ssh_ec2 config`, and plain ssh after it.
 mod config;
+/// What is wrong, by `ssh_ec2 doctor` and by plain ssh.
+mod doctor;
 /// What becomes of the proxy and the session when one of the two sides goes.
 mod ends;
 /// What the program says, word for word, when it cannot do what it was asked for.

@@ -1,0 +1,456 @@
+//! Broken set-ups, one a row: `ssh_ec2 doctor` names the layer and the cause, and plain ssh shows the same cause in at
+//! most three lines of ours.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{
+    ABSENT, Ended, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, SSM_AGENT_OFFLINE, START_DENIED,
+    STOPPED, Sandbox, binary, run,
+};
+
+/// One thing that is wrong.
+struct Row {
+    faults: &'static [&'static str],
+    /// Behind `[USER@]`, which plain ssh gets as well.
+    target: &'static str,
+    user: &'static str,
+    /// Breaks the sandbox before, and the commands' environment.
+    breaks: fn(&Sandbox, &mut Command),
+    layer: &'static str,
+    cause: &'static str,
+    /// What plain ssh shows, where it differs in words; none where our part is never reached.
+    plain: Option<&'static str>,
+}
+
+/// A row about the working instance, whose cause plain ssh shows in the same words.
+const fn row(layer: &'static str, cause: &'static str) -> Row {
+    Row {
+        faults: &[],
+        target: HEALTHY,
+        user: "ec2-user",
+        breaks: |_, _| {},
+        layer,
+        cause,
+        plain: Some(cause),
+    }
+}
+
+impl Row {
+    const fn on(self, target: &'static str) -> Self {
+        Self { target, ..self }
+    }
+
+    const fn with(self, faults: &'static [&'static str]) -> Self {
+        Self { faults, ..self }
+    }
+
+    const fn as_user(self, user: &'static str) -> Self {
+        Self { user, ..self }
+    }
+
+    const fn where_(self, breaks: fn(&Sandbox, &mut Command)) -> Self {
+        Self { breaks, ..self }
+    }
+
+    const fn plainly(self, words: &'static str) -> Self {
+        Self { plain: Some(words), ..self }
+    }
+
+    /// ssh itself fails before it comes to us.
+    const fn before_us(self) -> Self {
+        Self { plain: None, ..self }
+    }
+
+    fn check(&self) {
+        let sandbox = Sandbox::with_faults(self.faults);
+        let target = format!("{}@{}", self.user, self.target);
+        let mut doctor = sandbox.ssh_ec2();
+        doctor.args(["doctor", "--json", &target]);
+        (self.breaks)(&sandbox, &mut doctor);
+        let ended = run(&mut doctor).status(1);
+        let report: Value = serde_json::from_str(ended.text()).unwrap();
+        assert_eq!(report["healthy"], false, "{ended}");
+        let checks = report["checks"].as_array().unwrap();
+        let (last, before) = checks.split_last().unwrap();
+        assert_eq!((&last["verdict"], &last["layer"]), (&"broken".into(), &self.layer.into()), "{ended}");
+        let fact = last["fact"].as_str().unwrap();
+        assert!(fact.contains(self.cause), "{:?} is not in {ended}", self.cause);
+        assert!(last["hints"].as_array().is_some_and(|hints| !hints.is_empty()), "{ended}");
+        assert!(before.iter().all(|check| check["verdict"] != "broken"), "{ended}");
+        sandbox.assert_tidy();
+        let Some(words) = self.plain else { return };
+        let mut ssh = sandbox.ssh(&target);
+        ssh.args(["-n", "true"]);
+        (self.breaks)(&sandbox, &mut ssh);
+        let ended = run(&mut ssh).status(255);
+        assert!(ended.took.as_secs() < 10, "{ended}");
+        let ours: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("ssh_ec2: ")).collect();
+        assert!((1..=3).contains(&ours.len()), "{ended}");
+        assert!(ours.join("\n").contains(words), "{words:?} is not in {ended}");
+        assert_eq!(ended.text(), "");
+        sandbox.assert_tidy();
+    }
+}
+
+fn check(rows: &[Row]) {
+    for row in rows {
+        row.check();
+    }
+}
+
+/// Puts lines in front of ssh's configuration, as a `Host *` above our Include would.
+fn first(sandbox: &Sandbox, lines: &str) {
+    let path = sandbox.directory().join("ssh_config");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("Host *\n{lines}\n{text}")).unwrap();
+    // The blocks are installed.
+    fs::write(sandbox.directory().join("config"), text).unwrap();
+}
+
+/// An ssh of the test's own, alone in PATH.
+fn other_ssh(sandbox: &Sandbox, command: &mut Command, script: Option<&str>) {
+    let bin = sandbox.file("bin");
+    fs::create_dir(&bin).unwrap();
+    if let Some(script) = script {
+        fs::write(bin.join("ssh"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    command.env("PATH", bin);
+}
+
+#[test]
+fn the_client() {
+    check(&[
+        row("ssh", "there is no ssh in PATH")
+            .where_(|sandbox, command| other_ssh(sandbox, command, None))
+            .before_us(),
+        row("ssh", "ssh is OpenSSH 8.4, and checking host keys takes 8.5")
+            .where_(|sandbox, command| other_ssh(sandbox, command, Some("echo OpenSSH_8.4p1 >&2")))
+            .before_us(),
+        row("ssh-config", "another ProxyCommand comes first")
+            .where_(|sandbox, _| first(sandbox, "ProxyCommand nc %h %p"))
+            .before_us(),
+        row("ssh-config", "IdentitiesOnly keeps ssh from offering the one-time key")
+            .where_(|sandbox, _| first(sandbox, "IdentitiesOnly yes"))
+            .before_us(),
+        row("ssh-config", "PubkeyAuthentication is off")
+            .where_(|sandbox, _| first(sandbox, "PubkeyAuthentication no"))
+            .before_us(),
+        row("ssh-config", "PreferredAuthentications leaves out publickey")
+            .where_(|sandbox, _| first(sandbox, "PreferredAuthentications password"))
+            .before_us(),
+        row("ssh-config", "another IdentityAgent comes first")
+            .where_(|sandbox, _| first(sandbox, "IdentityAgent SSH_AUTH_SOCK"))
+            .before_us(),
+        row("ssh-config", "ssh does not accept its configuration: ")
+            .where_(|sandbox, _| first(sandbox, "Frobnicate yes"))
+            .before_us(),
+        row("ssh-config", "ProxyCommand runs /gone/ssh_ec2, which is not there")
+            .where_(|sandbox, _| {
+                let path = sandbox.directory().join("ssh_config");
+                let text = fs::read_to_string(&path).unwrap();
+                fs::write(&path, text.replace(&binary().display().to_string(), "/gone/ssh_ec2")).unwrap();
+            })
+            .before_us(),
+    ]);
+}
+
+#[test]
+fn credentials() {
+    check(&[
+        row("credentials", "there are no AWS credentials for the default profile").where_(|_, command| {
+            command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        }),
+        row("credentials", "no AWS profile is named nobody").where_(|_, command| {
+            command.env("AWS_PROFILE", "nobody");
+        }),
+        row("credentials", "cannot read the AWS configuration").where_(|sandbox, command| {
+            let file = sandbox.file("aws_config");
+            fs::write(&file, "[profile\n").unwrap();
+            command.env("AWS_CONFIG_FILE", file);
+        }),
+        row("credentials", "AWS did not accept the signature of ").where_(|_, command| {
+            command.env("AWS_SECRET_ACCESS_KEY", "wrong");
+        }),
+        row("credentials", "AWS does not know the access key of the environment").where_(|_, command| {
+            command.env("AWS_ACCESS_KEY_ID", "ASIAUNKNOWN");
+        }),
+        row("credentials", "the AWS credentials of the environment have expired").where_(|sandbox, _| {
+            sandbox.region.expire_credentials();
+        }),
+    ]);
+}
+
+#[test]
+fn the_region() {
+    check(&[
+        row("region", "no AWS region is set").where_(|_, command| {
+            command.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+        }),
+        row("region", "\"a/b\" is not the name of a region").where_(|_, command| {
+            command.env("AWS_REGION", "a/b");
+        }),
+    ]);
+}
+
+#[test]
+fn endpoints() {
+    check(&[
+        row("endpoints", "ssm: cannot connect to 127.0.0.1 at 127.0.0.1:1: Connection refused")
+            .where_(|_, command| {
+                command.env("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1");
+            })
+            .plainly("cannot reach 127.0.0.1: "),
+        row("endpoints", "ec2-instance-connect: cannot connect to 127.0.0.1")
+            .where_(|_, command| {
+                command.env("AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT", "http://127.0.0.1:1");
+            })
+            .plainly("cannot reach 127.0.0.1: "),
+        row("endpoints", "ssm: cannot find the address of ssm.us-east-1.invalid")
+            .where_(|_, command| {
+                command.env("AWS_ENDPOINT_URL_SSM", "https://ssm.us-east-1.invalid");
+            })
+            .plainly("cannot reach ssm.us-east-1.invalid: "),
+        row("endpoints", "ssm: cannot make an encrypted connection to 127.0.0.1")
+            .where_(|sandbox, command| {
+                let endpoint = sandbox.region.endpoint().replace("http", "https");
+                command.env("AWS_ENDPOINT_URL_SSM", endpoint);
+            })
+            .plainly("cannot reach 127.0.0.1: "),
+        row("endpoints", "ssm: cannot connect to 127.0.0.1 at 127.0.0.1:1")
+            .where_(|_, command| {
+                command.env("AWS_ENDPOINT_URL_SSM", "https://ssm.us-east-1.invalid");
+                command.env("HTTPS_PROXY", "http://127.0.0.1:1");
+            })
+            .plainly("cannot reach ssm.us-east-1.invalid: "),
+        row("endpoints", "the endpoint configured for SSM is not a URL").where_(|_, command| {
+            command.env("AWS_ENDPOINT_URL_SSM", "nowhere");
+        }),
+        row("endpoints", "is not encrypted, and 192.0.2.1 is not this machine").where_(|_, command| {
+            command.env("AWS_ENDPOINT_URL_SSM", "http://192.0.2.1");
+        }),
+    ]);
+}
+
+#[test]
+fn the_instance() {
+    check(&[
+        row("instance", "no instance of this account in us-east-1 has the id i-0ffff000000000001").on(ABSENT),
+        row("instance", "has the id i-0decaf0000000000a; eu-west-1 has one").on("i-0decaf0000000000a"),
+        row("instance", "i-0dead000000000001 is stopped").on(STOPPED),
+        row("instance", "i-0dead000000000012 is terminated").on("i-0dead000000000012"),
+        row("instance", "i-0dead00000000001b is pending").on("i-0dead00000000001b"),
+        row("instance", "no instance in us-east-1 is named `nobody`").on("nobody.ec2"),
+        row("instance", "2 running instances are named `worker`").on("worker.ec2").before_us(),
+    ]);
+}
+
+#[test]
+fn session_manager() {
+    check(&[
+        row("session-manager", "is running, but Session Manager last heard from it 3 days ago")
+            .on(SSM_AGENT_OFFLINE),
+        row("instance-profile", "Session Manager has never heard from it: it has no instance profile")
+            .on("i-0dead000000000013"),
+        row("session-manager", "is running, but Session Manager has never heard from it")
+            .on("i-0dead000000000014"),
+        row("session-manager", "is 2.3.50.0, and connections to ports came with 2.3.672.0")
+            .on("i-0dead000000000015"),
+        row("session-manager", "Session Manager is not connected to i-0dead000000000002")
+            .on(SSM_AGENT_OFFLINE)
+            .with(&["deny=ssm:DescribeInstanceInformation", "deny=ec2:DescribeInstances"])
+            .plainly("is not connected to Session Manager"),
+    ]);
+}
+
+#[test]
+fn permissions() {
+    check(&[
+        row("permissions", "is not authorized to perform: ec2-instance-connect:SendSSHPublicKey")
+            .on(PUSH_DENIED),
+        row("permissions", "is not authorized to perform: ssm:StartSession").on(START_DENIED),
+        row("permissions", "document/AWS-StartSSHSession")
+            .with(&["deny=ssm:StartSession@AWS-StartSSHSession"]),
+        row("permissions", "AWS refused ec2:DescribeInstances")
+            .on("web-1.ec2")
+            .with(&["deny=ec2:DescribeInstances"]),
+    ]);
+}
+
+#[test]
+fn the_key_and_the_tunnel() {
+    check(&[
+        row("key-push", "AWS throttles ec2-instance-connect:SendSSHPublicKey")
+            .with(&["throttle=SendSSHPublicKey:0/0"])
+            .before_us(),
+        row("tunnel", "refused the websocket with status 403").with(&["refuse-upgrade"]),
+        row("tunnel", "cannot connect to 127.0.0.1 at 127.0.0.1:1")
+            .with(&["stream-url=ws://127.0.0.1:1"])
+            .before_us(),
+        row("tunnel", "the SSM agent of i-0dead000000000016 did not take a session up")
+            .on("i-0dead000000000016")
+            .before_us(),
+    ]);
+}
+
+#[test]
+fn sshd() {
+    check(&[
+        row("sshd", "nothing answers on port 22 of i-0dead000000000004")
+            .on(PORT_CLOSED)
+            .plainly("nothing answered on port 22 of i-0dead000000000004"),
+        row("sshd", "answers, but not as an SSH server: \"HTTP/1.1 400 Bad Request\"")
+            .on("i-0dead000000000017"),
+    ]);
+}
+
+#[test]
+fn the_host_key() {
+    check(&[
+        row("host-key", "i-0dead00000000001d presents the host key ED25519 SHA256:")
+            .on("i-0dead00000000001d"),
+        row("host-key", "others than you may write to ").where_(|sandbox, _| {
+            let file = sandbox.directory().join("known_hosts");
+            fs::write(&file, "").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        }),
+    ]);
+}
+
+#[test]
+fn the_login() {
+    check(&[
+        row("login", "i-0dead000000000003 does not have EC2 Instance Connect").on(NO_INSTANCE_CONNECT),
+        row("login", "there is no user `ghost` on i-0decaf00000000001").as_user("ghost"),
+        row("login", "the clock of i-0dead000000000018 is 10 minutes ahead").on("i-0dead000000000018"),
+        row("login", "has EC2 Instance Connect, but its sshd does not ask it for keys")
+            .on("i-0dead000000000019"),
+        row("login", "SELinux is enforcing on i-0dead00000000001a").on("i-0dead00000000001a"),
+        row("login", "refused the one-time key for the user `ec2-user`")
+            .on(NO_INSTANCE_CONNECT)
+            .with(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]),
+    ]);
+}
+
+// ---- what is well ----
+
+fn report(ended: &Ended) -> Value {
+    serde_json::from_str(ended.text()).unwrap()
+}
+
+fn facts(report: &Value, verdict: &str) -> Vec<String> {
+    let checks = report["checks"].as_array().unwrap().iter();
+    let found = checks.filter(|check| check["verdict"] == verdict);
+    found
+        .map(|check| format!("{}: {}", check["layer"].as_str().unwrap(), check["fact"].as_str().unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_healthy_instance_is_healthy_by_every_name() {
+    let sandbox = Sandbox::start();
+    for target in [HEALTHY, "web-1", "ec2-user@web-1.ec2", "10.0.0.11"] {
+        let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", target])).success();
+        let report = report(&ended);
+        assert_eq!((&report["healthy"], &report["instance"]), (&true.into(), &HEALTHY.into()), "{ended}");
+        assert_eq!((&report["account"], &report["user"]), (&"123456789012".into(), &"ec2-user".into()));
+        let layers: Vec<_> = report["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|check| check["layer"].as_str().unwrap())
+            .collect();
+        for layer in [
+            "ssh",
+            "region",
+            "credentials",
+            "endpoints",
+            "instance",
+            "instance-profile",
+            "session-manager",
+            "key-push",
+            "tunnel",
+            "sshd",
+            "host-key",
+            "login",
+        ] {
+            assert!(layers.contains(&layer), "{layer} is not in {ended}");
+        }
+        sandbox.assert_tidy();
+    }
+    let text = run(sandbox.ssh_ec2().args(["doctor", "web-1"])).success();
+    assert!(text.text().ends_with("\nweb-1.ec2: all is well\n"), "{text}");
+    assert!(text.text().starts_with("ok       ssh              OpenSSH "), "{text}");
+    assert_eq!(text.stderr, "");
+    let alone = run(sandbox.ssh_ec2().arg("doctor")).success();
+    assert!(alone.text().ends_with("\nall is well\n"), "{alone}");
+}
+
+#[test]
+fn all_goes_on_behind_what_is_broken() {
+    let sandbox = Sandbox::start();
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--all", "--json", PUSH_DENIED])).status(1);
+    let broken = facts(&report(&ended), "broken");
+    assert_eq!(broken.len(), 2, "{ended}");
+    assert!(broken[0].starts_with("permissions: ") && broken[1].starts_with("login: "), "{ended}");
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--all", "--json", "stopped"])).status(1);
+    let broken = facts(&report(&ended), "broken");
+    assert!(broken[0].starts_with("instance: ") && broken.len() > 1, "{ended}");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn the_missing_statement_is_ready_to_paste() {
+    let sandbox = Sandbox::start();
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", &format!("sam@{PUSH_DENIED}")])).status(1);
+    let report = report(&ended);
+    let check = report["checks"].as_array().unwrap().last().unwrap().clone();
+    let lines: Vec<_> =
+        check["details"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let policy: Value = serde_json::from_str(&lines.join("\n")).unwrap();
+    let [statement] = &policy["Statement"].as_array().unwrap()[..] else { panic!("{policy}") };
+    assert_eq!(statement["Action"], "ec2-instance-connect:SendSSHPublicKey");
+    assert_eq!(statement["Condition"]["StringEquals"]["ec2:osuser"], "sam");
+    assert_eq!(statement["Resource"], "arn:aws:ec2:us-east-1:123456789012:instance/*");
+}
+
+#[test]
+fn what_is_missing_but_spared_is_a_warning() {
+    let sandbox = Sandbox::with_faults(&[
+        "deny=ssm:ResumeSession",
+        "deny=ssm:TerminateSession",
+        "deny=ec2:DescribeInstances",
+        "deny=ec2:GetConsoleOutput",
+        "deny=ssm:DescribeInstanceInformation",
+        "deny=ssm:GetConnectionStatus",
+    ]);
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY])).success();
+    let warnings = facts(&report(&ended), "warning");
+    for said in [
+        "permissions: a lost websocket cannot be replaced: AWS refused ssm:ResumeSession",
+        "permissions: sessions are ended by the instance alone: AWS refused ssm:TerminateSession",
+        "instance: what EC2 knows is not known: AWS refused ec2:DescribeInstances",
+        "host-key: none known yet, and the console does not tell: AWS refused ec2:GetConsoleOutput",
+        "session-manager: what Session Manager knows is not known: AWS refused ssm:DescribeInstanceInformation",
+    ] {
+        assert!(warnings.iter().any(|warning| warning.starts_with(said)), "{said:?} is not in {ended}");
+    }
+    assert_eq!(warnings.len(), 5, "{ended}");
+}
+
+#[test]
+fn a_clock_that_is_off_is_a_warning() {
+    for (fault, said) in [("clock=+10m", "behind"), ("clock=-10m", "ahead of")] {
+        let sandbox = Sandbox::with_faults(&[fault]);
+        let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY]));
+        let warnings = facts(&report(&ended), "warning");
+        assert!(
+            warnings.contains(&format!("clock: this machine is 10 minutes {said} AWS, which is allowed for")),
+            "{ended}"
+        );
+    }
+}
