@@ -18,7 +18,7 @@ use std::{
 use russh::keys::{HashAlg, ssh_key::LineEnding};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
     process::Child,
 };
@@ -79,6 +79,9 @@ impl Hosts {
         }
         let instance = self.world.instance(instance).filter(|i| i.condition != Condition::PortClosed);
         let Some(instance) = instance else { return Ok(None) };
+        if instance.condition == Condition::NotSsh {
+            return Ok(Some(self.serve_web()));
+        }
         let root = self.root(instance)?;
         match &self.sshd {
             Some(program) => self.spawn_sshd(program, instance, &root.sshd()).map(Some),
@@ -94,7 +97,7 @@ impl Hosts {
     pub(crate) fn run(&self, instance: &str, command: &str) -> io::Result<Option<Command>> {
         let Some(instance) = self.world.instance(instance) else { return Ok(None) };
         let root = self.root(instance)?;
-        let path = root::program_path(&self.directory.path().join(PROGRAMS));
+        let path = root::program_path(&self.directory.path().join(PROGRAMS), instance);
         Command::spawn(&root.rewrite(command), &root.home(), &path).map(Some)
     }
 
@@ -102,6 +105,17 @@ impl Hosts {
         let keys = self.world.host_keys(instance)?;
         let _layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
         Root::lay_out(self.directory.path(), instance, &keys)
+    }
+
+    /// A web server that waits for a request and does not take SSH for one.
+    fn serve_web(&self) -> Connection {
+        let (ours, mut theirs) = tokio::io::duplex(PIPE_SIZE);
+        self.tasks.spawn(async move {
+            if matches!(theirs.read(&mut [0; 1024]).await, Ok(length) if length > 0) {
+                let _ = theirs.write_all(BAD_REQUEST).await;
+            }
+        });
+        Connection { stream: Box::new(ours), keys: None, _sshd: None }
     }
 
     fn serve(&self, instance: &Instance, home: PathBuf) -> io::Result<Connection> {
@@ -232,6 +246,7 @@ fn sshd_config(directory: &Path, host_key: &Path) -> String {
     )
 }
 
+const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\r\n";
 /// Where the programs of instances are, in the directory of all.
 const PROGRAMS: &str = "programs";
 const SSH_PORT: u16 = 22;

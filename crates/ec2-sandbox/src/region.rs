@@ -178,11 +178,12 @@ impl Region {
     pub fn table(&self) -> String {
         let (rows, _) = self.world.instances().split_at(self.world.instances().len() - self.fleet);
         let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+        let states = rows.iter().map(|row| row.state().to_string().len()).max().unwrap_or_default();
         let lines = rows.iter().map(|row| {
             let (name, state, condition) = (row.harmless_name(), row.state(), row.condition);
             let elsewhere =
                 if row.region == AwsRegion::HOME { String::new() } else { format!(", in {}", row.region) };
-            format!("{}  {name:width$}  {state:7}  {condition}{elsewhere}\n", row.id)
+            format!("{}  {name:width$}  {state:states$}  {condition}{elsewhere}\n", row.id)
         });
         let fleet = (self.fleet > 0).then(|| {
             let (first, last) = (fleet::name(1), fleet::name(self.fleet));
@@ -212,11 +213,11 @@ mod tests {
         let region = Region::start(Options::default()).await.unwrap();
         let table = region.table();
         let lines: Vec<_> = table.lines().collect();
-        assert_eq!(lines[0], "i-0decaf00000000001  web-1                running  works");
-        assert_eq!(lines[3], "i-0dead000000000001  stopped              stopped  is stopped");
+        assert_eq!(lines[0], "i-0decaf00000000001  web-1                running     works");
+        assert_eq!(lines[3], "i-0dead000000000001  stopped              stopped     is stopped");
         assert_eq!(
             lines.last(),
-            Some(&"i-0decaf0000000000a  eu-web               running  works, in eu-west-1")
+            Some(&"i-0decaf0000000000a  eu-web               running     works, in eu-west-1")
         );
         assert_eq!(lines.len(), region.instances().len());
         assert!(!table.contains(['\x1b', '\u{9b}']));

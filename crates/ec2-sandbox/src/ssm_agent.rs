@@ -50,6 +50,8 @@ pub(crate) struct SsmAgent {
     refusal_delay: Duration,
     /// What the parent says then.
     refusal: String,
+    session_type: &'static str,
+    knows_session_type: bool,
     received: u64,
     verdict: Option<Verdict>,
 }
@@ -84,6 +86,8 @@ impl SsmAgent {
             refused_at: None,
             refusal_delay,
             refusal: format!("document process failed unexpectedly: unable to {what}"),
+            session_type,
+            knows_session_type: version.knows_session_type(session_type),
             received: 0,
             verdict: None,
         }
@@ -92,6 +96,26 @@ impl SsmAgent {
     /// How the session ended, once it has.
     pub(crate) fn verdict(&self) -> Option<&Verdict> {
         self.verdict.as_ref()
+    }
+
+    /// Takes the session up. One that SSM agents of its version cannot do never gets as far as a handshake.
+    pub(crate) fn attach(&mut self, now: Instant) {
+        if self.knows_session_type {
+            self.channel.attach(now, "");
+        }
+    }
+
+    /// Refuses such a session, now that there is a client to be told.
+    pub(crate) fn check_session_type(&mut self) {
+        if !self.knows_session_type {
+            let kind = self.session_type;
+            self.verdict.get_or_insert_with(|| {
+                Verdict::Failed(format!(
+                    "Plugin with name {kind} is not supported by this version of ssm agent, please update to latest \
+                     version. Step name: {kind}"
+                ))
+            });
+        }
     }
 
     /// Ends at once, as the flag and the API demand.

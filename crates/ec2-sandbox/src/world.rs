@@ -236,9 +236,10 @@ impl World {
 
     /// The public key lines that `instance` accepts for `user` at `now`.
     ///
-    /// Always empty for an instance without the EC2 Instance Connect package, whatever was pushed to it.
+    /// Always empty for an instance whose sshd ignores them, whatever was pushed to it, and for a user that no instance
+    /// has.
     pub(crate) fn honoured_keys(&self, instance: &str, user: &str, now: SystemTime) -> Vec<String> {
-        if self.instance(instance).is_none_or(|instance| !instance.reads_pushed_keys()) {
+        if user == GHOST || self.instance(instance).is_none_or(|instance| !instance.honours_pushed_keys()) {
             return Vec::new();
         }
         let state = self.lock();
@@ -410,6 +411,9 @@ fn random(bytes: &mut [u8]) -> io::Result<()> {
 /// The path of [`World::device_page`].
 pub(crate) const DEVICE_PAGE: &str = "/device";
 
+/// The one user that there is on no instance.
+const GHOST: &str = "ghost";
+
 /// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
 const KEY_LIFE: Duration = Duration::from_secs(60);
 
@@ -461,10 +465,19 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_without_the_package_never_honours_a_key() {
+    fn keys_are_honoured_where_sshd_reads_them_for_a_user_that_exists() {
         let world = world();
-        world.push_key("i-0dead000000000003", "ec2-user", "one", start());
-        assert!(world.honoured_keys("i-0dead000000000003", "ec2-user", start()).is_empty());
+        for (id, user, count) in [
+            ("i-0decaf00000000001", "ec2-user", 1),
+            ("i-0decaf00000000001", "ghost", 0),
+            ("i-0dead000000000003", "ec2-user", 0),
+            ("i-0dead000000000018", "ec2-user", 0),
+            ("i-0dead000000000019", "ec2-user", 0),
+            ("i-0dead00000000001a", "ec2-user", 0),
+        ] {
+            world.push_key(id, user, "one", start());
+            assert_eq!(world.honoured_keys(id, user, start()).len(), count, "{id} {user}");
+        }
     }
 
     #[test]

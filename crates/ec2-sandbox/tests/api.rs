@@ -167,6 +167,8 @@ async fn keys_are_taken_for_instances_that_run() {
         (HEALTHY, "ec2-user", "ssh-ed25519", None, "InvalidArgsException"),
         ("i-0123456789abcdef0", "ec2-user", KEY, None, "EC2InstanceNotFoundException"),
         ("i-0dead000000000001", "ec2-user", KEY, None, "EC2InstanceStateInvalidException"),
+        ("i-0dead000000000012", "ec2-user", KEY, None, "EC2InstanceStateInvalidException"),
+        ("i-0dead00000000001b", "ec2-user", KEY, None, "EC2InstanceStateInvalidException"),
         ("i-0dead000000000005", "ec2-user", KEY, None, "AccessDeniedException"),
     ] {
         let reply = push(id, user, key, zone).await;
@@ -174,10 +176,15 @@ async fn keys_are_taken_for_instances_that_run() {
     }
 }
 
+/// Session Manager has never heard of these, or has forgotten them.
+const UNREGISTERED: [&str; 4] =
+    ["i-0dead000000000012", "i-0dead000000000013", "i-0dead000000000014", "i-0dead00000000001b"];
+
 #[tokio::test]
 async fn every_instance_is_found_page_by_page() {
     let (region, client) = region().await;
     let expected = home_ids(&region);
+    let registered: Vec<_> = expected.iter().filter(|id| !UNREGISTERED.contains(&id.as_str())).collect();
     let (mut ids, mut token) = (Vec::new(), None::<String>);
     loop {
         let reply = client.ssm("DescribeInstanceInformation", &json!({"NextToken": token})).await;
@@ -189,7 +196,7 @@ async fn every_instance_is_found_page_by_page() {
             break;
         }
     }
-    assert_eq!(ids, expected);
+    assert_eq!(ids.iter().collect::<Vec<_>>(), registered);
 
     let (mut ids, mut token) = (Vec::new(), None::<String>);
     loop {
@@ -279,6 +286,14 @@ async fn instances_are_told_apart_by_the_state_of_their_ssm_agent() {
         ids.collect::<Vec<_>>(),
         ["i-0dead000000000001", "i-0dead000000000002", "i-0dead000000000010"]
     );
+    for target in UNREGISTERED {
+        let reply = client.ssm("GetConnectionStatus", &json!({"Target": target})).await;
+        assert_eq!(reply.text("Status"), "notconnected");
+        assert_eq!(start_session(&client, target).await.code(), "TargetNotConnected");
+    }
+    let old = json!({"Filters": [{"Key": "AgentVersion", "Values": ["2.3.50.0"]}]});
+    let reply = client.ssm("DescribeInstanceInformation", &old).await.json();
+    assert_eq!(reply["InstanceInformationList"][0]["InstanceId"], "i-0dead000000000015");
     let ubuntu = json!({"Filters": [{"Key": "InstanceIds", "Values": ["i-0decaf00000000004"]}]});
     let reply = client.ssm("DescribeInstanceInformation", &ubuntu).await.json();
     let information = &reply["InstanceInformationList"][0];
@@ -319,6 +334,8 @@ async fn a_console_tells_the_host_keys() {
     ] {
         assert_eq!((told(id, false).await, told(id, true).await), (usual, latest), "{id}");
     }
+    let booting = [("Action", "GetConsoleOutput"), ("InstanceId", "i-0dead00000000001b")];
+    assert_eq!(client.ec2(&booting).await.elements("output"), [""; 0]);
     let text = console(HEALTHY, false).await;
     assert_eq!(console(HEALTHY, false).await, text, "the keys stay the same");
     let keys = text.split("-----BEGIN SSH HOST KEY KEYS-----\r\n").nth(1).unwrap();
@@ -501,9 +518,37 @@ async fn an_instance_has_its_particulars() {
     assert!(older.elements("launchTime") < younger.elements("launchTime"));
     assert_eq!(younger.elements("ipv6Address"), ["2001:db8::17"; 2]);
     assert_eq!(one("i-0decaf00000000004").await.elements("platformDetails"), ["Linux/UNIX"]);
+    let profiles = ["i-0decaf00000000001", "i-0dead000000000013", "i-0dead000000000014"];
+    for (id, profile) in profiles.into_iter().zip([true, false, true]) {
+        let arns = one(id).await.elements("arn");
+        let profile = profile.then(|| "arn:aws:iam::123456789012:instance-profile/sandbox".to_owned());
+        assert_eq!(arns, Vec::from_iter(profile), "{id}");
+    }
+    let (booting, terminated) = (one("i-0dead00000000001b").await, one("i-0dead000000000012").await);
+    assert_eq!(booting.elements("instanceState"), ["<code>0</code><name>pending</name>"]);
+    assert_eq!(terminated.elements("instanceState"), ["<code>48</code><name>terminated</name>"]);
+    assert!(older.elements("launchTime") < booting.elements("launchTime"));
+    assert_eq!(booting.elements("privateIpAddress").len(), 3);
+    assert_eq!(terminated.elements("privateIpAddress"), [""; 0]);
     let hostile = one("i-0dead000000000011").await;
     assert!(hostile.body.contains("<value>evil\u{fffd}[2J\u{fffd}]0;owned\u{fffd}&#155;</value>"));
     assert_eq!(start_session(&client, "i-0dead000000000011").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_whether_a_call_is_permitted() {
+    let mut faults = Faults::default();
+    faults.add("deny=ec2:DescribeRegions").unwrap();
+    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
+    let client = Client::new(&region);
+    let dry = async |action| client.ec2(&[("Action", action), ("DryRun", "true")]).await;
+    let permitted = dry("DescribeInstances").await;
+    assert_eq!((permitted.status, permitted.elements("Code")), (412, vec!["DryRunOperation".to_owned()]));
+    let message = "Request would have succeeded, but DryRun flag is set.";
+    assert_eq!(permitted.elements("Message"), [message]);
+    assert_eq!(dry("DescribeRegions").await.elements("Code"), ["UnauthorizedOperation"]);
+    let wet = client.ec2(&[("Action", "DescribeInstances"), ("DryRun", "false")]).await;
+    assert_eq!(wet.status, 200);
 }
 
 #[tokio::test]

@@ -36,6 +36,17 @@ impl SsmAgentVersion {
         self > Self([2, 3, 722, 0])
     }
 
+    /// Knows sessions of this type: `RELEASENOTES.md` has ports in 2.3.672 and commands without input in
+    /// 3.0.1124. Older ones refuse them.
+    pub fn knows_session_type(self, session_type: &str) -> bool {
+        let since = match session_type {
+            "Port" => Self([2, 3, 672, 0]),
+            "NonInteractiveCommands" => Self([3, 0, 1124, 0]),
+            _ => Self([0; 4]),
+        };
+        self >= since
+    }
+
     /// Acknowledges a message again when it arrives again. Older ones drop it silently, so a lost
     /// acknowledgement never comes back.
     pub fn acknowledges_duplicates(self) -> bool {

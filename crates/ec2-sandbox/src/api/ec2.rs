@@ -1,6 +1,8 @@
 //! EC2, as far as finding an instance and trusting it need it: DescribeInstances, DescribeRegions and
 //! GetConsoleOutput, read-only.
 
+use http::StatusCode;
+
 use super::{Call, error::ApiError, page, query::Query, xml::Xml};
 use crate::{
     calendar,
@@ -11,8 +13,19 @@ mod console;
 mod filter;
 mod regions;
 
-/// Performs `action`; `None` if there is no such action.
+/// Performs `action`, or says that it would have; `None` if there is no such action.
 pub(super) fn perform(call: &Call<'_>, action: &str, query: &Query) -> Option<Result<String, ApiError>> {
+    let answer = answer(call, action, query)?;
+    if query.value("DryRun") == Some("true") && answer.is_ok() {
+        let message = "Request would have succeeded, but DryRun flag is set.";
+        let refusal = ApiError::new("DryRunOperation", message).with_status(StatusCode::PRECONDITION_FAILED);
+        return Some(Err(refusal));
+    }
+    Some(answer)
+}
+
+/// Nothing is changed by any action, so a dry run need not stop short of it.
+fn answer(call: &Call<'_>, action: &str, query: &Query) -> Option<Result<String, ApiError>> {
     match action {
         "DescribeInstances" => Some(describe_instances(call, query)),
         "DescribeRegions" => Some(regions::describe(call, query)),
@@ -96,7 +109,7 @@ fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
         xml.text("code", instance.state().code());
         xml.text("name", instance.state());
     });
-    xml.text("privateDnsName", &instance.private_dns_name);
+    xml.text("privateDnsName", if instance.has_network() { &instance.private_dns_name } else { "" });
     xml.text("dnsName", instance.public_dns_name().unwrap_or_default());
     xml.text("amiLaunchIndex", 0);
     xml.element("productCodes", |_| ());
@@ -109,9 +122,17 @@ fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
     });
     xml.text("platformDetails", "Linux/UNIX");
     xml.element("monitoring", |xml| xml.text("state", "disabled"));
-    xml.text("subnetId", SUBNET);
-    xml.text("vpcId", VPC);
-    xml.text("privateIpAddress", &instance.private_address);
+    if instance.has_profile() {
+        xml.element("iamInstanceProfile", |xml| {
+            xml.text("arn", format!("arn:aws:iam::{ACCOUNT}:instance-profile/sandbox"));
+            xml.text("id", PROFILE_ID);
+        });
+    }
+    if instance.has_network() {
+        xml.text("subnetId", SUBNET);
+        xml.text("vpcId", VPC);
+        xml.text("privateIpAddress", &instance.private_address);
+    }
     if let Some(address) = &instance.public_address {
         xml.text("ipAddress", address);
     }
@@ -125,7 +146,7 @@ fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
         xml.text("key", key);
         xml.text("value", value);
     });
-    xml.list("networkInterfaceSet", [instance], network_interface);
+    xml.list("networkInterfaceSet", instance.has_network().then_some(instance), network_interface);
 }
 
 /// The only network interface of an instance.
@@ -148,5 +169,6 @@ fn network_interface(xml: &mut Xml, instance: &Instance) {
 
 const MOST_RESULTS: usize = 1000;
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
+const PROFILE_ID: &str = "AIPA0SANDBOX0SANDBOX0";
 const SUBNET: &str = "subnet-0decaf00000000000";
 const VPC: &str = "vpc-0decaf00000000000";

@@ -39,7 +39,7 @@ fn send_ssh_public_key(call: &Call<'_>, input: &SendSshPublicKey) -> Result<Stri
         return Err(call.denied(ACTION, &call.instance_arn(id)));
     }
     if instance.state() != InstanceState::Running {
-        let message = "Instance is not in a valid state: it is stopped.";
+        let message = format!("Instance is not in a valid state: it is {}.", instance.state());
         return Err(ApiError::new("EC2InstanceStateInvalidException", message));
     }
     if input.availability_zone.as_deref().is_some_and(|zone| zone != instance.availability_zone) {

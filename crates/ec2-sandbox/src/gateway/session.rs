@@ -29,7 +29,7 @@ use crate::{
     faults::{Faults, Line},
     hosts::Hosts,
     ssm_agent::{SsmAgent, Verdict, Work, next_record},
-    world::{Purpose, SessionInfo, SessionState, World},
+    world::{Condition, Purpose, SessionInfo, SessionState, World},
 };
 
 pub(super) struct Session {
@@ -85,6 +85,8 @@ impl Session {
         let seed = u64::from_le_bytes(seed);
         let version = faults.agent_version.as_deref().and_then(SsmAgentVersion::parse);
         let version = version.unwrap_or_else(|| default_version(&info, &world));
+        let condition = world.instance(&info.target).map(|instance| instance.condition);
+        let attaches = !faults.never_attach && condition != Some(Condition::SsmAgentSilent);
         let refusal_delay = faults.port_refusal_delay.unwrap_or(PORT_REFUSAL_DELAY);
         let origin = Origin { seed, unix_time, now };
         Self {
@@ -95,7 +97,7 @@ impl Session {
             client: None,
             to_client: Line::new(faults, seed, info.faults.clone()),
             to_agent: Line::new(faults, seed.wrapping_add(1), info.faults.clone()),
-            attaches_at: (!faults.never_attach).then(|| now + faults.slow_attach),
+            attaches_at: attaches.then(|| now + faults.slow_attach),
             agent_attached: false,
             next_close: faults.close_every.map(|every| now + every),
             next_reset: faults.reset_every.map(|every| now + every),
@@ -194,6 +196,9 @@ impl Session {
         if !self.agent_attached {
             return false;
         }
+        if self.client.is_some() {
+            self.agent.check_session_type();
+        }
         let mut moved = false;
         while let Some(record) = self.to_agent.pop(now) {
             moved = true;
@@ -254,13 +259,13 @@ impl Session {
         let mut moved = false;
         if due(&mut self.attaches_at, now, None) {
             self.agent_attached = true;
-            self.agent.channel.attach(now, "");
+            self.agent.attach(now);
             moved = true;
         }
         if due(&mut self.next_agent_cut, now, self.faults.cut_agent_every) && self.agent_attached {
             self.to_agent.clear();
             self.agent.channel.handle_closed(now);
-            self.agent.channel.attach(now, "");
+            self.agent.attach(now);
             self.info.faults.add();
             moved = true;
         }

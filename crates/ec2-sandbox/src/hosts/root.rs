@@ -69,14 +69,20 @@ pub(super) fn write_programs(directory: &Path) -> io::Result<()> {
 }
 
 /// Where an instance looks for programs, given where [`write_programs`] has put them.
-pub(super) fn program_path(directory: &Path) -> String {
-    format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", directory.display())
+pub(super) fn program_path(directory: &Path, instance: &Instance) -> String {
+    let usual = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", directory.display());
+    let own = match instance.condition {
+        Condition::ClockAhead => "ahead",
+        Condition::SeLinux => "selinux",
+        _ => return usual,
+    };
+    format!("{}:{usual}", directory.join(own).display())
 }
 
 /// What is set of sshd's options, as far as keys are concerned.
 fn sshd_config(instance: &Instance) -> String {
     let mut text = "AuthorizedKeysFile .ssh/authorized_keys\n".to_owned();
-    if instance.condition != Condition::InstanceConnectAbsent {
+    if !matches!(instance.condition, Condition::InstanceConnectAbsent | Condition::KeysCommandAbsent) {
         text.push_str(
             "AuthorizedKeysCommand /opt/aws/bin/eic_run_authorized_keys %u %f\n\
              AuthorizedKeysCommandUser ec2-instance-connect\n",
@@ -96,7 +102,7 @@ const OWN_PATHS: [&str; 3] = ["/etc/ssh/", "/opt/aws/", "/usr/share/ec2-instance
 
 /// Who may log in is asked of the region, and not of this.
 const NO_KEYS: &str = "#!/bin/sh\nexit 255\n";
-const PROGRAMS: [(&str, &str); 2] = [
+const PROGRAMS: [(&str, &str); 4] = [
     (
         "id",
         "#!/bin/sh\n\
@@ -107,6 +113,13 @@ const PROGRAMS: [(&str, &str); 2] = [
     ),
     // This machine may have one.
     ("getenforce", "#!/bin/sh\necho 'getenforce: not found' >&2\nexit 127\n"),
+    ("selinux/getenforce", "#!/bin/sh\necho Enforcing\n"),
+    (
+        "ahead/date",
+        "#!/bin/sh\n\
+         [ \"$*\" = +%s ] || exec /bin/date \"$@\"\n\
+         echo $(($(/bin/date +%s) + 600))\n",
+    ),
 ];
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ fn adorn(instance: &mut Instance) {
         "i-0decaf00000000008" => instance.console = Console::NoKeys,
         "i-0decaf00000000009" => instance.console = Console::Fingerprints,
         "i-0decaf0000000000b" => instance.console = Console::KeysInLatest,
+        "i-0dead000000000015" => instance.ssm_agent_version = "2.3.50.0",
+        "i-0dead00000000001b" => instance.age = Duration::from_secs(20),
         "i-0dead000000000010" => instance.age = 200 * DAY,
         _ => {}
     }
@@ -61,9 +63,10 @@ impl Row {
         let private_address = [10, region.network(), 0, host].into();
         let mut instance = Instance::new(id.to_owned(), name.to_owned(), region, private_address);
         instance.condition = condition;
+        let without_address = matches!(condition, Condition::Stopped | Condition::Terminated);
         // Databases have no public address, and a stopped instance has lost its own.
         instance.public_address =
-            (!name.starts_with("db") && condition != Condition::Stopped).then(|| format!("203.0.113.{host}"));
+            (!name.starts_with("db") && !without_address).then(|| format!("203.0.113.{host}"));
         instance.availability_zone = format!("{region}{}", if host % 2 == 1 { "a" } else { "b" });
         instance.tag("Environment", "sandbox");
         instance
@@ -96,6 +99,16 @@ const CATALOGUE: &[Row] = &[
     Row("i-0decaf00000000009", "fingerprints", UsEast1, Condition::Healthy),
     Row("i-0decaf0000000000b", "rebooted", UsEast1, Condition::Healthy),
     Row("i-0dead00000000001d", "impostor", UsEast1, Condition::Impostor),
+    Row("i-0dead000000000012", "terminated", UsEast1, Condition::Terminated),
+    Row("i-0dead000000000013", "no-profile", UsEast1, Condition::NoInstanceProfile),
+    Row("i-0dead000000000014", "unregistered", UsEast1, Condition::SsmAgentUnregistered),
+    Row("i-0dead000000000015", "old-agent", UsEast1, Condition::SsmAgentOld),
+    Row("i-0dead000000000016", "silent-agent", UsEast1, Condition::SsmAgentSilent),
+    Row("i-0dead000000000017", "not-ssh", UsEast1, Condition::NotSsh),
+    Row("i-0dead000000000018", "wrong-clock", UsEast1, Condition::ClockAhead),
+    Row("i-0dead000000000019", "no-keys-command", UsEast1, Condition::KeysCommandAbsent),
+    Row("i-0dead00000000001a", "selinux", UsEast1, Condition::SeLinux),
+    Row("i-0dead00000000001b", "booting", UsEast1, Condition::Booting),
 ];
 
 const PUSH: &[&str] = &["ec2-instance-connect:SendSSHPublicKey"];

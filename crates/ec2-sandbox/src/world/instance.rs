@@ -10,6 +10,10 @@ use super::place::AwsRegion;
 /// What an instance shows when one tries to connect to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Condition {
+    /// It was launched a moment ago: it is pending, and Session Manager does not know it yet.
+    Booting,
+    /// Its clock is ten minutes ahead, so that all keys pushed to it have expired.
+    ClockAhead,
     /// The caller lacks these IAM actions on it; all else is well.
     Denied(&'static [&'static str]),
     /// Everything works.
@@ -20,12 +24,28 @@ pub enum Condition {
     Impostor,
     /// Keys can be pushed, but nothing on the instance reads them.
     InstanceConnectAbsent,
+    /// Keys can be pushed and the programs that read them are there, but sshd is not told to run them.
+    KeysCommandAbsent,
+    /// It has no instance profile, so its SSM agent cannot register with Session Manager.
+    NoInstanceProfile,
+    /// What listens on port 22 is a web server.
+    NotSsh,
     /// Session Manager reaches it, but nothing listens on port 22.
     PortClosed,
+    /// SELinux keeps sshd from running what reads the pushed keys.
+    SeLinux,
     /// It runs, but Session Manager has not heard from it for days.
     SsmAgentOffline,
+    /// Its SSM agent is from before there were sessions to ports.
+    SsmAgentOld,
+    /// Its SSM agent is online, but never takes a session up.
+    SsmAgentSilent,
+    /// Session Manager has never heard from it, although it has an instance profile.
+    SsmAgentUnregistered,
     /// It does not run.
     Stopped,
+    /// It will not run again.
+    Terminated,
     /// StartSession is throttled for the first `calls` calls, or for ever.
     Throttled {
         /// How many calls are refused; `None` for all of them.
@@ -36,6 +56,8 @@ pub enum Condition {
 impl fmt::Display for Condition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Booting => formatter.write_str("is being launched"),
+            Self::ClockAhead => formatter.write_str("ignores pushed keys: its clock is 10 minutes ahead"),
             Self::Denied(actions) => write!(formatter, "you may not call {}", actions.join(" nor ")),
             Self::Healthy => formatter.write_str("works"),
             Self::HostileName => formatter.write_str("its name is hostile"),
@@ -43,9 +65,21 @@ impl fmt::Display for Condition {
             Self::InstanceConnectAbsent => {
                 formatter.write_str("ignores pushed keys: no EC2 Instance Connect")
             }
+            Self::KeysCommandAbsent => {
+                formatter.write_str("ignores pushed keys: sshd has no AuthorizedKeysCommand")
+            }
+            Self::NoInstanceProfile => {
+                formatter.write_str("is unknown to Session Manager: no instance profile")
+            }
+            Self::NotSsh => formatter.write_str("a web server listens on port 22"),
             Self::PortClosed => formatter.write_str("nothing listens on port 22"),
+            Self::SeLinux => formatter.write_str("ignores pushed keys: SELinux stops sshd from reading them"),
             Self::SsmAgentOffline => formatter.write_str("its SSM agent was last heard of 3 days ago"),
+            Self::SsmAgentOld => formatter.write_str("its SSM agent is too old for sessions to ports"),
+            Self::SsmAgentSilent => formatter.write_str("its SSM agent takes no session up"),
+            Self::SsmAgentUnregistered => formatter.write_str("is unknown to Session Manager"),
             Self::Stopped => formatter.write_str("is stopped"),
+            Self::Terminated => formatter.write_str("is terminated"),
             Self::Throttled { calls: Some(calls) } => {
                 write!(formatter, "the first {calls} calls of StartSession are throttled")
             }
@@ -57,18 +91,24 @@ impl fmt::Display for Condition {
 /// Whether an instance runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum InstanceState {
+    /// It is being launched.
+    Pending,
     /// It runs.
     Running,
     /// It was stopped.
     Stopped,
+    /// It was terminated, and is listed for some time yet.
+    Terminated,
 }
 
 impl InstanceState {
     /// The state's number in the EC2 API.
     pub(crate) fn code(self) -> u8 {
         match self {
+            Self::Pending => 0,
             Self::Running => 16,
             Self::Stopped => 80,
+            Self::Terminated => 48,
         }
     }
 }
@@ -76,8 +116,10 @@ impl InstanceState {
 impl fmt::Display for InstanceState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
+            Self::Pending => "pending",
             Self::Running => "running",
             Self::Stopped => "stopped",
+            Self::Terminated => "terminated",
         })
     }
 }
@@ -196,7 +238,9 @@ impl Instance {
     /// Whether it runs.
     pub(crate) fn state(&self) -> InstanceState {
         match self.condition {
+            Condition::Booting => InstanceState::Pending,
             Condition::Stopped => InstanceState::Stopped,
+            Condition::Terminated => InstanceState::Terminated,
             _ => InstanceState::Running,
         }
     }
@@ -210,14 +254,41 @@ impl Instance {
         }
     }
 
-    /// Whether Session Manager can start a session on it.
-    pub(crate) fn is_managed(&self) -> bool {
-        !matches!(self.condition, Condition::SsmAgentOffline | Condition::Stopped)
+    /// Whether its SSM agent has ever registered with Session Manager, and is not forgotten.
+    pub(crate) fn is_registered(&self) -> bool {
+        !matches!(
+            self.condition,
+            Condition::Booting
+                | Condition::NoInstanceProfile
+                | Condition::SsmAgentUnregistered
+                | Condition::Terminated
+        )
     }
 
-    /// Whether something on it reads the keys pushed to it.
-    pub(crate) fn reads_pushed_keys(&self) -> bool {
-        self.condition != Condition::InstanceConnectAbsent
+    /// Whether Session Manager can start a session on it.
+    pub(crate) fn is_managed(&self) -> bool {
+        self.is_registered() && !matches!(self.condition, Condition::SsmAgentOffline | Condition::Stopped)
+    }
+
+    /// Whether it has the role by which its SSM agent may register.
+    pub(crate) fn has_profile(&self) -> bool {
+        !matches!(self.condition, Condition::NoInstanceProfile | Condition::Terminated)
+    }
+
+    /// Whether it has addresses and a network, which a terminated one has given back.
+    pub(crate) fn has_network(&self) -> bool {
+        self.condition != Condition::Terminated
+    }
+
+    /// Whether its sshd honours the keys pushed to it.
+    pub(crate) fn honours_pushed_keys(&self) -> bool {
+        !matches!(
+            self.condition,
+            Condition::ClockAhead
+                | Condition::InstanceConnectAbsent
+                | Condition::KeysCommandAbsent
+                | Condition::SeLinux
+        )
     }
 
     /// Whether the caller may call `action`, such as `ssm:StartSession`, on it.

@@ -1,6 +1,6 @@
 //! Sessions that run a command, over a real websocket.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ec2_sandbox::{Faults, Options, Region};
 use futures_util::{SinkExt, StreamExt};
@@ -68,10 +68,12 @@ impl Session {
                 return None;
             }
             let deadline = self.channel.poll_timeout().unwrap_or(now + Duration::from_secs(30));
-            if let Ok(message) = tokio::time::timeout_at(deadline.into(), self.socket.next()).await
-                && let Message::Binary(record) = message.unwrap().unwrap()
-            {
-                self.channel.handle_message(Instant::now(), record).unwrap();
+            match tokio::time::timeout_at(deadline.into(), self.socket.next()).await {
+                Ok(Some(Ok(Message::Binary(record)))) => {
+                    self.channel.handle_message(Instant::now(), record).unwrap();
+                }
+                Ok(Some(Ok(_))) | Err(_) => {}
+                Ok(_) => return Some("the websocket is closed".to_owned()),
             }
         }
     }
@@ -139,6 +141,15 @@ async fn the_files_of_an_instance_tell_its_keys_and_settings() {
                  AuthorizedKeysCommandUser ec2-instance-connect\nthere\n";
     assert_eq!(run(&client, HEALTHY, look).await, usual);
     assert_eq!(run(&client, "i-0dead000000000003", look).await, "");
+    let look = format!("{look}; getenforce 2>/dev/null");
+    assert_eq!(run(&client, "i-0dead000000000018", &look).await, usual);
+    assert_eq!(run(&client, "i-0dead000000000019", &look).await, "there\n");
+    assert_eq!(run(&client, "i-0dead00000000001a", &look).await, format!("{usual}Enforcing\n"));
+    let ahead = run(&client, "i-0dead000000000018", "date +%s; date -u +%Y").await;
+    let (seconds, year) = ahead.trim().split_once('\n').unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    assert!((now + 540..=now + 600).contains(&seconds.parse().unwrap()), "{ahead}");
+    assert_eq!(year.len(), 4);
     let id = "id -u ec2-user; id -u ghost; echo $?; getenforce 2>/dev/null; echo $?";
     assert_eq!(run(&client, HEALTHY, id).await, "1000\nid: ‘ghost’: no such user\n1\n127\n");
 }
@@ -161,4 +172,45 @@ async fn commands_may_be_denied_while_ssh_is_not() {
     let ssh = async |target| start(&client, target, "AWS-StartSSHSession", &json!({})).await;
     assert_eq!(ssh(HEALTHY).await.status, 200);
     assert!(ssh("i-0decaf00000000002").await.text("Message").contains("instance/i-0decaf00000000002 "));
+}
+
+#[tokio::test]
+async fn an_old_ssm_agent_refuses_what_it_does_not_know() {
+    let region = Region::start(Options::default()).await.unwrap();
+    let client = Client::new(&region);
+    for (document, parameters, kind) in [
+        ("AWS-StartSSHSession", json!({}), "Port"),
+        (DOCUMENT, json!({"command": ["true"]}), "NonInteractiveCommands"),
+    ] {
+        let started = start(&client, "i-0dead000000000015", document, &parameters).await;
+        let output = Session::open(&started).await.until(|_| false).await.unwrap();
+        let refusal = format!("Plugin with name {kind} is not supported by this version of ssm agent,");
+        assert!(output.starts_with(&refusal), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_ssm_agent_never_begins_a_handshake() {
+    let region = Region::start(Options::default()).await.unwrap();
+    let client = Client::new(&region);
+    let started = start(&client, "i-0dead000000000016", "AWS-StartSSHSession", &json!({})).await;
+    let mut session = Session::open(&started).await;
+    let input = json!({"SessionId": started.text("SessionId")});
+    assert_eq!(client.ssm("TerminateSession", &input).await.status, 200);
+    // The session may have ended before the websocket came to it.
+    session.until(|_| false).await.unwrap();
+    assert_eq!((session.kind, session.output), (None, Vec::new()));
+}
+
+#[tokio::test]
+async fn what_is_no_ssh_server_answers_in_its_own_words() {
+    let region = Region::start(Options::default()).await.unwrap();
+    let client = Client::new(&region);
+    let started = start(&client, "i-0dead000000000017", "AWS-StartSSHSession", &json!({})).await;
+    let mut session = Session::open(&started).await;
+    assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
+    let mut draft = Draft::with_capacity(32);
+    draft.push(b"SSH-2.0-example\r\n");
+    session.channel.send(Instant::now(), &mut draft).unwrap();
+    assert_eq!(session.finish().await, "HTTP/1.1 400 Bad Request\r\n\r\n");
 }

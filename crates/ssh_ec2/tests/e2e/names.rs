@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use ec2_sandbox::Options;
+use ec2_sandbox::{InstanceState, InstanceSummary, Options};
 
 use crate::harness::{HEALTHY, Running, Sandbox, Terminal, binary, random_file, run};
 
@@ -327,7 +327,8 @@ fn without_a_target_one_is_chosen_from_all() {
     let sandbox = Sandbox::with(Options { fleet: 2000, ..Options::default() });
     let mut command = sandbox.ssh_ec2();
     command.args(["--all-regions", "-q"]);
-    let count = sandbox.region.instances().len();
+    let chosen_from = |instance: &InstanceSummary| instance.state != InstanceState::Terminated;
+    let count = sandbox.region.instances().into_iter().filter(chosen_from).count();
     let mut terminal = Terminal::start(command, 30, 120);
     terminal.wait_for(&format!("{count} of {count}"));
     terminal.type_in("ubuntu no such thing");

@@ -12,7 +12,7 @@ use super::NAMESPACE;
 use crate::{
     api::{Call, error::ApiError, query::Query, xml::Xml},
     calendar,
-    world::{Console, HostKeys, Instance, Platform},
+    world::{Console, HostKeys, Instance, InstanceState, Platform},
 };
 
 pub(super) fn output(call: &Call<'_>, query: &Query) -> Result<String, ApiError> {
@@ -28,13 +28,16 @@ pub(super) fn output(call: &Call<'_>, query: &Query) -> Result<String, ApiError>
     let keys = call.world.host_keys(instance).map_err(|_| ApiError::internal("InternalError"))?;
     // The service takes note of the console some time after the boot.
     let noted = call.world.started() - instance.age + NOTED_AFTER;
-    let text = boot_log(instance, &keys, latest);
+    // Nothing has been taken from the console of an instance that is being launched.
+    let text = (instance.state() != InstanceState::Pending).then(|| boot_log(instance, &keys, latest));
     let mut xml = Xml::document();
     xml.root("GetConsoleOutputResponse", NAMESPACE, |xml| {
         xml.text("requestId", call.request_id);
         xml.text("instanceId", id);
         xml.text("timestamp", calendar::extended(if latest { call.now } else { noted.min(call.now) }));
-        xml.text("output", STANDARD.encode(text));
+        if let Some(text) = text {
+            xml.text("output", STANDARD.encode(text));
+        }
     });
     Ok(xml.finish())
 }

@@ -26,6 +26,7 @@ pub(super) fn accepts(patterns: &[&str], text: &str) -> bool {
 /// What the filter compares, any one of which may match; `None` if there is no such filter.
 fn fields(instance: &Instance, name: &str) -> Option<Vec<String>> {
     let one = |text: &str| vec![text.to_owned()];
+    let one_if_networked = |text: &str| if instance.has_network() { one(text) } else { Vec::new() };
     Some(match name {
         "availability-zone" => one(&instance.availability_zone),
         "dns-name" => instance.public_dns_name().into_iter().collect(),
@@ -38,12 +39,12 @@ fn fields(instance: &Instance, name: &str) -> Option<Vec<String>> {
         | "network-interface.ipv6-address"
         | "network-interface.ipv6-addresses.ipv6-address" => instance.ipv6_address.iter().cloned().collect(),
         "network-interface.addresses.private-ip-address" | "private-ip-address" => {
-            one(&instance.private_address)
+            one_if_networked(&instance.private_address)
         }
-        "private-dns-name" => one(&instance.private_dns_name),
-        "subnet-id" => one(SUBNET),
+        "private-dns-name" => one_if_networked(&instance.private_dns_name),
+        "subnet-id" => one_if_networked(SUBNET),
         "tag-key" => instance.tags.iter().map(|(key, _)| (*key).to_owned()).collect(),
-        "vpc-id" => one(VPC),
+        "vpc-id" => one_if_networked(VPC),
         _ => {
             let tag = name.strip_prefix("tag:")?;
             let tags = instance.tags.iter().filter(|(key, _)| *key == tag);

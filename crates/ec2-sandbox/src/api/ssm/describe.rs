@@ -7,7 +7,7 @@ use super::{bounded, constraint};
 use crate::{
     api::{Call, error::ApiError, page},
     calendar,
-    world::{Instance, SessionRecord, SessionState},
+    world::{Condition, Instance, SessionRecord, SessionState},
 };
 
 #[derive(Debug, Deserialize)]
@@ -43,7 +43,7 @@ pub(super) fn instances(call: &Call<'_>, input: &DescribeInstanceInformation) ->
         let message = "InstanceInformationFilterList and Filters cannot be used together.";
         return Err(ApiError::new("ValidationException", message));
     }
-    let mut found: Vec<&Instance> = call.instances().collect();
+    let mut found: Vec<&Instance> = call.instances().filter(|instance| instance.is_registered()).collect();
     for (key, values) in new.chain(legacy) {
         // All instances: that the region has none makes no key wrong.
         if call.world.instances().iter().all(|instance| fields(instance, key).is_none()) {
@@ -86,7 +86,7 @@ fn instance_information(call: &Call<'_>, instance: &Instance) -> Value {
         "PingStatus": ping_status(instance),
         "LastPingDateTime": calendar::unix_seconds(call.now - instance.silence()),
         "AgentVersion": instance.ssm_agent_version,
-        "IsLatestVersion": true,
+        "IsLatestVersion": instance.condition != Condition::SsmAgentOld,
         "PlatformType": "Linux",
         "PlatformName": platform,
         "PlatformVersion": version,
