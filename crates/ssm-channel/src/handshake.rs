@@ -267,6 +267,18 @@ mod tests {
     }
 
     #[test]
+    fn session_types_came_one_by_one() {
+        let knows = |text| {
+            let version = SsmAgentVersion::parse(text).unwrap();
+            ["Port", "NonInteractiveCommands"].map(|session_type| version.knows_session_type(session_type))
+        };
+        assert_eq!(knows("2.3.668.0"), [false, false]);
+        assert_eq!(knows("2.3.672.0"), [true, false]);
+        assert_eq!(knows("3.0.1031.0"), [true, false]);
+        assert_eq!(knows("3.0.1124.0"), [true, true]);
+    }
+
+    #[test]
     fn anything_but_four_numbers_is_no_version() {
         for text in ["", "3.3.1142", "3.3.1142.0.1", "3.3.x.0", "3.3.-1.0"] {
             assert_eq!(SsmAgentVersion::parse(text), None, "{text:?}");
