@@ -24,6 +24,14 @@ pub(crate) fn whole_seconds(time: SystemTime) -> String {
     extended(time).replace(".000Z", "Z")
 }
 
+/// `Fri, 02 Jan 2026 03:04:05 GMT`, as in the header `Date`.
+pub(crate) fn http_date(time: SystemTime) -> String {
+    let [year, month, day, hour, minute, second] = fields(time);
+    let weekday = WEEKDAYS[usize::try_from(since_1970(time).as_secs() / 86_400 % 7).unwrap_or_default()];
+    let month = MONTHS[usize::try_from(month - 1).unwrap_or_default()];
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
 /// Reads what [`basic`] writes.
 pub(crate) fn parse_basic(text: &str) -> Option<SystemTime> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
@@ -88,6 +96,11 @@ fn is_leap(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
+/// From 1970-01-01 on.
+const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,9 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn ec2_writes_dates_with_milliseconds_and_sts_without() {
+    fn each_protocol_writes_dates_in_its_own_way() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
         assert_eq!(extended(time), "2026-01-02T03:04:05.000Z");
         assert_eq!(whole_seconds(time), "2026-01-02T03:04:05Z");
+        assert_eq!(http_date(time), "Fri, 02 Jan 2026 03:04:05 GMT");
+        assert_eq!(http_date(SystemTime::UNIX_EPOCH), "Thu, 01 Jan 1970 00:00:00 GMT");
     }
 }

@@ -12,7 +12,10 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::world::{FaultCount, Throttle};
+use crate::{
+    clock::Clock,
+    world::{FaultCount, Throttle},
+};
 
 /// Every fault that can be asked for. The default is none.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,6 +59,16 @@ pub struct Faults {
     /// IAM actions that the caller's policies do not allow, on anything; on one instance or document only, if its
     /// name follows, as in `ssm:StartSession@AWS-StartNonInteractiveCommand`.
     pub deny: Vec<String>,
+    /// The region's clock, by which signatures are checked and answers dated.
+    pub clock: Clock,
+    /// What the URLs of data channels begin with, in place of the region's own address.
+    pub stream_url: Option<String>,
+    /// Every API call is answered with status 307 and this location.
+    pub redirect: Option<String>,
+    /// Every upgrade is answered with status 302 and this location.
+    pub stream_redirect: Option<String>,
+    /// How many bytes the name of the instance `web-2` has.
+    pub name_size: Option<usize>,
 }
 
 /// A fault was asked for that there is not.
@@ -95,6 +108,11 @@ impl Faults {
                 self.throttle.push(throttle);
             }
             "deny" => self.deny.push(Some(value).filter(|action| action.contains(':'))?.to_owned()),
+            "clock" => self.clock = Clock::parse(value, parse_time)?,
+            "stream-url" => self.stream_url = Some(parse_url(value)?),
+            "redirect" => self.redirect = Some(parse_url(value)?),
+            "stream-redirect" => self.stream_redirect = Some(parse_url(value)?),
+            "name-size" => self.name_size = Some(value.parse().ok().filter(|bytes| *bytes <= NAME_LIMIT)?),
             "never-attach" if value.is_empty() => self.never_attach = true,
             "refuse-upgrade" if value.is_empty() => self.refuse_upgrade = true,
             "refuse-resume" if value.is_empty() => self.refuse_resume = true,
@@ -130,6 +148,12 @@ fn parse_share(text: &str) -> Option<f64> {
         None => f64::from_str(text).ok()?,
     };
     (0.0..=1.0).contains(&share).then_some(share)
+}
+
+/// Any URL, since wrong ones are what is asked for; what would not go into a header is none.
+fn parse_url(text: &str) -> Option<String> {
+    let is_url = text.contains("://") && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_url.then(|| text.to_owned())
 }
 
 /// One direction of a session, from sender to receiver.
@@ -257,6 +281,8 @@ fn is_acknowledgement(record: &[u8]) -> bool {
 const OVERTAKEN_BY: Duration = Duration::from_millis(3);
 /// Per direction and session.
 const LINE_LIMIT: usize = 4 * 1024 * 1024;
+/// EC2 takes 256 characters; this is a bound on memory.
+const NAME_LIMIT: usize = 16 * 1024 * 1024;
 const LIST: &str = "\
 delay=TIME          a message takes this long, each way
 duplicate=SHARE     of messages arrive twice
@@ -277,6 +303,11 @@ agent-payload=BYTES the SSM agent's messages are no larger (real: 1024)
 agent-version=V     the SSM agent claims this version
 deny=ACTION         an IAM action, such as ec2:DescribeInstances, is not allowed
 deny=ACTION@NAME    it is not allowed on the instance or the session document of this name
+clock=+TIME         the region's clock is ahead by so much; behind with clock=-TIME
+stream-url=URL      sessions are told this in place of the gateway's own address, such as ws://127.0.0.1:1
+redirect=URL        API calls are redirected there (status 307)
+stream-redirect=URL websockets are redirected there (status 302)
+name-size=BYTES     the name of web-2 is this long
 throttle=OP:RATE/N  calls of OP, such as SendSSHPublicKey, are refused beyond N at once and RATE a second
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
 ";
@@ -299,6 +330,11 @@ mod tests {
             "throttle=StartSession:5/10",
             "deny=ec2:DescribeInstances",
             "deny=ssm:StartSession@AWS-StartNonInteractiveCommand",
+            "clock=-10m",
+            "stream-url=wss://gateway.example",
+            "redirect=https://elsewhere.example/a?b",
+            "stream-redirect=ws://127.0.0.1:1/",
+            "name-size=300",
         ] {
             faults.add(text).unwrap();
         }
@@ -316,6 +352,11 @@ mod tests {
                     "ec2:DescribeInstances".to_owned(),
                     "ssm:StartSession@AWS-StartNonInteractiveCommand".to_owned()
                 ],
+                clock: Clock::Behind(Duration::from_secs(600)),
+                stream_url: Some("wss://gateway.example".to_owned()),
+                redirect: Some("https://elsewhere.example/a?b".to_owned()),
+                stream_redirect: Some("ws://127.0.0.1:1/".to_owned()),
+                name_size: Some(300),
                 ..Faults::default()
             }
         );
@@ -335,6 +376,11 @@ mod tests {
             "size-limit=1023",
             "throttle=StartSession",
             "deny=DescribeInstances",
+            "clock=10m",
+            "clock=+10",
+            "stream-url=gateway.example",
+            "redirect=http://two words",
+            "name-size=-1",
         ] {
             assert_eq!(faults.add(text), Err(UnknownFault(text.into())));
         }

@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use russh::keys::{HashAlg, ssh_key::LineEnding};
@@ -132,7 +131,7 @@ impl Hosts {
     fn config(&self, instance: &Instance, home: PathBuf) -> io::Result<Arc<SshConfig>> {
         let (world, id) = (Arc::clone(&self.world), instance.id.clone());
         let authorize = move |user: &str, key: &russh::keys::PublicKey| {
-            let honoured = world.honoured_keys(&id, user, SystemTime::now());
+            let honoured = world.honoured_keys(&id, user, world.now());
             let parsed = honoured.iter().filter_map(|line| russh::keys::PublicKey::from_openssh(line).ok());
             parsed.into_iter().any(|honoured| honoured.key_data() == key.key_data())
         };
@@ -204,7 +203,7 @@ struct KeyFiles {
 
 impl KeyFiles {
     fn refresh(&self) {
-        for (user, lines) in self.world.honoured_keys_by_user(&self.instance, SystemTime::now()) {
+        for (user, lines) in self.world.honoured_keys_by_user(&self.instance, self.world.now()) {
             let mut text = String::new();
             for line in lines {
                 let _ = writeln!(text, "{line}");
@@ -255,7 +254,7 @@ const PIPE_SIZE: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, time::SystemTime};
 
     use russh::{
         client,

@@ -10,6 +10,7 @@
 //! It prints nothing; what should be said is returned.
 
 pub use crate::{
+    clock::Clock,
     faults::{Faults, UnknownFault, parse_time},
     region::{Options, Region},
     runner::Workspace,
@@ -18,6 +19,7 @@ pub use crate::{
 
 mod api;
 mod calendar;
+mod clock;
 mod faults;
 mod form;
 mod gateway;

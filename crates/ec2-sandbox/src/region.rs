@@ -1,13 +1,8 @@
 //! The regions as their user holds them: started, asked, dropped as one.
 
-use std::{
-    io,
-    net::Ipv4Addr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
+use http::HeaderValue;
 use tokio::{net::TcpListener, time};
 
 use crate::{
@@ -66,11 +61,20 @@ impl Region {
             throttles: options.faults.throttle.clone(),
             denied: options.faults.deny.clone(),
             sso_approves: options.sso_approves,
+            clock: options.faults.clock,
+            stream_url: options.faults.stream_url.clone(),
+            name_size: options.faults.name_size,
         };
-        let world = Arc::new(World::new(listener.local_addr()?, settings, SystemTime::now())?);
+        let now = options.faults.clock.now();
+        let world = Arc::new(World::new(listener.local_addr()?, settings, now)?);
         let tasks = Tasks::default();
         let hosts = Hosts::new(Arc::clone(&world), tasks.clone(), options.sshd)?;
+        let location = |url: &Option<String>| {
+            url.as_deref().map(HeaderValue::try_from).transpose().map_err(io::Error::other)
+        };
         let server = Server {
+            redirect: location(&options.faults.redirect)?,
+            stream_redirect: location(&options.faults.stream_redirect)?,
             world: Arc::clone(&world),
             gateway: Gateway::new(Arc::clone(&world), hosts, tasks.clone(), options.faults),
             latency: options.latency,
@@ -145,7 +149,7 @@ impl Region {
 
     /// Ends every session, as the service does when one has been idle for too long, and tells its client `output`.
     pub fn end_sessions(&self, output: &str) {
-        self.world.end_sessions(output, SystemTime::now());
+        self.world.end_sessions(output, self.world.now());
     }
 
     /// Declares all credentials over that were given out until here, those of [`Region::environment`] and those of
@@ -158,7 +162,8 @@ impl Region {
     /// `https://sandbox.awsapps.com/start`; `false` if no device waits for it. A visit of the URL that the device
     /// shows does the same.
     pub fn approve_device(&self, user_code: &str) -> bool {
-        self.world.sign_on(|sign_on| sign_on.approve(user_code, SystemTime::now()))
+        let now = self.world.now();
+        self.world.sign_on(|sign_on| sign_on.approve(user_code, now))
     }
 
     /// Declares every access token of Identity Center over that was given out until here. Refresh tokens and the
@@ -177,7 +182,7 @@ impl Region {
     /// nodes of the fleet share a line.
     pub fn table(&self) -> String {
         let (rows, _) = self.world.instances().split_at(self.world.instances().len() - self.fleet);
-        let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+        let width = rows.iter().map(|row| row.harmless_name().chars().count()).max().unwrap_or_default();
         let states = rows.iter().map(|row| row.state().to_string().len()).max().unwrap_or_default();
         let lines = rows.iter().map(|row| {
             let (name, state, condition) = (row.harmless_name(), row.state(), row.condition);

@@ -1,8 +1,7 @@
 //! The one listener of the region: accepts connections, reads requests, sends each to its place.
 //!
 //! API calls go to [`api::respond`], upgrades of data channels to [`Gateway::accept`]; there is one page, for the
-//! users of devices that sign in. This is the only place
-//! that reads the wall clock while the region runs, once for each request. Protection from slow or hostile
+//! users of devices that sign in. The region's clock is read once for each request. Protection from slow or hostile
 //! peers ends at a bound on the body: the listener is on loopback.
 
 use std::{
@@ -12,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -22,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    api, form,
+    api, calendar, form,
     gateway::Gateway,
     sigv4::{self, Refusal},
     tasks::Tasks,
@@ -35,6 +34,10 @@ pub(crate) struct Server {
     pub(crate) world: Arc<World>,
     pub(crate) gateway: Gateway,
     pub(crate) latency: Duration,
+    /// Where API calls are sent instead of being answered.
+    pub(crate) redirect: Option<HeaderValue>,
+    /// The same for upgrades.
+    pub(crate) stream_redirect: Option<HeaderValue>,
 }
 
 /// Accepts connections for ever, each served by a task of its own in `tasks`.
@@ -65,13 +68,28 @@ async fn connection(stream: TcpStream, server: Arc<Server>) {
 
 impl Server {
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-        let now = SystemTime::now();
+        let now = self.world.now();
+        let mut response = self.answer(request, now).await;
+        // Clients set their own clock by it.
+        if let Ok(date) = HeaderValue::try_from(calendar::http_date(now)) {
+            response.headers_mut().insert(header::DATE, date);
+        }
+        Ok(response)
+    }
+
+    async fn answer(&self, request: Request<Incoming>, now: SystemTime) -> Response<Full<Bytes>> {
         if let Some(session_id) = request.uri().path().strip_prefix(DATA_CHANNEL) {
             let session_id = String::from_utf8_lossy(&form::decode(session_id.as_bytes())).into_owned();
-            return Ok(self.upgrade(&session_id, request, now));
+            return match &self.stream_redirect {
+                Some(location) => redirect(StatusCode::FOUND, location),
+                None => self.upgrade(&session_id, request, now),
+            };
         }
         if request.uri().path() == DEVICE_PAGE {
-            return Ok(self.approve_device(request.uri(), now));
+            return self.approve_device(request.uri(), now);
+        }
+        if let Some(location) = &self.redirect {
+            return redirect(StatusCode::TEMPORARY_REDIRECT, location);
         }
         let (parts, body) = request.into_parts();
         let response = match Limited::new(body, BODY_LIMIT).collect().await {
@@ -82,7 +100,7 @@ impl Server {
             time::sleep(self.latency).await;
         }
         tracing::debug!(target = ?target(&parts), status = %response.status(), "api");
-        Ok(response)
+        response
     }
 
     /// Whoever opens the page is the user, and who has the code in the URL need not enter it.
@@ -141,6 +159,12 @@ impl Server {
         }
         Ok(())
     }
+}
+
+fn redirect(status: StatusCode, location: &HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = plain(status, "it is elsewhere, as asked for");
+    response.headers_mut().insert(header::LOCATION, location.clone());
+    response
 }
 
 fn plain(status: StatusCode, message: &str) -> Response<Full<Bytes>> {

@@ -31,6 +31,7 @@ pub use self::{
     session::{SessionState, SessionSummary},
     throttle::Throttle,
 };
+use crate::clock::Clock;
 
 mod catalogue;
 pub(crate) mod fleet;
@@ -47,6 +48,8 @@ mod throttle;
 pub(crate) struct World {
     denied: Vec<Denial>,
     address: SocketAddr,
+    clock: Clock,
+    stream_url: String,
     credentials: Credentials,
     instances: Vec<Instance>,
     started: SystemTime,
@@ -79,6 +82,11 @@ pub(crate) struct Settings {
     pub(crate) denied: Vec<String>,
     /// Devices that sign in need no user.
     pub(crate) sso_approves: bool,
+    pub(crate) clock: Clock,
+    /// What stream URLs begin with, unless with the region's own address.
+    pub(crate) stream_url: Option<String>,
+    /// How many bytes the name of `web-2` has, unless five.
+    pub(crate) name_size: Option<usize>,
 }
 
 /// A call of an API that was answered, be it with a refusal.
@@ -128,11 +136,21 @@ impl World {
             grants: BTreeMap::from([(credentials.access_key_id.clone(), first)]),
             ..State::default()
         };
+        let mut instances: Vec<_> = catalogue::catalogue().into_iter().chain(nodes).collect();
+        if let Some(size) = settings.name_size {
+            instances
+                .iter_mut()
+                .filter(|instance| instance.name == "web-2")
+                .for_each(|i| i.stretch_name(size));
+        }
+        let stream_url = settings.stream_url.unwrap_or_else(|| format!("ws://{address}"));
         Ok(Self {
+            clock: settings.clock,
+            stream_url: stream_url.trim_end_matches('/').to_owned(),
             denied: settings.denied.iter().map(|text| Denial::parse(text)).collect(),
             address,
             credentials,
-            instances: catalogue::catalogue().into_iter().chain(nodes).collect(),
+            instances,
             started: now,
             mfa_code: identity::mfa_code()?,
             state: Mutex::new(state),
@@ -198,6 +216,11 @@ impl World {
     /// The instance with this id, in whichever region.
     pub(crate) fn instance(&self, id: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.id == id)
+    }
+
+    /// The time in the region.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
     }
 
     /// When the region was started; instances were launched some time before.
@@ -383,8 +406,8 @@ impl World {
         StreamTicket {
             session_id: session.record.id.clone(),
             stream_url: format!(
-                "ws://{}/v1/data-channel/{}?{}",
-                self.address,
+                "{}/v1/data-channel/{}?{}",
+                self.stream_url,
                 session.record.id,
                 Self::stream_query()
             ),

@@ -597,6 +597,66 @@ async fn every_service_throttles_in_its_own_words() {
     assert_eq!(client.in_region("eu-west-1").ec2(&describe).await.status, 200);
 }
 
+async fn with_faults(words: &[&str]) -> (Region, Client) {
+    let mut faults = Faults::default();
+    for word in words {
+        faults.add(word).unwrap();
+    }
+    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
+    let client = Client::new(&region);
+    (region, client)
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_off_for_signatures_and_dates() {
+    for (word, told) in [("clock=+10m", "Signature expired: "), ("clock=-10m", "Signature not yet current: ")]
+    {
+        let (_region, client) = with_faults(&[word]).await;
+        let reply = start_session(&client, HEALTHY).await;
+        assert_eq!(reply.code(), "InvalidSignatureException");
+        assert!(reply.json()["message"].as_str().unwrap().starts_with(told), "{}", reply.body);
+        let reply = client.ec2(&[("Action", "DescribeInstances")]).await;
+        assert_eq!(reply.elements("Code"), ["RequestExpired"]);
+        let reply = client.sts(&[("Action", "GetCallerIdentity")]).await;
+        assert_eq!(reply.elements("Code"), ["SignatureDoesNotMatch"]);
+        let seconds = |date: &str| {
+            let date = std::process::Command::new("date").args(["-u", "+%s", "-d", date]).output().unwrap();
+            String::from_utf8(date.stdout).unwrap().trim().parse::<i64>().unwrap()
+        };
+        let off = seconds(reply.header("date").unwrap()) - seconds("now");
+        assert!((590..=610).contains(&off.abs()) && (off > 0) == word.contains('+'), "{off}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_a_little_off_is_minded_by_nobody() {
+    let (_region, client) = with_faults(&["clock=-2m"]).await;
+    assert_eq!(start_session(&client, HEALTHY).await.status, 200);
+}
+
+#[tokio::test]
+async fn calls_and_websockets_are_sent_elsewhere() {
+    let (region, client) =
+        with_faults(&["redirect=https://elsewhere.example/", "stream-redirect=ws://127.0.0.1:1/"]).await;
+    let reply = client.ec2(&[("Action", "DescribeInstances")]).await;
+    assert_eq!((reply.status, reply.header("location")), (307, Some("https://elsewhere.example/")));
+    let reply = upgrade(&client, "/v1/data-channel/you-0", false).await;
+    assert_eq!((reply.status, reply.header("location")), (302, Some("ws://127.0.0.1:1/")));
+    assert!(region.calls().is_empty());
+}
+
+#[tokio::test]
+async fn sessions_are_told_another_gateway_and_names_are_long() {
+    let (region, client) = with_faults(&["stream-url=wss://gateway.example/", "name-size=70000"]).await;
+    let started = start_session(&client, HEALTHY).await;
+    let path = format!("wss://gateway.example/v1/data-channel/{}?", started.text("SessionId"));
+    assert!(started.text("StreamUrl").starts_with(&path), "{}", started.body);
+    let input = [("Action", "DescribeInstances"), ("InstanceId.1", "i-0decaf00000000002")];
+    let name = client.ec2(&input).await.elements("value").remove(0);
+    assert!(name.starts_with("web-2x") && name.len() == 70_000);
+    assert!(region.table().lines().all(|line| line.chars().count() < 160));
+}
+
 #[tokio::test]
 async fn latency_is_added_to_every_call() {
     let latency = Duration::from_millis(30);

@@ -78,7 +78,7 @@ impl Session {
         world: Arc<World>,
     ) -> Self {
         let now = Instant::now();
-        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_time = world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut seed = [0; 8];
         // Without randomness the ids repeat between sessions, which nothing minds.
         let _ = getrandom::fill(&mut seed);
@@ -334,12 +334,13 @@ impl Session {
     fn publish_to_agent(&mut self, message_type: &str, now: Instant) {
         if self.agent_attached {
             // The SSM agent ignores what it cannot read; these it can.
-            let _ = self.agent.channel.handle_message(now, gateway_record(message_type, b""));
+            let _ =
+                self.agent.channel.handle_message(now, gateway_record(message_type, b"", self.world.now()));
         }
     }
 
     fn publish_to_client(&mut self, message_type: &str, now: Instant) {
-        self.to_client.push(now, gateway_record(message_type, b""));
+        self.to_client.push(now, gateway_record(message_type, b"", self.world.now()));
     }
 
     /// Arms the timer; true when it has already fired.
@@ -375,7 +376,7 @@ impl Session {
             _ => self.world.output(&self.info.id),
         };
         tracing::debug!(session = self.info.id, output, "the session is over");
-        self.world.terminate(&self.info.id, SystemTime::now());
+        self.world.terminate(&self.info.id, self.world.now());
         let Some(mut client) = self.client.take() else { return };
         let send = async {
             let now = Instant::now();
@@ -395,7 +396,7 @@ impl Session {
                 "CreatedDate": "",
                 "Output": output,
             });
-            let record = gateway_record("channel_closed", payload.to_string().as_bytes());
+            let record = gateway_record("channel_closed", payload.to_string().as_bytes(), self.world.now());
             client.socket.send(Message::Binary(record)).await?;
             client.socket.close(None).await
         };
@@ -419,9 +420,9 @@ fn default_version(info: &SessionInfo, world: &World) -> SsmAgentVersion {
 }
 
 /// A message of the gateway's own: its type is padded with NULs, unlike the programs' messages.
-fn gateway_record(message_type: &str, payload: &[u8]) -> Bytes {
+fn gateway_record(message_type: &str, payload: &[u8], now: SystemTime) -> Bytes {
     use sha2::{Digest, Sha256};
-    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix_time = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut record = BytesMut::with_capacity(120 + payload.len());
     record.put_u32(116);
     record.put_slice(message_type.as_bytes());

@@ -235,6 +235,14 @@ impl Instance {
         self.tags.push((key, value.into()));
     }
 
+    /// Makes its name this long.
+    pub(crate) fn stretch_name(&mut self, bytes: usize) {
+        self.name = self.name.bytes().map(char::from).chain(std::iter::repeat('x')).take(bytes).collect();
+        for (_, value) in self.tags.iter_mut().filter(|(key, _)| *key == "Name") {
+            self.name.clone_into(value);
+        }
+    }
+
     /// Whether it runs.
     pub(crate) fn state(&self) -> InstanceState {
         match self.condition {
@@ -307,9 +315,13 @@ impl Instance {
         self.private_dns_name.split('.').next().unwrap_or_default()
     }
 
-    /// Its name without what would act on a terminal.
+    /// Its name without what would act on a terminal or fill it.
     pub(crate) fn harmless_name(&self) -> String {
-        self.name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+        self.name
+            .chars()
+            .take(SHOWN)
+            .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+            .collect()
     }
 
     /// What a user of the region sees of it.
@@ -324,4 +336,6 @@ impl Instance {
     }
 }
 
+/// As long as a host's name may be.
+const SHOWN: usize = 64;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
