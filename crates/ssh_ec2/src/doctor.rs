@@ -182,7 +182,7 @@ impl Walk<'_> {
         let (skew, behind) = aws.clock_skew();
         if skew >= TOLERATED_SKEW {
             let direction = if behind { "behind" } else { "ahead of" };
-            let fact = format!("this machine is {} minutes {direction} AWS", skew.as_secs() / 60);
+            let fact = format!("this machine is {} minutes {direction} AWS", (skew.as_secs() + 30) / 60);
             let clock = if broken {
                 Finding::broken(fact)
             } else {

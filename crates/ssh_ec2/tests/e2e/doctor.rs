@@ -5,11 +5,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    ABSENT, Ended, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, SSM_AGENT_OFFLINE, START_DENIED,
-    STOPPED, Sandbox, binary, run,
+    ABSENT, Ended, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, Running, SSM_AGENT_OFFLINE,
+    START_DENIED, STOPPED, Sandbox, binary, eventually, run,
 };
 
 /// One thing that is wrong.
@@ -22,8 +23,20 @@ struct Row {
     breaks: fn(&Sandbox, &mut Command),
     layer: &'static str,
     cause: &'static str,
-    /// What plain ssh shows, where it differs in words; none where our part is never reached.
-    plain: Option<&'static str>,
+    plain: Plain,
+}
+
+/// What plain ssh shows of it.
+#[derive(Clone, Copy)]
+enum Plain {
+    /// An error, in these words.
+    Error(&'static str),
+    /// More lines, one for each instance that matches.
+    List(&'static str),
+    /// Nothing of ours, which is never reached.
+    Nothing,
+    /// A note, while it waits.
+    Note(&'static str),
 }
 
 /// A row about the working instance, whose cause plain ssh shows in the same words.
@@ -35,7 +48,7 @@ const fn row(layer: &'static str, cause: &'static str) -> Row {
         breaks: |_, _| {},
         layer,
         cause,
-        plain: Some(cause),
+        plain: Plain::Error(cause),
     }
 }
 
@@ -48,7 +61,7 @@ impl Row {
         Self { faults, ..self }
     }
 
-    const fn as_user(self, user: &'static str) -> Self {
+    const fn for_user(self, user: &'static str) -> Self {
         Self { user, ..self }
     }
 
@@ -57,12 +70,20 @@ impl Row {
     }
 
     const fn plainly(self, words: &'static str) -> Self {
-        Self { plain: Some(words), ..self }
+        Self { plain: Plain::Error(words), ..self }
     }
 
     /// ssh itself fails before it comes to us.
     const fn before_us(self) -> Self {
-        Self { plain: None, ..self }
+        Self { plain: Plain::Nothing, ..self }
+    }
+
+    const fn with_note(self, words: &'static str) -> Self {
+        Self { plain: Plain::Note(words), ..self }
+    }
+
+    const fn with_list(self, words: &'static str) -> Self {
+        Self { plain: Plain::List(words), ..self }
     }
 
     fn check(&self) {
@@ -82,14 +103,28 @@ impl Row {
         assert!(last["hints"].as_array().is_some_and(|hints| !hints.is_empty()), "{ended}");
         assert!(before.iter().all(|check| check["verdict"] != "broken"), "{ended}");
         sandbox.assert_tidy();
-        let Some(words) = self.plain else { return };
-        let mut ssh = sandbox.ssh(&target);
+        if !matches!(self.plain, Plain::Nothing) {
+            self.check_plain(&sandbox, &target);
+        }
+    }
+
+    fn check_plain(&self, sandbox: &Sandbox, target: &str) {
+        let mut ssh = sandbox.ssh(target);
         ssh.args(["-n", "true"]);
-        (self.breaks)(&sandbox, &mut ssh);
-        let ended = run(&mut ssh).status(255);
-        assert!(ended.took.as_secs() < 10, "{ended}");
+        (self.breaks)(sandbox, &mut ssh);
+        let mut running = Running::start(&mut ssh);
+        if let Plain::Note(words) = self.plain {
+            eventually("it is noted", || running.said().contains(words).then_some(()));
+            running.signal(Signal::TERM);
+        }
+        let ended = running.wait().status(255);
         let ours: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("ssh_ec2: ")).collect();
-        assert!((1..=3).contains(&ours.len()), "{ended}");
+        let (words, most) = match self.plain {
+            Plain::List(words) => (words, 4),
+            Plain::Error(words) | Plain::Note(words) => (words, 3),
+            Plain::Nothing => unreachable!("the caller looks at this first"),
+        };
+        assert!((1..=most).contains(&ours.len()), "{ended}");
         assert!(ours.join("\n").contains(words), "{words:?} is not in {ended}");
         assert_eq!(ended.text(), "");
         sandbox.assert_tidy();
@@ -245,7 +280,9 @@ fn the_instance() {
         row("instance", "i-0dead000000000012 is terminated").on("i-0dead000000000012"),
         row("instance", "i-0dead00000000001b is pending").on("i-0dead00000000001b"),
         row("instance", "no instance in us-east-1 is named `nobody`").on("nobody.ec2"),
-        row("instance", "2 running instances are named `worker`").on("worker.ec2").before_us(),
+        row("instance", "2 running instances are named `worker`")
+            .on("worker.ec2")
+            .with_list("2 running instances are named `worker`"),
     ]);
 }
 
@@ -285,15 +322,19 @@ fn permissions() {
 fn the_key_and_the_tunnel() {
     check(&[
         row("key-push", "AWS throttles ec2-instance-connect:SendSSHPublicKey")
-            .with(&["throttle=SendSSHPublicKey:0/0"])
-            .before_us(),
+            .with(&["throttle=SendSSHPublicKey:0.001/1"])
+            .where_(|sandbox, _| {
+                let key = sandbox.home().join(".ssh/id_ed25519");
+                if !key.exists() {
+                    sandbox.key_pair(key, "ed25519");
+                    run(sandbox.ssh_ec2().args(["ec2-user", HEALTHY, "--send-key-only"])).success();
+                }
+            }),
         row("tunnel", "refused the websocket with status 403").with(&["refuse-upgrade"]),
-        row("tunnel", "cannot connect to 127.0.0.1 at 127.0.0.1:1")
-            .with(&["stream-url=ws://127.0.0.1:1"])
-            .before_us(),
+        row("tunnel", "cannot connect to 127.0.0.1 at 127.0.0.1:1").with(&["stream-url=ws://127.0.0.1:1"]),
         row("tunnel", "the SSM agent of i-0dead000000000016 did not take a session up")
             .on("i-0dead000000000016")
-            .before_us(),
+            .with_note("the SSM agent of i-0dead000000000016 has not taken the session up yet"),
     ]);
 }
 
@@ -325,7 +366,7 @@ fn the_host_key() {
 fn the_login() {
     check(&[
         row("login", "i-0dead000000000003 does not have EC2 Instance Connect").on(NO_INSTANCE_CONNECT),
-        row("login", "there is no user `ghost` on i-0decaf00000000001").as_user("ghost"),
+        row("login", "there is no user `ghost` on i-0decaf00000000001").for_user("ghost"),
         row("login", "the clock of i-0dead000000000018 is 10 minutes ahead").on("i-0dead000000000018"),
         row("login", "has EC2 Instance Connect, but its sshd does not ask it for keys")
             .on("i-0dead000000000019"),
