@@ -3,6 +3,8 @@
 //! A message names the thing and states one fact; its hints are actions. Messages of the layers below are passed
 //! on as they are; here stand only those that need the whole story.
 
+mod anchor;
+
 use std::io;
 use std::path::PathBuf;
 use std::process;
@@ -166,6 +168,8 @@ pub enum Failure {
         port: Port,
         /// The reason in the SSM agent's words, often empty.
         output: String,
+        /// Whether a note has asked after sshd already.
+        told: bool,
     },
     /// The command for the local region could not be started.
     #[error("cannot run {program}")]
@@ -267,6 +271,7 @@ impl Failure {
             Self::NotSsh { port, .. } => {
                 vec![format!("give the port that sshd listens on: `ssh -p PORT …` (tried {port})")]
             }
+            Self::NothingAnswered { told: true, .. } => Vec::new(),
             Self::NothingAnswered { port, .. } => vec![
                 format!("start sshd on the instance, or give the port it listens on: `ssh -p PORT …` (tried {port})"),
             ],
@@ -291,6 +296,11 @@ impl Failure {
             Self::Resolve(error) => error.details(SystemTime::now()),
             _ => Vec::new(),
         }
+    }
+
+    /// Where more is said about it.
+    pub fn link(&self) -> Option<String> {
+        anchor::of(self).map(|anchor| format!("{TROUBLESHOOTING}#{anchor}"))
     }
 
     /// How the process exits.
@@ -377,6 +387,9 @@ impl From<ExitCode> for process::ExitCode {
         })
     }
 }
+
+/// One heading for each kind of error.
+const TROUBLESHOOTING: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubleshooting.md");
 
 fn reason(output: &str) -> String {
     if output.is_empty() { String::new() } else { format!(": {output}") }

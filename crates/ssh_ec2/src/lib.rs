@@ -56,6 +56,7 @@ use crate::cli::{Carry, Command, Common, Connect, Parsed, Pick, Shape};
 use crate::commands::connect::{Answer, Question};
 use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
+use crate::commands::proxy::Client;
 use crate::commands::{complete, config, connect, copy, list, proxy, send_key};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
@@ -132,7 +133,8 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
         Command::Proxy(proxy) => {
             let mut common = proxy.common.clone().over(before);
             // ssh does not tell its ProxyCommand.
-            common.batch |= openssh::is_batch(&environment::parent());
+            let parent = environment::parent();
+            common.batch |= openssh::is_batch(&parent);
             log_to_stderr(common.verbose);
             let agent_socket = match proxy.agent_socket.clone() {
                 Some(path) => path,
@@ -150,6 +152,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
                 reason: common.reason.clone(),
                 key_file: common.key_file.clone(),
                 agent_socket,
+                client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
             };
             let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
             let request = proxy::Request { target, choice: connect::choice(&common), found_by, options };

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process;
 use std::time::Duration;
 
@@ -270,6 +271,12 @@ const LET_IN: &str = "Authenticated to ";
 const SAID_LIMIT: usize = 256 * 1024;
 /// For an ssh that was told to end, and its proxy.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Whether this is the command line of an ssh; true where the system does not tell.
+pub fn is_ssh(command_line: &[OsString]) -> bool {
+    let program = command_line.first().map(|word| Path::new(word).file_name());
+    program.is_none_or(|name| name.is_some_and(|name| name == "ssh"))
+}
+
 /// A user that nobody has.
 const UNCONFIGURED: &str = "ssh_ec2-asks";
 

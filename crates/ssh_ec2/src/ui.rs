@@ -28,8 +28,13 @@ pub fn error(error: &Failure) {
     for detail in error.details() {
         line(&detail);
     }
-    for hint in error.hints() {
-        line(&format!("hint: {hint}"));
+    // Three lines in all, since ssh and its callers have some of their own.
+    let hints = error.hints();
+    if !hints.is_empty() {
+        line(&format!("hint: {}", hints.join("; ")));
+    }
+    if let Some(link) = error.link() {
+        line(&format!("more: {link}"));
     }
 }
 

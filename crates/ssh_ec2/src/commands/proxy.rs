@@ -65,6 +65,17 @@ pub struct Options {
     pub key_file: Option<PathBuf>,
     /// Where ssh looks for the key agent.
     pub agent_socket: PathBuf,
+    /// Who is at the other end of standard input and output.
+    pub client: Client,
+}
+
+/// What the bytes are for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Client {
+    /// Something that may speak to any port.
+    Other,
+    /// ssh, which speaks to sshd.
+    Ssh,
 }
 
 /// The work, once it is known which instance it is for.
@@ -77,6 +88,8 @@ struct Job<'a> {
     system_user: Cell<Option<&'static str>>,
     /// What was said first, where sshd should have greeted.
     stranger: RefCell<Option<String>>,
+    /// Whether it was said that nothing answers.
+    silence_told: Cell<bool>,
 }
 
 impl std::ops::Deref for Job<'_> {
@@ -135,6 +148,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         pace: &pace,
         system_user: Cell::new(None),
         stranger: RefCell::default(),
+        silence_told: Cell::default(),
     };
     let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
         Err(error) if leads_nowhere(&error) => error,
@@ -380,7 +394,7 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
             tracing::info!("first bytes from {instance} after {:.0?}", started.elapsed());
             options.system_user.set(greeting_line(&greeting).and_then(login::of_banner));
             // Lines of another kind may stand in front of it (RFC 4253, section 4.2), but there is one.
-            if !greeting.windows(4).any(|bytes| bytes == b"SSH-") {
+            if options.client == Client::Ssh && !greeting.windows(4).any(|bytes| bytes == b"SSH-") {
                 let line = String::from_utf8_lossy(&greeting);
                 let line = ui::shorten(&ui::sanitise(line.lines().next().unwrap_or_default()), 60);
                 options.stranger.replace(Some(line));
@@ -400,9 +414,12 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
         Notice::NotTakenUp => ui::note(&format!(
             "the SSM agent of {instance} has not taken the session up yet; is it running? (waiting, Ctrl-C ends)"
         )),
-        Notice::NothingAnswers => ui::note(&format!(
-            "{instance} does not answer on port {port} yet; is sshd running there? (waiting, Ctrl-C ends)"
-        )),
+        Notice::NothingAnswers => {
+            options.silence_told.set(true);
+            ui::note(&format!(
+                "{instance} does not answer on port {port} yet; is sshd running there? (waiting, Ctrl-C ends)"
+            ));
+        }
     }
 }
 
@@ -426,7 +443,8 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
         End::Stopped(Stop::Failed(error)) | End::Lost(error) => Err(error),
         End::InputBroken(error) => Err(Failure::Stdio(error)),
         End::Closed(Closed::ByGateway { output }) if outcome.received == 0 => {
-            Err(Failure::NothingAnswered { instance, port: options.port, output: ui::sanitise(&output) })
+            let (port, told) = (options.port, options.silence_told.get());
+            Err(Failure::NothingAnswered { instance, port, output: ui::sanitise(&output), told })
         }
         End::Closed(Closed::ByGateway { output }) if output.is_empty() => Ok(ExitCode::Success),
         End::Closed(Closed::ByGateway { output }) => {

@@ -17,7 +17,10 @@ pub(crate) fn fails(command: &mut Command, code: i32, error: &str, hints: &[&str
 }
 
 pub(crate) fn told(error: &str, hints: &[&str]) -> String {
-    let hints: String = hints.iter().map(|hint| format!("ssh_ec2: hint: {hint}\n")).collect();
+    let hints = match hints {
+        [] => String::new(),
+        hints => format!("ssh_ec2: hint: {}\n", hints.join("; ")),
+    };
     format!("ssh_ec2: error: {error}\n{hints}")
 }
 
@@ -340,7 +343,7 @@ fn throttling_without_end_is_told() {
 
 #[test]
 fn a_refused_key_is_told() {
-    let sandbox = Sandbox::start();
+    let sandbox = Sandbox::with_faults(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]);
     let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);
     let ours = told(
         &format!("{NO_INSTANCE_CONNECT} refused the one-time key for the user `ec2-user`"),

@@ -183,8 +183,7 @@ fn what_is_not_there_or_stopped_is_said() {
     assert_eq!(
         told,
         "ssh_ec2: error: no instance in us-east-1 is named `nobody`\n\
-         ssh_ec2: hint: `ssh_ec2 list` shows what there is; `--region` and `--profile` look elsewhere\n\
-         ssh_ec2: hint: names are compared letter by letter; `'nobody*'` finds those that begin so\n"
+         ssh_ec2: hint: `ssh_ec2 list` shows what there is; `--region` and `--profile` look elsewhere; names are compared letter by letter; `'nobody*'` finds those that begin so\n"
     );
     let told = refuses(&sandbox, &["stopped"], 1);
     assert_eq!(
@@ -457,8 +456,7 @@ fn two_iam_actions_are_enough_for_an_id() {
         told.starts_with("ssh_ec2: error: AWS refused ec2:DescribeInstances on the instances in us-east-1: "),
         "{told}"
     );
-    let hints = "ssh_ec2: hint: to connect by name, the caller needs ec2:DescribeInstances (on `*`: it cannot be restricted)\n\
-                 ssh_ec2: hint: the instance id (`i-…`) works without\n";
+    let hints = "ssh_ec2: hint: to connect by name, the caller needs ec2:DescribeInstances (on `*`: it cannot be restricted); the instance id (`i-…`) works without\n";
     assert!(told.ends_with(hints), "{told}");
     let listed = run(sandbox.ssh_ec2().arg("list")).status(1);
     assert!(listed.stderr.contains("AWS refused ec2:DescribeInstances"), "{listed}");

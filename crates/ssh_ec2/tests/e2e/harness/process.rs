@@ -51,6 +51,8 @@ pub(crate) struct Ended {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
     pub(crate) took: Duration,
+    /// The links that stood among its errors, which are taken out there.
+    pub(crate) links: Vec<String>,
     command: String,
 }
 
@@ -179,12 +181,10 @@ impl Running {
             let status = self.child.try_wait().unwrap()?;
             (self.stdout.is_whole() && self.stderr.is_whole()).then_some((status, self.started.elapsed()))
         });
-        let outcome = |code, took| Ended {
-            code,
-            stdout: self.stdout.bytes(),
-            stderr: self.said(),
-            took,
-            command: self.command.clone(),
+        let outcome = |code, took| {
+            let (stderr, links) = without_links(&self.said());
+            let stdout = self.stdout.bytes();
+            Ended { code, stdout, stderr, took, links, command: self.command.clone() }
         };
         match ended {
             Some((status, took)) => {
@@ -205,6 +205,27 @@ impl Drop for Running {
         }
     }
 }
+
+/// Takes out the lines that lead to the page of troubleshooting, which must have what they lead to.
+fn without_links(said: &str) -> (String, Vec<String>) {
+    let mut links = Vec::new();
+    let mut rest = String::new();
+    for line in said.split_inclusive('\n') {
+        match line.strip_prefix("ssh_ec2: more: ") {
+            Some(link) => {
+                let anchor =
+                    link.trim_end().strip_prefix(TROUBLESHOOTING).unwrap_or_else(|| panic!("{link}"));
+                let heading = format!("\n## {anchor}\n");
+                assert!(include_str!("../../../../../docs/troubleshooting.md").contains(&heading), "{link}");
+                links.push(anchor.to_owned());
+            }
+            None => rest.push_str(line),
+        }
+    }
+    (rest, links)
+}
+
+const TROUBLESHOOTING: &str = "https://github.com/ssh-ec2/ssh_ec2/blob/main/docs/troubleshooting.md#";
 
 /// Everything that has come out of a pipe, read by a thread.
 #[derive(Debug)]
