@@ -22,8 +22,9 @@ pub async fn run(request: &Request, means: &Means<'_>, form: Form) -> Result<Exi
     make_private_directory(means.places.directory())?;
     let report = examine(request, means).await;
     let text = match form {
-        Form::Json => report.json(),
-        Form::Text => report.text(),
+        Form::Json => ui::escape_json(&report.json()),
+        // Facts quote what others say.
+        Form::Text => report.text().lines().map(|line| ui::sanitise(line) + "\n").collect(),
     };
     ui::print(&text).map_err(Failure::Stdio)?;
     Ok(if report.healthy { ExitCode::Success } else { ExitCode::Failure })
