@@ -373,7 +373,7 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
             let version = agent_version.map_or_else(|| "unknown".into(), |version| version.to_string());
             tracing::info!("channel open after {:.0?}; SSM agent {version}", started.elapsed());
             if !customer_message.is_empty() {
-                ui::note(&customer_message);
+                ui::note(&ui::shorten(&customer_message, WORDS_WIDTH));
             }
         }
         Notice::FirstBytes(greeting) => {
@@ -415,6 +415,7 @@ fn greeting_line(bytes: &[u8]) -> Option<&str> {
 /// What the end means to ssh.
 fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
     let instance = options.instance.clone();
+    let words = |output: &str| ui::shorten(&ui::sanitise(output), WORDS_WIDTH);
     if let Some(greeting) = options.stranger.take()
         && outcome.received < KEY_EXCHANGE_LENGTH
     {
@@ -426,14 +427,16 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
         End::Stopped(Stop::Failed(error)) | End::Lost(error) => Err(error),
         End::InputBroken(error) => Err(Failure::Stdio(error)),
         End::Closed(Closed::ByGateway { output }) if outcome.received == 0 => {
-            Err(Failure::NothingAnswered { instance, port: options.port, output: ui::sanitise(&output) })
+            Err(Failure::NothingAnswered { instance, port: options.port, output: words(&output) })
         }
         End::Closed(Closed::ByGateway { output }) if output.is_empty() => Ok(ExitCode::Success),
         End::Closed(Closed::ByGateway { output }) => {
-            Err(Failure::SessionEnded { instance, output: ui::sanitise(&output) })
+            Err(Failure::SessionEnded { instance, output: words(&output) })
         }
         End::Closed(Closed::HandshakeTimeout) => Err(Failure::HandshakeTimeout { instance }),
-        End::Closed(Closed::HandshakeFailed { output }) => Err(Failure::ChannelRefused { instance, output }),
+        End::Closed(Closed::HandshakeFailed { output }) => {
+            Err(Failure::ChannelRefused { instance, output: words(&output) })
+        }
         End::Closed(Closed::NoProgress) => Err(Failure::NoProgress { instance }),
     }
 }
@@ -442,6 +445,8 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
 const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
 /// For another connection's authentication with our key: as long as a push may take.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of what an administrator, the service or the SSM agent say; they mean to write a sentence.
+const WORDS_WIDTH: usize = 1000;
 /// Fewer bytes than any key exchange has.
 const KEY_EXCHANGE_LENGTH: u64 = 512;
 /// For finding out why, while somebody waits.
