@@ -40,6 +40,11 @@ impl Place {
     pub fn region(&self) -> &str {
         self.aws.region()
     }
+
+    /// Who asks there.
+    pub fn aws(&self) -> &Aws {
+        &self.aws
+    }
 }
 
 impl Managed {

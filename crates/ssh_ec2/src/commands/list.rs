@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::aws::{AwsError, Filter, Instance, Managed, Settings, timestamp};
 use crate::cache::Cache;
 use crate::cli::List;
+use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
 use crate::inventory::{Place, Update, places, remember, search};
 use crate::network::Network;
@@ -44,6 +45,7 @@ pub async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> 
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
     let text = if list.json { ui::escape_json(&json(&rows)?) } else { table(&rows, SystemTime::now()) };
     ui::print(&text).map_err(Failure::Stdio)?;
+    tell_distrust(places.first().map(Place::aws), cache);
     tell(&places, &unmanaged);
     tell(&places, &failures);
     Ok(if failures.is_empty() { ExitCode::Success } else { ExitCode::Failure })

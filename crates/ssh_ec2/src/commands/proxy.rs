@@ -23,6 +23,7 @@ use crate::agent::socket::{AgentSocket, Usage, serve};
 use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
 use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
+use crate::commands::tell_distrust;
 use crate::diagnosis;
 use crate::error::{ExitCode, Failure};
 use crate::key::{KeyError, OneTimeKey};
@@ -118,7 +119,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
     let (target, choice) = (&request.target, request.choice);
     // First, since a question to the user can be given up, and starting a session cannot.
     let found = async {
-        aws.sign_in().await?;
+        aws.sign_in().await.inspect_err(|_| tell_distrust(Some(&aws), cache))?;
         Ok::<_, Failure>(resolver.instance(target, choice).await?)
     };
     let found = tokio::select! {
@@ -128,6 +129,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
             return Ok(ExitCode::Interrupted);
         }
     };
+    tell_distrust(Some(&aws), cache);
     let pace = cache.pace(&scope(&aws));
     let job = |instance| Job {
         options: &request.options,
