@@ -25,6 +25,7 @@ mod upgrade;
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -61,6 +62,7 @@ pub use self::refusal::RequestId;
 pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
 use self::sso::SignOn;
 use crate::network::Network;
+use crate::private_file::ReadError;
 use crate::websocket::StreamUrl;
 
 /// One attempt at a call. The slowest of ours, StartSession, takes a second or two.
@@ -189,6 +191,11 @@ impl Aws {
     /// Those of credentials.
     pub async fn sign_in(&self) -> Result<(), AwsError> {
         self.credentials.resolve().await.map(|_| ())
+    }
+
+    /// Why a role's credentials in the cache of the AWS CLI were not believed, if there were such.
+    pub fn fault(&self) -> Option<&ReadError> {
+        self.credentials.fault()
     }
 
     /// The same, for calls that are better given up than waited for: a throttled one is not made again and again.
@@ -387,6 +394,8 @@ impl Roles<'_> {
             endpoint: configured_endpoint(self.sdk, &STS).unwrap_or_else(|| self.place.endpoint(&STS)),
             region,
             cache: std::env::home_dir().map(|home| home.join(".aws/cli/cache")),
+            owner: rustix::process::getuid().as_raw(),
+            fault: OnceLock::new(),
             may_ask: AtomicBool::new(self.may_ask),
             asking: Mutex::default(),
         })))

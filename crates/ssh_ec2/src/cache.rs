@@ -2,19 +2,22 @@
 //!
 //! A burst of forks of ssh or Ansible for one name makes one call. An entry may be stale: who uses one must forget it
 //! when it leads nowhere. The cache is a convenience, so that whatever goes wrong with it is only noted, and then it
-//! is as if it were empty. Files are private, and those that others could have written are not believed.
+//! is as if it were empty. Files are private, and those that others could have written are not believed; [`Cache::fault`]
+//! tells of them.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::pace::Pace;
-use crate::private_file;
+use crate::private_file::{self, ReadError};
 use crate::target::{InstanceId, OsUser};
 
 /// What a name is looked up by: a kind and a text, which nothing else can be mistaken for.
@@ -43,6 +46,8 @@ impl Key {
 pub struct Cache {
     directory: PathBuf,
     owner: u32,
+    /// The first. Clones share it.
+    fault: Rc<OnceCell<ReadError>>,
 }
 
 /// Where a name means something: whose account, and which region of it.
@@ -96,7 +101,12 @@ impl Turn {
 impl Cache {
     /// A cache in `directory`, which is made when there is something to keep, for the user `owner`.
     pub fn new(directory: PathBuf, owner: u32) -> Self {
-        Self { directory, owner }
+        Self { directory, owner, fault: Rc::default() }
+    }
+
+    /// Why something that was read or was to be written is not believed, if there was such a thing.
+    pub fn fault(&self) -> Option<&ReadError> {
+        self.fault.get()
     }
 
     /// What a name meant not long ago.
@@ -132,6 +142,9 @@ impl Cache {
     /// Every Name tag that is known now, in any scope.
     pub fn names(&self, now: SystemTime) -> Vec<(Scope, String)> {
         let mut found = Vec::new();
+        if !self.is_ours() {
+            return found;
+        }
         for file in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let path = file.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -148,12 +161,12 @@ impl Cache {
 
     /// The turn to find out what a name means; none while another process has it.
     pub fn try_turn(&self, scope: &Scope, key: &Key) -> Option<Turn> {
+        if !self.is_ours() {
+            return Some(Turn::without());
+        }
         // A file for each of 256 groups of names, or they would pile up.
         let path = self.directory.join(format!("{}.turn", &digest(&(scope, &key.0))[..2]));
-        let file = self.make_directory().and_then(|()| {
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
-        });
-        match file {
+        match self.make_directory().and_then(|()| private_file::open(&path)) {
             Ok(file) => match file.try_lock() {
                 Ok(()) => Some(Turn { _file: Some(file) }),
                 Err(fs::TryLockError::WouldBlock) => None,
@@ -166,17 +179,30 @@ impl Cache {
 
     /// The pace that our processes keep for a scope's pushes of keys.
     pub fn pace(&self, scope: &Scope) -> Pace {
-        Pace::new(self.directory.join(format!("{}.pace", digest(scope))))
+        match private_file::check_directory(&self.directory, self.owner) {
+            Ok(()) => Pace::new(self.directory.join(format!("{}.pace", digest(scope)))),
+            Err(_) => Pace::without(),
+        }
+    }
+
+    /// Whether nobody else has a hand in the directory.
+    fn is_ours(&self) -> bool {
+        private_file::check_directory(&self.directory, self.owner)
+            .map_err(|error| self.distrust(error))
+            .is_ok()
+    }
+
+    fn distrust(&self, error: ReadError) {
+        tracing::info!("what names meant is not believed: {error}");
+        let _ = self.fault.set(error);
     }
 
     fn change(&self, scope: &Scope, change: impl FnOnce(&mut BTreeMap<String, Stored>)) {
+        if !self.is_ours() {
+            return;
+        }
         let result = self.make_directory().and_then(|()| {
-            let lock = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .mode(0o600)
-                .open(self.path(scope).with_extension("lock"))?;
+            let lock = private_file::open(&self.path(scope).with_extension("lock"))?;
             lock.lock()?;
             let mut contents = self.read(scope).unwrap_or_default();
             contents.scope = Some(scope.clone());
@@ -193,6 +219,9 @@ impl Cache {
     }
 
     fn read(&self, scope: &Scope) -> Option<Contents> {
+        if !self.is_ours() {
+            return None;
+        }
         let contents = self.read_file(&self.path(scope))?;
         // Different scopes could have the same digest, if somebody tried.
         (contents.scope.as_ref() == Some(scope)).then_some(contents)
@@ -202,7 +231,7 @@ impl Cache {
         match private_file::read(path, self.owner) {
             Ok(bytes) => serde_json::from_slice(&bytes?).ok(),
             Err(error) => {
-                tracing::warn!("what names meant is not believed: {error}");
+                self.distrust(error);
                 None
             }
         }

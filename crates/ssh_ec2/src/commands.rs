@@ -13,3 +13,17 @@ pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod send_key;
+
+use crate::aws::Aws;
+use crate::cache::Cache;
+use crate::ui;
+
+/// Says what was not believed, for whoever waits. It was asked for anew, so that it is no reason to fail.
+fn tell_distrust(aws: Option<&Aws>, cache: &Cache) {
+    if let Some(fault) = aws.and_then(Aws::fault) {
+        ui::note(&format!("the role is assumed anew, without what was kept of it: {fault}"));
+    }
+    if let Some(fault) = cache.fault() {
+        ui::note(&format!("names are looked up anew, without what was kept of them: {fault}"));
+    }
+}

@@ -40,6 +40,11 @@ impl Place {
     pub fn region(&self) -> &str {
         self.aws.region()
     }
+
+    /// Who asks there.
+    pub fn aws(&self) -> &Aws {
+        &self.aws
+    }
 }
 
 impl Managed {
@@ -131,7 +136,7 @@ async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
 pub fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>, cache: &Cache) {
     let mut names: HashMap<&str, Vec<&Instance>> = HashMap::new();
     for instance in instances.filter(|instance| instance.state == InstanceState::Running) {
-        if let Some(name) = instance.name() {
+        if let Some(name) = instance.name().filter(|name| name.len() <= NAME_SIZE) {
             names.entry(name).or_default().push(instance);
         }
     }
@@ -148,3 +153,6 @@ pub fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>
 fn entry(instance: &Instance) -> Entry {
     Entry { id: InstanceId::clone(&instance.id), user: user_of(instance) }
 }
+
+/// In bytes: EC2 gives names no more than 256 characters. Completions show what is kept.
+const NAME_SIZE: usize = 1024;

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -176,7 +176,14 @@ impl Store {
         Ok((kept, dropped))
     }
 
+    /// Who can put another file in this one's place need not write to it.
+    fn check_directory(&self) -> Result<(), StoreError> {
+        let directory = self.path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        Ok(private_file::check_directory(directory.unwrap_or(Path::new(".")), self.owner)?)
+    }
+
     fn text(&self) -> Result<String, StoreError> {
+        self.check_directory()?;
         let bytes = private_file::read(&self.path, self.owner)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -188,6 +195,7 @@ impl Store {
     }
 
     async fn turn(&self) -> Result<private_file::Lock, StoreError> {
+        self.check_directory()?;
         let lock = self.path.with_extension("lock");
         let turn = private_file::lock(&lock, PATIENCE).await;
         turn.ok_or_else(|| StoreError::Busy { path: self.path.clone() })
@@ -220,8 +228,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";

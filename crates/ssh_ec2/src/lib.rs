@@ -44,7 +44,6 @@ pub mod websocket;
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io;
 
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -311,7 +310,7 @@ fn log_to_stderr(verbose: u8) {
         _ => LevelFilter::DEBUG,
     };
     let format = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| ui::Log)
         .with_timer(tracing_subscriber::fmt::time::uptime())
         .with_target(false)
         .with_ansi(false);

@@ -3,59 +3,68 @@
 //! The bucket is a number in a file: the time at which it would be full again (GCRA). Whoever cannot use the file does
 //! not wait: the service has its own limits, and answers what exceeds them with a refusal that is tried again.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::sleep;
 
+use crate::private_file;
+
 /// A bucket in a file.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    path: PathBuf,
+    /// None where no file can be trusted.
+    path: Option<PathBuf>,
 }
 
 impl Pace {
     /// The bucket in `path`, which is made when it is needed.
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path: Some(path) }
+    }
+
+    /// No pace at all.
+    pub fn without() -> Self {
+        Self { path: None }
     }
 
     /// Returns when it is our turn.
     pub async fn turn(&self) {
-        match self.take(SystemTime::now()) {
+        let Some(path) = &self.path else { return };
+        match take(path, SystemTime::now()) {
             Ok(Duration::ZERO) => {}
             Ok(wait) => {
                 tracing::info!("waiting {wait:.0?}, since many connections begin at once");
                 sleep(wait).await;
             }
-            Err(error) => tracing::info!("no pace is kept in {}: {error}", self.path.display()),
+            Err(error) => tracing::info!("no pace is kept in {}: {error}", path.display()),
         }
     }
+}
 
-    /// Takes one from the bucket, and says how long to wait until it is there.
-    fn take(&self, now: SystemTime) -> io::Result<Duration> {
-        let mut file = open(&self.path)?;
-        file.lock()?;
-        let mut bytes = [0; 8];
-        // A file that ends early is new.
-        let full_at = if file.read_exact(&mut bytes).is_ok() { u64::from_le_bytes(bytes) } else { 0 };
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        let (full_at, wait) = step(full_at, now);
-        file.rewind()?;
-        file.write_all(&full_at.to_le_bytes())?;
-        Ok(Duration::from_micros(wait))
-    }
+/// Takes one from the bucket, and says how long to wait until it is there.
+fn take(path: &Path, now: SystemTime) -> io::Result<Duration> {
+    let mut file = open(path)?;
+    file.lock()?;
+    let mut bytes = [0; 8];
+    // A file that ends early is new.
+    let full_at = if file.read_exact(&mut bytes).is_ok() { u64::from_le_bytes(bytes) } else { 0 };
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+    let (full_at, wait) = step(full_at, now);
+    file.rewind()?;
+    file.write_all(&full_at.to_le_bytes())?;
+    Ok(Duration::from_micros(wait))
 }
 
 fn open(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+    private_file::open(path)
 }
 
 /// When the bucket will be full again, and the wait; all in microseconds.
@@ -78,13 +87,13 @@ mod tests {
     #[test]
     fn a_burst_passes_and_the_rest_is_spread() {
         let directory = tempfile::tempdir().unwrap();
-        let pace = Pace::new(directory.path().join("new/pace"));
+        let path = directory.path().join("new/pace");
         let now = SystemTime::now();
-        let waits: Vec<_> = (0..50).map(|_| pace.take(now).unwrap()).collect();
+        let waits: Vec<_> = (0..50).map(|_| take(&path, now).unwrap()).collect();
         assert!(waits[..20].iter().all(Duration::is_zero), "{waits:?}");
         assert_eq!(waits[20], Duration::from_millis(100));
         assert_eq!(waits[49], Duration::from_secs(3));
-        assert!(pace.take(now + Duration::from_secs(60)).unwrap().is_zero());
+        assert!(take(&path, now + Duration::from_secs(60)).unwrap().is_zero());
     }
 
     #[test]

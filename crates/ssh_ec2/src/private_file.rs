@@ -9,7 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::sleep;
 
-/// A file that others could have written, or that is none.
+/// A file or a directory that others could have written, or that is none.
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// It cannot be read.
@@ -20,10 +20,10 @@ pub enum ReadError {
         /// Why.
         source: io::Error,
     },
-    /// It is no file, or a huge one.
+    /// It is no file, or a huge one, or no directory.
     #[error("{path} is not a file of ours")]
     Kind {
-        /// What is no file.
+        /// What it is not.
         path: PathBuf,
     },
     /// It is somebody else's.
@@ -88,6 +88,42 @@ pub fn read(path: &Path, owner: u32) -> Result<Option<Vec<u8>>, ReadError> {
     Ok(Some(bytes))
 }
 
+/// Whether nobody but `owner` can put files into a directory, or take some out: what is not there is nobody's. A
+/// directory like `/tmp`, in which everybody has files and touches their own only, will do.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn check_directory(directory: &Path, owner: u32) -> Result<(), ReadError> {
+    let path = || directory.to_owned();
+    let metadata = match fs::metadata(directory) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(ReadError::Io { path: path(), source }),
+    };
+    if !metadata.is_dir() {
+        return Err(ReadError::Kind { path: path() });
+    }
+    if ![owner, ROOT].contains(&metadata.uid()) {
+        return Err(ReadError::Owner { path: path(), owner: metadata.uid() });
+    }
+    if metadata.mode() & 0o022 != 0 && metadata.mode() & STICKY == 0 {
+        return Err(ReadError::Writable { path: path() });
+    }
+    Ok(())
+}
+
+/// Opens a file for reading and writing, which is made when it is not there. A link is not followed, and a pipe not
+/// waited for: either was put there by somebody else.
+///
+/// # Errors
+/// When it cannot be opened, or is no plain file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    let file = options.custom_flags(NONBLOCKING | UNLINKED).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
 /// Writes `bytes` beside `path` and renames them over it. Its directory is made if it is not there.
 ///
 /// # Errors
@@ -122,7 +158,7 @@ pub struct Lock {
 /// Waits for a lock, at most `patience`; none if it cannot be had.
 pub async fn lock(path: &Path, patience: Duration) -> Option<Lock> {
     make_directory(path).ok()?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).ok()?;
+    let file = open(path).ok()?;
     let mut waited = Duration::ZERO;
     loop {
         match file.try_lock() {
@@ -138,6 +174,11 @@ pub async fn lock(path: &Path, patience: Duration) -> Option<Lock> {
 
 /// `O_NONBLOCK`.
 const NONBLOCKING: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+/// `O_NOFOLLOW`.
+const UNLINKED: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+const ROOT: u32 = 0;
+/// `S_ISVTX`.
+const STICKY: u32 = 0o1000;
 /// A line of known_hosts has 200 bytes.
 const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -177,6 +218,42 @@ mod tests {
         let pipe = directory.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
         assert!(matches!(read(&pipe, owner), Err(ReadError::Kind { .. })));
+    }
+
+    #[test]
+    fn only_directories_that_nobody_else_can_change_are_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("directory");
+        let owner = rustix::process::getuid().as_raw();
+        assert!(check_directory(&path, owner).is_ok(), "it can be made");
+        fs::create_dir(&path).unwrap();
+        for (mode, is_safe) in [(0o700, true), (0o755, true), (0o1777, true), (0o770, false), (0o707, false)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_directory(&path, owner).is_ok(), is_safe, "{mode:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        if owner != ROOT {
+            assert!(matches!(check_directory(&path, owner + 1), Err(ReadError::Owner { .. })));
+        }
+        let file = path.join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(check_directory(&file, owner), Err(ReadError::Kind { .. })));
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_opened_and_a_pipe_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), "text").unwrap();
+        assert!(open(&path("file")).is_ok() && open(&path("new")).is_ok());
+        for (link, target) in [("link", "file"), ("dangling", "absent")] {
+            std::os::unix::fs::symlink(path(target), path(link)).unwrap();
+            assert!(open(&path(link)).is_err(), "{link}");
+        }
+        assert!(!path("absent").exists());
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+        assert_eq!(open(&path("pipe")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[tokio::test(start_paused = true)]

@@ -143,7 +143,9 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for check in &self.checks {
-            text.push_str(&format!("{:<8} {:<16} {}", check.verdict.name(), check.layer.name(), check.fact));
+            // A line break in it would begin what looks like another check.
+            let fact = check.fact.replace(['\r', '\n'], " ");
+            text.push_str(&format!("{:<8} {:<16} {fact}", check.verdict.name(), check.layer.name()));
             if check.took >= WORTH_TELLING {
                 text.push_str(&format!(" ({} ms)", check.took.as_millis()));
             }

@@ -279,7 +279,7 @@ impl<'a> Resolver<'a> {
             _ => {
                 let candidates = found.iter().map(|instance| Candidate {
                     id: instance.id.clone(),
-                    name: instance.name().unwrap_or_default().to_owned(),
+                    name: instance.name().unwrap_or_default().chars().take(NAME_LENGTH).collect(),
                     availability_zone: instance.availability_zone.clone(),
                     launched: instance.launched,
                 });
@@ -434,6 +434,8 @@ fn has_wildcards(name: &str) -> bool {
     name.contains(['*', '?'])
 }
 
+/// EC2's own limit for names. Columns are as wide as the longest, and `format!` knows no wider ones than 65,535.
+const NAME_LENGTH: usize = 256;
 const PRIVATE_ADDRESS: &str = "private-ip-address";
 /// Secondary ones, too.
 const ANY_ADDRESS: &str = "network-interface.addresses.private-ip-address";

@@ -67,6 +67,20 @@ pub fn sanitise(text: &str) -> String {
     text.chars().map(|character| if is_harmful(character) { '\u{fffd}' } else { character }).collect()
 }
 
+/// The same for JSON, which escapes only some of it by itself: every program still reads what was written.
+pub fn escape_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Outside of strings there is nothing harmful but the line breaks between them.
+        if is_harmful(character) && character != '\n' {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -75,13 +89,15 @@ fn is_harmful(character: char) -> bool {
         )
 }
 
-/// Text of at most `width` columns, with an ellipsis for what is left out.
+/// Text of at most `width` columns, with an ellipsis for what is left out. Characters without a width, such as accents
+/// of their own, can be many in a column, but not without end.
 pub fn shorten(text: &str, width: usize) -> String {
-    if text.width() <= width {
+    let limit = 4 * width;
+    if text.width() <= width && text.chars().nth(limit).is_none() {
         return text.to_owned();
     }
     let (mut short, mut used) = (String::new(), 0);
-    for character in text.chars() {
+    for character in text.chars().take(limit) {
         used += character.width().unwrap_or(0);
         if used >= width {
             break;
@@ -111,11 +127,35 @@ pub fn align(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Takes the log: each event is one line of standard error, as harmless as all others. The names and words in it are
+/// foreign as well.
+#[derive(Clone, Copy, Debug)]
+pub struct Log;
+
+impl Write for Log {
+    /// The subscriber writes an event as a whole.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        whole_line(String::from_utf8_lossy(event).trim_end());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn line(text: &str) {
+    whole_line(&format!("ssh_ec2: {text}"));
+}
+
+fn whole_line(text: &str) {
     // ssh has the terminal in raw mode while the proxy speaks: a bare newline would not return the carriage.
     let end = if io::stderr().is_terminal() { "\r\n" } else { "\n" };
-    explain(&format!("ssh_ec2: {}{end}", sanitise(text)));
+    explain(&(shorten(&sanitise(text), LINE_WIDTH) + end));
 }
+
+/// More than any line needs; the longest have a public RSA key in them. Foreign text could be endless.
+const LINE_WIDTH: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -129,11 +169,20 @@ mod tests {
     }
 
     #[test]
+    fn json_means_the_same_when_it_is_harmless() {
+        let value = serde_json::json!({ "name": "a\u{9b}2J\u{202e}\u{feff}\u{7f}\n\u{1b}é😀" });
+        let escaped = escape_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(escaped.chars().all(|character| character == '\n' || !is_harmful(character)), "{escaped:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+    }
+
+    #[test]
     fn tables_are_aligned_by_what_is_seen() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         assert_eq!(align(&[row(["字", "x"]), row(["abc", "yz"]), row(["", ""])]), "字   x\nabc  yz\n\n");
         assert_eq!(shorten("abcdef", 6), "abcdef");
         assert_eq!(shorten("abcdefg", 6), "abcde…");
         assert_eq!(shorten("字字字字", 6), "字字…");
+        assert_eq!(shorten(&format!("e{}", "\u{301}".repeat(1_000_000)), 6).chars().count(), 25);
     }
 }

@@ -91,18 +91,16 @@ impl AgentSocket {
             return Err(fail(io::ErrorKind::InvalidInput.into()));
         };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
+        let uid = rustix::process::geteuid().as_raw();
+        if !is_private(directory, uid).map_err(fail)? {
+            return Err(SocketError::Exposed { path: directory.to_owned() });
+        }
         let name = socket_name(link, std::process::id());
         let own_path = directory.join(&name);
         let _lock = lock(directory).map_err(fail)?;
         remove_if_there(&own_path).map_err(fail)?;
         let listener = UnixListener::bind(&own_path).map_err(fail)?;
-        let uid = fs::metadata(&own_path).map_err(fail)?.uid();
         let socket = Self { listener, directory: directory.to_owned(), link: link.to_owned(), name, uid };
-        let metadata = fs::metadata(directory).map_err(fail)?;
-        if metadata.mode() & 0o077 != 0 || metadata.uid() != uid {
-            drop(_lock);
-            return Err(SocketError::Exposed { path: directory.to_owned() });
-        }
         fs::set_permissions(&own_path, Permissions::from_mode(0o600)).map_err(fail)?;
         socket.lead_to(&socket.name).map_err(fail)?;
         Ok(socket)
@@ -304,6 +302,13 @@ fn socket_name(link: &str, process: u32) -> String {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     });
     format!(".{hash:016x}.{process}")
+}
+
+/// Whether nobody else can reach into a directory, or lead its name elsewhere: in `/tmp` anybody could have taken the
+/// name before us, for a link that they own.
+fn is_private(directory: &Path, uid: u32) -> io::Result<bool> {
+    let (entry, metadata) = (fs::symlink_metadata(directory)?, fs::metadata(directory)?);
+    Ok(entry.uid() == uid && metadata.uid() == uid && metadata.mode() & 0o077 == 0)
 }
 
 /// Held until dropped. The directory itself is locked, so no lock file stays behind.

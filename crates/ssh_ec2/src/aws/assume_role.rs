@@ -4,6 +4,7 @@
 //! cache is read and written, so that one code, and one call, serve both tools for as long as the session lasts.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +22,7 @@ use super::error::AwsError;
 use super::operation::{Call, Client, Failure};
 use super::query::{child, child_text, form};
 use super::refusal::Circumstances;
-use crate::private_file;
+use crate::private_file::{self, ReadError};
 use crate::tty::{self, AskError};
 
 /// What a profile says of its role.
@@ -98,6 +99,10 @@ pub(super) struct AssumedRole {
     pub(super) region: String,
     /// `~/.aws/cli/cache`, if there is a home directory.
     pub(super) cache: Option<PathBuf>,
+    /// Who alone may have written what is in it.
+    pub(super) owner: u32,
+    /// Why a file in it was not believed.
+    pub(super) fault: OnceLock<ReadError>,
     /// Whether a person may be asked. Only before there is a connection: then the terminal is ssh's.
     pub(super) may_ask: AtomicBool,
     /// One question at a time.
@@ -205,7 +210,15 @@ impl AssumedRole {
     }
 
     fn cached(&self) -> Option<Credentials> {
-        let text = std::fs::read(self.path()?).ok()?;
+        let text = match private_file::read(&self.path()?, self.owner) {
+            Ok(text) => text?,
+            Err(error) => {
+                // Somebody else's credentials would lead to somebody else's instances.
+                tracing::info!("what the role was given is not believed: {error}");
+                let _ = self.fault.set(error);
+                return None;
+            }
+        };
         let entry: Value = serde_json::from_slice(&text).ok()?;
         let credentials = read_entry(&entry, SystemTime::now(), CACHE_MARGIN)?;
         tracing::info!("{} was assumed before", self.role.arn);

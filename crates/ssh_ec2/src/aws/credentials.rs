@@ -26,6 +26,7 @@ use tokio::sync::Mutex;
 use super::assume_role::AssumedRole;
 use super::error::AwsError;
 use super::sso::SignOn;
+use crate::private_file::ReadError;
 
 /// A call must not outlive the credentials that it is signed with.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -84,6 +85,11 @@ impl CredentialCache {
         Ok(credentials)
     }
 
+    /// Why credentials that were kept are not believed.
+    pub(super) fn fault(&self) -> Option<&ReadError> {
+        self.provider.fault()
+    }
+
     /// Makes the next call resolve credentials anew.
     pub(super) async fn forget(&self) {
         *self.cached.lock().await = None;
@@ -105,6 +111,11 @@ impl Provider {
             // A role may be assumed by another one.
             Self::Role(role) => Box::pin(role.credentials(sign_in)).await,
         }
+    }
+
+    fn fault(&self) -> Option<&ReadError> {
+        let Self::Role(role) = self else { return None };
+        role.fault.get().or_else(|| role.source.fault())
     }
 
     fn ask_no_more(&self) {

@@ -92,8 +92,10 @@ impl SignOn {
     }
 
     fn has_token(&self, now: SystemTime) -> bool {
-        let token =
-            std::fs::read(&self.token).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        // A file that others could have written is as good as none: it is written anew.
+        let owner = rustix::process::getuid().as_raw();
+        let text = private_file::read(&self.token, owner).ok().flatten();
+        let token = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
         let expires = token.and_then(|token| {
             let text = token.get("expiresAt")?.as_str()?.replace("UTC", "Z");
             DateTime::from_str(&text, Format::DateTimeWithOffset).ok()

@@ -7,6 +7,7 @@ use crate::cache::Cache;
 use crate::cli::{Common, Connect, Shape};
 use crate::commands::config::{make_private_directory, read};
 use crate::commands::send_key::read_public_key;
+use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
 use crate::login::DEFAULT_USER;
 use crate::network::Network;
@@ -118,7 +119,7 @@ pub fn run(
 pub async fn find(question: &Question, network: &Network, cache: &Cache) -> Result<Answer, Failure> {
     let aws = Aws::load(&question.settings, network).await?;
     // Apart from the calls, which have to be done in time.
-    aws.sign_in().await?;
+    aws.sign_in().await.inspect_err(|_| tell_distrust(Some(&aws), cache))?;
     let resolver = Resolver::new(&aws, cache);
     let found = resolver.instance(&question.target, question.choice).await?;
     let user = if question.needs_user && !found.id.is_managed_node() {
@@ -132,6 +133,7 @@ pub async fn find(question: &Question, network: &Network, cache: &Cache) -> Resu
     } else {
         None
     };
+    tell_distrust(Some(&aws), cache);
     Ok(Answer { instance: found.id, user })
 }
 

@@ -1,6 +1,7 @@
 //! Finds out what stands between a user and an instance, and prints the report.
 
 use crate::commands::config::make_private_directory;
+use crate::commands::tell_distrust;
 use crate::doctor::{Means, Request, examine};
 use crate::error::{ExitCode, Failure};
 use crate::ui;
@@ -22,9 +23,11 @@ pub async fn run(request: &Request, means: &Means<'_>, form: Form) -> Result<Exi
     make_private_directory(means.places.directory())?;
     let report = examine(request, means).await;
     let text = match form {
-        Form::Json => report.json(),
-        Form::Text => report.text(),
+        Form::Json => ui::escape_json(&report.json()),
+        // Facts quote what others say.
+        Form::Text => report.text().lines().map(|line| ui::sanitise(line) + "\n").collect(),
     };
     ui::print(&text).map_err(Failure::Stdio)?;
+    tell_distrust(None, means.cache);
     Ok(if report.healthy { ExitCode::Success } else { ExitCode::Failure })
 }

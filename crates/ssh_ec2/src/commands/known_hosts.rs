@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::aws::{Aws, Latest, Settings, timestamp};
 use crate::cache::{Cache, Entry as Cached, Key};
+use crate::commands::tell_distrust;
 use crate::error::{ChangedKey, ExitCode, Failure};
 use crate::host_key::{Evidence, HostKey, Source};
 use crate::known_hosts::{Entry, Host, Store};
@@ -55,6 +56,10 @@ pub async fn run(
     };
     let mut lookup = Lookup { request, store, network, cache, aws: None };
     let instance = lookup.instance().await?;
+    if request.host.is_none() {
+        // ssh's users have heard it from the proxy.
+        tell_distrust(lookup.aws.as_ref(), cache);
+    }
     let host = Host::new(&instance, request.port);
     let mut known = store.find(&host)?;
     if known.is_empty() {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::aws::{AwsError, Filter, Instance, Managed, Settings, timestamp};
 use crate::cache::Cache;
 use crate::cli::List;
+use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
 use crate::inventory::{Place, Update, places, remember, search};
 use crate::network::Network;
@@ -42,8 +43,9 @@ pub async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> 
         })
         .collect();
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
-    let text = if list.json { json(&rows)? } else { table(&rows, SystemTime::now()) };
+    let text = if list.json { ui::escape_json(&json(&rows)?) } else { table(&rows, SystemTime::now()) };
     ui::print(&text).map_err(Failure::Stdio)?;
+    tell_distrust(places.first().map(Place::aws), cache);
     tell(&places, &unmanaged);
     tell(&places, &failures);
     Ok(if failures.is_empty() { ExitCode::Success } else { ExitCode::Failure })
@@ -130,7 +132,7 @@ fn table(rows: &[Row<'_>], now: SystemTime) -> String {
         let instance = row.instance;
         let or_dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned();
         let mut line = vec![
-            ui::shorten(&or_dash(instance.name()), NAME_WIDTH),
+            ui::shorten(&ui::sanitise(&or_dash(instance.name())), NAME_WIDTH),
             instance.id.to_string(),
             instance.state.as_str().to_owned(),
             or_dash(instance.private_address.as_deref().or(instance.public_address.as_deref())),

@@ -221,7 +221,7 @@ impl List {
         let address = instance.private_address.as_deref().or(instance.public_address.as_deref());
         let zone = if instance.availability_zone.is_empty() { region } else { &instance.availability_zone };
         let mut cells = vec![
-            ui::shorten(instance.name().unwrap_or_default(), NAME_WIDTH),
+            ui::shorten(&ui::sanitise(instance.name().unwrap_or_default()), NAME_WIDTH),
             instance.id.to_string(),
             address.unwrap_or_default().to_owned(),
             instance.instance_type.clone(),

@@ -23,6 +23,7 @@ use crate::agent::socket::{AgentSocket, Usage, serve};
 use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
 use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
+use crate::commands::tell_distrust;
 use crate::diagnosis;
 use crate::error::{ExitCode, Failure};
 use crate::key::{KeyError, OneTimeKey};
@@ -131,7 +132,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
     let (target, choice) = (&request.target, request.choice);
     // First, since a question to the user can be given up, and starting a session cannot.
     let found = async {
-        aws.sign_in().await?;
+        aws.sign_in().await.inspect_err(|_| tell_distrust(Some(&aws), cache))?;
         Ok::<_, Failure>(resolver.instance(target, choice).await?)
     };
     let found = tokio::select! {
@@ -141,6 +142,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
             return Ok(ExitCode::Interrupted);
         }
     };
+    tell_distrust(Some(&aws), cache);
     let pace = cache.pace(&scope(&aws));
     let job = |instance| Job {
         options: &request.options,
@@ -387,7 +389,7 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
             let version = agent_version.map_or_else(|| "unknown".into(), |version| version.to_string());
             tracing::info!("channel open after {:.0?}; SSM agent {version}", started.elapsed());
             if !customer_message.is_empty() {
-                ui::note(&customer_message);
+                ui::note(&ui::shorten(&customer_message, WORDS_WIDTH));
             }
         }
         Notice::FirstBytes(greeting) => {
@@ -432,6 +434,7 @@ fn greeting_line(bytes: &[u8]) -> Option<&str> {
 /// What the end means to ssh.
 fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
     let instance = options.instance.clone();
+    let words = |output: &str| ui::shorten(&ui::sanitise(output), WORDS_WIDTH);
     if let Some(greeting) = options.stranger.take()
         && outcome.received < KEY_EXCHANGE_LENGTH
     {
@@ -444,14 +447,16 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
         End::InputBroken(error) => Err(Failure::Stdio(error)),
         End::Closed(Closed::ByGateway { output }) if outcome.received == 0 => {
             let (port, told) = (options.port, options.silence_told.get());
-            Err(Failure::NothingAnswered { instance, port, output: ui::sanitise(&output), told })
+            Err(Failure::NothingAnswered { instance, port, output: words(&output), told })
         }
         End::Closed(Closed::ByGateway { output }) if output.is_empty() => Ok(ExitCode::Success),
         End::Closed(Closed::ByGateway { output }) => {
-            Err(Failure::SessionEnded { instance, output: ui::sanitise(&output) })
+            Err(Failure::SessionEnded { instance, output: words(&output) })
         }
         End::Closed(Closed::HandshakeTimeout) => Err(Failure::HandshakeTimeout { instance }),
-        End::Closed(Closed::HandshakeFailed { output }) => Err(Failure::ChannelRefused { instance, output }),
+        End::Closed(Closed::HandshakeFailed { output }) => {
+            Err(Failure::ChannelRefused { instance, output: words(&output) })
+        }
         End::Closed(Closed::NoProgress) => Err(Failure::NoProgress { instance }),
     }
 }
@@ -460,6 +465,8 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
 const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
 /// For another connection's authentication with our key: as long as a push may take.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of what an administrator, the service or the SSM agent say; they mean to write a sentence.
+const WORDS_WIDTH: usize = 1000;
 /// Fewer bytes than any key exchange has.
 const KEY_EXCHANGE_LENGTH: u64 = 512;
 /// For finding out why, while somebody waits.

@@ -307,7 +307,8 @@ fn find(program: &str, path: &OsStr) -> PathBuf {
     found.unwrap_or_else(|| panic!("this test needs `{program}`, which is not there: `{install}`"))
 }
 
-fn is_root() -> bool {
+/// Whether files can be given to others.
+pub(crate) fn is_root() -> bool {
     rustix::process::getuid().is_root()
 }
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 use crate::errors::{fails, told};
 use crate::harness::{HEALTHY, Running, Sandbox};
 
-const NOT_AWS: &str = "check AWS_ENDPOINT_URL and the proxy: the answer may not be from AWS";
+pub(crate) const NOT_AWS: &str = "check AWS_ENDPOINT_URL and the proxy: the answer may not be from AWS";
 
 /// Answers every request with a status and a body, which depend on the operation.
-fn impostor(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> String {
+pub(crate) fn impostor(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> String {
     let answer = Arc::new(answer);
     listen(move |stream| {
         let mut reader = BufReader::new(&stream);
@@ -29,7 +29,13 @@ fn impostor(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> S
             }
             line.clear();
         }
-        let _ = reader.read_exact(&mut vec![0; length]);
+        let mut body = vec![0; length];
+        let _ = reader.read_exact(&mut body);
+        // The Query protocol has it in its form.
+        let form = String::from_utf8_lossy(&body);
+        if let Some(action) = form.split('&').find_map(|field| field.strip_prefix("Action=")) {
+            action.clone_into(&mut operation);
+        }
         let (status, body) = answer(&operation);
         let head =
             format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -38,20 +44,20 @@ fn impostor(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> S
 }
 
 /// A server of our own on loopback, for as long as the test runs; its address.
-fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
+pub(crate) fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || listener.incoming().for_each(|stream| serve(stream.unwrap())));
     address.to_string()
 }
 
-fn proxy(sandbox: &Sandbox, address: &str) -> Command {
+pub(crate) fn proxy(sandbox: &Sandbox, address: &str) -> Command {
     let mut proxy = sandbox.proxy(HEALTHY);
     proxy.env("AWS_ENDPOINT_URL_SSM", format!("http://{address}"));
     proxy
 }
 
-fn ticket(stream_url: &str) -> String {
+pub(crate) fn ticket(stream_url: &str) -> String {
     format!(r#"{{"SessionId": "you-1", "StreamUrl": "{stream_url}", "TokenValue": "token"}}"#)
 }
 

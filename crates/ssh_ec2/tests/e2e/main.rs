@@ -24,6 +24,8 @@ mod faults;
 mod harness;
 /// Which host keys are believed, and which are not.
 mod host_keys;
+/// What means harm: names, answers, messages, requests, files.
+mod hostile;
 /// An endpoint that answers otherwise than AWS does.
 mod impostor;
 /// The command line of the script that the program replaces.

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::errors::told;
 use crate::harness::{Sandbox, Terminal, binary, files_below, run};
 
-const QUESTION: &str = "MFA code of arn:aws:iam::123456789012:mfa/you: ";
+pub(crate) const QUESTION: &str = "MFA code of arn:aws:iam::123456789012:mfa/you: ";
 
 /// Writes the profiles `base`, with keys, and `mfa`, with the role.
 fn profiles(sandbox: &Sandbox) -> PathBuf {
@@ -36,15 +36,15 @@ fn command(sandbox: &Sandbox, program: &str, words: &[&str]) -> Command {
     command
 }
 
-fn ssh_ec2(sandbox: &Sandbox, words: &[&str]) -> Command {
+pub(crate) fn ssh_ec2(sandbox: &Sandbox, words: &[&str]) -> Command {
     command(sandbox, &binary().display().to_string(), words)
 }
 
-fn roles_assumed(sandbox: &Sandbox) -> usize {
+pub(crate) fn roles_assumed(sandbox: &Sandbox) -> usize {
     sandbox.region.calls().iter().filter(|call| call.action == "sts:AssumeRole").count()
 }
 
-const CONNECT: [&str; 6] = ["--profile", "mfa", "-q", "-n", "web-1", "echo in"];
+pub(crate) const CONNECT: [&str; 6] = ["--profile", "mfa", "-q", "-n", "web-1", "echo in"];
 
 #[test]
 fn one_question_serves_both_tools() {

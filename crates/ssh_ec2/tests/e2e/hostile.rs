@@ -1,0 +1,20 @@
+//! What means harm, and what comes of it: an error that names the thing, or nothing at all.
+
+mod files;
+mod names;
+
+use crate::harness::Ended;
+
+/// Asserts that a program only said lines that a terminal shows as they are, few and short ones.
+#[track_caller]
+fn assert_harmless(ended: &Ended) {
+    let said = format!("{}{}", ended.text(), ended.stderr);
+    assert!(said.len() < 64 * 1024, "{} bytes were said", said.len());
+    assert!(!said.contains("panicked"), "{ended}");
+    let obeyed = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    assert!(said.chars().all(|character| character == '\n' || !obeyed(character)), "{said:?}");
+    assert!(said.lines().all(|line| !line.starts_with("forged")), "{said}");
+}
