@@ -340,7 +340,10 @@ impl Walk<'_> {
             Ok((found, _)) => found.into_iter().find(|managed| managed.id == *instance),
             Err(error) => {
                 let finding = match aws.is_connected(instance).await {
-                    Ok(true) => Finding::ok("Session Manager is connected to it"),
+                    Ok(true) => Finding::warning(format!(
+                        "online; its SSM agent's version is not known: {}",
+                        chain(&error)
+                    )),
                     Ok(false) => Finding::broken(format!("Session Manager is not connected to {instance}"))
                         .hint(format!("start {instance} if it is stopped, and see that its SSM agent runs")),
                     Err(_) => Finding::warning(format!(

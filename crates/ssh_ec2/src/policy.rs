@@ -134,7 +134,6 @@ impl Policy {
             Some(wanted.resume_own_sessions()),
             wanted.find(),
             wanted.wants(Feature::HostKeys).then(|| wanted.read_console()),
-            wanted.wants(Feature::Doctor).then(|| wanted.simulate()),
         ];
         Self { statements: statements.into_iter().flatten().collect() }
     }
@@ -245,11 +244,7 @@ impl Wanted {
             ]);
         }
         if self.wants(Feature::Doctor) {
-            actions.extend([
-                "ec2:DescribeInstances",
-                "ssm:DescribeInstanceInformation",
-                "ssm:GetConnectionStatus",
-            ]);
+            actions.extend(["ec2:DescribeInstances", "ssm:DescribeInstanceInformation"]);
         }
         (!actions.is_empty()).then(|| Statement {
             sid: "FindInstances",
@@ -265,17 +260,6 @@ impl Wanted {
             actions: vec!["ec2:GetConsoleOutput"],
             resources: vec![self.instances()],
             conditions: self.tagged("aws:ResourceTag"),
-        }
-    }
-
-    /// No variable stands for the name of one's role.
-    fn simulate(&self) -> Statement {
-        let arn = |name| format!("arn:{}:iam::{}:{name}", self.partition(), self.account());
-        Statement {
-            sid: "SimulatePolicy",
-            actions: vec!["iam:SimulatePrincipalPolicy"],
-            resources: vec![arn("role/*"), arn("user/${aws:username}")],
-            conditions: Conditions::new(),
         }
     }
 

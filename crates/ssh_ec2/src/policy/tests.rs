@@ -37,16 +37,7 @@ fn each_feature_adds_its_own_and_no_more() {
     );
     let documents = |policy: &Policy| policy.statements[2].resources.len();
     for (feature, added, documents_added) in [
-        (
-            Feature::Doctor,
-            &[
-                "ec2:DescribeInstances",
-                "iam:SimulatePrincipalPolicy",
-                "ssm:DescribeInstanceInformation",
-                "ssm:GetConnectionStatus",
-            ][..],
-            0,
-        ),
+        (Feature::Doctor, &["ec2:DescribeInstances", "ssm:DescribeInstanceInformation"][..], 0),
         (Feature::Commands, &[], 1),
         (Feature::Forwarding, &[], 2),
         (Feature::HostKeys, &["ec2:GetConsoleOutput"], 0),

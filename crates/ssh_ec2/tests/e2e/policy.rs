@@ -230,18 +230,26 @@ fn features_add_their_documents() {
         "SSM-SessionManagerRunShell",
     ];
     for (features, expected) in [
-        ("doctor", [true, false, false, false, false]),
+        ("names", [true, false, false, false, false]),
         ("doctor,host-keys", [true, false, false, false, false]),
         ("doctor,commands", [true, true, false, false, false]),
         ("doctor,forwarding", [true, false, true, true, false]),
     ] {
-        let sandbox = enforcing(&printed(&["--with", features]), &[]);
+        let sandbox = enforcing(&and_asking_iam(&printed(&["--with", features])), &[]);
         let allowed = documents.map(|document| {
             let arn = format!("arn:aws:ssm:us-east-1::document/{document}");
             simulated(&sandbox, "ssm:StartSession", &arn) == "allowed\n"
         });
         assert_eq!(allowed, expected, "{features}");
     }
+}
+
+/// The policy, with the permission to ask what it allows.
+fn and_asking_iam(policy: &str) -> String {
+    let mut statements = statements(policy);
+    let action = "iam:SimulatePrincipalPolicy";
+    statements.push(serde_json::json!({"Effect": "Allow", "Action": action, "Resource": "*"}));
+    serde_json::json!({"Version": "2012-10-17", "Statement": statements}).to_string()
 }
 
 fn simulated(sandbox: &Sandbox, action: &str, resource: &str) -> String {
@@ -325,26 +333,50 @@ fn names_can_spare_no_action() {
     }
 }
 
-/// The rest, by AWS's own client.
 #[test]
-fn the_other_features_can_spare_no_action() {
-    let policy = printed(&["--with", EVERYTHING]);
-    let rest: Vec<_> =
-        actions(&policy).difference(&actions(&printed(&["--with", "names"]))).cloned().collect();
-    assert_eq!(rest, ["ec2:GetConsoleOutput", "iam:SimulatePrincipalPolicy", "ssm:GetConnectionStatus"]);
-    let role = "arn:aws:iam::123456789012:role/sandbox";
-    let simulate = ["iam", "simulate-principal-policy", "--action-names", "a:b", "--policy-source-arn", role];
-    let uses = [
-        &["ec2", "get-console-output", "--instance-id", HEALTHY][..],
-        &simulate,
-        &["ssm", "get-connection-status", "--target", HEALTHY],
-    ];
-    let full = enforcing(&policy, &[]);
-    for (action, words) in rest.iter().zip(uses) {
-        let allowed = aws(&full, words);
-        assert!(!allowed.stderr.contains("not authorized"), "{allowed}");
-        let less = enforcing(&without(&policy, action), &[]);
-        assert_names(&aws(&less, words), action);
+fn host_keys_need_the_console() {
+    let policy = printed(&["--with", "host-keys"]);
+    let sandbox = enforcing(&policy, &[]);
+    let ended = connects(&sandbox).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+    let sandbox = enforcing(&without(&policy, "ec2:GetConsoleOutput"), &[]);
+    let ended = connects(&sandbox).success();
+    assert!(ended.stderr.contains("nothing in AWS tells the host key"), "{ended}");
+    let verbose = run(sandbox.ssh_ec2().args(["-v", "known-hosts", "i-0decaf00000000002"])).status(1);
+    assert_names(&verbose, "ec2:GetConsoleOutput");
+}
+
+/// The layers of a report that are not well, with what is said of them.
+fn complaints(ended: &Ended) -> Vec<(String, String)> {
+    let report: Value = serde_json::from_str(ended.text()).unwrap();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let found = checks.filter(|check| check["verdict"] != "ok");
+    let text = |check: &Value, name: &str| check[name].as_str().unwrap().to_owned();
+    found.map(|check| (text(check, "layer"), text(check, "fact"))).collect()
+}
+
+#[test]
+fn the_doctor_can_spare_no_action() {
+    let examine = |policy: &str| {
+        let sandbox = enforcing(policy, &[]);
+        let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY]));
+        sandbox.assert_tidy();
+        ended
+    };
+    let policy = printed(&["--with", "doctor,host-keys"]);
+    let ended = examine(&policy).success();
+    assert_eq!(complaints(&ended), [], "{ended}");
+    for action in actions(&policy) {
+        let ended = examine(&without(&policy, &action));
+        let [(layer, fact)] = &complaints(&ended)[..] else { panic!("{ended}") };
+        let expected = match action.as_str() {
+            "ec2:DescribeInstances" => "instance",
+            "ec2:GetConsoleOutput" => "host-key",
+            "ssm:DescribeInstanceInformation" => "session-manager",
+            _ => "permissions",
+        };
+        assert_eq!(layer, expected, "{ended}");
+        assert!(fact.contains(&action), "{action} is not named: {ended}");
     }
 }
 
