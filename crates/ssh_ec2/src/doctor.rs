@@ -8,10 +8,12 @@ mod client;
 mod remote;
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use ssm_channel::SsmAgentVersion;
 use tokio::time::timeout;
 
 use crate::aws::{Aws, AwsError, Caller, Filter, Instance, Settings};
@@ -25,7 +27,7 @@ use crate::report::{Check, Layer, Report, Verdict};
 use crate::resolve::{Choice, ResolveError, Resolved, Resolver, age};
 use crate::ssh_config::{Places, ProxyOptions};
 use crate::target::{InstanceId, OsUser, Port, Target};
-use crate::websocket::prepare;
+use crate::websocket::{Way, prepare};
 
 /// Whom to examine, and how far.
 #[derive(Clone, Debug)]
@@ -229,7 +231,9 @@ impl Walk<'_> {
         let looks = endpoints.iter().map(async |endpoint| {
             let since = Instant::now();
             let finding = match timeout(ENDPOINT_TIMEOUT, prepare(&endpoint.url, network)).await {
-                Ok(Ok(_)) => Finding::ok(format!("{} answers", endpoint.url.host())),
+                Ok(Ok(prepared)) => {
+                    Finding::ok(format!("{} answers{}", endpoint.url.host(), way(prepared.way())))
+                }
                 Ok(Err(error)) => Finding::failed(&error, error.hints()),
                 Err(_) => Finding::broken(format!(
                     "{} does not answer within {} seconds",
@@ -375,14 +379,12 @@ impl Walk<'_> {
         let heard = managed.last_ping.map(|ping| format!(", heard {} ago", age(ping, SystemTime::now())));
         let version = foreign_text(&managed.agent_version, 30);
         let fact = format!("online{}; SSM agent {version}", heard.unwrap_or_default());
-        let old = ssm_channel::SsmAgentVersion::parse(&managed.agent_version)
-            .is_some_and(|version| !version.acknowledges_duplicates());
-        let finding = if old {
-            Finding::warning(fact + ", which recovers slowly from a lost websocket").hint(
-                "update it to 3.2.1041.0 or later: `aws ssm send-command --document-name AWS-UpdateSSMAgent`",
-            )
-        } else {
+        let lacks = SsmAgentVersion::parse(&managed.agent_version).map(shortcomings).unwrap_or_default();
+        let finding = if lacks.is_empty() {
             Finding::ok(fact)
+        } else {
+            Finding::warning(format!("{fact}: {}", lacks.join("; ")))
+                .hint("update it: `aws ssm send-command --document-name AWS-UpdateSSMAgent`")
         };
         self.note(Layer::SessionManager, since, finding)
     }
@@ -413,6 +415,34 @@ impl Walk<'_> {
         }
         finding
     }
+}
+
+/// Worth telling where it is not the usual one. Loopback is neither.
+fn way(way: &Way) -> String {
+    match way {
+        Way::Proxy(proxy) => format!(" through the proxy {}", foreign_text(proxy, 100)),
+        Way::Direct(address) => match address.ip() {
+            IpAddr::V4(ip) if ip.is_private() => format!(" at {ip}, an interface endpoint"),
+            IpAddr::V6(ip) if ip.is_unique_local() => format!(" at {ip}, an interface endpoint"),
+            _ => String::new(),
+        },
+    }
+}
+
+/// What this version cannot do, of what is of use here.
+fn shortcomings(version: SsmAgentVersion) -> Vec<&'static str> {
+    let lacks = [
+        (
+            !version.acknowledges_duplicates(),
+            "it recovers slowly from a lost websocket (since 3.2.1041.0 fast)",
+        ),
+        (
+            !version.knows_session_type("NonInteractiveCommands"),
+            "it runs no commands through sessions, which would tell host keys (since 3.0.1124.0)",
+        ),
+        (!version.takes_terminate_flag(), "it does not end sessions by itself (since 2.3.722.0)"),
+    ];
+    lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, what)| what).collect()
 }
 
 fn summary(instance: &Instance) -> String {
@@ -453,3 +483,27 @@ fn chain(error: &dyn Error) -> String {
 const TOLERATED_SKEW: Duration = Duration::from_secs(4 * 60);
 /// A host that drops packets does not answer at all.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unusual_way_is_told() {
+        for (address, told) in [
+            ("10.0.3.7:443", " at 10.0.3.7, an interface endpoint"),
+            ("52.94.1.1:443", ""),
+            ("127.0.0.1:1", ""),
+            ("[fd00::1]:443", " at fd00::1, an interface endpoint"),
+        ] {
+            assert_eq!(way(&Way::Direct(address.parse().unwrap())), told);
+        }
+        assert_eq!(way(&Way::Proxy("proxy:3128".into())), " through the proxy proxy:3128");
+    }
+
+    #[test]
+    fn old_agents_have_their_shortcomings() {
+        let count = |version: &str| shortcomings(SsmAgentVersion::parse(version).unwrap()).len();
+        assert_eq!(["3.3.987.0", "3.1.1188.0", "2.3.723.0", "2.3.700.0"].map(count), [0, 1, 2, 3]);
+    }
+}

@@ -18,7 +18,7 @@ use tokio::time;
 use tokio_rustls::rustls;
 use tokio_tungstenite::WebSocketStream;
 
-pub use self::connect::Connection;
+pub use self::connect::{Connection, Way};
 pub use self::head::HeadError;
 pub use self::url::{NotAStreamUrl, StreamUrl, Transport};
 use crate::network::{Network, NetworkError};
@@ -33,6 +33,14 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Prepared {
     place: (Transport, String),
     stream: Box<dyn Connection>,
+    way: Way,
+}
+
+impl Prepared {
+    /// The way that it takes.
+    pub fn way(&self) -> &Way {
+        &self.way
+    }
 }
 
 /// Connects to the host of `url` and sends nothing. Safe to cancel.
@@ -42,7 +50,8 @@ pub struct Prepared {
 /// [`DialError`].
 pub async fn prepare(url: &StreamUrl, network: &Network) -> Result<Prepared, DialError> {
     let place = (url.transport(), url.host_and_port());
-    Ok(Prepared { place, stream: connect::open(url, network).await? })
+    let (stream, way) = connect::open(url, network).await?;
+    Ok(Prepared { place, stream, way })
 }
 
 /// Opens the websocket at `url`, sending `headers` along, on the prepared connection if it leads to the same host.
@@ -61,7 +70,7 @@ pub async fn dial(
         let fits = prepared.filter(|prepared| prepared.place == (url.transport(), url.host_and_port()));
         let stream = match fits {
             Some(prepared) => prepared.stream,
-            None => connect::open(url, network).await?,
+            None => connect::open(url, network).await?.0,
         };
         upgrade::upgrade(stream, url, &headers).await
     };

@@ -69,7 +69,9 @@ fn targets(before: &[String], current: &str, cache: &Cache) -> Vec<String> {
     let user = current.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
     match subcommand {
         Some("scp" | "rsync") => names.into_iter().map(|name| format!("{user}{name}:")).collect(),
-        Some("doctor" | "known-hosts" | "list" | "sftp") => names.into_iter().map(|name| format!("{user}{name}")).collect(),
+        Some("doctor" | "known-hosts" | "list" | "sftp") => {
+            names.into_iter().map(|name| format!("{user}{name}")).collect()
+        }
         Some(other) if cli::is_subcommand_name(other) => Vec::new(),
         // The first word of ours, or ssh's destination behind options.
         None => {

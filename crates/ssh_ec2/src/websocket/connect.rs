@@ -26,29 +26,48 @@ pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for S {}
 
-/// A connection to the host of `url`, ready for HTTP.
-pub(super) async fn open(url: &StreamUrl, network: &Network) -> Result<Box<dyn Connection>, DialError> {
+/// The way that a connection takes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// To this address.
+    Direct(SocketAddr),
+    /// Through this proxy, as host and port.
+    Proxy(String),
+}
+
+/// A connection to the host of `url`, ready for HTTP, and its way.
+pub(super) async fn open(
+    url: &StreamUrl,
+    network: &Network,
+) -> Result<(Box<dyn Connection>, Way), DialError> {
     let proxy = match url.transport() {
         Transport::Plain => None,
         Transport::Tls => network.proxy_for(&url.host_and_port()),
     };
-    let stream = match proxy {
-        Some(proxy) => through(&proxy, url, network).await?,
-        None => tcp(url.host(), url.port()).await?,
+    let (stream, way) = match proxy {
+        Some(proxy) => {
+            let way = Way::Proxy(proxy.uri().authority().map(ToString::to_string).unwrap_or_default());
+            (through(&proxy, url, network).await?, way)
+        }
+        None => {
+            let (stream, address) = tcp(url.host(), url.port()).await?;
+            (stream, Way::Direct(address))
+        }
     };
-    match url.transport() {
-        Transport::Plain => Ok(stream),
-        Transport::Tls => tls(stream, url.host(), network).await,
-    }
+    let stream = match url.transport() {
+        Transport::Plain => stream,
+        Transport::Tls => tls(stream, url.host(), network).await?,
+    };
+    Ok((stream, way))
 }
 
-async fn tcp(host: &str, port: u16) -> Result<Box<dyn Connection>, DialError> {
+async fn tcp(host: &str, port: u16) -> Result<(Box<dyn Connection>, SocketAddr), DialError> {
     let resolve = |source| DialError::Resolve { host: host.to_owned(), source };
     let addresses = net::lookup_host((host, port)).await.map_err(resolve)?;
     let mut failure = resolve(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for address in addresses {
         match tcp_to(address).await {
-            Ok(stream) => return Ok(Box::new(stream)),
+            Ok(stream) => return Ok((Box::new(stream), address)),
             Err(source) => failure = DialError::Connect { host: host.to_owned(), address, source },
         }
     }
@@ -85,7 +104,7 @@ async fn through(
     let encrypted = proxy.uri().scheme_str() == Some("https");
     let port = proxy.uri().port_u16().unwrap_or(if encrypted { 443 } else { 80 });
     let host = proxy.uri().host().unwrap_or_default().trim_matches(['[', ']']);
-    let mut stream = tcp(host, port).await?;
+    let (mut stream, _) = tcp(host, port).await?;
     if encrypted {
         stream = tls(stream, host, network).await?;
     }
