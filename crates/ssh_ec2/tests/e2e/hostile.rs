@@ -1,5 +1,6 @@
 //! What means harm, and what comes of it: an error that names the thing, or nothing at all.
 
+mod answers;
 mod files;
 mod names;
 
