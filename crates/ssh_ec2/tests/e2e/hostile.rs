@@ -2,7 +2,10 @@
 
 mod answers;
 mod files;
+mod gateway;
+mod key_agent;
 mod names;
+mod secrets;
 
 use crate::harness::Ended;
 
