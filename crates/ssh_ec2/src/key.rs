@@ -1,6 +1,6 @@
 //! The one-time key: an Ed25519 pair that lives in this process's memory and nowhere else.
 //!
-//! It is wiped when dropped. It has no `Clone`, no `Debug`, and no way to leave but as signatures.
+//! It is wiped when dropped. It has no `Clone`, a `Debug` that shows nothing, and no way to leave but as signatures.
 
 use std::fmt;
 

@@ -5,7 +5,7 @@
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`doctor`] examines every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop, [`probe`] holds short sessions of our own with it.
-//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`report`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
+//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`report`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -23,6 +23,7 @@ pub mod inventory;
 pub mod key;
 pub mod known_hosts;
 pub mod login;
+pub mod memory;
 pub mod network;
 pub mod openssh;
 pub mod pace;
@@ -92,6 +93,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 }
 
 fn run_pick(pick: &Pick) -> Result<ExitCode, Failure> {
+    // Whoever chooses may take their time.
+    memory::forbid_dumps();
     let environment = Environment::read()?;
     let first = Settings { profile: pick.profiles.first().cloned(), ..Settings::default() };
     let chosen =
@@ -135,6 +138,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             let parent = environment::parent();
             common.batch |= openssh::is_batch(&parent);
             log_to_stderr(common.verbose);
+            memory::forbid_dumps();
             let agent_socket = match proxy.agent_socket.clone() {
                 Some(path) => path,
                 None => {

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 32] = [
+const MODULES: [(&str, &[&str]); 33] = [
     ("host_key", &[]),
     ("key", &[]),
     ("login", &[]),
+    ("memory", &[]),
     ("network", &[]),
     ("openssh", &[]),
     ("picker", &[]),

@@ -48,12 +48,21 @@ pub struct Origin {
 }
 
 /// Something for the websocket.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub enum Outgoing {
-    /// The opening text message. It holds the token: never log it.
+    /// The opening text message. It holds the token, and `Debug` does not show it.
     Open(String),
     /// One binary message, for one unfragmented frame.
     Record(Bytes),
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open(_) => f.write_str("Open(..)"),
+            Self::Record(record) => f.debug_tuple("Record").field(record).finish(),
+        }
+    }
 }
 
 /// Something that the driver should know.

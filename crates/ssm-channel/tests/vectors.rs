@@ -219,3 +219,12 @@ fn records(channel: &mut Channel, now: Instant) -> Vec<Message> {
     }
     records
 }
+
+#[test]
+fn the_opening_message_does_not_show_its_token() {
+    let mut channel = client(virtual_now());
+    channel.attach(virtual_now(), "secret");
+    let open = channel.poll_transmit(virtual_now()).unwrap();
+    assert!(matches!(&open, Outgoing::Open(text) if text.contains("secret")));
+    assert_eq!(format!("{open:?}"), "Open(..)");
+}

@@ -79,7 +79,10 @@ impl Circumstances<'_> {
                 AwsError::RejectedCredentials { sign_in }
             }
             "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => {
-                AwsError::InvalidSignature { action, message }
+                // AWS goes on with the request that it saw, in which the session token is
+                // (docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html).
+                let message = message.split("The Canonical String").next().unwrap_or_default();
+                AwsError::InvalidSignature { action, message: message.trim_end().to_owned() }
             }
             "TargetNotConnected" => AwsError::TargetNotConnected { instance, region },
             "EC2InstanceNotFoundException" | "InvalidInstanceID.NotFound" => {
@@ -161,6 +164,17 @@ mod tests {
         assert!(matches!(explain("InvalidSignatureException", ""), AwsError::InvalidSignature { .. }));
         let error = explain("Weird", "why");
         assert_eq!(error.to_string(), "ssm:StartSession failed with Weird: why");
+    }
+
+    #[test]
+    fn a_refused_signature_says_nothing_of_the_request() {
+        let message = "It does not match. The Canonical String for this request should have been 'POST / \
+                       x-amz-security-token:SECRET";
+        let error = explain("SignatureDoesNotMatch", message);
+        assert_eq!(
+            error.to_string(),
+            "AWS did not accept the signature of ssm:StartSession: It does not match."
+        );
     }
 
     #[test]

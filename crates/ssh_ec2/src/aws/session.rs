@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::endpoint::SSM;
@@ -19,6 +21,9 @@ use crate::websocket::StreamUrl;
 const START_SESSION: Api = Api { service: &SSM, operation: "StartSession" };
 const RESUME_SESSION: Api = Api { service: &SSM, operation: "ResumeSession" };
 const TERMINATE_SESSION: Api = Api { service: &SSM, operation: "TerminateSession" };
+
+/// For ending a session that is of no use.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The service's limit is 96; this leaves room for it to grow, and none for nonsense.
 const MAX_SESSION_ID: usize = 256;
@@ -147,17 +152,23 @@ impl Aws {
             reason: request.reason.as_deref().filter(|reason| !reason.is_empty()),
         };
         let started = self.call(&START_SESSION, request.target.as_str(), &input).await;
-        let (output, request_id) = started.map_err(|error| match error {
+        let (output, request_id): (Output, _) = started.map_err(|error| match error {
             AwsError::Service { code, .. } if code == "InvalidDocument" => {
                 AwsError::InvalidDocument { document: request.document_name.clone() }
             }
             error => error,
         })?;
-        match ticket(output, request_id, None) {
-            Ok(Some(ticket)) => Ok(ticket),
-            Ok(None) => Err(malformed(&START_SESSION, "it has no token")),
-            Err(fault) => Err(malformed(&START_SESSION, fault)),
+        let started = output.session_id.as_deref().and_then(session_id);
+        let fault = match ticket(output, request_id, None) {
+            Ok(Some(ticket)) => return Ok(ticket),
+            Ok(None) => "it has no token",
+            Err(fault) => fault,
+        };
+        if let Some(session) = started {
+            // Only we know that it is there. Best effort: what is wrong with the answer says more.
+            let _ = timeout(END_TIMEOUT, self.terminate_session(&session)).await;
         }
+        Err(malformed(&START_SESSION, fault))
     }
 
     /// Asks for another ticket to a session whose connection was lost; it was at `stream_url`, and still is if

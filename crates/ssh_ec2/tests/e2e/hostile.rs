@@ -1,7 +1,11 @@
 //! What means harm, and what comes of it: an error that names the thing, or nothing at all.
 
+mod answers;
 mod files;
+mod gateway;
+mod key_agent;
 mod names;
+mod secrets;
 
 use crate::harness::Ended;
 

@@ -15,39 +15,47 @@ pub(crate) const NOT_AWS: &str = "check AWS_ENDPOINT_URL and the proxy: the answ
 
 /// Answers every request with a status and a body, which depend on the operation.
 pub(crate) fn impostor(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> String {
-    let answer = Arc::new(answer);
-    listen(move |stream| {
-        let mut reader = BufReader::new(&stream);
-        let (mut operation, mut length, mut line) = (String::new(), 0, String::new());
-        while reader.read_line(&mut line).is_ok_and(|length| length > 2) {
-            if let Some((name, value)) = line.split_once(": ") {
-                match name.to_ascii_lowercase().as_str() {
-                    "x-amz-target" => operation = value.trim().rsplit('.').next().unwrap().to_owned(),
-                    "content-length" => length = value.trim().parse().unwrap(),
-                    _ => {}
-                }
+    listen(move |stream| respond(stream, &answer))
+}
+
+/// Answers one request.
+pub(crate) fn respond(stream: impl Read + Write, answer: impl Fn(&str) -> (u16, String)) {
+    let mut reader = BufReader::new(stream);
+    let (mut operation, mut length, mut line) = (String::new(), 0, String::new());
+    while reader.read_line(&mut line).is_ok_and(|length| length > 2) {
+        if let Some((name, value)) = line.split_once(": ") {
+            match name.to_ascii_lowercase().as_str() {
+                "x-amz-target" => operation = value.trim().rsplit('.').next().unwrap().to_owned(),
+                "content-length" => length = value.trim().parse().unwrap(),
+                _ => {}
             }
-            line.clear();
         }
-        let mut body = vec![0; length];
-        let _ = reader.read_exact(&mut body);
-        // The Query protocol has it in its form.
-        let form = String::from_utf8_lossy(&body);
-        if let Some(action) = form.split('&').find_map(|field| field.strip_prefix("Action=")) {
-            action.clone_into(&mut operation);
-        }
-        let (status, body) = answer(&operation);
-        let head =
-            format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-        let _ = (&stream).write_all((head + &body).as_bytes());
-    })
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    let _ = reader.read_exact(&mut body);
+    // The Query protocol has it in its form.
+    let form = String::from_utf8_lossy(&body);
+    if let Some(action) = form.split('&').find_map(|field| field.strip_prefix("Action=")) {
+        action.clone_into(&mut operation);
+    }
+    let (status, body) = answer(&operation);
+    let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let _ = reader.get_mut().write_all((head + &body).as_bytes());
+    let _ = reader.get_mut().flush();
 }
 
 /// A server of our own on loopback, for as long as the test runs; its address.
 pub(crate) fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    thread::spawn(move || listener.incoming().for_each(|stream| serve(stream.unwrap())));
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (serve, stream) = (Arc::clone(&serve), stream.unwrap());
+            thread::spawn(move || serve(stream));
+        }
+    });
     address.to_string()
 }
 

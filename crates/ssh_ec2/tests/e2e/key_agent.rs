@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::errors::fails;
-use crate::harness::{Ended, HEALTHY, Running, Sandbox, eventually, files_below, run};
+use crate::harness::{Ended, HEALTHY, Running, Sandbox, eventually, files_below, is_root, run};
 
 /// A connection that lasts, and the path of its key agent.
-fn connected(sandbox: &Sandbox) -> (Running, PathBuf) {
+pub(crate) fn connected(sandbox: &Sandbox) -> (Running, PathBuf) {
     let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("echo in; cat"));
     ssh.wait_for_output(|output| output == b"in\n");
     (ssh, sandbox.sockets().join(format!("{}:22", sandbox.target())))
@@ -37,12 +37,20 @@ fn the_socket_offers_one_key_and_takes_none() {
     assert_eq!(ssh_add(&sandbox, &socket, &["-L"]).success().text(), listed.text());
 }
 
+/// The process that has the key, as the system sees it.
 #[test]
-fn only_the_owner_can_reach_the_socket() {
+fn the_proxy_leaves_no_core_dump() {
     let sandbox = Sandbox::start();
-    let (_ssh, socket) = connected(&sandbox);
-    let mode = |path: &PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&sandbox.sockets()), mode(&socket)), (0o700, 0o600));
+    let (_ssh, _) = connected(&sandbox);
+    let [proxy] = sandbox.proxies()[..] else { panic!("one proxy") };
+    let limits = fs::read_to_string(format!("/proc/{proxy}/limits")).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().next(), Some("0"), "{limits}");
+    if !is_root() {
+        // Without the second of the two ways it would be ours to read.
+        let memory = fs::read(format!("/proc/{proxy}/environ")).unwrap_err();
+        assert_eq!(memory.kind(), std::io::ErrorKind::PermissionDenied);
+    }
 }
 
 #[test]
