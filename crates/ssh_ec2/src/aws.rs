@@ -198,9 +198,9 @@ impl Aws {
         self.credentials.fault()
     }
 
-    /// The same, for calls that are better given up than waited for: a throttled one is not made again and again.
-    pub fn impatient(self) -> Self {
-        Self { patience: Duration::ZERO, ..self }
+    /// The same, for calls that are better given up than waited for: a throttled one is made again for so long.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The region.

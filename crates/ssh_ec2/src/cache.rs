@@ -119,6 +119,14 @@ impl Cache {
         })
     }
 
+    /// Whether something was kept within so short a time.
+    pub fn was_kept_within(&self, scope: &Scope, key: &Key, now: SystemTime, age: Duration) -> bool {
+        let contents = self.read(scope);
+        let stored = contents.as_ref().and_then(|contents| contents.names.get(&key.0));
+        let at = stored.map(|stored| UNIX_EPOCH + Duration::from_secs(stored.at));
+        at.is_some_and(|at| now.duration_since(at).is_ok_and(|passed| passed <= age))
+    }
+
     /// Keeps what names mean.
     pub fn keep(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
         self.change(scope, |names| insert(names, found, now));

@@ -5,6 +5,7 @@ pub mod config;
 pub mod connect;
 pub mod copy;
 pub mod doctor;
+pub mod interrupt;
 pub mod known_hosts;
 pub mod list;
 pub mod pick;
@@ -13,6 +14,7 @@ pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod send_key;
+pub mod signals;
 
 use crate::aws::Aws;
 use crate::cache::Cache;

@@ -11,8 +11,7 @@ use tokio::time::timeout;
 
 use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
 use crate::login::COMMON_USERS;
-use crate::network::Network;
-use crate::probe::{self, Question};
+use crate::probe::{self, Prober, Question};
 use crate::resolve::{age, region_of};
 use crate::target::{InstanceId, OsUser};
 
@@ -215,17 +214,11 @@ async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
 
 /// Why an instance does not take a key that was pushed, from facts that a command on it tells, if the caller may run
 /// one; none if they are well, or not known.
-pub async fn of_refusal(
-    aws: &Aws,
-    network: &Network,
-    instance: &InstanceId,
-    user: &OsUser,
-    limit: Duration,
-) -> Option<Diagnosis> {
+pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, limit: Duration) -> Option<Diagnosis> {
     let asked = SystemTime::now();
     let script = script(user);
-    let question = Question::Command(&script);
-    match probe::ask(aws, network, instance, question, REASON, limit).await {
+    let (question, instance) = (Question::Command(&script), prober.instance);
+    match probe::ask(Prober { reason: REASON, ..prober }, question, limit).await {
         Ok(answer) => {
             let facts = Facts::parse(&String::from_utf8_lossy(&answer.output))?;
             facts.cause(instance, user, asked)

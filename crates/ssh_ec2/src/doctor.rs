@@ -23,6 +23,7 @@ use crate::known_hosts::Store;
 use crate::login::DEFAULT_USER;
 use crate::network::{Network, foreign_text};
 use crate::policy::{Feature, Policy, Wanted};
+use crate::probe::{Interrupt, Prober};
 use crate::report::{Check, Layer, Report, Verdict};
 use crate::resolve::{Choice, ResolveError, Resolved, Resolver, age};
 use crate::ssh_config::{Places, ProxyOptions};
@@ -63,6 +64,8 @@ pub struct Means<'a> {
     pub places: &'a Places,
     /// For our own ProxyCommand.
     pub options: ProxyOptions,
+    /// To give up what is under way.
+    pub interrupt: &'a Interrupt,
 }
 
 /// Looks at everything, in order.
@@ -150,7 +153,7 @@ impl Walk<'_> {
     fn note(&mut self, layer: Layer, since: Instant, finding: Finding) -> ControlFlow<()> {
         let Finding { verdict, fact, hints, details } = finding;
         self.report.checks.push(Check { layer, verdict, fact, hints, details, took: since.elapsed() });
-        if verdict == Verdict::Broken && !self.request.all {
+        if self.means.interrupt.is_asked() || (verdict == Verdict::Broken && !self.request.all) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -161,7 +164,7 @@ impl Walk<'_> {
     async fn account(&mut self) -> ControlFlow<(), Aws> {
         let since = Instant::now();
         let aws = match Aws::load(&self.request.settings, self.means.network).await {
-            Ok(aws) => aws.impatient(),
+            Ok(aws) => aws.with_patience(Duration::ZERO),
             Err(error) => {
                 let layer = match error {
                     AwsError::NoRegion | AwsError::BadRegion { .. } => Layer::Region,
@@ -389,6 +392,12 @@ impl Walk<'_> {
         self.note(Layer::SessionManager, since, finding)
     }
 
+    /// Who looks at an instance.
+    fn prober<'a>(&'a self, aws: &'a Aws, instance: &'a InstanceId) -> Prober<'a> {
+        let (network, interrupt) = (self.means.network, self.means.interrupt);
+        Prober { aws, network, instance, reason: REASON, interrupt }
+    }
+
     /// Adds the statement that is missing from the caller's policies.
     fn with_statement(
         &self,
@@ -479,6 +488,8 @@ fn chain(error: &dyn Error) -> String {
     foreign_text(&text, 1000)
 }
 
+/// For Session Manager's records.
+const REASON: &str = "ssh_ec2 doctor looks for what is wrong";
 /// AWS refuses signatures that are five minutes off.
 const TOLERATED_SKEW: Duration = Duration::from_secs(4 * 60);
 /// A host that drops packets does not answer at all.

@@ -77,6 +77,9 @@ pub enum Failure {
     /// Our own known_hosts.
     #[error(transparent)]
     KnownHosts(#[from] StoreError),
+    /// A signal came.
+    #[error("interrupted")]
+    Interrupted,
     /// The command line of ssh.
     #[error(transparent)]
     Invocation(#[from] InvocationError),
@@ -231,6 +234,7 @@ impl Failure {
             Self::HostKeyUnknown { instance } => vec![format!(
                 "the first connection, `ssh USER@{instance}`, finds it out; `ssh_ec2 -v known-hosts {instance}` shows how"
             )],
+            Self::Interrupted => Vec::new(),
             Self::KnownHosts(error) => error.hints(),
             Self::Resolve(error) => error.hints(),
             Self::Target(error) => error.hints(),
@@ -310,6 +314,7 @@ impl Failure {
             | Self::Resolve(ResolveError::Several { .. })
             | Self::Target(_)
             | Self::Usage(_) => ExitCode::Usage,
+            Self::Interrupted => ExitCode::Interrupted,
             // As a shell says it.
             Self::Command { .. } => ExitCode::Passed(127),
             _ => ExitCode::Failure,
@@ -333,6 +338,8 @@ pub struct ChangedKey {
     pub new: HostKey,
     /// Who else tells this one.
     pub confirmed: Option<Source>,
+    /// Whether none of its algorithm is known.
+    pub other_kind: bool,
 }
 
 impl ChangedKey {
@@ -341,6 +348,9 @@ impl ChangedKey {
         let port = self.host.split_once("]:").map(|(_, port)| format!(" --port {port}")).unwrap_or_default();
         let trust = format!("`ssh_ec2 known-hosts --trust '{}'{port} {instance}`", self.new);
         let hint = match self.confirmed {
+            None if self.other_kind => format!(
+                "if HostKeyAlgorithms in your configuration asks for such keys, take it out; only if you know that the instance has it: {trust}"
+            ),
             Some(_) => format!("its keys were made anew since; accept the new one: {trust}"),
             None => format!(
                 "somebody may be between you and it; only if you know that its keys were made anew: {trust}"

@@ -1,7 +1,7 @@
 //! Host keys, and the texts that tell which ones an instance has. (Pure.)
 //!
-//! Whatever else stands in such a text is passed over: consoles carry the kernel's words and everybody else's. Only a
-//! block that is whole counts, and of several the last, since keys are made anew when an image is started again.
+//! Whatever else stands in such a text is passed over: consoles carry the kernel's words and everybody else's. Only
+//! blocks that are whole count, and blocks that contradict each other tell nothing.
 
 use std::fmt;
 
@@ -39,20 +39,36 @@ pub struct Evidence {
 }
 
 impl HostKey {
-    /// Reads `ssh-ed25519 AAAA…`, whatever follows. None if it is no plain public key: a certificate is none.
+    /// Reads `ssh-ed25519 AAAA…`, whatever follows. None if it is no plain public key: a certificate is none, nor is
+    /// what was cut short.
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
-        let (algorithm, encoded) = (words.next()?, words.next()?);
-        if algorithm.len() > ALGORITHM_LIMIT || encoded.len() > BLOB_LIMIT || algorithm.contains("-cert-") {
+        let (algorithm, blob) = (words.next()?, decode(words.next()?)?);
+        // The blob repeats the name, which must be the same.
+        let (named, fields) = take(&blob)?;
+        let known = named == algorithm.as_bytes() && !algorithm.contains(CERTIFICATE);
+        (known && is_name(algorithm) && is_whole(algorithm, fields))
+            .then(|| Self { algorithm: algorithm.to_owned(), blob: blob.clone() })
+    }
+
+    /// The plain key that a certificate is for, of the algorithms that servers have certificates for.
+    pub fn of_certificate(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let (name, blob) = (words.next()?, decode(words.next()?)?);
+        let algorithm = &name[..name.find(CERTIFICATE)?];
+        let (named, rest) = take(&blob)?;
+        let (_nonce, mut rest) = take(rest)?;
+        if named != name.as_bytes() {
             return None;
         }
-        let blob = STANDARD.decode(encoded).ok()?;
-        // The blob repeats the name, which must be the same.
-        let (length, rest) = blob.split_first_chunk::<4>()?;
-        let named = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-@._".contains(&byte);
-        let plain = !algorithm.is_empty() && algorithm.bytes().all(allowed);
-        (plain && named == algorithm.as_bytes()).then(|| Self { algorithm: algorithm.to_owned(), blob })
+        let mut plain = Vec::new();
+        put(&mut plain, algorithm.as_bytes());
+        for _ in 0..fields(algorithm)? {
+            let (field, after) = take(rest)?;
+            put(&mut plain, field);
+            rest = after;
+        }
+        Self::parse(&format!("{algorithm} {}", STANDARD.encode(plain)))
     }
 
     /// Such as `ssh-ed25519`.
@@ -117,11 +133,14 @@ impl fmt::Display for Source {
 impl Evidence {
     /// From the console: the blocks that cloud-init prints when an instance starts for the first time.
     pub fn of_console(text: &str) -> Self {
-        let keys = last_block(text, "SSH HOST KEY KEYS").map(keys_in).unwrap_or_default();
-        let prints = last_block(text, "SSH HOST KEY FINGERPRINTS");
-        let prints = if keys.is_empty() { prints } else { None };
-        let words = prints.unwrap_or_default().split_ascii_whitespace();
-        Self { keys, fingerprints: words.filter(|word| is_fingerprint(word)).map(str::to_owned).collect() }
+        let keys = block(text, "SSH HOST KEY KEYS", |lines| keys_in(&lines)).unwrap_or_default();
+        let prints_in = |lines: Vec<&str>| -> Vec<String> {
+            let words = lines.into_iter().flat_map(str::split_ascii_whitespace);
+            words.filter(|word| is_fingerprint(word)).map(str::to_owned).collect()
+        };
+        let fingerprints =
+            if keys.is_empty() { block(text, "SSH HOST KEY FINGERPRINTS", prints_in) } else { None };
+        Self { keys, fingerprints: fingerprints.unwrap_or_default() }
     }
 
     /// From the contents of `ssh_host_*_key.pub`.
@@ -146,21 +165,79 @@ impl Evidence {
     }
 }
 
-/// What stands between the last pair of cloud-init's marks.
-fn last_block<'a>(text: &'a str, title: &str) -> Option<&'a str> {
-    let end = text.rfind(&format!("-----END {title}-----"))?;
-    let begin = format!("-----BEGIN {title}-----");
-    let start = text[..end].rfind(&begin)? + begin.len();
-    text.get(start..end)
+fn decode(encoded: &str) -> Option<Vec<u8>> {
+    if encoded.len() > BLOB_LIMIT { None } else { STANDARD.decode(encoded).ok() }
+}
+
+/// A string of SSH from the front of some bytes, and what follows (RFC 4251, section 5).
+fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
+fn put(bytes: &mut Vec<u8>, field: &[u8]) {
+    // No field is longer than the blob that it came from.
+    bytes.extend_from_slice(&u32::try_from(field.len()).unwrap_or_default().to_be_bytes());
+    bytes.extend_from_slice(field);
+}
+
+fn is_name(algorithm: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-@._".contains(&byte);
+    !algorithm.is_empty() && algorithm.len() <= ALGORITHM_LIMIT && algorithm.bytes().all(allowed)
+}
+
+/// How many strings follow the name in a blob; none for algorithms that are not known here.
+fn fields(algorithm: &str) -> Option<usize> {
+    match algorithm {
+        "ssh-ed25519" => Some(1),
+        "ssh-rsa" => Some(2),
+        "ssh-dss" => Some(4),
+        name if name.starts_with("ecdsa-sha2-") => Some(2),
+        _ => None,
+    }
+}
+
+/// Whether a key has all its fields and nothing else.
+fn is_whole(algorithm: &str, mut rest: &[u8]) -> bool {
+    let mut count = 0;
+    while let Some((field, after)) = take(rest) {
+        if field.is_empty() || (algorithm == "ssh-ed25519" && field.len() != ED25519_LENGTH) {
+            return false;
+        }
+        (count, rest) = (count + 1, after);
+    }
+    rest.is_empty() && fields(algorithm).map_or(count > 0, |fields| fields == count)
+}
+
+/// What stands between cloud-init's marks, if that is said once, or the same each time: a console is also written to
+/// by others than root, on some systems.
+fn block<'a, T: PartialEq>(text: &'a str, title: &str, read: impl Fn(Vec<&'a str>) -> T) -> Option<T> {
+    let (begin, end) = (format!("-----BEGIN {title}-----"), format!("-----END {title}-----"));
+    let mut found = None;
+    let mut open: Option<Vec<&str>> = None;
+    for line in text.lines().map(str::trim_end) {
+        if line.ends_with(&begin) {
+            open = Some(Vec::new());
+        } else if line.ends_with(&end) {
+            let Some(told) = open.take().map(&read) else { continue };
+            if found.as_ref().is_some_and(|before| *before != told) {
+                return None;
+            }
+            found = Some(told);
+        } else if let Some(lines) = &mut open {
+            lines.push(line);
+        }
+    }
+    found
 }
 
 /// The keys of lines that may have something in front of them, such as `ec2: ` or a time.
-fn keys_in(block: &str) -> Vec<HostKey> {
+fn keys_in(lines: &[&str]) -> Vec<HostKey> {
     let key = |line: &str| {
         let starts = line.match_indices(['s', 'e']).filter(|(at, _)| is_word_start(line, *at));
         starts.map(|(at, _)| &line[at..]).find_map(HostKey::parse)
     };
-    block.lines().filter_map(key).collect()
+    lines.iter().filter_map(|line| key(line)).collect()
 }
 
 fn is_word_start(line: &str, at: usize) -> bool {
@@ -172,6 +249,9 @@ fn is_fingerprint(word: &str) -> bool {
     STANDARD_NO_PAD.decode(encoded).is_ok_and(|digest| digest.len() == 32)
 }
 
+/// In the name of an algorithm for certificates.
+const CERTIFICATE: &str = "-cert-v01@openssh.com";
+const ED25519_LENGTH: usize = 32;
 /// The longest name in use has 42 characters.
 const ALGORITHM_LIMIT: usize = 64;
 /// RSA keys of 16,384 bits have 2,800.
@@ -224,14 +304,45 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_blocks_count_and_the_last_one() {
+    fn a_key_that_was_cut_short_is_none() {
+        let (algorithm, blob) = ED25519.split_once(' ').unwrap();
+        for length in (4..blob.len()).step_by(4) {
+            assert_eq!(HostKey::parse(&format!("{algorithm} {}", &blob[..length])), None, "{length}");
+        }
+        let longer = STANDARD.encode([STANDARD.decode(blob).unwrap(), vec![0; 4]].concat());
+        assert_eq!(HostKey::parse(&format!("{algorithm} {longer}")), None);
+    }
+
+    #[test]
+    fn a_certificate_is_for_a_plain_key() {
+        let key = HostKey::parse(ED25519).unwrap();
+        let name = "ssh-ed25519-cert-v01@openssh.com";
+        let (_, public) = take(&key.blob).unwrap();
+        let mut blob = Vec::new();
+        put(&mut blob, name.as_bytes());
+        put(&mut blob, b"nonce");
+        blob.extend_from_slice(public);
+        blob.extend_from_slice(b"serial, type, and so on");
+        let certificate = format!("{name} {}", STANDARD.encode(&blob));
+        assert_eq!(HostKey::parse(&certificate), None);
+        assert_eq!(HostKey::of_certificate(&certificate), Some(key));
+        assert_eq!(HostKey::of_certificate(ED25519), None);
+        assert_eq!(HostKey::of_certificate(&format!("{name} AAAA")), None);
+    }
+
+    #[test]
+    fn only_whole_blocks_count_and_none_that_are_contradicted() {
         let begin = "-----BEGIN SSH HOST KEY KEYS-----\n";
         let end = "-----END SSH HOST KEY KEYS-----\n";
         assert!(Evidence::of_console(&format!("{begin}{ED25519}\n")).is_empty());
         assert!(Evidence::of_console(&format!("{ED25519}\n{end}")).is_empty());
         assert!(Evidence::of_console(ED25519).is_empty());
-        let twice = format!("{begin}{ED25519}\n{end}{begin}nothing\n{end}");
-        assert!(Evidence::of_console(&twice).is_empty());
+        let other = format!("{begin}{ED25519}\n{end}{begin}nothing\n{end}");
+        assert!(Evidence::of_console(&other).is_empty());
+        let again = format!("{begin}{ED25519}\n{end}").repeat(2);
+        assert_eq!(Evidence::of_console(&again).keys.len(), 1);
+        let in_one_line = format!("{} {ED25519} {}", begin.trim(), end.trim());
+        assert!(Evidence::of_console(&in_one_line).is_empty());
     }
 
     #[test]

@@ -95,7 +95,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Read`].
     pub fn entries(&self) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.text()?.lines().filter_map(entry).collect())
+        Ok(lines(&self.bytes()?).filter_map(entry).collect())
+    }
+
+    /// Lines with a mark, `@cert-authority` or `@revoked`, which ssh is to judge.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`].
+    pub fn marked(&self) -> Result<Vec<String>, StoreError> {
+        let bytes = self.bytes()?;
+        let text = lines(&bytes).filter_map(|line| str::from_utf8(line).ok());
+        Ok(text.map(str::trim).filter(|line| line.starts_with('@')).map(str::to_owned).collect())
     }
 
     /// What is known of a host.
@@ -124,11 +134,11 @@ impl Store {
         if !known.is_empty() {
             return Ok(known);
         }
-        let mut text = self.text()?;
+        let mut bytes = self.bytes()?;
         for key in keys {
-            append(&mut text, host, key, source, since);
+            append(&mut bytes, host, key, source, since);
         }
-        self.write(&text)?;
+        self.write(&bytes)?;
         self.find(host)
     }
 
@@ -144,9 +154,9 @@ impl Store {
         since: &str,
     ) -> Result<(), StoreError> {
         let _turn = self.turn().await?;
-        let (mut text, _) = self.without(|found| found == host.0)?;
-        append(&mut text, host, key, source, since);
-        self.write(&text)
+        let (mut bytes, _) = self.without(|found| found == host.0)?;
+        append(&mut bytes, host, key, source, since);
+        self.write(&bytes)
     }
 
     /// Drops every key of an instance, on whichever port; those that there were.
@@ -156,21 +166,21 @@ impl Store {
     pub async fn forget(&self, instance: &InstanceId) -> Result<Vec<Entry>, StoreError> {
         let _turn = self.turn().await?;
         let other_port = format!("[{instance}]:");
-        let (text, forgotten) =
+        let (bytes, forgotten) =
             self.without(|host| host == instance.as_str() || host.starts_with(&other_port))?;
         if !forgotten.is_empty() {
-            self.write(&text)?;
+            self.write(&bytes)?;
         }
         Ok(forgotten)
     }
 
-    /// The file's text without the entries of some hosts, and those entries.
-    fn without(&self, unwanted: impl Fn(&str) -> bool) -> Result<(String, Vec<Entry>), StoreError> {
-        let (mut kept, mut dropped) = (String::new(), Vec::new());
-        for line in self.text()?.split_inclusive('\n') {
+    /// The file without the entries of some hosts, and those entries.
+    fn without(&self, unwanted: impl Fn(&str) -> bool) -> Result<(Vec<u8>, Vec<Entry>), StoreError> {
+        let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+        for line in lines(&self.bytes()?) {
             match entry(line).filter(|entry| unwanted(&entry.host)) {
                 Some(entry) => dropped.push(entry),
-                None => kept.push_str(line),
+                None => kept.extend_from_slice(line),
             }
         }
         Ok((kept, dropped))
@@ -182,36 +192,42 @@ impl Store {
         Ok(private_file::check_directory(directory.unwrap_or(Path::new(".")), self.owner)?)
     }
 
-    fn text(&self) -> Result<String, StoreError> {
+    fn bytes(&self) -> Result<Vec<u8>, StoreError> {
         self.check_directory()?;
-        let bytes = private_file::read(&self.path, self.owner)?.unwrap_or_default();
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(private_file::read(&self.path, self.owner)?.unwrap_or_default())
     }
 
-    fn write(&self, text: &str) -> Result<(), StoreError> {
+    fn write(&self, bytes: &[u8]) -> Result<(), StoreError> {
         // Through a link, the file that it leads to is replaced.
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        private_file::replace(&path, text.as_bytes()).map_err(|source| StoreError::Write { path, source })
+        private_file::replace(&path, bytes).map_err(|source| StoreError::Write { path, source })
     }
 
     async fn turn(&self) -> Result<private_file::Lock, StoreError> {
         self.check_directory()?;
         let lock = self.path.with_extension("lock");
-        let turn = private_file::lock(&lock, PATIENCE).await;
-        turn.ok_or_else(|| StoreError::Busy { path: self.path.clone() })
+        private_file::lock(&lock, PATIENCE).await.map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => StoreError::Busy { path: self.path.clone() },
+            _ => StoreError::Write { path: lock, source },
+        })
     }
 }
 
-fn append(text: &mut String, host: &Host, key: &HostKey, source: Source, since: &str) {
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
+/// With their ends.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n')
+}
+
+fn append(bytes: &mut Vec<u8>, host: &Host, key: &HostKey, source: Source, since: &str) {
+    if !bytes.is_empty() && !bytes.ends_with(b"\n") {
+        bytes.push(b'\n');
     }
-    text.push_str(&format!("{} {key} {MARK} {} {since}\n", host.0, source.word()));
+    bytes.extend_from_slice(format!("{} {key} {MARK} {} {since}\n", host.0, source.word()).as_bytes());
 }
 
 /// A line of one plain host name and a key. Lists, patterns, hashes and marks are not written here, and are not ours.
-fn entry(line: &str) -> Option<Entry> {
-    let (host, rest) = line.trim_end().split_once(' ')?;
+fn entry(line: &[u8]) -> Option<Entry> {
+    let (host, rest) = str::from_utf8(line).ok()?.trim().split_once([' ', '\t'])?;
     if host.starts_with(['#', '@', '|']) || host.contains([',', '*', '?', '!']) {
         return None;
     }
@@ -275,17 +291,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(directory.path());
         let text =
-            format!("# mine\n@cert-authority *.x {KEY}\ni-0a1b2c3d {KEY}\nweb-1,10.0.0.1 {KEY}\n\u{fffd}");
-        fs::write(&store.path, &text).unwrap();
+            format!("# mine\n@cert-authority *.x {KEY}\ni-0a1b2c3d\t{KEY}\nweb-1,10.0.0.1 {KEY}\n# r?");
+        let replaced =
+            |text: &str| text.bytes().map(|byte| if byte == b'?' { 0xe9 } else { byte }).collect::<Vec<_>>();
+        fs::write(&store.path, replaced(&text)).unwrap();
+        assert_eq!(store.marked().unwrap(), [format!("@cert-authority *.x {KEY}")]);
         let [entry] = &store.entries().unwrap()[..] else { panic!("one entry") };
         assert_eq!((entry.source, entry.since.as_str()), (Source::FirstUse, ""));
         store.add(&host("i-0a1b2c3e"), std::slice::from_ref(&entry.key), Source::Console, "x").await.unwrap();
-        let now = fs::read_to_string(&store.path).unwrap();
-        assert_eq!(now, format!("{text}\ni-0a1b2c3e {KEY} ssh_ec2 console x\n"));
+        let now = fs::read(&store.path).unwrap();
+        assert_eq!(now, replaced(&format!("{text}\ni-0a1b2c3e {KEY} ssh_ec2 console x\n")));
         store.forget(&id("i-0a1b2c3e")).await.unwrap();
         store.forget(&id("i-0a1b2c3d")).await.unwrap();
-        let now = fs::read_to_string(&store.path).unwrap();
-        assert_eq!(now, text.replace(&format!("i-0a1b2c3d {KEY}\n"), "") + "\n");
+        let now = fs::read(&store.path).unwrap();
+        assert_eq!(now, replaced(&(text.replace(&format!("i-0a1b2c3d\t{KEY}\n"), "") + "\n")));
     }
 
     #[tokio::test]

@@ -57,12 +57,13 @@ use crate::commands::connect::{Answer, Question};
 use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
 use crate::commands::proxy::Client;
-use crate::commands::{complete, config, connect, copy, list, proxy, send_key};
+use crate::commands::{complete, config, connect, copy, interrupt, list, proxy, send_key};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::known_hosts::Store;
 use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
+use crate::probe::Interrupt;
 use crate::target::{Host, Target};
 use crate::transfer::Tool;
 
@@ -235,6 +236,7 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     }
     let options = connect::proxy_options(&common, 0)?;
     let store = Store::new(places.known_hosts(), environment.user);
+    let interrupt = Interrupt::default();
     on_runtime(async {
         let network = network(&request.settings).await?;
         let means = doctor::Means {
@@ -244,9 +246,10 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
             program: environment.surroundings.program.clone(),
             places,
             options,
+            interrupt: &interrupt,
         };
         let form = if command.json { Form::Json } else { Form::Text };
-        commands::doctor::run(&request, &means, form).await
+        interrupt::guard(commands::doctor::run(&request, &means, form), &interrupt).await
     })
 }
 
@@ -273,14 +276,19 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
         host: command.host,
         presented: command.presented,
     };
-    let cache = &environment.cache;
+    let interrupt = Interrupt::default();
     on_runtime(async {
         let network = network(&request.settings).await?;
-        match command.trust {
-            Some(key) => commands::known_hosts::trust(&request, &key, &store, &network, cache).await,
-            None if command.forget => commands::known_hosts::forget(&request, &store, &network, cache).await,
-            None => commands::known_hosts::run(&request, &store, &network, cache).await,
-        }
+        let (store, cache) = (&store, &environment.cache);
+        let means = commands::known_hosts::Means { store, network: &network, cache, interrupt: &interrupt };
+        let work = async {
+            match command.trust {
+                Some(key) => commands::known_hosts::trust(&request, &key, means).await,
+                None if command.forget => commands::known_hosts::forget(&request, means).await,
+                None => commands::known_hosts::run(&request, means).await,
+            }
+        };
+        interrupt::guard(work, &interrupt).await
     })
 }
 

@@ -130,6 +130,7 @@ impl Policy {
             Some(wanted.push_key()),
             Some(wanted.start_session()),
             Some(wanted.use_documents()),
+            Some(wanted.open_channels()),
             Some(wanted.use_own_sessions()),
             Some(wanted.resume_own_sessions()),
             wanted.find(),
@@ -215,13 +216,23 @@ impl Wanted {
         let own = |variable| format!("arn:{}:ssm:*:*:session/${{{variable}}}-*", self.partition());
         Statement {
             sid: "UseOwnSessions",
-            actions: vec!["ssm:ResumeSession", "ssm:TerminateSession", "ssmmessages:OpenDataChannel"],
+            actions: vec!["ssm:ResumeSession", "ssm:TerminateSession"],
             resources: vec![own("aws:userid"), own("aws:username")],
             conditions: Conditions::new(),
         }
     }
 
-    /// Opening the data channel has no such condition key.
+    /// It has no condition keys, and the ids of a role's sessions do not begin with its `aws:userid`. A data channel takes
+    /// the token of its session as well, which StartSession and ResumeSession give to their callers alone.
+    fn open_channels(&self) -> Statement {
+        Statement {
+            sid: "OpenChannels",
+            actions: vec!["ssmmessages:OpenDataChannel"],
+            resources: vec![format!("arn:{}:ssm:*:*:session/*", self.partition())],
+            conditions: Conditions::new(),
+        }
+    }
+
     fn resume_own_sessions(&self) -> Statement {
         let tag = "ssm:resourceTag/aws:ssmmessages:session-id".to_owned();
         let own = BTreeMap::from([(tag, vec!["${aws:userid}".to_owned()])]);

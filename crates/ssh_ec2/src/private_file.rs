@@ -155,19 +155,23 @@ pub struct Lock {
     _file: File,
 }
 
-/// Waits for a lock, at most `patience`; none if it cannot be had.
-pub async fn lock(path: &Path, patience: Duration) -> Option<Lock> {
-    make_directory(path).ok()?;
-    let file = open(path).ok()?;
+/// Waits for a lock, at most `patience`.
+///
+/// # Errors
+/// When the file cannot be had; [`io::ErrorKind::WouldBlock`] when another process keeps it.
+pub async fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
+    make_directory(path)?;
+    let file = open(path)?;
     let mut waited = Duration::ZERO;
     loop {
         match file.try_lock() {
-            Ok(()) => return Some(Lock { _file: file }),
+            Ok(()) => return Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) if waited < patience => {
                 sleep(INTERVAL).await;
                 waited += INTERVAL;
             }
-            Err(_) => return None,
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
     }
 }
@@ -261,9 +265,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let first = lock(&path, Duration::ZERO).await;
-        assert!(first.is_some());
-        assert!(lock(&path, Duration::from_secs(5)).await.is_none());
+        assert!(first.is_ok());
+        let second = lock(&path, Duration::from_secs(5)).await;
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(first);
-        assert!(lock(&path, Duration::ZERO).await.is_some());
+        assert!(lock(&path, Duration::ZERO).await.is_ok());
+        let other = lock(directory.path(), Duration::ZERO).await;
+        assert_ne!(other.unwrap_err().kind(), io::ErrorKind::WouldBlock, "it is a directory");
     }
 }

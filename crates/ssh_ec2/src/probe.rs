@@ -2,7 +2,7 @@
 //!
 //! Nothing but that is asked. A port is told that a client of SSH is here, since other servers than sshd wait for a word
 //! before they say theirs; then the session ends. Whatever way it goes the session is ended at AWS. For
-//! that reason [`ask`] must not be dropped half-way: it has bounds of its own.
+//! that reason [`ask`] must not be dropped half-way: it has a bound of its own, and an [`Interrupt`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use ssm_channel::{Closed, SsmAgentVersion};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::aws::{Aws, AwsError, SessionId, StartSession, Token};
 use crate::key::KeyError;
@@ -32,6 +32,30 @@ pub enum Question<'a> {
     Command(&'a str),
     /// The first line that a port says.
     Port(Port),
+}
+
+/// The wish that a question be given up.
+#[derive(Debug, Default)]
+pub struct Interrupt {
+    asked: Cell<bool>,
+    open: Cell<bool>,
+}
+
+impl Interrupt {
+    /// Wishes it. Whoever asks has then to be polled, and ends what is open.
+    pub fn ask(&self) {
+        self.asked.set(true);
+    }
+
+    /// Whether it was wished.
+    pub fn is_asked(&self) -> bool {
+        self.asked.get()
+    }
+
+    /// Whether a session is open, or is being started.
+    pub fn is_open(&self) -> bool {
+        self.open.get()
+    }
 }
 
 /// What was heard, and when since the question.
@@ -66,9 +90,18 @@ pub enum ProbeError {
     /// The websocket.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// It was wished.
+    #[error("interrupted")]
+    Interrupted,
     /// Randomness.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The time was over before there was a connection.
+    #[error("the session on {instance} did not open in time")]
+    Late {
+        /// The target.
+        instance: InstanceId,
+    },
     /// The websocket was lost, which is not mended for so short a session.
     #[error("the websocket of the session on {instance} was lost")]
     Lost {
@@ -83,33 +116,63 @@ impl ProbeError {
         match self {
             Self::Aws(error) => error.hints(),
             Self::Dial(error) => error.hints(),
-            Self::Key(_) | Self::Lost { .. } => vec!["try again".into()],
+            Self::Interrupted => Vec::new(),
+            Self::Key(_) | Self::Late { .. } | Self::Lost { .. } => vec!["try again".into()],
         }
     }
 }
 
-/// Asks, and hears for at most `limit` once the session has started.
+/// Who asks whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Prober<'a> {
+    /// The account.
+    pub aws: &'a Aws,
+    /// For the websocket.
+    pub network: &'a Network,
+    /// The target.
+    pub instance: &'a InstanceId,
+    /// For Session Manager's records.
+    pub reason: &'a str,
+    /// To give it up.
+    pub interrupt: &'a Interrupt,
+}
+
+/// Asks, and hears for at most `limit` since now. What was started is ended afterwards, which takes a little longer.
 ///
 /// # Errors
 /// [`ProbeError`]. That nothing was heard is none.
-pub async fn ask(
-    aws: &Aws,
-    network: &Network,
-    instance: &InstanceId,
+pub async fn ask(prober: Prober<'_>, question: Question<'_>, limit: Duration) -> Result<Answer, ProbeError> {
+    prober.interrupt.open.set(true);
+    let answer = ask_within(prober, question, limit).await;
+    prober.interrupt.open.set(false);
+    if prober.interrupt.is_asked() { Err(ProbeError::Interrupted) } else { answer }
+}
+
+async fn ask_within(
+    prober: Prober<'_>,
     question: Question<'_>,
-    reason: &str,
     limit: Duration,
 ) -> Result<Answer, ProbeError> {
+    let Prober { aws, network, instance, reason, interrupt } = prober;
     let asked = Instant::now();
+    let deadline = asked + limit;
     let ticket = aws.start_session(&question.session(instance, reason)).await?;
     let started = asked.elapsed();
     let session = ticket.session_id.clone();
+    let given_up = || poll_fn(|_| if interrupt.is_asked() { Poll::Ready(()) } else { Poll::Pending });
     let heard = async {
-        let headers = aws.sign_upgrade(&ticket.stream_url).await?;
-        let socket = dial(&ticket.stream_url, headers, network, None).await?;
+        let open = async {
+            let headers = aws.sign_upgrade(&ticket.stream_url).await?;
+            Ok::<_, ProbeError>(dial(&ticket.stream_url, headers, network, None).await?)
+        };
+        let late = || ProbeError::Late { instance: instance.clone() };
+        let socket = tokio::select! {
+            opened = timeout_at(deadline, open) => opened.map_err(|_| late())??,
+            () = given_up() => return Err(late()),
+        };
         let opened = asked.elapsed();
         let first = Attachment { socket, token: ticket.token };
-        let heard = hear(instance, question, first, asked, limit).await?;
+        let heard = hear(instance, question, first, asked, deadline, interrupt).await?;
         Ok(Answer {
             session: session.clone(),
             stream_url: ticket.stream_url.clone(),
@@ -168,14 +231,16 @@ async fn hear(
     question: Question<'_>,
     first: Attachment<Token>,
     asked: Instant,
-    limit: Duration,
+    deadline: Instant,
+    interrupt: &Interrupt,
 ) -> Result<Heard, ProbeError> {
     let channel = tunnel::client_channel().map_err(KeyError::from)?;
     let output = Rc::new(RefCell::new(Vec::new()));
     let (ready, heard, agent_version) = (Cell::new(None), Cell::new(None), Cell::new(None));
-    let mut late = pin!(sleep(limit));
+    let mut late = pin!(sleep_until(deadline));
     let stop = poll_fn(|cx| {
-        if question.is_answered_by(&output.borrow()) { Poll::Ready(()) } else { late.as_mut().poll(cx) }
+        let enough = interrupt.is_asked() || question.is_answered_by(&output.borrow());
+        if enough { Poll::Ready(()) } else { late.as_mut().poll(cx) }
     });
     let resume = || -> tunnel::Resume<'_, Token, ProbeError> {
         Box::pin(async { Err(ProbeError::Lost { instance: instance.clone() }) })

@@ -55,6 +55,8 @@ impl Places {
 pub struct ProxyOptions {
     /// Options for every program of ours, in front of the host.
     pub arguments: Vec<String>,
+    /// Options for the proxy alone.
+    pub proxy_arguments: Vec<String>,
     /// The target that the instance was found by, for the proxy to find it anew.
     pub found_by: Option<String>,
     /// A key of the user's own, to be used instead of a one-time key.
@@ -87,7 +89,7 @@ fn tunnel_settings(
     suffix: Option<&str>,
 ) -> Vec<(&'static str, String)> {
     let mut proxy = format!("{} proxy", shell_word(&program.to_string_lossy()));
-    for argument in &options.arguments {
+    for argument in options.arguments.iter().chain(&options.proxy_arguments) {
         proxy.push(' ');
         proxy.push_str(&shell_word(argument));
     }
@@ -207,6 +209,12 @@ pub fn without_section(file: &str, suffix: &str) -> String {
 /// The block for instance ids in a file of ours.
 pub fn installed_block(file: &str) -> Option<String> {
     file.find(BLOCK).map(|at| file[at..].to_owned())
+}
+
+/// Whether ssh takes this for what it is, wherever it stands: in some values it replaces `${NAME}` by a variable of the
+/// environment, and nothing keeps it from that.
+pub fn is_literal(value: &str) -> bool {
+    !value.contains("${")
 }
 
 /// Whether hosts can end in this: labels of lower-case letters, digits and hyphens.

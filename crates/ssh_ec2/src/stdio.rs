@@ -3,11 +3,13 @@
 //! Anything else than a pipe (a terminal, a file, a socket shared with somebody) keeps its mode, and is read and
 //! written by tokio's threads. Nothing else in the program touches standard output.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::BufMut;
@@ -33,6 +35,57 @@ pub fn standard() -> io::Result<(Input, Output)> {
         None => Box::new(tokio::io::stdout()),
     };
     Ok((input, output))
+}
+
+/// How many bytes went somewhere.
+pub type Meter = Rc<Cell<u64>>;
+
+/// The same output, whose bytes are counted.
+pub fn metered(output: Output, meter: Meter) -> Output {
+    Box::new(Metered { output, meter })
+}
+
+struct Metered {
+    output: Output,
+    meter: Meter,
+}
+
+impl Metered {
+    fn count(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(length)) = written {
+            self.meter.set(self.meter.get() + *length as u64);
+        }
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.output).poll_write(cx, bytes);
+        self.count(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.output).poll_write_vectored(cx, slices);
+        self.count(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.output.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_shutdown(cx)
+    }
 }
 
 /// Waits until nobody reads standard output any more; for ever where that cannot be seen.

@@ -38,7 +38,7 @@ const MODULES: [(&str, &[&str]); 33] = [
     ("inventory", &["aws", "cache", "network", "resolve", "target"]),
     ("tunnel", &["stdio", "websocket"]),
     ("probe", &["aws", "key", "network", "target", "tunnel", "websocket"]),
-    ("diagnosis", &["aws", "login", "network", "probe", "resolve", "target"]),
+    ("diagnosis", &["aws", "login", "probe", "resolve", "target"]),
     (
         "doctor",
         &[

@@ -127,26 +127,20 @@ impl Request<'_> {
                 context.add(&format!("{service}:ResourceTag/{key}"), value);
             }
         }
-        vec![Resource { name, alias: None, context }]
+        vec![Resource { name, context }]
     }
 
     /// The resource with this ARN, of which nothing more is known.
     fn named(&self, name: Option<&str>) -> Vec<Resource> {
         let Call { caller, region, .. } = self.call;
-        let resource =
-            |name: &str| Resource { name: name.to_owned(), alias: None, context: context(caller, *region) };
+        let resource = |name: &str| Resource { name: name.to_owned(), context: context(caller, *region) };
         name.map(resource).into_iter().collect()
     }
 }
 
-/// A session, known by its id and, as AWS's sample policies for roles suppose, by the caller's unique id in place of
-/// the caller's name in it.
-///
-/// <https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-restrict-access-quickstart.html>
+/// A session. Its id begins with the name of the role's session, so that `session/${aws:userid}-*` of AWS's sample
+/// policies is none of a role's.
 fn session_resource(world: &World, caller: &Caller, region: AwsRegion, id: &str) -> Resource {
-    let arn = |id: &str| format!("arn:aws:ssm:{region}:{ACCOUNT}:session/{id}");
-    let rest = id.strip_prefix(&caller.name).filter(|rest| rest.starts_with('-'));
-    let alias = rest.map(|rest| arn(&format!("{}{rest}", caller.user_id)));
     let mut context = context(caller, region);
     if let Some(session) = world.sessions().into_iter().find(|session| session.id == id) {
         context.add("ssm:resourceTag/aws:ssmmessages:target-id", session.opening.target);
@@ -154,7 +148,7 @@ fn session_resource(world: &World, caller: &Caller, region: AwsRegion, id: &str)
             context.add("ssm:resourceTag/aws:ssmmessages:session-id", &caller.user_id);
         }
     }
-    Resource { name: arn(id), alias, context }
+    Resource { name: format!("arn:aws:ssm:{region}:{ACCOUNT}:session/{id}"), context }
 }
 
 /// What is known of every request. `aws:username` is not: whoever calls has a role.

@@ -68,7 +68,7 @@ fn context(query: &Query) -> Context {
 }
 
 fn evaluation(xml: &mut Xml, policy: Option<&Policy>, action: &str, name: &str, context: &Context) {
-    let resource = Resource { name: name.to_owned(), alias: None, context: context.clone() };
+    let resource = Resource { name: name.to_owned(), context: context.clone() };
     let decision = policy.map_or(Decision::Allowed, |policy| policy.decide(action, &resource));
     xml.text("EvalActionName", action);
     xml.text("EvalResourceName", name);

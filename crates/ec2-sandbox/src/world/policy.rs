@@ -41,8 +41,6 @@ pub(crate) enum Decision {
 pub(crate) struct Resource {
     /// Its ARN, or `*`.
     pub(crate) name: String,
-    /// Another ARN that patterns may match.
-    pub(crate) alias: Option<String>,
     /// What is known of the request and the resource.
     pub(crate) context: Context,
 }
@@ -136,11 +134,8 @@ impl Selection {
         self.patterns.iter().any(is_like) != self.inverted
     }
 
-    fn means_resource(&self, Resource { name, alias, context }: &Resource) -> bool {
-        let is_like = |pattern: &Pattern| {
-            let alias = alias.as_ref().is_some_and(|alias| pattern.is_like_arn(alias, context));
-            alias || pattern.is_like_arn(name, context)
-        };
+    fn means_resource(&self, Resource { name, context }: &Resource) -> bool {
+        let is_like = |pattern: &Pattern| pattern.is_like_arn(name, context);
         self.patterns.iter().any(is_like) != self.inverted
     }
 }

@@ -12,6 +12,7 @@ use crate::{
 const INSTANCES: &str = "arn:aws:ec2:us-east-1:123456789012:instance/*";
 const DOCUMENT: &str = "arn:aws:ssm:*::document/AWS-StartSSHSession";
 const OWN_SESSIONS: &str = "arn:aws:ssm:*:*:session/${aws:userid}-*";
+const SESSIONS: &str = "arn:aws:ssm:*:*:session/*";
 const ROLE: &str = "arn:aws:iam::123456789012:role/sandbox";
 
 async fn region(statements: Value) -> (Region, Client) {
@@ -166,7 +167,12 @@ async fn own_sessions_are_told_by_their_ids_and_by_their_tags() {
     }});
     let by_id = allow(actions.clone(), json!(OWN_SESSIONS));
     let by_name = allow(actions, json!("arn:aws:ssm:us-east-1:123456789012:session/you-*"));
-    for own in [by_id, by_name, tagged] {
+    // The ids of a role's sessions begin with the name of the role's session, not with the whole unique id.
+    let (_region, client) = region(json!([start.clone(), by_id])).await;
+    let id = start_session(&client, HEALTHY).await.text("SessionId");
+    let resumed = client.ssm("ResumeSession", &json!({"SessionId": id})).await;
+    assert_denied(&resumed, "ssm:ResumeSession", &format!("arn:aws:ssm:us-east-1:123456789012:session/{id}"));
+    for own in [by_name, tagged] {
         let (region, client) = region(json!([start.clone(), own])).await;
         let id = start_session(&client, HEALTHY).await.text("SessionId");
         assert_eq!(client.ssm("ResumeSession", &json!({"SessionId": id})).await.status, 200);
@@ -180,7 +186,7 @@ async fn own_sessions_are_told_by_their_ids_and_by_their_tags() {
 #[tokio::test]
 async fn a_signed_upgrade_needs_a_permission() {
     let allowed =
-        [allow(json!("ssm:StartSession"), json!("*")), allow(json!("ssmmessages:*"), json!(OWN_SESSIONS))];
+        [allow(json!("ssm:StartSession"), json!("*")), allow(json!("ssmmessages:*"), json!(SESSIONS))];
     for (statements, status) in [(&allowed[..], 101), (&allowed[..1], 403)] {
         let (region, client) = region(json!(statements)).await;
         let started = start_session(&client, HEALTHY).await;

@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use thiserror::Error;
@@ -183,15 +184,24 @@ impl Drop for AgentSocket {
 /// What our own ssh did with the key, and who else is here.
 #[derive(Debug, Default)]
 pub struct Usage {
-    listed: Cell<bool>,
+    /// What our ssh had received when it offered the key.
+    offered_at: Cell<Option<u64>>,
     signed: Cell<bool>,
     guests: Cell<usize>,
+    received: Rc<Cell<u64>>,
 }
 
 impl Usage {
-    /// ssh offered the key, and sshd did not want a signature: it refused the key.
+    /// Of a connection that counts the bytes from sshd in `received`.
+    pub fn new(received: Rc<Cell<u64>>) -> Self {
+        Self { received, ..Self::default() }
+    }
+
+    /// ssh offered the key, sshd did not want a signature, and little else was said after that: it refused the key, and
+    /// ssh had no other.
     pub fn was_refused(&self) -> bool {
-        self.listed.get() && !self.signed.get()
+        let offered_at = self.offered_at.get().filter(|_| !self.signed.get());
+        offered_at.is_some_and(|before| self.received.get().saturating_sub(before) < LITTLE)
     }
 
     /// Whether another proxy's ssh has come to this socket, and would be refused by its server if it went away.
@@ -252,7 +262,7 @@ async fn converse<E>(
         let written = stream.write_all(&frame).await;
         refused?;
         match &request {
-            Request::List if own => usage.listed.set(true),
+            Request::List if own => usage.offered_at.set(Some(usage.received.get())),
             Request::Sign { .. } if own => usage.signed.set(true),
             _ => {}
         }
@@ -327,6 +337,8 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
 const PATH_LIMIT: usize = 103;
+/// A refusal takes 80 bytes; of the first words after a success, OpenSSH's list of host keys alone has 500.
+const LITTLE: u64 = 600;
 
 #[cfg(test)]
 mod tests {
@@ -349,6 +361,21 @@ mod tests {
     fn names(path: &Path) -> Vec<String> {
         let entries = fs::read_dir(path.parent().unwrap()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_key_is_refused_when_little_is_said_after_it() {
+        let received = Rc::new(Cell::new(3000));
+        let usage = Usage::new(Rc::clone(&received));
+        assert!(!usage.was_refused(), "it was not offered");
+        usage.offered_at.set(Some(received.get()));
+        received.set(3080);
+        assert!(usage.was_refused());
+        received.set(3080 + 900);
+        assert!(!usage.was_refused(), "another key was accepted");
+        received.set(3080);
+        usage.signed.set(true);
+        assert!(!usage.was_refused());
     }
 
     #[tokio::test]

@@ -234,7 +234,7 @@ impl AssumedRole {
 
     /// Held by the one process that asks.
     async fn turn(&self) -> Option<private_file::Lock> {
-        private_file::lock(&self.cache.as_ref()?.join("ssh_ec2.lock"), TURN_TIMEOUT).await
+        private_file::lock(&self.cache.as_ref()?.join("ssh_ec2.lock"), TURN_TIMEOUT).await.ok()
     }
 }
 

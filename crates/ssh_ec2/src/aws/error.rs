@@ -168,7 +168,7 @@ pub enum AwsError {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// Too many calls, even after retries.
-    #[error("AWS throttles {action}")]
+    #[error("AWS throttles {action}: there were too many calls; wait a minute and try again")]
     Throttled {
         /// The IAM action.
         action: String,
@@ -247,7 +247,7 @@ impl AwsError {
                 vec!["make `aws configure list` work, or point AWS_CONFIG_FILE at another file".into()]
             }
             Self::SignOn { .. } => vec!["try `aws sso login`".into()],
-            Self::Service { .. } | Self::Signing { .. } => Vec::new(),
+            Self::Service { .. } | Self::Signing { .. } | Self::Throttled { .. } => Vec::new(),
             Self::TargetNotConnected { instance, region } => vec![
                 format!(
                     "start {instance} if it is stopped; its region must be {region}, its account that of the credentials"
@@ -256,7 +256,6 @@ impl AwsError {
                     "give its instance profile AmazonSSMManagedInstanceCore, and see that its SSM agent runs and reaches ssmmessages.{region} on port 443"
                 ),
             ],
-            Self::Throttled { .. } => vec!["wait a minute and try again".into()],
             Self::UnencryptedEndpoint { .. } => vec!["use an `https` endpoint".into()],
             Self::UnknownProfile { .. } => vec!["`aws configure list-profiles` lists the profiles".into()],
             Self::Unreachable { source, .. } => vec![reach_hint(source.as_ref()).into()],

@@ -13,7 +13,7 @@ use crate::login::DEFAULT_USER;
 use crate::network::Network;
 use crate::openssh::{Command, Invocation};
 use crate::resolve::{Choice, Resolver};
-use crate::ssh_config::{DEFAULT_SUFFIX, Places, ProxyOptions, sections, settings};
+use crate::ssh_config::{DEFAULT_SUFFIX, Places, ProxyOptions, is_literal, sections, settings};
 use crate::target::{Host, InstanceId, OsUser, Target};
 use crate::ui;
 
@@ -176,14 +176,20 @@ pub fn plain_host(host: &str, target: &Target) -> String {
 /// When the key file holds no public key.
 pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, Failure> {
     let mut arguments = Vec::new();
-    let mut push = |name: &str, value: &Option<String>| {
+    let mut proxy_arguments = Vec::new();
+    for (name, value) in [("--profile", &common.profile), ("--region", &common.region)] {
         if let Some(value) = value {
+            if !is_literal(value) {
+                return Err(Failure::Usage(format!(
+                    "{value:?} cannot be given to ssh, which would replace `${{…}}`"
+                )));
+            }
             arguments.extend([name.to_owned(), value.clone()]);
         }
-    };
-    push("--profile", &common.profile);
-    push("--region", &common.region);
-    push("--reason", &common.reason);
+    }
+    if let Some(reason) = &common.reason {
+        proxy_arguments.extend(["--reason".to_owned(), reason.clone()]);
+    }
     let mut identity = None;
     if let Some(path) = &common.key_file {
         read_public_key(path)?;
@@ -192,11 +198,11 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
             path: path.clone(),
             source,
         })?;
-        push("--key-file", &Some(path.to_string_lossy().into_owned()));
+        proxy_arguments.extend(["--key-file".to_owned(), path.to_string_lossy().into_owned()]);
         identity = Some(private_half(&path));
     }
     if common.batch {
-        arguments.push("--batch".into());
+        proxy_arguments.push("--batch".into());
     }
     match choice(common) {
         Choice::Unique => {}
@@ -204,7 +210,7 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
         Choice::Any => arguments.push("--any".into()),
     }
     arguments.extend((0..usize::from(common.verbose).max(verbosity).min(2)).map(|_| "-v".to_owned()));
-    Ok(ProxyOptions { arguments, found_by: None, identity })
+    Ok(ProxyOptions { arguments, proxy_arguments, found_by: None, identity })
 }
 
 /// Profile and region, as the calls to AWS want them.

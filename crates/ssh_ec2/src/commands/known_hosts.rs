@@ -1,21 +1,25 @@
 //! Which host keys an instance has: the KnownHostsCommand of ssh, and a look at what is known for people.
 //!
 //! ssh asks twice. Before the key exchange it wants to know what to ask the server for; afterwards it shows the key
-//! that the server presented. What our file says comes first, and is never overruled. Else AWS is asked: for the
-//! console, then, if the caller may, for the files of sshd through a session. A key that nobody tells is taken at its
-//! word, once, and said.
+//! that the server presented. What our file says comes first, and is never overruled; else `sources` asks AWS. A key
+//! that nobody tells is taken at its word, once, and said. That AWS cannot be asked is another matter: then a key is
+//! good for one connection, and nothing is written down.
+
+mod sources;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::aws::{Aws, Latest, Settings, timestamp};
-use crate::cache::{Cache, Entry as Cached, Key};
+use self::sources::{Sources, Told};
+use crate::aws::Settings;
+use crate::aws::timestamp;
+use crate::cache::Cache;
 use crate::commands::tell_distrust;
 use crate::error::{ChangedKey, ExitCode, Failure};
-use crate::host_key::{Evidence, HostKey, Source};
-use crate::known_hosts::{Entry, Host, Store};
+use crate::host_key::{HostKey, Source};
+use crate::known_hosts::{Entry, Host, Store, StoreError};
 use crate::network::Network;
-use crate::probe::{self, Question};
-use crate::resolve::{Choice, Resolver, scope};
+use crate::probe::Interrupt;
+use crate::resolve::Choice;
 use crate::target::{InstanceId, Port, Target};
 use crate::ui;
 
@@ -36,50 +40,61 @@ pub struct Request {
     pub presented: Option<String>,
 }
 
+/// With what an answer is found.
+#[derive(Clone, Copy, Debug)]
+pub struct Means<'a> {
+    /// What is known.
+    pub store: &'a Store,
+    /// For all connections.
+    pub network: &'a Network,
+    /// For names.
+    pub cache: &'a Cache,
+    /// To give up what is under way.
+    pub interrupt: &'a Interrupt,
+}
+
 /// Prints the keys as lines of known_hosts.
 ///
 /// # Errors
 /// When the server presented another key than is known, or the file cannot be used.
-pub async fn run(
-    request: &Request,
-    store: &Store,
-    network: &Network,
-    cache: &Cache,
-) -> Result<ExitCode, Failure> {
-    let presented = request.presented.as_deref().filter(|text| *text != NOTHING_PRESENTED);
-    let presented = presented.map(|text| HostKey::parse(&text.replacen(':', " ", 1)).ok_or(text));
-    let presented = match presented {
-        None => None,
-        Some(Ok(key)) => Some(key),
-        // A certificate, which needs an authority that ssh knows from its own files.
-        Some(Err(_)) => return Ok(ExitCode::Success),
-    };
-    let mut lookup = Lookup { request, store, network, cache, aws: None };
-    let instance = lookup.instance().await?;
+pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
+    let (presented, is_certificate) = presented(request);
+    let mut lookup = Lookup { request, store: means.store, sources: Sources::new(request, means) };
+    let instance = lookup.sources.instance().await?;
     if request.host.is_none() {
         // ssh's users have heard it from the proxy.
-        tell_distrust(lookup.aws.as_ref(), cache);
+        tell_distrust(lookup.sources.loaded(), means.cache);
     }
     let host = Host::new(&instance, request.port);
-    let mut known = store.find(&host)?;
+    let mut known = means.store.find(&host)?;
     if known.is_empty() {
         known = lookup.learn(&instance, &host, presented.as_ref()).await?;
     }
-    if let Some(key) = presented.filter(|key| !known.iter().any(|entry| entry.key == *key)) {
-        let same_kind = known.iter().find(|entry| entry.key.algorithm() == key.algorithm());
-        let Some(Entry { key: old, source, since, .. }) = same_kind.or(known.first()).cloned() else {
-            return Err(Failure::HostKeyUnknown { instance });
-        };
-        let old = format!("{} {}", old.kind(), old.fingerprint());
-        return Err(lookup.changed(&instance, &host, old, source, since, &key).await);
+    // Of certificates ssh is the judge: it knows the authorities, and falls back to the plain key.
+    if let Some(key) = presented.filter(|key| !is_certificate && !known.iter().any(|entry| entry.key == *key))
+    {
+        return Err(lookup.changed(&instance, &host, &known, &key).await);
     }
     if known.is_empty() && request.host.is_none() {
         return Err(Failure::HostKeyUnknown { instance });
     }
     let pattern = request.host.as_deref().map_or_else(|| host.as_str().to_owned(), pattern);
-    let lines: String = known.iter().map(|entry| format!("{pattern} {}\n", entry.key)).collect();
-    ui::print(&lines).map_err(Failure::Stdio)?;
+    let marked = means.store.marked()?.into_iter().map(|line| line + "\n");
+    let plain = known.iter().map(|entry| format!("{pattern} {}\n", entry.key));
+    ui::print(&marked.chain(plain).collect::<String>()).map_err(Failure::Stdio)?;
     Ok(ExitCode::Success)
+}
+
+/// The key that ssh shows, or the plain one of a certificate. Of a kind that is not known here, ssh is the judge.
+fn presented(request: &Request) -> (Option<HostKey>, bool) {
+    let Some(text) = request.presented.as_deref().filter(|text| *text != NOTHING_PRESENTED) else {
+        return (None, false);
+    };
+    let text = text.replacen(':', " ", 1);
+    match HostKey::parse(&text) {
+        Some(key) => (Some(key), false),
+        None => (HostKey::of_certificate(&text), true),
+    }
 }
 
 /// Shows what is known.
@@ -107,22 +122,16 @@ pub fn list(store: &Store) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// When the text is no key, or the file cannot be written.
-pub async fn trust(
-    request: &Request,
-    key: &str,
-    store: &Store,
-    network: &Network,
-    cache: &Cache,
-) -> Result<ExitCode, Failure> {
+pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<ExitCode, Failure> {
     let key = HostKey::parse(key).ok_or_else(|| {
         Failure::Usage(format!(
             "{:?} is no host key; it looks like `ssh-ed25519 AAAA…`",
             ui::shorten(key, 40)
         ))
     })?;
-    let instance = Lookup { request, store, network, cache, aws: None }.instance().await?;
+    let instance = Sources::new(request, means).instance().await?;
     let host = Host::new(&instance, request.port);
-    store.replace(&host, &key, Source::User, &now()).await?;
+    means.store.replace(&host, &key, Source::User, &now()).await?;
     ui::note(&format!("the {} key of {} is {} from now on", key.kind(), host.as_str(), key.fingerprint()));
     Ok(ExitCode::Success)
 }
@@ -131,14 +140,9 @@ pub async fn trust(
 ///
 /// # Errors
 /// When there are none, or the file cannot be written.
-pub async fn forget(
-    request: &Request,
-    store: &Store,
-    network: &Network,
-    cache: &Cache,
-) -> Result<ExitCode, Failure> {
-    let instance = Lookup { request, store, network, cache, aws: None }.instance().await?;
-    let forgotten = store.forget(&instance).await?;
+pub async fn forget(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
+    let instance = Sources::new(request, means).instance().await?;
+    let forgotten = means.store.forget(&instance).await?;
     if forgotten.is_empty() {
         return Err(Failure::HostKeyUnknown { instance });
     }
@@ -156,33 +160,10 @@ pub async fn forget(
 struct Lookup<'a> {
     request: &'a Request,
     store: &'a Store,
-    network: &'a Network,
-    cache: &'a Cache,
-    aws: Option<Aws>,
+    sources: Sources<'a>,
 }
 
 impl Lookup<'_> {
-    /// Only a name needs AWS, and the proxy has just found out what it means.
-    async fn instance(&mut self) -> Result<InstanceId, Failure> {
-        if let Target::Id(id) = &self.request.target {
-            return Ok(id.clone());
-        }
-        let (cache, target, choice) = (self.cache, &self.request.target, self.request.choice);
-        let aws = self.aws().await?;
-        Ok(Resolver::new(aws, cache).instance(target, choice).await?.id)
-    }
-
-    async fn aws(&mut self) -> Result<&Aws, Failure> {
-        let aws = match self.aws.take() {
-            Some(aws) => aws,
-            None => {
-                let settings = Settings { batch: true, ..self.request.settings.clone() };
-                Aws::load(&settings, self.network).await?.impatient()
-            }
-        };
-        Ok(self.aws.insert(aws))
-    }
-
     /// Finds out the keys of a host of which none is known, and writes them down.
     async fn learn(
         &mut self,
@@ -190,135 +171,121 @@ impl Lookup<'_> {
         host: &Host,
         presented: Option<&HostKey>,
     ) -> Result<Vec<Entry>, Failure> {
-        let told = match self.was_silent(instance).await? {
-            true => None,
-            false => self.ask(instance).await?,
-        };
-        let since = now();
-        let Some((evidence, source)) = told else {
-            let Some(key) = presented else {
-                self.remember_silence(instance).await?;
-                return Ok(Vec::new());
-            };
-            let known = self.store.add(host, std::slice::from_ref(key), Source::FirstUse, &since).await?;
-            // A process that came first may have written down another one, which is told by the caller.
-            if known.iter().any(|entry| entry.key == *key) {
+        match (self.sources.ask(instance).await?, presented) {
+            (Told::Keys(evidence, source), _)
+                if self.request.port == Port::SSH && !evidence.keys.is_empty() =>
+            {
+                tracing::info!("the host keys of {instance} are told by {source}");
+                self.keep(host, &evidence.keys, source).await
+            }
+            (Told::Keys(evidence, source), Some(key)) if evidence.tells(key) => {
+                self.keep(host, std::slice::from_ref(key), source).await
+            }
+            (Told::Keys(evidence, source), Some(key)) if self.request.port == Port::SSH => {
+                let old = format!("a key with {}", evidence.all_fingerprints().join(" or "));
+                Err(self.differs(instance, host, old, source, String::new(), key, false).await)
+            }
+            // Another sshd, of a container perhaps, may have keys of its own; those of the machine's come first.
+            (Told::Keys(evidence, source), None) => Ok(unsaved(host, &evidence.keys, source)),
+            (Told::Keys(..), Some(key)) => {
+                let why = format!(
+                    "what AWS tells of {instance} is of another sshd than that on port {}",
+                    self.request.port
+                );
+                self.trust_first(host, key, &why).await
+            }
+            (Told::Nothing | Told::Unknown(_), None) => Ok(Vec::new()),
+            (Told::Nothing, Some(key)) => {
+                self.trust_first(host, key, &format!("nothing in AWS tells the host key of {instance}")).await
+            }
+            (Told::Unknown(why), Some(key)) => {
                 ui::note(&format!(
-                    "nothing in AWS tells the host key of {instance}: its {} key {} is trusted from this first connection on",
+                    "AWS cannot be asked for the host key of {instance} ({why}): its {} key {} is taken unchecked, for this connection only",
                     key.kind(),
                     key.fingerprint()
                 ));
-            }
-            return Ok(known);
-        };
-        let keys = match presented {
-            _ if !evidence.keys.is_empty() => evidence.keys,
-            Some(key) if evidence.tells(key) => vec![key.clone()],
-            Some(key) => {
-                let old = format!("a key with {}", evidence.all_fingerprints().join(" or "));
-                return Err(self.changed(instance, host, old, source, String::new(), key).await);
-            }
-            None => return Ok(Vec::new()),
-        };
-        tracing::info!("the host keys of {instance} are told by {source}");
-        Ok(self.store.add(host, &keys, source, &since).await?)
-    }
-
-    /// What the first source tells that tells anything.
-    async fn ask(&mut self, instance: &InstanceId) -> Result<Option<(Evidence, Source)>, Failure> {
-        let console = self.console(instance).await?;
-        if !console.is_empty() {
-            return Ok(Some((console, Source::Console)));
-        }
-        let files = self.files(instance).await?;
-        Ok((!files.is_empty()).then_some((files, Source::Session)))
-    }
-
-    /// What cloud-init printed when the instance started for the first time.
-    async fn console(&mut self, instance: &InstanceId) -> Result<Evidence, Failure> {
-        let aws = self.aws().await?;
-        if instance.is_managed_node() {
-            return Ok(Evidence::default());
-        }
-        for latest in [Latest::No, Latest::Yes] {
-            match aws.console_output(instance, latest).await.map(|text| Evidence::of_console(&text)) {
-                Ok(evidence) if evidence.is_empty() => {}
-                Ok(evidence) => return Ok(evidence),
-                Err(error) => {
-                    tracing::info!("the console tells no host keys: {error}");
-                    break;
-                }
-            }
-        }
-        Ok(Evidence::default())
-    }
-
-    /// What sshd's files say, if the caller may start sessions that run a command.
-    async fn files(&mut self, instance: &InstanceId) -> Result<Evidence, Failure> {
-        let network = self.network;
-        let aws = self.aws().await?;
-        let question = Question::Command(READ_KEYS);
-        match probe::ask(aws, network, instance, question, REASON, READ_TIMEOUT).await {
-            Ok(answer) => Ok(Evidence::of_files(&String::from_utf8_lossy(&answer.output))),
-            Err(error) => {
-                tracing::info!("the host keys cannot be read through Session Manager: {error}");
-                Ok(Evidence::default())
+                Ok(unsaved(host, std::slice::from_ref(key), Source::FirstUse))
             }
         }
     }
 
-    /// ssh asks twice within a second, and AWS need not be.
-    async fn was_silent(&mut self, instance: &InstanceId) -> Result<bool, Failure> {
-        let cache = self.cache;
-        let scope = scope(self.aws().await?);
-        Ok(cache.find(&scope, &silence(instance), SystemTime::now()).is_some())
+    async fn trust_first(&self, host: &Host, key: &HostKey, why: &str) -> Result<Vec<Entry>, Failure> {
+        let known = self.store.add(host, std::slice::from_ref(key), Source::FirstUse, &now()).await?;
+        // A process that came first may have written down another one, which is told by the caller.
+        if known.iter().any(|entry| entry.key == *key) {
+            let (kind, print) = (key.kind(), key.fingerprint());
+            ui::note(&format!("{why}: its {kind} key {print} is trusted from this first connection on"));
+        }
+        Ok(known)
     }
 
-    async fn remember_silence(&mut self, instance: &InstanceId) -> Result<(), Failure> {
-        let cache = self.cache;
-        let scope = scope(self.aws().await?);
-        let entry = Cached { id: instance.clone(), user: None };
-        cache.keep(&scope, &[(silence(instance), entry)], SystemTime::now());
-        Ok(())
+    /// What AWS tells can be told again, so that it is used also where it cannot be kept.
+    async fn keep(&self, host: &Host, keys: &[HostKey], source: Source) -> Result<Vec<Entry>, Failure> {
+        match self.store.add(host, keys, source, &now()).await {
+            Err(error @ (StoreError::Busy { .. } | StoreError::Write { .. })) => {
+                ui::note(&format!("the host keys of {} are not kept: {error}", host.as_str()));
+                Ok(unsaved(host, keys, source))
+            }
+            result => Ok(result?),
+        }
     }
 
-    /// The server presented a key that is not the known one. Whether AWS tells it is worth the time now.
+    /// The server presented a key that is not among the known ones.
     async fn changed(
         &mut self,
         instance: &InstanceId,
         host: &Host,
-        old: String,
-        source: Source,
-        since: String,
+        known: &[Entry],
         key: &HostKey,
     ) -> Failure {
-        let console = self.console(instance).await.is_ok_and(|told| told.tells(key));
-        let confirmed = match console {
-            true => Some(Source::Console),
-            false => {
-                let files = self.files(instance).await.is_ok_and(|told| told.tells(key));
-                files.then_some(Source::Session)
-            }
+        let same_kind = known.iter().find(|entry| entry.key.algorithm() == key.algorithm());
+        let Some(entry) = same_kind.or(known.first()) else {
+            return Failure::HostKeyUnknown { instance: instance.clone() };
         };
+        let old = format!("{} {}", entry.key.kind(), entry.key.fingerprint());
+        let (source, since) = (entry.source, entry.since.clone());
+        self.differs(instance, host, old, source, since, key, same_kind.is_none()).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one error")]
+    async fn differs(
+        &mut self,
+        instance: &InstanceId,
+        host: &Host,
+        old: String,
+        told_by: Source,
+        since: String,
+        key: &HostKey,
+        other_kind: bool,
+    ) -> Failure {
+        // Whether AWS tells it is worth the time now.
+        let confirmed = self.sources.who_tells(instance, key).await;
         Failure::HostKeyChanged(Box::new(ChangedKey {
             host: host.as_str().to_owned(),
             old,
-            told_by: source,
+            told_by,
             since,
             new: key.clone(),
             confirmed,
+            other_kind,
         }))
     }
+}
+
+fn unsaved(host: &Host, keys: &[HostKey], source: Source) -> Vec<Entry> {
+    let entry = |key: &HostKey| Entry {
+        host: host.as_str().to_owned(),
+        key: key.clone(),
+        source,
+        since: String::new(),
+    };
+    keys.iter().map(entry).collect()
 }
 
 /// To the second: people compare it with their own clocks.
 fn now() -> String {
     let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     timestamp(UNIX_EPOCH + Duration::from_secs(age.as_secs()))
-}
-
-fn silence(instance: &InstanceId) -> Key {
-    Key::of(&["no source of host keys", instance.as_str()])
 }
 
 /// The host as a pattern of known_hosts. ssh reads these lines for this one host only, so that a name which would
@@ -330,8 +297,3 @@ fn pattern(host: &str) -> String {
 
 /// What ssh says for a key while there is none.
 const NOTHING_PRESENTED: &str = "NONE:NONE";
-const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub";
-/// For Session Manager's records.
-const REASON: &str = "ssh_ec2 reads the public host keys";
-/// The SSM agent waits a second for acknowledgements at the end.
-const READ_TIMEOUT: Duration = Duration::from_secs(8);

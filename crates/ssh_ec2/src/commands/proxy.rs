@@ -4,7 +4,6 @@
 //! ended at AWS, and the socket is gone. Standard output carries SSH bytes and nothing else.
 
 mod resume;
-mod signals;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,14 +14,14 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ssm_channel::Closed;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::resume::Resumer;
-use self::signals::Signals;
 use crate::agent::socket::{AgentSocket, Usage, serve};
 use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
 use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
+use crate::commands::signals::Signals;
 use crate::commands::tell_distrust;
 use crate::diagnosis;
 use crate::error::{ExitCode, Failure};
@@ -30,9 +29,10 @@ use crate::key::{KeyError, OneTimeKey};
 use crate::login;
 use crate::network::Network;
 use crate::pace::Pace;
+use crate::probe::{Interrupt, Prober};
 use crate::push::Push;
 use crate::resolve::{Choice, Resolver, scope};
-use crate::stdio;
+use crate::stdio::{self, Meter};
 use crate::target::{InstanceId, OsUser, Port, Target};
 use crate::tunnel::{self, End, Notice, Outcome};
 use crate::ui;
@@ -91,6 +91,8 @@ struct Job<'a> {
     stranger: RefCell<Option<String>>,
     /// Whether it was said that nothing answers.
     silence_told: Cell<bool>,
+    /// Bytes from the instance.
+    received: Meter,
 }
 
 impl std::ops::Deref for Job<'_> {
@@ -151,6 +153,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         system_user: Cell::new(None),
         stranger: RefCell::default(),
         silence_told: Cell::default(),
+        received: Meter::default(),
     };
     let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
         Err(error) if leads_nowhere(&error) => error,
@@ -208,7 +211,7 @@ async fn connect(
     signals: &mut Signals,
 ) -> Result<ExitCode, Failure> {
     let identity = Identity::prepare(options)?;
-    let usage = Usage::default();
+    let usage = Usage::new(Meter::clone(&options.received));
     let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &usage));
     let key_failed = Cell::new(false);
     let stop = async {
@@ -225,13 +228,16 @@ async fn connect(
         };
         // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
         if matches!(stop, Stop::Asked) && usage.was_refused() {
-            ui::error(&refusal(options, aws, network).await);
+            tell_refusal(options, aws, network).await;
         }
         stop
     };
     let outcome = Box::pin(async { hold_session(options, aws, network, pin!(stop)).await }).await;
     let verdict = match outcome.and_then(|outcome| judge(options, outcome)) {
-        Ok(ExitCode::Success) if usage.was_refused() => Err(refusal(options, aws, network).await),
+        Ok(ExitCode::Success) if usage.was_refused() => {
+            tell_refusal(options, aws, network).await;
+            Ok(ExitCode::Failure)
+        }
         verdict => verdict,
     };
     let (Identity::OneTime(_, socket), false) = (&identity, key_failed.get()) else { return verdict };
@@ -255,18 +261,26 @@ async fn connect(
     Ok(verdict)
 }
 
-/// Why sshd did not want the key, as far as can be told in a moment.
-async fn refusal(options: &Job<'_>, aws: &Aws, network: &Network) -> Failure {
+/// Says why sshd did not want the key, as far as that can be told in a moment. What was asked for that is ended in good
+/// order, which may take longer.
+async fn tell_refusal(options: &Job<'_>, aws: &Aws, network: &Network) {
     let (instance, user) = (&options.instance, &options.user);
-    let asked = diagnosis::of_refusal(aws, network, instance, user, DIAGNOSIS_TIMEOUT);
-    match timeout(DIAGNOSIS_TIMEOUT, asked).await {
+    let interrupt = Interrupt::default();
+    let prober = Prober { aws, network, instance, reason: "", interrupt: &interrupt };
+    let mut asked = pin!(diagnosis::of_refusal(prober, user, DIAGNOSIS_TIMEOUT));
+    let cause = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
+    let is_late = cause.is_err();
+    ui::error(&match cause {
         Ok(Some(cause)) => cause.into(),
-        // A command that was started regardless ends by itself.
         _ => Failure::KeyRefused {
             instance: instance.clone(),
             user: user.clone(),
             system_user: options.system_user.get(),
         },
+    });
+    if is_late {
+        interrupt.ask();
+        let _ = timeout(TERMINATE_TIMEOUT + DIAGNOSIS_TIMEOUT, asked).await;
     }
 }
 
@@ -322,12 +336,21 @@ async fn hold_session(
     let mut early = pin!(connect_early(aws, network));
     let mut prepared = None;
     let mut stopped = None;
+    let mut patience = pin!(sleep(TELL_WAIT_AFTER));
+    let mut told = false;
     // Never abandoned half-way: AWS may have started the session already, and then it must be ended.
     let ticket = loop {
         tokio::select! {
             ticket = &mut start => break ticket?,
             reason = stop.as_mut(), if stopped.is_none() => stopped = Some(reason),
             done = early.as_mut(), if prepared.is_none() => prepared = Some(done),
+            () = patience.as_mut(), if !told => {
+                told = true;
+                ui::note(&format!(
+                    "Session Manager has not started a session on {} yet; AWS may be slow, or refuse so many calls (waiting, Ctrl-C ends)",
+                    options.instance
+                ));
+            }
         }
     };
     let expected = aws.message_gateway().is_some_and(|gateway| gateway.host() == ticket.stream_url.host());
@@ -369,7 +392,8 @@ async fn carry(
     prepared: impl Future<Output = Option<Prepared>>,
     mut stop: Pin<&mut impl Future<Output = Stop>>,
 ) -> Result<Outcome<Stop, Failure>, Failure> {
-    let local = stdio::standard().map_err(Failure::Stdio)?;
+    let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
+    let local = (input, stdio::metered(output, Meter::clone(&options.received)));
     let first = tokio::select! {
         first = async { resumer.attach(ticket, prepared.await).await } => first?,
         reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
@@ -469,6 +493,8 @@ const GUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const WORDS_WIDTH: usize = 1000;
 /// Fewer bytes than any key exchange has.
 const KEY_EXCHANGE_LENGTH: u64 = 512;
+/// StartSession takes a second or two.
+const TELL_WAIT_AFTER: Duration = Duration::from_secs(5);
 /// For finding out why, while somebody waits.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a call that nobody waits for any more.

@@ -44,10 +44,10 @@ impl Walk<'_> {
     pub(super) async fn tunnel(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let (instance, port) = (&subject.instance, self.request.port);
-        let asked =
-            probe::ask(aws, self.means.network, instance, Question::Port(port), REASON, HEAR_TIMEOUT).await;
+        let asked = probe::ask(self.prober(aws, instance), Question::Port(port), HEAR_TIMEOUT).await;
         let answer = match asked {
             Ok(answer) => answer,
+            Err(ProbeError::Interrupted) => return ControlFlow::Break(()),
             Err(ProbeError::Aws(error)) => return self.blame(Layer::Tunnel, since, aws, &error, None),
             Err(ProbeError::Dial(error @ DialError::Denied { .. })) => {
                 let finding = Finding::failed(&error, error.hints());
@@ -180,7 +180,7 @@ impl Walk<'_> {
         let refused = said.lines().rev().find(|line| line.contains("Permission denied"));
         if refused.is_some() {
             let limit = HEAR_TIMEOUT;
-            let cause = diagnosis::of_refusal(aws, self.means.network, instance, user, limit).await;
+            let cause = diagnosis::of_refusal(self.prober(aws, instance), user, limit).await;
             let finding = cause.map_or_else(|| refusal(instance.as_str(), user), Finding::from);
             return (Layer::Login, finding);
         }
@@ -255,8 +255,6 @@ const LOGIN_OPTIONS: [&str; 14] = [
     "-oUpdateHostKeys=no",
     "-oTunnel=no",
 ];
-/// For Session Manager's records.
-const REASON: &str = "ssh_ec2 doctor looks for what is wrong";
 /// sshd greets at once, and the SSM agent takes a session up within a second or two.
 const HEAR_TIMEOUT: Duration = Duration::from_secs(6);
 /// Host keys may have to be read through a session of their own.

@@ -337,8 +337,16 @@ fn throttling_is_waited_out() {
 #[test]
 fn throttling_without_end_is_told() {
     let sandbox = Sandbox::start();
-    let hint = "wait a minute and try again";
-    fails(&mut sandbox.proxy(THROTTLED_FOR_EVER), 1, "AWS throttles ssm:StartSession", &[hint]);
+    let ended = Running::start(&mut sandbox.proxy(THROTTLED_FOR_EVER)).wait().status(1);
+    let note = "AWS may be slow, or refuse so many calls (waiting, Ctrl-C ends)";
+    let error = "AWS throttles ssm:StartSession: there were too many calls; wait a minute and try again";
+    assert_eq!(
+        ended.stderr,
+        format!(
+            "ssh_ec2: Session Manager has not started a session on {THROTTLED_FOR_EVER} yet; {note}\nssh_ec2: error: {error}\n"
+        ),
+        "{ended}"
+    );
 }
 
 #[test]
@@ -401,5 +409,14 @@ fn a_refused_resumption_is_told() {
     let sandbox = Sandbox::with_faults(&["reset=300ms", "refuse-resume"]);
     let ended = Running::start(&mut sandbox.proxy(HEALTHY)).wait().status(1);
     assert_eq!(ended.stderr, told(REFUSED, &REFUSED_HINTS));
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_refusal_that_is_looked_into_leaves_nothing_behind() {
+    let faults = "slow-attach=2500ms";
+    let sandbox = Sandbox::with_faults(&[faults]);
+    let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);
+    assert!(ended.stderr.contains(" refused the one-time key for the user `ec2-user`\n"), "{ended}");
     sandbox.assert_tidy();
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use crate::harness::{Ended, HEALTHY, Sandbox, run};
+use rustix::process::Signal;
+
+use crate::harness::{Ended, HEALTHY, Running, Sandbox, run};
 
 /// Its console has the fingerprints alone.
 const FINGERPRINTS: &str = "i-0decaf00000000009";
@@ -140,6 +142,98 @@ fn a_key_that_nobody_tells_is_trusted_once_and_said_once() {
 }
 
 #[test]
+fn what_cannot_be_asked_is_not_taken_for_nothing() {
+    let denied = "deny=ssm:StartSession@AWS-StartNonInteractiveCommand";
+    let sandbox = Sandbox::with_faults(&[denied]);
+    let mut ssh = sandbox.ssh(&sandbox.at(IMPOSTOR));
+    let ended = run(ssh.env("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:1").arg("echo in")).success();
+    let said = format!("ssh_ec2: AWS cannot be asked for the host key of {IMPOSTOR} (");
+    assert!(
+        ended.stderr.starts_with(&said) && ended.stderr.ends_with(", for this connection only\n"),
+        "{ended}"
+    );
+    assert_eq!(sources(&sandbox, IMPOSTOR), Vec::<String>::new(), "nothing is written down");
+    let sandbox = Sandbox::with_faults(&[denied, "throttle=GetConsoleOutput:0.02/1"]);
+    connects(&sandbox, &sandbox.target());
+    let ended = run(sandbox.ssh(&sandbox.at(NO_CONSOLE)).arg("echo in")).success();
+    assert!(ended.stderr.ends_with(", for this connection only\n"), "{ended}");
+    assert_eq!(sources(&sandbox, NO_CONSOLE), Vec::<String>::new());
+}
+
+#[test]
+fn keys_are_of_use_where_they_cannot_be_kept() {
+    let sandbox = Sandbox::start();
+    fs::create_dir(sandbox.directory().join("known_hosts.lock")).unwrap();
+    let ended = run(sandbox.ssh(&sandbox.target()).arg("echo in")).success();
+    assert_eq!(ended.text(), "in\n");
+    let said = format!("ssh_ec2: the host keys of {HEALTHY} are not kept: cannot write ");
+    assert!(ended.stderr.starts_with(&said), "{ended}");
+}
+
+/// An authority, and a certificate of it for a host key.
+fn certificate(sandbox: &Sandbox, key: &str) -> (String, String) {
+    let authority = sandbox.key_pair(sandbox.file("authority"), "ed25519");
+    let public = sandbox.file("host.pub");
+    fs::write(&public, key).unwrap();
+    let mut keygen = sandbox.command("ssh-keygen");
+    run(keygen.arg("-q").arg("-s").arg(&authority).args(["-I", "x", "-h"]).arg(&public)).success();
+    let words = fs::read_to_string(sandbox.file("host-cert.pub")).unwrap();
+    let words: Vec<_> = words.split(' ').collect();
+    let authority = fs::read_to_string(authority.with_extension("pub")).unwrap();
+    (format!("@cert-authority i-* {authority}"), format!("{}:{}", words[0], words[1]))
+}
+
+#[test]
+fn a_certificate_is_for_ssh_to_judge() {
+    let sandbox = Sandbox::start();
+    let listed = run(sandbox.ssh_ec2().args(["known-hosts", HEALTHY])).success().text().to_owned();
+    let key = listed.lines().find(|line| line.contains(" ssh-ed25519 ")).unwrap().split_once(' ').unwrap().1;
+    let (mark, presented) = certificate(&sandbox, key);
+    let shown = || {
+        let mut command = sandbox.ssh_ec2();
+        let words = ["known-hosts", "--host", HEALTHY, "--presented", &presented, HEALTHY];
+        run(command.args(words)).success().text().to_owned()
+    };
+    assert!(shown().contains(key), "the plain key, to fall back to");
+    let known = known_hosts(&sandbox);
+    fs::write(&known, format!("{}{mark}", fs::read_to_string(&known).unwrap())).unwrap();
+    let lines = shown();
+    assert!(lines.starts_with(mark.trim_end()) && lines.contains(key), "{lines}");
+    // Of another key as well: it may have been signed by an authority that ssh knows.
+    let (_, other) = certificate(&Sandbox::start(), OTHER_KEY);
+    let mut command = sandbox.ssh_ec2();
+    let ended = run(command.args(["known-hosts", "--host", "x", "--presented", &other, HEALTHY])).success();
+    assert!(ended.text().contains(key), "{ended}");
+}
+
+const OTHER_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
+
+#[test]
+fn nothing_in_the_options_is_for_ssh_to_replace() {
+    let sandbox = Sandbox::start();
+    let mut ssh_ec2 = sandbox.ssh_ec2();
+    let ended =
+        run(ssh_ec2.args(["--reason", "fix ${TICKET} 100%", "-q", "-n", "web-1", "echo in"])).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+    assert_eq!(sandbox.region.sessions()[0].reason.as_deref(), Some("fix ${TICKET} 100%"));
+    let mut ssh_ec2 = sandbox.ssh_ec2();
+    let ended = run(ssh_ec2.args(["--profile", "${HOME}", &sandbox.target(), "true"])).status(2);
+    assert!(ended.stderr.starts_with("ssh_ec2: error: \"${HOME}\" cannot be given to ssh"), "{ended}");
+}
+
+#[test]
+fn a_signal_ends_what_is_open() {
+    for words in [&["known-hosts", NO_CONSOLE][..], &["doctor", HEALTHY]] {
+        let sandbox = Sandbox::with_faults(&["never-attach"]);
+        let mut running = Running::start(sandbox.ssh_ec2().args(words));
+        sandbox.wait_for_sessions(1);
+        running.signal(Signal::INT);
+        running.wait().status(130);
+        sandbox.assert_tidy();
+    }
+}
+
+#[test]
 fn the_files_of_sshd_tell_what_the_console_does_not() {
     let sandbox = Sandbox::start();
     connects(&sandbox, &sandbox.at(NO_CONSOLE));
@@ -160,6 +254,17 @@ fn each_port_has_its_own_keys() {
     assert!(listed("2222").lines().all(|line| line.starts_with(&format!("[{HEALTHY}]:2222 "))));
     assert!(listed("22").lines().all(|line| line.starts_with(&format!("{HEALTHY} "))));
     assert_eq!(calls(&sandbox, "ec2:GetConsoleOutput"), 2);
+    // A container's sshd has keys of its own, of which AWS tells nothing.
+    let presented = OTHER_KEY.replace(' ', ":");
+    let present = |port: &str| {
+        let mut command = sandbox.ssh_ec2();
+        let words = ["known-hosts", "--port", port, "--host", "x", "--presented", &presented, HEALTHY];
+        run(command.args(words))
+    };
+    let first = present("2200").success();
+    assert!(first.stderr.contains("is of another sshd than that on port 2200: its ED25519 key "), "{first}");
+    assert_eq!(present("2200").success().stderr, "");
+    assert_eq!(present("22").status(1).text(), "");
 }
 
 #[test]

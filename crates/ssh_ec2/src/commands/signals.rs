@@ -7,7 +7,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 /// Why a process is asked to end.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Signal {
+pub(crate) enum Signal {
     Hangup,
     Interrupt,
     Terminate,
@@ -23,7 +23,7 @@ impl fmt::Display for Signal {
     }
 }
 
-pub(super) struct Signals {
+pub(crate) struct Signals {
     hangup: unix::Signal,
     interrupt: unix::Signal,
     terminate: unix::Signal,
@@ -31,7 +31,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// From here on the signals no longer kill.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             hangup: unix::signal(SignalKind::hangup())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
@@ -40,7 +40,7 @@ impl Signals {
     }
 
     /// The next one. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.hangup.recv() => Signal::Hangup,
             _ = self.interrupt.recv() => Signal::Interrupt,
