@@ -31,6 +31,11 @@ doc:
 deny:
     cargo deny check
 
+# Writes the bill of materials of the program for a target. Needs cargo-cyclonedx.
+sbom target="x86_64-unknown-linux-gnu":
+    cargo cyclonedx --manifest-path crates/ssh_ec2/Cargo.toml --format json --spec-version 1.5 \
+        --describe binaries --no-build-deps --target {{ target }}
+
 # Runs one fuzz target for a while. Needs nightly and cargo-fuzz; `agent_request` needs `--features agent`.
 fuzz target seconds="60" *options:
     cargo +nightly fuzz run {{ options }} {{ target }} -- -max_total_time={{ seconds }}

@@ -1,6 +1,7 @@
 //! The one-time key's socket, as OpenSSH's own tools see it, and the user's own agent beside it.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -37,19 +38,22 @@ fn the_socket_offers_one_key_and_takes_none() {
     assert_eq!(ssh_add(&sandbox, &socket, &["-L"]).success().text(), listed.text());
 }
 
-/// The process that has the key, as the system sees it.
+/// The process that has the key, as the system sees it; whoever starts it would have dumps as large as can be.
 #[test]
 fn the_proxy_leaves_no_core_dump() {
     let sandbox = Sandbox::start();
-    let (_ssh, _) = connected(&sandbox);
-    let [proxy] = sandbox.proxies()[..] else { panic!("one proxy") };
-    let limits = fs::read_to_string(format!("/proc/{proxy}/limits")).unwrap();
+    let proxy = sandbox.proxy(HEALTHY);
+    let mut shell = sandbox.command("sh");
+    shell.args(["-c", "ulimit -S -c \"$(ulimit -H -c)\"; exec \"$0\" \"$@\""]);
+    let mut running = Running::start(shell.arg(proxy.get_program()).args(proxy.get_args()));
+    running.wait_for_output(|output| output.ends_with(b"\n"));
+    let of_proxy = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", running.id()));
+    let limits = of_proxy("limits").unwrap();
     let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().next(), Some("0"), "{limits}");
     if !is_root() {
         // Without the second of the two ways it would be ours to read.
-        let memory = fs::read(format!("/proc/{proxy}/environ")).unwrap_err();
-        assert_eq!(memory.kind(), std::io::ErrorKind::PermissionDenied);
+        assert_eq!(of_proxy("environ").unwrap_err().kind(), ErrorKind::PermissionDenied);
     }
 }
 
