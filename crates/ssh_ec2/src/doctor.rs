@@ -4,6 +4,7 @@
 //! sshd's greeting, and the real ssh logs in without running anything. The walk stops at the first broken layer, since
 //! what lies behind it cannot be seen, unless everything is wanted. How a report is written down is in `report`.
 
+mod channel;
 mod client;
 mod remote;
 

@@ -71,6 +71,7 @@ const MODULES: [(&str, &[&str]); 32] = [
             "login",
             "network",
             "openssh",
+            "report",
             "resolve",
             "target",
             "websocket",

@@ -66,6 +66,8 @@ pub struct Options {
     pub key_file: Option<PathBuf>,
     /// Where ssh looks for the key agent.
     pub agent_socket: PathBuf,
+    /// Where failures are written down, for one who finds out their causes without our help.
+    pub report: Option<PathBuf>,
     /// Who is at the other end of standard input and output.
     pub client: Client,
 }
@@ -98,6 +100,16 @@ impl std::ops::Deref for Job<'_> {
 
     fn deref(&self) -> &Options {
         self.options
+    }
+}
+
+impl Options {
+    /// Says what went wrong, in all places.
+    fn complain(&self, error: &Failure) {
+        ui::error(error);
+        if let Some(file) = &self.report {
+            error.write_down(file);
+        }
     }
 }
 
@@ -225,7 +237,7 @@ async fn connect(
         };
         // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
         if matches!(stop, Stop::Asked) && usage.was_refused() {
-            ui::error(&refusal(options, aws, network).await);
+            options.complain(&refusal(options, aws, network).await);
         }
         stop
     };
@@ -246,7 +258,7 @@ async fn connect(
     }
     // All is said, and nobody who reads to our end shall wait for others.
     let verdict = verdict.or_else(|error| {
-        ui::error(&error);
+        options.complain(&error);
         Ok::<_, Failure>(error.exit_code())
     })?;
     stdio::leave().map_err(Failure::Stdio)?;
@@ -258,7 +270,13 @@ async fn connect(
 /// Why sshd did not want the key, as far as can be told in a moment.
 async fn refusal(options: &Job<'_>, aws: &Aws, network: &Network) -> Failure {
     let (instance, user) = (&options.instance, &options.user);
-    let asked = diagnosis::of_refusal(aws, network, instance, user, DIAGNOSIS_TIMEOUT);
+    let asked = async {
+        match options.report {
+            // Whoever reads that looks longer.
+            Some(_) => None,
+            None => diagnosis::of_refusal(aws, network, instance, user, DIAGNOSIS_TIMEOUT).await,
+        }
+    };
     match timeout(DIAGNOSIS_TIMEOUT, asked).await {
         Ok(Some(cause)) => cause.into(),
         // A command that was started regardless ends by itself.

@@ -1,6 +1,7 @@
 //! Broken set-ups, one a row: `ssh_ec2 doctor` names the layer and the cause, and plain ssh shows the same cause in at
 //! most three lines of ours.
 
+mod login;
 mod well;
 
 use std::fs;
