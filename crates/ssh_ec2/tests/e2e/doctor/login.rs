@@ -50,3 +50,18 @@ fn a_refused_key_is_looked_into_for_longer_than_by_the_proxy() {
         .before_us()
         .check();
 }
+
+/// Who pushes the keys dates them, and not this machine.
+#[test]
+fn the_instances_clock_is_compared_with_that_of_aws() {
+    row("login", "refused the one-time key for the user `ec2-user`")
+        .on("i-0dead000000000018")
+        .with(&["clock=+10m"])
+        .before_us()
+        .check();
+    row("login", "the clock of i-0dead00000000001a is 10 minutes ahead")
+        .on("i-0dead00000000001a")
+        .with(&["clock=-10m"])
+        .before_us()
+        .check();
+}
