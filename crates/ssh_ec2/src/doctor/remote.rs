@@ -15,7 +15,7 @@ use crate::network::foreign_text;
 use crate::openssh::{Command, Invocation, Login};
 use crate::probe::{self, Answer, ProbeError, Question};
 use crate::report::{Layer, Told, Verdict};
-use crate::ssh_config::settings;
+use crate::ssh_config::{Keys, settings};
 use crate::target::OsUser;
 use crate::websocket::DialError;
 
@@ -153,7 +153,8 @@ impl Walk<'_> {
         };
         let mut options = means.options.clone();
         options.arguments.extend(["--report".into(), channel.file().to_string_lossy().into_owned()]);
-        let command = Command::ssh(&invocation, &settings(&means.program, means.places, &options));
+        let keys = if instance.is_managed_node() { Keys::Own } else { Keys::Pushed };
+        let command = Command::ssh(&invocation, &settings(&means.program, means.places, &options, keys));
         let login = match command.log_in(LOGIN_TIMEOUT).await {
             Ok(login) => login,
             Err(error) => {
@@ -188,6 +189,11 @@ impl Walk<'_> {
             Some(told) => told.is("key-refused"),
             None => said.lines().any(|line| line.contains("Permission denied (")),
         };
+        if refused && instance.is_managed_node() {
+            let fact = format!("{instance} refused the keys of yours that ssh offers for the user `{user}`");
+            let hint = format!("add one of your public keys to ~/.ssh/authorized_keys of `{user}` there");
+            return (Layer::Login, Finding::broken(fact).hint(hint));
+        }
         if refused {
             let limit = HEAR_TIMEOUT;
             let cause = diagnosis::of_refusal(aws, self.means.network, instance, user, limit).await;
