@@ -399,11 +399,16 @@ impl Walk<'_> {
         user: Option<&OsUser>,
     ) -> Finding {
         let Some(action) = action else { return finding };
+        let is_node = self.report.instance.as_deref().is_some_and(|id| id.starts_with("mi-"));
         let wanted = Wanted {
             // With some features, more documents may be started, of which one runs commands.
             features: Feature::ALL
                 .into_iter()
-                .filter(|feature| action != "ssm:StartSession" || feature.is_harmless())
+                .filter(|feature| {
+                    action != "ssm:StartSession"
+                        || feature.is_harmless()
+                        || is_node && *feature == Feature::ManagedNodes
+                })
                 .collect(),
             users: user.cloned().into_iter().collect(),
             region: aws.region().parse().ok(),

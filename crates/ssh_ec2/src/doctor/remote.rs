@@ -111,6 +111,9 @@ impl Walk<'_> {
                 Some(entry) => {
                     Finding::ok(format!("{} known, told by {}", count(known.len(), "key"), entry.source))
                 }
+                None if instance.is_managed_node() => {
+                    Finding::ok("none known yet; it is asked for at the first connection")
+                }
                 None => match aws.console_output(instance, crate::aws::Latest::No).await {
                     Ok(_) => Finding::ok("none known yet; AWS is asked at the first connection"),
                     Err(error) => {

@@ -120,3 +120,23 @@ fn a_clock_that_is_off_is_a_warning() {
         );
     }
 }
+
+const NODE: &str = "mi-0decaf00000000001";
+
+#[test]
+fn a_node_is_asked_only_what_nodes_can_answer() {
+    let sandbox = Sandbox::with_faults(&[
+        "deny=ssm:DescribeInstanceInformation",
+        "deny=ssm:GetConnectionStatus",
+        "deny=ssm:StartSession",
+    ]);
+    let target = format!("me@{NODE}");
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--all", "--json", &target])).status(1);
+    let report = report(&ended);
+    assert!(facts(&report, "ok").iter().any(|fact| fact.starts_with("ssh-config: ")), "{ended}");
+    let checks = report["checks"].as_array().unwrap();
+    let denied = checks.iter().find(|check| check["layer"] == "permissions").unwrap();
+    assert!(denied["details"].to_string().contains(":managed-instance/*"), "{ended}");
+    let calls = sandbox.region.calls();
+    assert!(calls.iter().all(|call| call.action != "ec2:GetConsoleOutput"), "{calls:?}");
+}
