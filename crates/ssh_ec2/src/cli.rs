@@ -128,6 +128,9 @@ pub struct Proxy {
     /// The name that the instance was found by, to be found anew if it is gone
     #[arg(long, value_name = "TARGET", hide = true)]
     pub found_by: Option<String>,
+    /// Write what it fails with to this file as well
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub report: Option<PathBuf>,
     /// The login name (`%r`)
     pub user: String,
     /// The instance (`%h`)
@@ -189,6 +192,9 @@ pub struct KnownHosts {
     /// The key that the server presented (`%t:%K`)
     #[arg(long, value_name = "KEY", hide = true)]
     pub presented: Option<String>,
+    /// Write what it fails with to this file as well
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub report: Option<PathBuf>,
     /// The instance
     #[arg(required_unless_present = "list")]
     pub target: Option<String>,

@@ -18,15 +18,13 @@ use crate::target::{InstanceId, OsUser};
 /// A cause.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Diagnosis {
-    /// Pushed keys have a time on them.
-    #[error("the clock of {instance} is {} {}: it takes pushed keys for expired", span(*.off), if *.ahead { "ahead" } else { "behind" })]
+    /// Pushed keys have a time on them, until which they are good.
+    #[error("the clock of {instance} is {} ahead: it takes pushed keys for expired", span(*.off))]
     Clock {
         /// The instance.
         instance: InstanceId,
         /// By how much.
         off: Duration,
-        /// In which direction.
-        ahead: bool,
     },
     /// sshd does not ask for pushed keys.
     #[error("{instance} has EC2 Instance Connect, but its sshd does not ask it for keys")]
@@ -215,13 +213,13 @@ async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
 /// Why an instance does not take a key that was pushed, from facts that a command on it tells, if the caller may run
 /// one; none if they are well, or not known.
 pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, limit: Duration) -> Option<Diagnosis> {
-    let asked = SystemTime::now();
     let script = script(user);
     let (question, instance) = (Question::Command(&script), prober.instance);
     match probe::ask(Prober { reason: REASON, ..prober }, question, limit).await {
         Ok(answer) => {
             let facts = Facts::parse(&String::from_utf8_lossy(&answer.output))?;
-            facts.cause(instance, user, asked)
+            // After the answer, so that what it took does not count for the clock. AWS dates the keys.
+            facts.cause(instance, user, prober.aws.now())
         }
         Err(error) => {
             tracing::info!("the instance cannot be asked why: {error}");
@@ -280,15 +278,12 @@ impl Facts {
         if self.keys_command == Some(false) {
             return Some(Diagnosis::KeysCommand { instance });
         }
-        if let Some(clock) = self.clock {
-            let theirs = UNIX_EPOCH + Duration::from_secs(clock);
-            let (off, ahead) = match theirs.duration_since(now) {
-                Ok(ahead) => (ahead, true),
-                Err(behind) => (behind.duration(), false),
-            };
-            if off > TOLERATED_CLOCK {
-                return Some(Diagnosis::Clock { instance, off, ahead });
-            }
+        let theirs = self.clock.map(|clock| UNIX_EPOCH + Duration::from_secs(clock));
+        // One that is behind takes keys for longer, and that is all.
+        if let Some(off) = theirs.and_then(|theirs| theirs.duration_since(now).ok())
+            && off > TOLERATED_CLOCK
+        {
+            return Some(Diagnosis::Clock { instance, off });
         }
         self.enforcing.then_some(Diagnosis::SeLinux { instance })
     }
@@ -381,6 +376,7 @@ mod tests {
         assert_eq!(cause(&GOOD.replace("end=yes", "")), None, "it was cut short");
         assert_eq!(cause("sh: not found\nend=yes\n"), None);
         assert_eq!(cause(&GOOD.replace("clock=1000", "clock=nonsense")), None);
+        assert_eq!(cause(&GOOD.replace("clock=1000", "clock=10")), None, "keys last longer there");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! sshd's greeting, and the real ssh logs in without running anything. The walk stops at the first broken layer, since
 //! what lies behind it cannot be seen, unless everything is wanted. How a report is written down is in `report`.
 
+mod channel;
 mod client;
 mod remote;
 
@@ -407,11 +408,16 @@ impl Walk<'_> {
         user: Option<&OsUser>,
     ) -> Finding {
         let Some(action) = action else { return finding };
+        let is_node = self.report.instance.as_deref().is_some_and(|id| id.starts_with("mi-"));
         let wanted = Wanted {
             // With some features, more documents may be started, of which one runs commands.
             features: Feature::ALL
                 .into_iter()
-                .filter(|feature| action != "ssm:StartSession" || feature.is_harmless())
+                .filter(|feature| {
+                    action != "ssm:StartSession"
+                        || feature.is_harmless()
+                        || is_node && *feature == Feature::ManagedNodes
+                })
                 .collect(),
             users: user.cloned().into_iter().collect(),
             region: aws.region().parse().ok(),

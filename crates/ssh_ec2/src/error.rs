@@ -4,6 +4,7 @@
 //! on as they are; here stand only those that need the whole story.
 
 mod anchor;
+mod told;
 
 use std::io;
 use std::path::PathBuf;

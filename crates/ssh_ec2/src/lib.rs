@@ -45,6 +45,7 @@ pub mod websocket;
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::path::Path;
 
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -134,39 +135,14 @@ fn find(question: &Question, environment: &Environment) -> Result<Answer, Failur
 fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Proxy(proxy) => {
-            let mut common = proxy.common.clone().over(before);
-            // ssh does not tell its ProxyCommand.
-            let parent = environment::parent();
-            common.batch |= openssh::is_batch(&parent);
-            log_to_stderr(common.verbose);
-            memory::forbid_dumps();
-            let agent_socket = match proxy.agent_socket.clone() {
-                Some(path) => path,
-                None => {
-                    Environment::read()?.surroundings.places.socket(&proxy.user, &proxy.host, &proxy.port)
-                }
-            };
-            let (target, region) = host_target(&proxy.host, proxy.typed.as_deref(), proxy.suffix.as_deref())?;
-            let settings = connect::aws_settings(&common);
-            let options = proxy::Options {
-                user: proxy.user.parse()?,
-                port: proxy.port.parse()?,
-                // The option is that of the block; what stands in the host is more particular.
-                settings: Settings { region: region.or(settings.region), ..settings },
-                reason: common.reason.clone(),
-                key_file: common.key_file.clone(),
-                agent_socket,
-                client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
-            };
-            let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
-            let request = proxy::Request { target, choice: connect::choice(&common), found_by, options };
-            let cache = Environment::read()?.cache;
-            on_runtime(async {
-                proxy::run(&request, &network(&request.options.settings).await?, &cache).await
-            })
+            let report = proxy.report.clone();
+            written_down(run_proxy(proxy, before), report.as_deref())
+        }
+        Command::KnownHosts(command) => {
+            let report = command.report.clone();
+            written_down(run_known_hosts(command, before), report.as_deref())
         }
         Command::Doctor(command) => run_doctor(command, before),
-        Command::KnownHosts(command) => run_known_hosts(command, before),
         Command::Completions { shell } => complete::script(shell),
         Command::Complete { words } => {
             let cache = Environment::read()?.cache;
@@ -200,6 +176,44 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             on_runtime(commands::sandbox::run(&sandbox))
         }
     }
+}
+
+fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
+    let mut common = proxy.common.clone().over(before);
+    // ssh does not tell its ProxyCommand.
+    let parent = environment::parent();
+    common.batch |= openssh::is_batch(&parent);
+    log_to_stderr(common.verbose);
+    memory::forbid_dumps();
+    let agent_socket = match proxy.agent_socket.clone() {
+        Some(path) => path,
+        None => Environment::read()?.surroundings.places.socket(&proxy.user, &proxy.host, &proxy.port),
+    };
+    let (target, region) = host_target(&proxy.host, proxy.typed.as_deref(), proxy.suffix.as_deref())?;
+    let settings = connect::aws_settings(&common);
+    let options = proxy::Options {
+        user: proxy.user.parse()?,
+        port: proxy.port.parse()?,
+        // The option is that of the block; what stands in the host is more particular.
+        settings: Settings { region: region.or(settings.region), ..settings },
+        reason: common.reason.clone(),
+        key_file: common.key_file.clone(),
+        agent_socket,
+        report: proxy.report.clone(),
+        client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
+    };
+    let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
+    let request = proxy::Request { target, choice: connect::choice(&common), found_by, options };
+    let cache = Environment::read()?.cache;
+    on_runtime(async { proxy::run(&request, &network(&request.options.settings).await?, &cache).await })
+}
+
+/// For whoever asked for it in a file: standard error is everybody's.
+fn written_down(result: Result<ExitCode, Failure>, report: Option<&Path>) -> Result<ExitCode, Failure> {
+    if let (Err(error), Some(file)) = (&result, report) {
+        error.write_down(file);
+    }
+    result
 }
 
 fn run_tool(tool: Tool, carry: &Carry, common: &Common) -> Result<ExitCode, Failure> {

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::pin::pin;
 use std::process;
 use std::time::Duration;
 
@@ -287,7 +288,7 @@ pub enum Login {
     Accepted,
     /// Neither that nor its contrary was seen in time.
     Late,
-    /// ssh ended before; all that was said on standard error.
+    /// ssh ended before; all that it said itself.
     Refused(String),
 }
 
@@ -341,20 +342,25 @@ impl Command {
     /// Starts ssh, which is to be verbose and to run nothing, and waits until it has been let in or has given up. It is
     /// ended in any case, and gets a moment to end what it started itself.
     ///
+    /// Its own words go where nobody else's do: on standard error ssh prints the server's banner as well.
+    ///
     /// # Errors
     /// When it cannot be started.
     pub async fn log_in(&self, limit: Duration) -> Result<Login, io::Error> {
         let mut ssh = tokio::process::Command::new(&self.program)
+            .args(["-E", "/dev/stdout"])
             .args(&self.arguments)
             .stdin(process::Stdio::null())
-            .stdout(process::Stdio::null())
+            .stdout(process::Stdio::piped())
             .stderr(process::Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let Some(stderr) = ssh.stderr.take() else { return Ok(Login::Late) };
+        let (Some(stdout), Some(mut stderr)) = (ssh.stdout.take(), ssh.stderr.take()) else {
+            return Ok(Login::Late);
+        };
         let mut said = String::new();
         let hear = async {
-            let mut lines = BufReader::new(stderr).lines();
+            let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.starts_with(LET_IN) {
                     return true;
@@ -366,7 +372,21 @@ impl Command {
             }
             false
         };
-        let heard = timeout(limit, hear).await;
+        let heard = timeout(limit, async {
+            let (mut hear, mut nothing) = (pin!(hear), tokio::io::sink());
+            let mut others = pin!(tokio::io::copy(&mut stderr, &mut nothing));
+            tokio::select! {
+                let_in = hear.as_mut() => {
+                    if !let_in {
+                        // Our proxy has standard error too, and may be writing down why it ends.
+                        let _ = others.await;
+                    }
+                    let_in
+                }
+                _ = others.as_mut() => hear.await,
+            }
+        })
+        .await;
         if let Some(id) =
             ssh.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
         {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// What stands between a user and an instance, from here to there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -166,6 +166,35 @@ impl Report {
             Some(check) => format!("\n{target}broken at {}\n", check.layer.name()),
             None => format!("\n{target}all is well\n"),
         }
+    }
+}
+
+/// What a program of ours failed with, for the one that started it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Told {
+    /// The message and its causes.
+    pub message: String,
+    /// What to do, an action a line.
+    pub hints: Vec<String>,
+    /// The heading in the document on troubles, which tells one kind of failure from another.
+    pub anchor: Option<String>,
+}
+
+impl Told {
+    /// For the file.
+    pub fn json(&self) -> String {
+        // Strings, none of which could fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// From the file; none if it was not written to its end.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+
+    /// Whether it is of this kind.
+    pub fn is(&self, anchor: &str) -> bool {
+        self.anchor.as_deref() == Some(anchor)
     }
 }
 

@@ -63,6 +63,15 @@ pub struct ProxyOptions {
     pub identity: Option<PathBuf>,
 }
 
+/// Which keys ssh offers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keys {
+    /// Those of the user, as ssh finds them: nothing can be pushed to a managed node.
+    Own,
+    /// The one that is pushed.
+    Pushed,
+}
+
 /// A suffix of host names, and what it stands for.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Suffix {
@@ -77,8 +86,17 @@ pub struct Suffix {
 }
 
 /// The settings of ssh for an instance, keyword and value, ready for ssh_config or `-o`.
-pub fn settings(program: &Path, places: &Places, options: &ProxyOptions) -> Vec<(&'static str, String)> {
-    [tunnel_settings(program, places, options, None), key_settings(places, options)].concat()
+pub fn settings(
+    program: &Path,
+    places: &Places,
+    options: &ProxyOptions,
+    keys: Keys,
+) -> Vec<(&'static str, String)> {
+    let key = match keys {
+        Keys::Own if options.identity.is_none() => Vec::new(),
+        Keys::Own | Keys::Pushed => key_settings(places, options),
+    };
+    [tunnel_settings(program, places, options, keys, None), key].concat()
 }
 
 /// The way to the instance, and its host key.
@@ -86,6 +104,7 @@ fn tunnel_settings(
     program: &Path,
     places: &Places,
     options: &ProxyOptions,
+    keys: Keys,
     suffix: Option<&str>,
 ) -> Vec<(&'static str, String)> {
     let mut proxy = format!("{} proxy", shell_word(&program.to_string_lossy()));
@@ -96,7 +115,7 @@ fn tunnel_settings(
     if let Some(target) = &options.found_by {
         proxy.push_str(&format!(" --found-by {}", shell_word(target)));
     }
-    if options.identity.is_none() {
+    if options.identity.is_none() && keys == Keys::Pushed {
         let sockets = shell_word(&places.sockets().to_string_lossy());
         proxy.push_str(&format!(" --agent-socket {sockets}/'{SOCKET_NAME}'"));
     }
@@ -170,7 +189,7 @@ pub fn section(
     let description = serde_json::to_string(suffix).unwrap_or_default();
     let mut section = format!("{SECTION}{description}\nHost *.{}\n", suffix.suffix);
     let user = user.map(|user| ("User", user.to_owned()));
-    let tunnel = tunnel_settings(program, places, options, Some(&suffix.suffix));
+    let tunnel = tunnel_settings(program, places, options, Keys::Pushed, Some(&suffix.suffix));
     for (keyword, value) in user.into_iter().chain(tunnel) {
         section.push_str(&format!("    {keyword} {value}\n"));
     }
@@ -237,10 +256,10 @@ pub fn block(program: &Path, places: &Places, options: &ProxyOptions) -> String 
         }
     };
     // First, since an id may have the suffix as well.
-    let names = tunnel_settings(program, places, options, Some(DEFAULT_SUFFIX));
+    let names = tunnel_settings(program, places, options, Keys::Pushed, Some(DEFAULT_SUFFIX));
     write(names, &format!("Host *.{DEFAULT_SUFFIX}\n"));
     write(key_settings(places, options), &format!("Host *.{DEFAULT_SUFFIX} !mi-*\n"));
-    write(tunnel_settings(program, places, options, None), "Host i-* mi-*\n");
+    write(tunnel_settings(program, places, options, Keys::Pushed, None), "Host i-* mi-*\n");
     write(key_settings(places, options), "Host i-*\n");
     block
 }
@@ -385,7 +404,7 @@ mod tests {
             arguments: vec!["--profile".into(), "my prod's 100%".into()],
             ..ProxyOptions::default()
         };
-        let settings = settings(Path::new("/opt/my tools/ssh_ec2"), &places(), &options);
+        let settings = settings(Path::new("/opt/my tools/ssh_ec2"), &places(), &options, Keys::Pushed);
         assert!(
             settings[0]
                 .1
@@ -396,6 +415,18 @@ mod tests {
         let known_hosts = &settings[1].1;
         let expected = r#""/opt/my tools/ssh_ec2" known-hosts --profile "my prod's 100%%" --file /home"#;
         assert!(known_hosts.starts_with(expected), "{known_hosts}");
+    }
+
+    #[test]
+    fn a_node_gets_the_users_own_keys() {
+        let keywords = |options: &ProxyOptions| {
+            let settings = settings(Path::new("/ssh_ec2"), &places(), options, Keys::Own);
+            assert!(!settings[0].1.contains("--agent-socket"), "{}", settings[0].1);
+            settings.into_iter().skip(4).map(|(keyword, _)| keyword).collect::<Vec<_>>()
+        };
+        assert_eq!(keywords(&ProxyOptions::default()), Vec::<&str>::new());
+        let chosen = ProxyOptions { identity: Some("/key".into()), ..ProxyOptions::default() };
+        assert_eq!(keywords(&chosen), ["IdentityAgent", "IdentityFile", "IdentitiesOnly"]);
     }
 
     #[test]

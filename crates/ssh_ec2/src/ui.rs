@@ -14,17 +14,7 @@ pub fn is_interactive() -> bool {
 
 /// An error: what was seen, each cause below it, and what to do next.
 pub fn error(error: &Failure) {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    line(&format!("error: {text}"));
+    line(&format!("error: {}", error.chain()));
     for detail in error.details() {
         line(&detail);
     }

@@ -72,6 +72,7 @@ const MODULES: [(&str, &[&str]); 33] = [
             "login",
             "network",
             "openssh",
+            "report",
             "resolve",
             "target",
             "websocket",

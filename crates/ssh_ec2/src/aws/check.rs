@@ -94,6 +94,15 @@ impl Aws {
         self.client.skew()
     }
 
+    /// The time as AWS has it, as far as its last answer told.
+    pub fn now(&self) -> SystemTime {
+        let now = SystemTime::now();
+        match self.clock_skew() {
+            (skew, true) => now + skew,
+            (skew, false) => now - skew,
+        }
+    }
+
     /// The hosts that a connection needs.
     ///
     /// # Errors

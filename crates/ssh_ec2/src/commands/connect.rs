@@ -13,7 +13,7 @@ use crate::login::DEFAULT_USER;
 use crate::network::Network;
 use crate::openssh::{Command, Invocation};
 use crate::resolve::{Choice, Resolver};
-use crate::ssh_config::{DEFAULT_SUFFIX, Places, ProxyOptions, is_literal, sections, settings};
+use crate::ssh_config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections, settings};
 use crate::target::{Host, InstanceId, OsUser, Target};
 use crate::ui;
 
@@ -76,6 +76,10 @@ pub fn run(
     let mut options = proxy_options(&common, invocation.verbosity())?;
     let needs_user = invocation.user().is_none() && invocation.configured_user().is_none();
     let mut found = Vec::new();
+    let mut keys = match &target {
+        Target::Id(id) => keys_of(id),
+        _ => Keys::Pushed,
+    };
     if needs_user || !matches!(target, Target::Id(_)) {
         let question = Question {
             target: target.clone(),
@@ -85,6 +89,7 @@ pub fn run(
             verbosity: common.verbose.max(u8::try_from(invocation.verbosity()).unwrap_or(u8::MAX)),
         };
         let answer = find(&question)?;
+        keys = keys_of(&answer.instance);
         if !matches!(target, Target::Id(_)) {
             options.found_by = Some(target.to_string());
             // Keys, host keys and sockets go by the id, which is never given to another instance.
@@ -96,7 +101,7 @@ pub fn run(
         found.extend(answer.user.map(|user| ("User", user.to_string())));
     }
     make_private_directory(surroundings.places.directory())?;
-    found.extend(settings(&surroundings.program, &surroundings.places, &options));
+    found.extend(settings(&surroundings.program, &surroundings.places, &options, keys));
     if let (true, Some(socket)) = (invocation.forwards_agent(), &surroundings.user_agent) {
         // `-A` alone would forward the agent that ssh uses here, which is ours and has only the one-time key. In
         // front of it, since `-A` counts as a value and the first one is taken.
@@ -110,6 +115,11 @@ pub fn run(
     match command.exec() {
         Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
     }
+}
+
+/// Which keys ssh is to offer there.
+pub fn keys_of(instance: &InstanceId) -> Keys {
+    if instance.is_managed_node() { Keys::Own } else { Keys::Pushed }
 }
 
 /// Finds the instance and the user.

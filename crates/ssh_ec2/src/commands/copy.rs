@@ -8,7 +8,7 @@ use crate::commands::config::make_private_directory;
 use crate::commands::connect::{Answer, Question, Surroundings, aws_settings, choice, place, proxy_options};
 use crate::error::{ExitCode, Failure};
 use crate::openssh::{Command, Invocation};
-use crate::ssh_config::settings;
+use crate::ssh_config::{Keys, settings};
 use crate::target::Target;
 use crate::transfer::Tool;
 
@@ -69,7 +69,10 @@ pub fn run(
         options.found_by = Some(name.clone());
     }
     make_private_directory(surroundings.places.directory())?;
-    let settings = settings(&surroundings.program, &surroundings.places, &options);
+    // One program has one set: where something can be pushed, something must be.
+    let only_nodes = found.values().all(|answer| answer.instance.is_managed_node());
+    let keys = if only_nodes { Keys::Own } else { Keys::Pushed };
+    let settings = settings(&surroundings.program, &surroundings.places, &options, keys);
     let arguments = tool.with_settings(arguments, first, &settings);
     match (Command { program: tool.program().into(), arguments }).exec() {
         Err(source) => Err(Failure::Ssh { program: tool.program().into(), source }),

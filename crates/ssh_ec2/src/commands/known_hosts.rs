@@ -176,10 +176,10 @@ impl Lookup<'_> {
                 if self.request.port == Port::SSH && !evidence.keys.is_empty() =>
             {
                 tracing::info!("the host keys of {instance} are told by {source}");
-                self.keep(host, &evidence.keys, source).await
+                self.keep(host, &evidence.keys, source, presented.is_some()).await
             }
             (Told::Keys(evidence, source), Some(key)) if evidence.tells(key) => {
-                self.keep(host, std::slice::from_ref(key), source).await
+                self.keep(host, std::slice::from_ref(key), source, true).await
             }
             (Told::Keys(evidence, source), Some(key)) if self.request.port == Port::SSH => {
                 let old = format!("a key with {}", evidence.all_fingerprints().join(" or "));
@@ -220,10 +220,18 @@ impl Lookup<'_> {
     }
 
     /// What AWS tells can be told again, so that it is used also where it cannot be kept.
-    async fn keep(&self, host: &Host, keys: &[HostKey], source: Source) -> Result<Vec<Entry>, Failure> {
+    async fn keep(
+        &self,
+        host: &Host,
+        keys: &[HostKey],
+        source: Source,
+        is_last: bool,
+    ) -> Result<Vec<Entry>, Failure> {
         match self.store.add(host, keys, source, &now()).await {
             Err(error @ (StoreError::Busy { .. } | StoreError::Write { .. })) => {
-                ui::note(&format!("the host keys of {} are not kept: {error}", host.as_str()));
+                if is_last || self.request.host.is_none() {
+                    ui::note(&format!("the host keys of {} are not kept: {error}", host.as_str()));
+                }
                 Ok(unsaved(host, keys, source))
             }
             result => Ok(result?),

@@ -66,6 +66,8 @@ pub struct Options {
     pub key_file: Option<PathBuf>,
     /// Where ssh looks for the key agent.
     pub agent_socket: PathBuf,
+    /// Where failures are written down, for one who finds out their causes without our help.
+    pub report: Option<PathBuf>,
     /// Who is at the other end of standard input and output.
     pub client: Client,
 }
@@ -100,6 +102,16 @@ impl std::ops::Deref for Job<'_> {
 
     fn deref(&self) -> &Options {
         self.options
+    }
+}
+
+impl Options {
+    /// Says what went wrong, in all places.
+    fn complain(&self, error: &Failure) {
+        ui::error(error);
+        if let Some(file) = &self.report {
+            error.write_down(file);
+        }
     }
 }
 
@@ -252,7 +264,7 @@ async fn connect(
     }
     // All is said, and nobody who reads to our end shall wait for others.
     let verdict = verdict.or_else(|error| {
-        ui::error(&error);
+        options.complain(&error);
         Ok::<_, Failure>(error.exit_code())
     })?;
     stdio::leave().map_err(Failure::Stdio)?;
@@ -267,10 +279,16 @@ async fn tell_refusal(options: &Job<'_>, aws: &Aws, network: &Network) {
     let (instance, user) = (&options.instance, &options.user);
     let interrupt = Interrupt::default();
     let prober = Prober { aws, network, instance, reason: "", interrupt: &interrupt };
-    let mut asked = pin!(diagnosis::of_refusal(prober, user, DIAGNOSIS_TIMEOUT));
+    let mut asked = pin!(async {
+        match options.report {
+            // Whoever reads that looks longer.
+            Some(_) => None,
+            None => diagnosis::of_refusal(prober, user, DIAGNOSIS_TIMEOUT).await,
+        }
+    });
     let cause = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
     let is_late = cause.is_err();
-    ui::error(&match cause {
+    options.complain(&match cause {
         Ok(Some(cause)) => cause.into(),
         _ => Failure::KeyRefused {
             instance: instance.clone(),

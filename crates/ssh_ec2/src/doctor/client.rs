@@ -8,6 +8,8 @@ use std::time::Instant;
 use super::{Finding, Walk};
 use crate::openssh::{Version, configuration};
 use crate::report::Layer;
+use crate::ssh_config::Keys;
+use crate::target::Target;
 
 impl Walk<'_> {
     /// The client, and its configuration for the host.
@@ -34,7 +36,11 @@ impl Walk<'_> {
         let finding = match configuration(&host) {
             Ok(Ok(settings)) => {
                 let installed = self.means.places.config().exists();
-                judge(&host, &settings, installed)
+                let keys = match &self.request.target {
+                    Some(Target::Id(id)) if id.is_managed_node() => Keys::Own,
+                    _ => Keys::Pushed,
+                };
+                judge(&host, &settings, installed, keys)
             }
             Ok(Err(complaint)) => {
                 Finding::broken(format!("ssh does not accept its configuration: {complaint}"))
@@ -47,7 +53,7 @@ impl Walk<'_> {
 }
 
 /// What plain ssh would do with a host, from what `ssh -G` prints.
-fn judge(host: &str, settings: &[(String, String)], installed: bool) -> Finding {
+fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys) -> Finding {
     let value = |keyword: &str| {
         settings.iter().find(|(found, _)| found == keyword).map_or("", |(_, value)| value.as_str())
     };
@@ -68,6 +74,8 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool) -> Finding 
     }
     let offers = value("preferredauthentications");
     let obstacle = match () {
+        // Whatever the user has set is for the keys that the user has there, or for passwords.
+        () if keys == Keys::Own => None,
         () if value("pubkeyauthentication") == "false" || value("pubkeyauthentication") == "no" => {
             Some("PubkeyAuthentication is off, and keys are all that there is")
         }
@@ -113,6 +121,10 @@ mod tests {
 
     /// What `ssh -G` prints for a host of ours, changed in one place.
     fn finding(keyword: &str, value: &str) -> Finding {
+        finding_with(keyword, value, Keys::Pushed)
+    }
+
+    fn finding_with(keyword: &str, value: &str, keys: Keys) -> Finding {
         let own = std::env::current_exe().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("ssh_ec2");
@@ -130,12 +142,19 @@ mod tests {
         .to_vec();
         settings.retain(|(found, _)| found != keyword);
         settings.push((keyword.into(), value.into()));
-        judge("i-0a1b2c3d", &settings, true)
+        judge("i-0a1b2c3d", &settings, true, keys)
     }
 
     #[test]
     fn the_installed_settings_are_well() {
         assert_eq!(finding("loglevel", "INFO").verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_node_has_no_key_of_ours_to_be_kept_from() {
+        for (keyword, value) in [("identityagent", "SSH_AUTH_SOCK"), ("identitiesonly", "yes")] {
+            assert_eq!(finding_with(keyword, value, Keys::Own).verdict, Verdict::Ok, "{keyword}");
+        }
     }
 
     #[test]

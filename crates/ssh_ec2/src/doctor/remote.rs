@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ssm_channel::Closed;
 
+use super::channel::Channel;
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
 use crate::diagnosis;
@@ -13,8 +14,8 @@ use crate::known_hosts::Host;
 use crate::network::foreign_text;
 use crate::openssh::{Command, Invocation, Login};
 use crate::probe::{self, Answer, ProbeError, Question};
-use crate::report::{Layer, Verdict};
-use crate::ssh_config::settings;
+use crate::report::{Layer, Told, Verdict};
+use crate::ssh_config::{Keys, settings};
 use crate::target::OsUser;
 use crate::websocket::DialError;
 
@@ -110,6 +111,9 @@ impl Walk<'_> {
                 Some(entry) => {
                     Finding::ok(format!("{} known, told by {}", count(known.len(), "key"), entry.source))
                 }
+                None if instance.is_managed_node() => {
+                    Finding::ok("none known yet; it is asked for at the first connection")
+                }
                 None => match aws.console_output(instance, crate::aws::Latest::No).await {
                     Ok(_) => Finding::ok("none known yet; AWS is asked at the first connection"),
                     Err(error) => {
@@ -141,7 +145,19 @@ impl Walk<'_> {
             destination: format!("{user}@{instance}").into(),
             command: Vec::new(),
         };
-        let command = Command::ssh(&invocation, &settings(&means.program, means.places, &means.options));
+        let channel = match Channel::below(means.places.directory()) {
+            Ok(channel) => channel,
+            Err(error) => {
+                let directory = means.places.directory().display();
+                let finding = Finding::broken(format!("cannot make a directory in {directory}: {error}"))
+                    .hint(format!("check the permissions of {directory}"));
+                return self.note(Layer::Login, since, finding);
+            }
+        };
+        let mut options = means.options.clone();
+        options.arguments.extend(["--report".into(), channel.file().to_string_lossy().into_owned()]);
+        let keys = if instance.is_managed_node() { Keys::Own } else { Keys::Pushed };
+        let command = Command::ssh(&invocation, &settings(&means.program, means.places, &options, keys));
         let login = match command.log_in(LOGIN_TIMEOUT).await {
             Ok(login) => login,
             Err(error) => {
@@ -154,7 +170,7 @@ impl Walk<'_> {
         };
         let (layer, finding) = match login {
             Login::Accepted => (Layer::Login, Finding::ok(format!("sshd lets `{user}` in"))),
-            Login::Refused(said) => self.why_not(aws, subject, &said).await,
+            Login::Refused(said) => self.why_not(aws, subject, channel.told(), &said).await,
             Login::Late => {
                 let fact = format!("ssh was not let in within {} seconds", LOGIN_TIMEOUT.as_secs());
                 (Layer::Login, Finding::broken(fact).hint("`ssh -v` shows where it waits"))
@@ -163,29 +179,41 @@ impl Walk<'_> {
         self.note(layer, since, finding)
     }
 
-    /// From what ssh and our own programs said to the cause.
-    async fn why_not(&self, aws: &Aws, subject: &Subject, said: &str) -> (Layer, Finding) {
+    /// From what our own programs told, and else what ssh said, to the cause.
+    async fn why_not(
+        &self,
+        aws: &Aws,
+        subject: &Subject,
+        told: Option<Told>,
+        said: &str,
+    ) -> (Layer, Finding) {
         let Subject { instance, user, .. } = subject;
-        let own = |kind: &str| {
-            let prefix = format!("ssh_ec2: {kind}: ");
-            said.lines()
-                .filter_map(move |line| line.strip_prefix(&prefix).map(str::to_owned))
-                .collect::<Vec<_>>()
+        let refused = match &told {
+            Some(told) => told.is("key-refused"),
+            None => said.lines().any(|line| line.contains("Permission denied (")),
         };
-        if let [error, ..] = &own("error")[..] {
-            let layer = if error.contains("presents the host key") { Layer::HostKey } else { Layer::Login };
-            let finding = Finding { hints: own("hint"), ..Finding::broken(foreign_text(error, 1000)) };
-            return (layer, finding);
+        if refused && instance.is_managed_node() {
+            let fact = format!("{instance} refused the keys of yours that ssh offers for the user `{user}`");
+            let hint = format!("add one of your public keys to ~/.ssh/authorized_keys of `{user}` there");
+            return (Layer::Login, Finding::broken(fact).hint(hint));
         }
-        let refused = said.lines().rev().find(|line| line.contains("Permission denied"));
-        if refused.is_some() {
+        if refused {
             let limit = HEAR_TIMEOUT;
             let cause = diagnosis::of_refusal(self.prober(aws, instance), user, limit).await;
             let finding = cause.map_or_else(|| refusal(instance.as_str(), user), Finding::from);
             return (Layer::Login, finding);
         }
-        let last = said.lines().rev().find(|line| !line.starts_with("debug")).unwrap_or("ssh gave no reason");
-        (Layer::Login, Finding::broken(foreign_text(last, 300)).hint("`ssh -v` says more"))
+        if let Some(told) = told {
+            let about_host_key = HOST_KEY_ANCHORS.iter().any(|anchor| told.is(anchor));
+            let layer = if about_host_key { Layer::HostKey } else { Layer::Login };
+            let hints = told.hints.iter().map(|hint| foreign_text(hint, 1000)).collect();
+            return (layer, Finding { hints, ..Finding::broken(foreign_text(&told.message, 1000)) });
+        }
+        let fact = match said.lines().rev().find(|line| !line.starts_with("debug")) {
+            Some(last) => format!("ssh gave up, and says {:?}", foreign_text(last, 300)),
+            None => "ssh gave up, and says nothing".to_owned(),
+        };
+        (Layer::Login, Finding::broken(fact).hint("`ssh -v` says more"))
     }
 
     /// A failed call, at its layer or, if IAM said no, among the permissions.
@@ -255,6 +283,8 @@ const LOGIN_OPTIONS: [&str; 14] = [
     "-oUpdateHostKeys=no",
     "-oTunnel=no",
 ];
+/// What is wrong with a host key, or with what is known of it.
+const HOST_KEY_ANCHORS: [&str; 3] = ["host-key-changed", "host-key-unknown", "known-hosts-file"];
 /// sshd greets at once, and the SSM agent takes a session up within a second or two.
 const HEAR_TIMEOUT: Duration = Duration::from_secs(6);
 /// Host keys may have to be read through a session of their own.

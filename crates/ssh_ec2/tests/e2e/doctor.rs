@@ -1,6 +1,9 @@
 //! Broken set-ups, one a row: `ssh_ec2 doctor` names the layer and the cause, and plain ssh shows the same cause in at
 //! most three lines of ours.
 
+mod login;
+mod well;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -9,8 +12,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    ABSENT, Ended, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, Running, SSM_AGENT_OFFLINE,
-    START_DENIED, STOPPED, Sandbox, binary, eventually, run,
+    ABSENT, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, Running, SSM_AGENT_OFFLINE, START_DENIED,
+    STOPPED, Sandbox, binary, eventually, run,
 };
 
 /// One thing that is wrong.
@@ -377,123 +380,4 @@ fn the_login() {
             .on(NO_INSTANCE_CONNECT)
             .with(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]),
     ]);
-}
-
-// ---- what is well ----
-
-fn report(ended: &Ended) -> Value {
-    serde_json::from_str(ended.text()).unwrap()
-}
-
-fn facts(report: &Value, verdict: &str) -> Vec<String> {
-    let checks = report["checks"].as_array().unwrap().iter();
-    let found = checks.filter(|check| check["verdict"] == verdict);
-    found
-        .map(|check| format!("{}: {}", check["layer"].as_str().unwrap(), check["fact"].as_str().unwrap()))
-        .collect()
-}
-
-#[test]
-fn a_healthy_instance_is_healthy_by_every_name() {
-    let sandbox = Sandbox::start();
-    for target in [HEALTHY, "web-1", "ec2-user@web-1.ec2", "10.0.0.11"] {
-        let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", target])).success();
-        let report = report(&ended);
-        assert_eq!((&report["healthy"], &report["instance"]), (&true.into(), &HEALTHY.into()), "{ended}");
-        assert_eq!((&report["account"], &report["user"]), (&"123456789012".into(), &"ec2-user".into()));
-        let layers: Vec<_> = report["checks"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|check| check["layer"].as_str().unwrap())
-            .collect();
-        for layer in [
-            "ssh",
-            "region",
-            "credentials",
-            "endpoints",
-            "instance",
-            "instance-profile",
-            "session-manager",
-            "key-push",
-            "tunnel",
-            "sshd",
-            "host-key",
-            "login",
-        ] {
-            assert!(layers.contains(&layer), "{layer} is not in {ended}");
-        }
-        sandbox.assert_tidy();
-    }
-    let text = run(sandbox.ssh_ec2().args(["doctor", "web-1"])).success();
-    assert!(text.text().ends_with("\nweb-1.ec2: all is well\n"), "{text}");
-    assert!(text.text().starts_with("ok       ssh              OpenSSH "), "{text}");
-    assert_eq!(text.stderr, "");
-    let alone = run(sandbox.ssh_ec2().arg("doctor")).success();
-    assert!(alone.text().ends_with("\nall is well\n"), "{alone}");
-}
-
-#[test]
-fn all_goes_on_behind_what_is_broken() {
-    let sandbox = Sandbox::start();
-    let ended = run(sandbox.ssh_ec2().args(["doctor", "--all", "--json", PUSH_DENIED])).status(1);
-    let broken = facts(&report(&ended), "broken");
-    assert_eq!(broken.len(), 2, "{ended}");
-    assert!(broken[0].starts_with("permissions: ") && broken[1].starts_with("login: "), "{ended}");
-    let ended = run(sandbox.ssh_ec2().args(["doctor", "--all", "--json", "stopped"])).status(1);
-    let broken = facts(&report(&ended), "broken");
-    assert!(broken[0].starts_with("instance: ") && broken.len() > 1, "{ended}");
-    sandbox.assert_tidy();
-}
-
-#[test]
-fn the_missing_statement_is_ready_to_paste() {
-    let sandbox = Sandbox::start();
-    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", &format!("sam@{PUSH_DENIED}")])).status(1);
-    let report = report(&ended);
-    let check = report["checks"].as_array().unwrap().last().unwrap().clone();
-    let lines: Vec<_> =
-        check["details"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
-    let policy: Value = serde_json::from_str(&lines.join("\n")).unwrap();
-    let [statement] = &policy["Statement"].as_array().unwrap()[..] else { panic!("{policy}") };
-    assert_eq!(statement["Action"], "ec2-instance-connect:SendSSHPublicKey");
-    assert_eq!(statement["Condition"]["StringEquals"]["ec2:osuser"], "sam");
-    assert_eq!(statement["Resource"], "arn:aws:ec2:us-east-1:123456789012:instance/*");
-}
-
-#[test]
-fn what_is_missing_but_spared_is_a_warning() {
-    let sandbox = Sandbox::with_faults(&[
-        "deny=ssm:ResumeSession",
-        "deny=ssm:TerminateSession",
-        "deny=ec2:DescribeInstances",
-        "deny=ec2:GetConsoleOutput",
-        "deny=ssm:DescribeInstanceInformation",
-        "deny=ssm:GetConnectionStatus",
-    ]);
-    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY])).success();
-    let warnings = facts(&report(&ended), "warning");
-    for said in [
-        "permissions: a lost websocket cannot be replaced: AWS refused ssm:ResumeSession",
-        "permissions: sessions are ended by the instance alone: AWS refused ssm:TerminateSession",
-        "instance: what EC2 knows is not known: AWS refused ec2:DescribeInstances",
-        "host-key: none known yet, and the console does not tell: AWS refused ec2:GetConsoleOutput",
-        "session-manager: what Session Manager knows is not known: AWS refused ssm:DescribeInstanceInformation",
-    ] {
-        assert!(warnings.iter().any(|warning| warning.starts_with(said)), "{said:?} is not in {ended}");
-    }
-    assert_eq!(warnings.len(), 5, "{ended}");
-}
-
-#[test]
-fn a_clock_that_is_off_is_a_warning() {
-    for (fault, said) in [("clock=+10m", "behind"), ("clock=-10m", "ahead of")] {
-        let sandbox = Sandbox::with_faults(&[fault]);
-        let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY]));
-        let warnings = facts(&report(&ended), "warning");
-        assert!(
-            warnings.contains(&format!("clock: this machine is 10 minutes {said} AWS, which is allowed for")),
-            "{ended}"
-        );
-    }
 }

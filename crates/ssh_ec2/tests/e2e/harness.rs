@@ -285,7 +285,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_ssh_ec2");
 
 /// Waits until a script that was written just now can be run. What another thread started in the meantime holds it
 /// open for writing until its own `exec`, and Linux runs no such file.
-fn wait_until_runnable(script: &Path) {
+pub(crate) fn wait_until_runnable(script: &Path) {
     eventually("the script can be run", || match Command::new(script).arg("-V").output() {
         Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
         ran => Some(ran.unwrap()),
@@ -313,7 +313,7 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// The machine's sshd, ready to be started by us.
-fn sshd() -> PathBuf {
+pub(crate) fn sshd() -> PathBuf {
     let path = PathBuf::from("/usr/sbin/sshd");
     assert!(path.is_file(), "this test needs {}: `apt install openssh-server`", path.display());
     assert!(

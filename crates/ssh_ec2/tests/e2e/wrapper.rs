@@ -162,3 +162,12 @@ fn help_and_version_go_to_standard_output() {
     let faults = run(sandbox.ssh_ec2().args(["sandbox", "--fault", "help"])).success();
     assert_eq!(faults.text(), ec2_sandbox::Faults::list());
 }
+
+#[test]
+fn a_node_is_offered_the_users_own_keys() {
+    let sandbox = Sandbox::start();
+    let printed = run(sandbox.ssh_ec2().args(["--dry-run", "me@mi-0decaf00000000001"])).success();
+    for word in ["IdentityFile", "IdentityAgent", "--agent-socket"] {
+        assert!(!printed.text().contains(word), "{word:?} is in {printed}");
+    }
+}

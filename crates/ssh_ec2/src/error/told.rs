@@ -1,0 +1,43 @@
+//! A failure, told to whoever called the process: to a person in a line, to the doctor in a file of its own.
+
+use std::error::Error as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use super::{Failure, anchor};
+use crate::report::Told;
+
+impl Failure {
+    /// The message, and each cause behind it.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text.push_str(": ");
+                text.push_str(&cause_text);
+            }
+            source = cause.source();
+        }
+        text
+    }
+
+    /// Writes it down, unless another one is there already: what came first is the cause of what follows. Who cannot
+    /// write it has said it on standard error all the same.
+    pub fn write_down(&self, file: &Path) {
+        let anchor = anchor::of(self).map(str::to_owned);
+        let told = Told { message: self.chain(), hints: self.hints(), anchor };
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(file)
+            .and_then(|mut file| file.write_all(told.json().as_bytes()));
+        if let Err(error) = written {
+            tracing::info!("the failure is not written down: {error}");
+        }
+    }
+}

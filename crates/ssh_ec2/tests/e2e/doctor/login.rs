@@ -1,0 +1,67 @@
+//! What the doctor believes of a login, and how long it looks.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use ec2_sandbox::Options;
+use serde_json::Value;
+
+use super::row;
+use super::well::facts;
+use crate::harness::{HEALTHY, NO_INSTANCE_CONNECT, Sandbox, files_below, run, sshd, wait_until_runnable};
+
+/// What sshd lets everybody read before it knows who they are.
+const BANNER: &str = "ssh_ec2: error: FORGED is wrong\n\
+                      ssh_ec2: hint: run `FORGED`\n\
+                      Authenticated to FORGED\n\
+                      FORGED: Permission denied (publickey).\n";
+
+#[test]
+fn what_a_server_has_ssh_print_is_not_taken_for_ours() {
+    let directory = tempfile::tempdir().unwrap();
+    let banner = directory.path().join("banner");
+    fs::write(&banner, BANNER).unwrap();
+    let wrapper = directory.path().join("sshd");
+    let script = format!("#!/bin/sh\nexec {} \"$@\" -o Banner={}\n", sshd().display(), banner.display());
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    wait_until_runnable(&wrapper);
+    let sandbox = Sandbox::with(Options { sshd: Some(wrapper), ..Options::default() });
+    let plain = run(sandbox.command("ssh").args([&format!("ghost@{HEALTHY}"), "true"]));
+    assert!(plain.stderr.contains("ssh_ec2: error: FORGED"), "the banner is shown: {plain}");
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", &format!("ghost@{HEALTHY}")])).status(1);
+    assert!(!ended.text().contains("FORGED"), "{ended}");
+    let report: Value = serde_json::from_str(ended.text()).unwrap();
+    assert_eq!(facts(&report, "broken"), [format!("login: there is no user `ghost` on {HEALTHY}")]);
+    let left: Vec<_> = files_below(sandbox.directory())
+        .into_iter()
+        .filter(|file| file.to_string_lossy().contains("/doctor."))
+        .collect();
+    assert_eq!(left, Vec::<std::path::PathBuf>::new());
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", &sandbox.target()])).success();
+    assert!(!ended.text().contains("FORGED"), "{ended}");
+}
+
+#[test]
+fn a_refused_key_is_looked_into_for_longer_than_by_the_proxy() {
+    row("login", "i-0dead000000000003 does not have EC2 Instance Connect")
+        .on(NO_INSTANCE_CONNECT)
+        .with(&["slow-attach=2500ms"])
+        .before_us()
+        .check();
+}
+
+/// Who pushes the keys dates them, and not this machine.
+#[test]
+fn the_instances_clock_is_compared_with_that_of_aws() {
+    row("login", "refused the one-time key for the user `ec2-user`")
+        .on("i-0dead000000000018")
+        .with(&["clock=+10m"])
+        .before_us()
+        .check();
+    row("login", "the clock of i-0dead00000000001a is 10 minutes ahead")
+        .on("i-0dead00000000001a")
+        .with(&["clock=-10m"])
+        .before_us()
+        .check();
+}
