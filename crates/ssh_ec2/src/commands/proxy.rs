@@ -24,7 +24,7 @@ use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
 use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
 use crate::commands::tell_distrust;
-use crate::diagnosis;
+use crate::diagnosis::{self, Refusal};
 use crate::error::{ExitCode, Failure};
 use crate::key::{KeyError, OneTimeKey};
 use crate::login;
@@ -273,17 +273,19 @@ async fn refusal(options: &Job<'_>, aws: &Aws, network: &Network) -> Failure {
     let asked = async {
         match options.report {
             // Whoever reads that looks longer.
-            Some(_) => None,
+            Some(_) => Refusal::default(),
             None => diagnosis::of_refusal(aws, network, instance, user, DIAGNOSIS_TIMEOUT).await,
         }
     };
-    match timeout(DIAGNOSIS_TIMEOUT, asked).await {
-        Ok(Some(cause)) => cause.into(),
-        // A command that was started regardless ends by itself.
-        _ => Failure::KeyRefused {
+    // A command that was started regardless ends by itself.
+    let Refusal { cause, is_enforcing } = timeout(DIAGNOSIS_TIMEOUT, asked).await.unwrap_or_default();
+    match cause {
+        Some(cause) => cause.into(),
+        None => Failure::KeyRefused {
             instance: instance.clone(),
             user: user.clone(),
             system_user: options.system_user.get(),
+            is_enforcing,
         },
     }
 }

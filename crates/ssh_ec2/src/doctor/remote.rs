@@ -14,9 +14,9 @@ use crate::known_hosts::Host;
 use crate::network::foreign_text;
 use crate::openssh::{Command, Invocation, Login};
 use crate::probe::{self, Answer, ProbeError, Question};
-use crate::report::{Layer, Told, Verdict};
+use crate::report::{Layer, Told};
 use crate::ssh_config::{Keys, settings};
-use crate::target::OsUser;
+use crate::target::{InstanceId, OsUser};
 use crate::websocket::DialError;
 
 impl Walk<'_> {
@@ -188,19 +188,22 @@ impl Walk<'_> {
         said: &str,
     ) -> (Layer, Finding) {
         let Subject { instance, user, .. } = subject;
-        let refused = match &told {
+        let is_refused = match &told {
             Some(told) => told.is("key-refused"),
             None => said.lines().any(|line| line.contains("Permission denied (")),
         };
-        if refused && instance.is_managed_node() {
+        if is_refused && instance.is_managed_node() {
             let fact = format!("{instance} refused the keys of yours that ssh offers for the user `{user}`");
             let hint = format!("add one of your public keys to ~/.ssh/authorized_keys of `{user}` there");
             return (Layer::Login, Finding::broken(fact).hint(hint));
         }
-        if refused {
+        if is_refused {
             let limit = HEAR_TIMEOUT;
-            let cause = diagnosis::of_refusal(aws, self.means.network, instance, user, limit).await;
-            let finding = cause.map_or_else(|| refusal(instance.as_str(), user), Finding::from);
+            let refusal = diagnosis::of_refusal(aws, self.means.network, instance, user, limit).await;
+            let finding = match refusal.cause {
+                Some(cause) => cause.into(),
+                None => refused(instance, user, told, refusal.is_enforcing),
+            };
             return (Layer::Login, finding);
         }
         if let Some(told) = told {
@@ -256,10 +259,17 @@ fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
         .hint("check the SSM agent's version, and update it")
 }
 
-fn refusal(instance: &str, user: &OsUser) -> Finding {
-    Finding::new(Verdict::Broken, format!("{instance} refused the one-time key for the user `{user}`"))
-        .hint(format!("check that the user `{user}` exists there, that the package ec2-instance-connect is installed, and that the clock is right"))
-        .hint("who may start AWS-StartNonInteractiveCommand is told which of them it is")
+/// Nothing was seen that would be the cause. What our proxy told of it knows how sshd greets.
+fn refused(instance: &InstanceId, user: &OsUser, told: Option<Told>, is_enforcing: bool) -> Finding {
+    let finding = Finding::broken(format!("{instance} refused the one-time key for the user `{user}`"));
+    let finding = match told {
+        Some(told) => told.hints.into_iter().fold(finding, Finding::hint),
+        None => finding.hint(format!("check that the user `{user}` exists there, that the package ec2-instance-connect is installed, and that the clock is right")),
+    };
+    finding.hint(match is_enforcing {
+        true => diagnosis::SELINUX_HINT,
+        false => "who may start AWS-StartNonInteractiveCommand is told which of them it is",
+    })
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -374,7 +374,9 @@ fn the_login() {
         row("login", "the clock of i-0dead000000000018 is 10 minutes ahead").on("i-0dead000000000018"),
         row("login", "has EC2 Instance Connect, but its sshd does not ask it for keys")
             .on("i-0dead000000000019"),
-        row("login", "SELinux is enforcing on i-0dead00000000001a").on("i-0dead00000000001a"),
+        row("login", "refused the one-time key for the user `ec2-user`")
+            .on("i-0dead00000000001a")
+            .plainly("SELinux is enforcing there, and may keep sshd from asking for keys"),
         row("login", "refused the one-time key for the user `ec2-user`")
             .on(NO_INSTANCE_CONNECT)
             .with(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]),

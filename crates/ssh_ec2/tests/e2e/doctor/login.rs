@@ -65,3 +65,12 @@ fn the_instances_clock_is_compared_with_that_of_aws() {
         .before_us()
         .check();
 }
+
+#[test]
+fn selinux_is_named_where_it_is_enforcing_and_nothing_else_is_seen() {
+    let sandbox = Sandbox::start();
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", "ec2-user@i-0dead00000000001a"])).status(1);
+    let report: Value = serde_json::from_str(ended.text()).unwrap();
+    let login = report["checks"].as_array().unwrap().last().unwrap();
+    assert!(login["hints"].to_string().contains("SELinux is enforcing there"), "{ended}");
+}
