@@ -6,6 +6,7 @@
 
 mod channel;
 mod client;
+mod login;
 mod remote;
 
 use std::error::Error;
