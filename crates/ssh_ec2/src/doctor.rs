@@ -163,7 +163,7 @@ impl Walk<'_> {
     async fn account(&mut self) -> ControlFlow<(), Aws> {
         let since = Instant::now();
         let aws = match Aws::load(&self.request.settings, self.means.network).await {
-            Ok(aws) => aws.impatient(),
+            Ok(aws) => aws.impatient().within(CALL_TIMEOUT),
             Err(error) => {
                 let layer = match error {
                     AwsError::NoRegion | AwsError::BadRegion { .. } => Layer::Region,
@@ -488,6 +488,8 @@ fn chain(error: &dyn Error) -> String {
 
 /// AWS refuses signatures that are five minutes off.
 const TOLERATED_SKEW: Duration = Duration::from_secs(4 * 60);
+/// There are a dozen calls, and somebody waits.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A host that drops packets does not answer at all.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -88,7 +88,8 @@ impl ProbeError {
     }
 }
 
-/// Asks, and hears for at most `limit` once the session has started.
+/// Asks, and hears for at most `limit` once the session has started. A port has less time than that once there is a
+/// way to it.
 ///
 /// # Errors
 /// [`ProbeError`]. That nothing was heard is none.
@@ -174,8 +175,19 @@ async fn hear(
     let output = Rc::new(RefCell::new(Vec::new()));
     let (ready, heard, agent_version) = (Cell::new(None), Cell::new(None), Cell::new(None));
     let mut late = pin!(sleep(limit));
+    let mut was_ready = false;
     let stop = poll_fn(|cx| {
-        if question.is_answered_by(&output.borrow()) { Poll::Ready(()) } else { late.as_mut().poll(cx) }
+        if question.is_answered_by(&output.borrow()) {
+            return Poll::Ready(());
+        }
+        if matches!(question, Question::Port(_)) && ready.get().is_some() && !was_ready {
+            was_ready = true;
+            let greeting_due = Instant::now() + GREETING_TIMEOUT;
+            if greeting_due < late.deadline() {
+                late.as_mut().reset(greeting_due);
+            }
+        }
+        late.as_mut().poll(cx)
     });
     let resume = || -> tunnel::Resume<'_, Token, ProbeError> {
         Box::pin(async { Err(ProbeError::Lost { instance: instance.clone() }) })
@@ -251,5 +263,7 @@ const LINE_LIMIT: usize = 1024;
 pub const COMMAND_DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
 /// A plain byte stream to a TCP port of the instance.
 pub const PORT_DOCUMENT: &str = "AWS-StartSSHSession";
+/// What has a port speaks at once, if it is one that speaks.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(6);
 /// For a call that nobody waits for any more.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::channel::Channel;
-use super::remote::HEAR_TIMEOUT;
+use super::remote::ATTACH_TIMEOUT;
 use super::{Finding, Subject, Walk};
 use crate::aws::Aws;
 use crate::diagnosis;
@@ -60,7 +60,13 @@ impl Walk<'_> {
             Login::Refused(said) => self.why_not(aws, subject, channel.told(), &said).await,
             Login::Late => {
                 let fact = format!("ssh was not let in within {} seconds", LOGIN_TIMEOUT.as_secs());
-                (Layer::Login, Finding::broken(fact).hint("`ssh -v` shows where it waits"))
+                let finding = match self.report.broken() {
+                    Some(cause) => {
+                        Finding::skipped(format!("{fact}, since {} is broken", cause.layer.name()))
+                    }
+                    None => Finding::broken(fact).hint("`ssh -v` shows where it waits"),
+                };
+                (Layer::Login, finding)
             }
         };
         self.note(layer, since, finding)
@@ -85,7 +91,7 @@ impl Walk<'_> {
             return (Layer::Login, Finding::broken(fact).hint(hint));
         }
         if is_refused {
-            let limit = HEAR_TIMEOUT;
+            let limit = ATTACH_TIMEOUT;
             let refusal = diagnosis::of_refusal(aws, self.means.network, instance, user, limit).await;
             let finding = match refusal.cause {
                 Some(cause) => cause.into(),
@@ -139,5 +145,6 @@ const LOGIN_OPTIONS: [&str; 14] = [
 ];
 /// What is wrong with a host key, or with what is known of it.
 const HOST_KEY_ANCHORS: [&str; 3] = ["host-key-changed", "host-key-unknown", "known-hosts-file"];
-/// Host keys may have to be read through a session of their own.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// A slow SSM agent, after calls that are made again and again, and host keys that are read through a session of their
+/// own.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);

@@ -42,7 +42,7 @@ impl Walk<'_> {
         let since = Instant::now();
         let (instance, port) = (&subject.instance, self.request.port);
         let asked =
-            probe::ask(aws, self.means.network, instance, Question::Port(port), REASON, HEAR_TIMEOUT).await;
+            probe::ask(aws, self.means.network, instance, Question::Port(port), REASON, ATTACH_TIMEOUT).await;
         let answer = match asked {
             Ok(answer) => answer,
             Err(ProbeError::Aws(error)) => return self.blame(Layer::Tunnel, since, aws, &error, None),
@@ -63,7 +63,13 @@ impl Walk<'_> {
             answer.opened.as_millis(),
             ready.as_millis()
         );
-        self.note(Layer::Tunnel, since, Finding::ok(fact))?;
+        let finding = if ready < SLOW_ATTACH {
+            Finding::ok(fact)
+        } else {
+            Finding::warning(fact + ", which is slow")
+                .hint("look at the load of the instance, and for what keeps its SSM agent busy")
+        };
+        self.note(Layer::Tunnel, since, finding)?;
         let line = String::from_utf8_lossy(&answer.output);
         let greeting = line.lines().find(|line| line.starts_with("SSH-")).or(line.lines().next());
         let finding = match greeting {
@@ -155,7 +161,7 @@ fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
     if output.is_empty() {
         let fact = format!(
             "the SSM agent of {instance} did not take a session up within {} seconds",
-            HEAR_TIMEOUT.as_secs()
+            ATTACH_TIMEOUT.as_secs()
         );
         return Finding::broken(fact)
             .hint("restart the SSM agent, or reboot the instance, and check that it can reach ssmmessages on port 443");
@@ -170,5 +176,7 @@ fn count(number: usize, noun: &str) -> String {
 
 /// For Session Manager's records.
 const REASON: &str = "ssh_ec2 doctor looks for what is wrong";
-/// sshd greets at once, and the SSM agent takes a session up within a second or two.
-pub(super) const HEAR_TIMEOUT: Duration = Duration::from_secs(6);
+/// An SSM agent that is busy, or has been throttled, takes its time.
+pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(25);
+/// Others take a session up within a second or two.
+const SLOW_ATTACH: Duration = Duration::from_secs(6);
