@@ -179,18 +179,14 @@ pub fn of_agent(
     now: SystemTime,
 ) -> Option<Diagnosis> {
     let (instance, region) = (instance.clone(), region.to_owned());
+    let runs = described.is_some_and(|described| described.state == InstanceState::Running);
     let Some(managed) = managed else {
-        let profile = described?.profile.is_some();
+        let profile = described.filter(|_| runs)?.profile.is_some();
         return Some(Diagnosis::Unregistered { instance, profile, region });
     };
     if !managed.online {
         let silent = managed.last_ping.map_or_else(|| "some time".to_owned(), |ping| age(ping, now));
-        return Some(Diagnosis::Offline {
-            instance,
-            silent: in_words(&silent),
-            runs: described.is_some(),
-            region,
-        });
+        return Some(Diagnosis::Offline { instance, silent: in_words(&silent), runs, region });
     }
     let version = SsmAgentVersion::parse(&managed.agent_version)?;
     let version = (!version.knows_session_type("Port")).then(|| version.to_string())?;

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use ssm_channel::SsmAgentVersion;
 
 use super::{Finding, Subject, Walk, chain, denied};
-use crate::aws::{Aws, Filter, Instance};
+use crate::aws::{Aws, Filter, Instance, InstanceState};
 use crate::diagnosis;
 use crate::login::DEFAULT_USER;
 use crate::network::foreign_text;
@@ -116,6 +116,13 @@ impl Walk<'_> {
                 return self.note(Layer::SessionManager, since, finding);
             }
         };
+        if let (Some(InstanceState::Other(state)), false) =
+            (described.map(|found| &found.state), managed.as_ref().is_some_and(|managed| managed.online))
+        {
+            let state = foreign_text(state, 30);
+            let fact = format!("Session Manager does not hear from {instance}, which is {state}");
+            return self.note(Layer::SessionManager, since, Finding::skipped(fact));
+        }
         let cause =
             diagnosis::of_agent(described, managed.as_ref(), instance, aws.region(), SystemTime::now());
         if let Some(cause) = cause {

@@ -66,6 +66,7 @@ fn all_goes_on_behind_what_is_broken() {
     let ended = run(sandbox.ssh_ec2().args(["doctor", "--all", "--json", "stopped"])).status(1);
     let broken = facts(&report(&ended), "broken");
     assert!(broken[0].starts_with("instance: ") && broken.len() > 1, "{ended}");
+    assert!(!ended.text().contains("is running"), "what is stopped does not run: {ended}");
     sandbox.assert_tidy();
 }
 
