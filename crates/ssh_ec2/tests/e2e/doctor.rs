@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::harness::{
     ABSENT, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, Running, SSM_AGENT_OFFLINE, START_DENIED,
-    STOPPED, Sandbox, binary, eventually, run,
+    STOPPED, Sandbox, eventually, run,
 };
 
 /// One thing that is wrong.
@@ -170,30 +170,14 @@ fn the_client() {
         row("ssh", "ssh is OpenSSH 8.4, and checking host keys takes 8.5")
             .where_(|sandbox, command| other_ssh(sandbox, command, Some("echo OpenSSH_8.4p1 >&2")))
             .before_us(),
-        row("ssh-config", "another ProxyCommand comes first")
-            .where_(|sandbox, _| first(sandbox, "ProxyCommand nc %h %p"))
-            .before_us(),
-        row("ssh-config", "IdentitiesOnly keeps ssh from offering the one-time key")
-            .where_(|sandbox, _| first(sandbox, "IdentitiesOnly yes"))
-            .before_us(),
         row("ssh-config", "PubkeyAuthentication is off")
             .where_(|sandbox, _| first(sandbox, "PubkeyAuthentication no"))
             .before_us(),
         row("ssh-config", "PreferredAuthentications leaves out publickey")
             .where_(|sandbox, _| first(sandbox, "PreferredAuthentications password"))
             .before_us(),
-        row("ssh-config", "another IdentityAgent comes first")
-            .where_(|sandbox, _| first(sandbox, "IdentityAgent SSH_AUTH_SOCK"))
-            .before_us(),
         row("ssh-config", "ssh does not accept its configuration: ")
             .where_(|sandbox, _| first(sandbox, "Frobnicate yes"))
-            .before_us(),
-        row("ssh-config", "ProxyCommand runs /gone/ssh_ec2, which is not there")
-            .where_(|sandbox, _| {
-                let path = sandbox.directory().join("ssh_config");
-                let text = fs::read_to_string(&path).unwrap();
-                fs::write(&path, text.replace(&binary().display().to_string(), "/gone/ssh_ec2")).unwrap();
-            })
             .before_us(),
     ]);
 }

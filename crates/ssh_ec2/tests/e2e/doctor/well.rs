@@ -1,8 +1,11 @@
 //! What is well, what is spared, and what a report has besides the first broken layer.
 
+use std::fs;
+
 use serde_json::Value;
 
-use crate::harness::{Ended, HEALTHY, PUSH_DENIED, Sandbox, run};
+use super::first;
+use crate::harness::{Ended, HEALTHY, PUSH_DENIED, Sandbox, binary, run};
 
 pub(super) fn report(ended: &Ended) -> Value {
     serde_json::from_str(ended.text()).unwrap()
@@ -140,4 +143,29 @@ fn a_node_is_asked_only_what_nodes_can_answer() {
     assert!(denied["details"].to_string().contains(":managed-instance/*"), "{ended}");
     let calls = sandbox.region.calls();
     assert!(calls.iter().all(|call| call.action != "ec2:GetConsoleOutput"), "{calls:?}");
+}
+
+#[test]
+fn what_breaks_only_plain_ssh_is_a_warning() {
+    let gone = |sandbox: &Sandbox| {
+        let path = sandbox.directory().join("ssh_config");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&binary().display().to_string(), "/gone/ssh_ec2")).unwrap();
+    };
+    type Break<'a> = &'a dyn Fn(&Sandbox);
+    let rows: [(Break<'_>, &str); 4] = [
+        (&|sandbox| first(sandbox, "ProxyCommand nc %h %p"), "another ProxyCommand comes first"),
+        (&|sandbox| first(sandbox, "IdentitiesOnly yes"), "IdentitiesOnly keeps ssh from offering"),
+        (&|sandbox| first(sandbox, "IdentityAgent SSH_AUTH_SOCK"), "another IdentityAgent comes first"),
+        (&gone, "ProxyCommand runs /gone/ssh_ec2, which is not there"),
+    ];
+    for (breaks, said) in rows {
+        let sandbox = Sandbox::start();
+        breaks(&sandbox);
+        let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY])).success();
+        let warnings = facts(&report(&ended), "warning");
+        assert!(warnings[0].starts_with(&format!("ssh-config: plain ssh: {said}")), "{ended}");
+        let ended = run(sandbox.ssh_ec2().args(["-q", HEALTHY, "echo", "in"])).success();
+        assert_eq!(ended.text(), "in\n");
+    }
 }
