@@ -149,8 +149,12 @@ impl Walk<'_> {
 
     /// Keeps what was found; a break when there is no point in going on.
     fn note(&mut self, layer: Layer, since: Instant, finding: Finding) -> ControlFlow<()> {
+        self.note_timed(layer, since.elapsed(), finding)
+    }
+
+    fn note_timed(&mut self, layer: Layer, took: Duration, finding: Finding) -> ControlFlow<()> {
         let Finding { verdict, fact, hints, details } = finding;
-        self.report.checks.push(Check { layer, verdict, fact, hints, details, took: since.elapsed() });
+        self.report.checks.push(Check { layer, verdict, fact, hints, details, took });
         if verdict == Verdict::Broken && !self.request.all {
             ControlFlow::Break(())
         } else {
@@ -250,10 +254,11 @@ impl Walk<'_> {
                 Verdict::Broken if spare => Verdict::Warning,
                 verdict => verdict,
             };
-            (since, Finding { verdict, fact: format!("{}: {}", endpoint.service, finding.fact), ..finding })
+            let fact = format!("{}: {}", endpoint.service, finding.fact);
+            (since.elapsed(), Finding { verdict, fact, ..finding })
         });
-        for (since, finding) in futures_util::future::join_all(looks).await {
-            self.note(Layer::Endpoints, since, finding)?;
+        for (took, finding) in futures_util::future::join_all(looks).await {
+            self.note_timed(Layer::Endpoints, took, finding)?;
         }
         ControlFlow::Continue(())
     }

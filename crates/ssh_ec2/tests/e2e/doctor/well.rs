@@ -169,3 +169,18 @@ fn what_breaks_only_plain_ssh_is_a_warning() {
         assert_eq!(ended.text(), "in\n");
     }
 }
+
+/// One that takes connections, and says nothing.
+#[test]
+fn each_endpoint_took_its_own_time() {
+    let sandbox = Sandbox::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut doctor = sandbox.ssh_ec2();
+    doctor.env("AWS_ENDPOINT_URL_EC2", format!("https://{}", silent.local_addr().unwrap()));
+    let ended = run(doctor.args(["doctor", "--json"])).success();
+    let report = report(&ended);
+    for check in report["checks"].as_array().unwrap().iter().filter(|check| check["layer"] == "endpoints") {
+        let is_silent = check["fact"].as_str().unwrap().starts_with("ec2: ");
+        assert_eq!(check["took_ms"].as_u64().unwrap() >= 4_000, is_silent, "{ended}");
+    }
+}
