@@ -203,6 +203,16 @@ impl Aws {
         Self { patience, ..self }
     }
 
+    /// The same, for calls that take at most so long, with all their attempts.
+    pub fn within(self, limit: Duration) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(limit.min(ATTEMPT_TIMEOUT))
+            .operation_timeout(limit)
+            .build();
+        let sdk = self.sdk.into_builder().timeout_config(timeouts).build();
+        Self { client: Client::new(sdk.clone(), &self.place.region), sdk, ..self }
+    }
+
     /// The region.
     pub fn region(&self) -> &str {
         &self.place.region

@@ -3,15 +3,17 @@
 //! Every question is one that a caller may be denied, and then goes unanswered: a cause is named only when it is seen.
 //! Asking changes nothing. How long it may take, the caller says.
 
+mod refusal;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ssm_channel::SsmAgentVersion;
 use thiserror::Error;
 use tokio::time::timeout;
 
+pub use self::refusal::{Refusal, SELINUX_HINT, of_refusal};
 use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
 use crate::login::COMMON_USERS;
-use crate::probe::{self, Prober, Question};
 use crate::resolve::{age, region_of};
 use crate::target::{InstanceId, OsUser};
 
@@ -76,14 +78,6 @@ pub enum Diagnosis {
         /// Its agent's version.
         version: String,
     },
-    /// A system that keeps sshd from running programs.
-    #[error(
-        "SELinux is enforcing on {instance}, and may keep sshd from asking EC2 Instance Connect for keys"
-    )]
-    SeLinux {
-        /// The instance.
-        instance: InstanceId,
-    },
     /// Its SSM agent has never been heard.
     #[error("{instance} is running, but Session Manager has never heard from it{}", if *.profile { "" } else { ": it has no instance profile" })]
     Unregistered {
@@ -126,7 +120,6 @@ impl Diagnosis {
                 "restart its SSM agent, or reboot it, and see that it reaches ssm.{region} and ssmmessages.{region} on port 443"
             ),
             Self::OldAgent { .. } => "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`".into(),
-            Self::SeLinux { .. } => "look for denials with `ausearch -m avc -c sshd` through a session shell".into(),
             Self::Unregistered { profile: false, .. } => {
                 "give it an instance profile with the policy AmazonSSMManagedInstanceCore".into()
             }
@@ -186,18 +179,14 @@ pub fn of_agent(
     now: SystemTime,
 ) -> Option<Diagnosis> {
     let (instance, region) = (instance.clone(), region.to_owned());
+    let runs = described.is_some_and(|described| described.state == InstanceState::Running);
     let Some(managed) = managed else {
-        let profile = described?.profile.is_some();
+        let profile = described.filter(|_| runs)?.profile.is_some();
         return Some(Diagnosis::Unregistered { instance, profile, region });
     };
     if !managed.online {
         let silent = managed.last_ping.map_or_else(|| "some time".to_owned(), |ping| age(ping, now));
-        return Some(Diagnosis::Offline {
-            instance,
-            silent: in_words(&silent),
-            runs: described.is_some(),
-            region,
-        });
+        return Some(Diagnosis::Offline { instance, silent: in_words(&silent), runs, region });
     }
     let version = SsmAgentVersion::parse(&managed.agent_version)?;
     let version = (!version.knows_session_type("Port")).then(|| version.to_string())?;
@@ -208,85 +197,6 @@ pub fn of_agent(
 async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
     let (found, _) = aws.describe_managed(Some(instance), None).await.ok()?;
     Some(found.into_iter().find(|managed| managed.id == *instance))
-}
-
-/// Why an instance does not take a key that was pushed, from facts that a command on it tells, if the caller may run
-/// one; none if they are well, or not known.
-pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, limit: Duration) -> Option<Diagnosis> {
-    let script = script(user);
-    let (question, instance) = (Question::Command(&script), prober.instance);
-    match probe::ask(Prober { reason: REASON, ..prober }, question, limit).await {
-        Ok(answer) => {
-            let facts = Facts::parse(&String::from_utf8_lossy(&answer.output))?;
-            // After the answer, so that what it took does not count for the clock. AWS dates the keys.
-            facts.cause(instance, user, prober.aws.now())
-        }
-        Err(error) => {
-            tracing::info!("the instance cannot be asked why: {error}");
-            None
-        }
-    }
-}
-
-/// What the script prints. Nothing in it changes anything, and it needs no privileges.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct Facts {
-    user: Option<bool>,
-    package: Option<bool>,
-    keys_command: Option<bool>,
-    clock: Option<u64>,
-    enforcing: bool,
-}
-
-/// A user has no character that ends single quotes.
-fn script(user: &OsUser) -> String {
-    format!(
-        "id -u '{user}' >/dev/null 2>&1 && echo user=yes || echo user=no; \
-         for f in {PACKAGE_FILES}; do test -e $f && echo package=yes; done; echo package=no; \
-         cat {CONFIGURATION} 2>/dev/null | grep -v '^ *#' | grep -q eic_run_authorized_keys && echo keys=yes; \
-         test -r /etc/ssh/sshd_config && echo keys=no; \
-         command -v getenforce >/dev/null 2>&1 && echo selinux=$(getenforce); \
-         echo clock=$(date +%s); echo end=yes"
-    )
-}
-
-impl Facts {
-    /// None if the script was cut short.
-    fn parse(text: &str) -> Option<Self> {
-        let value =
-            |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
-        value("end")?;
-        let is_yes = |name| value(name).map(|value| value == "yes");
-        Some(Self {
-            user: is_yes("user"),
-            package: is_yes("package"),
-            keys_command: is_yes("keys"),
-            clock: value("clock").and_then(|seconds| seconds.parse().ok()),
-            enforcing: value("selinux") == Some("Enforcing"),
-        })
-    }
-
-    /// The surest first.
-    fn cause(&self, instance: &InstanceId, user: &OsUser, now: SystemTime) -> Option<Diagnosis> {
-        let instance = instance.clone();
-        if self.user == Some(false) {
-            return Some(Diagnosis::User { instance, user: user.clone() });
-        }
-        if self.package == Some(false) {
-            return Some(Diagnosis::NotInstalled { instance });
-        }
-        if self.keys_command == Some(false) {
-            return Some(Diagnosis::KeysCommand { instance });
-        }
-        let theirs = self.clock.map(|clock| UNIX_EPOCH + Duration::from_secs(clock));
-        // One that is behind takes keys for longer, and that is all.
-        if let Some(off) = theirs.and_then(|theirs| theirs.duration_since(now).ok())
-            && off > TOLERATED_CLOCK
-        {
-            return Some(Diagnosis::Clock { instance, off });
-        }
-        self.enforcing.then_some(Diagnosis::SeLinux { instance })
-    }
 }
 
 fn in_other(region: Option<&str>) -> String {
@@ -314,70 +224,12 @@ fn in_words(age: &str) -> String {
     format!("{number} {unit}{}", if number == "1" { "" } else { "s" })
 }
 
-/// Amazon Linux and the others have the package's program in different places.
-const PACKAGE_FILES: &str =
-    "/opt/aws/bin/eic_run_authorized_keys /usr/share/ec2-instance-connect/eic_run_authorized_keys";
-/// sshd's own files, and where Ubuntu's and Debian's package puts it instead.
-const CONFIGURATION: &str = "/etc/ssh/sshd_config /etc/ssh/sshd_config.d/* \
-                             /usr/lib/systemd/system/ssh.service.d/* /lib/systemd/system/ssh.service.d/*";
 /// For a look into other regions, at the end of a longer moment.
 const ELSEWHERE_TIMEOUT: Duration = Duration::from_millis(1200);
-/// For Session Manager's records.
-const REASON: &str = "ssh_ec2 looks for why a key was refused";
-/// A pushed key is good for a minute.
-const TOLERATED_CLOCK: Duration = Duration::from_secs(45);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const GOOD: &str =
-        "user=yes\npackage=yes\npackage=no\nkeys=yes\nkeys=no\nselinux=Permissive\nclock=1000\nend=yes\n";
-
-    fn cause(text: &str) -> Option<String> {
-        let (instance, user) = ("i-0a1b2c3d".parse().unwrap(), "sam".parse().unwrap());
-        let now = UNIX_EPOCH + Duration::from_secs(1000);
-        Facts::parse(text)?.cause(&instance, &user, now).map(|cause| cause.to_string())
-    }
-
-    #[test]
-    fn facts_lead_to_one_cause() {
-        assert_eq!(cause(GOOD), None);
-        for (good, bad, said) in [
-            ("user=yes", "user=no", "there is no user `sam` on i-0a1b2c3d"),
-            (
-                "package=yes\n",
-                "",
-                "i-0a1b2c3d does not have EC2 Instance Connect: nothing there reads pushed keys",
-            ),
-            ("keys=yes\n", "", "i-0a1b2c3d has EC2 Instance Connect, but its sshd does not ask it for keys"),
-            (
-                "clock=1000",
-                "clock=1600",
-                "the clock of i-0a1b2c3d is 10 minutes ahead: it takes pushed keys for expired",
-            ),
-            (
-                "Permissive",
-                "Enforcing",
-                "SELinux is enforcing on i-0a1b2c3d, and may keep sshd from asking EC2 Instance Connect for keys",
-            ),
-        ] {
-            assert_eq!(cause(&GOOD.replacen(good, bad, 1)).as_deref(), Some(said));
-        }
-    }
-
-    #[test]
-    fn what_is_not_seen_is_no_cause() {
-        assert_eq!(
-            cause(&GOOD.replace("keys=yes\nkeys=no\n", "")),
-            None,
-            "the configuration could not be read"
-        );
-        assert_eq!(cause(&GOOD.replace("end=yes", "")), None, "it was cut short");
-        assert_eq!(cause("sh: not found\nend=yes\n"), None);
-        assert_eq!(cause(&GOOD.replace("clock=1000", "clock=nonsense")), None);
-        assert_eq!(cause(&GOOD.replace("clock=1000", "clock=10")), None, "keys last longer there");
-    }
 
     #[test]
     fn the_silence_of_an_agent_is_told_in_words() {

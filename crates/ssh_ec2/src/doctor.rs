@@ -6,6 +6,8 @@
 
 mod channel;
 mod client;
+mod instance;
+mod login;
 mod remote;
 
 use std::error::Error;
@@ -14,19 +16,17 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use ssm_channel::SsmAgentVersion;
 use tokio::time::timeout;
 
-use crate::aws::{Aws, AwsError, Caller, Filter, Instance, Settings};
+use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
 use crate::cache::Cache;
 use crate::diagnosis;
 use crate::known_hosts::Store;
-use crate::login::DEFAULT_USER;
 use crate::network::{Network, foreign_text};
 use crate::policy::{Feature, Policy, Wanted};
 use crate::probe::{Interrupt, Prober};
 use crate::report::{Check, Layer, Report, Verdict};
-use crate::resolve::{Choice, ResolveError, Resolved, Resolver, age};
+use crate::resolve::{Choice, age};
 use crate::ssh_config::{Places, ProxyOptions};
 use crate::target::{InstanceId, OsUser, Port, Target};
 use crate::websocket::{Way, prepare};
@@ -152,8 +152,12 @@ impl Walk<'_> {
 
     /// Keeps what was found; a break when there is no point in going on.
     fn note(&mut self, layer: Layer, since: Instant, finding: Finding) -> ControlFlow<()> {
+        self.note_timed(layer, since.elapsed(), finding)
+    }
+
+    fn note_timed(&mut self, layer: Layer, took: Duration, finding: Finding) -> ControlFlow<()> {
         let Finding { verdict, fact, hints, details } = finding;
-        self.report.checks.push(Check { layer, verdict, fact, hints, details, took: since.elapsed() });
+        self.report.checks.push(Check { layer, verdict, fact, hints, details, took });
         if self.means.interrupt.is_asked() || (verdict == Verdict::Broken && !self.request.all) {
             ControlFlow::Break(())
         } else {
@@ -165,7 +169,7 @@ impl Walk<'_> {
     async fn account(&mut self) -> ControlFlow<(), Aws> {
         let since = Instant::now();
         let aws = match Aws::load(&self.request.settings, self.means.network).await {
-            Ok(aws) => aws.with_patience(Duration::ZERO),
+            Ok(aws) => aws.with_patience(Duration::ZERO).within(CALL_TIMEOUT),
             Err(error) => {
                 let layer = match error {
                     AwsError::NoRegion | AwsError::BadRegion { .. } => Layer::Region,
@@ -253,144 +257,13 @@ impl Walk<'_> {
                 Verdict::Broken if spare => Verdict::Warning,
                 verdict => verdict,
             };
-            (since, Finding { verdict, fact: format!("{}: {}", endpoint.service, finding.fact), ..finding })
+            let fact = format!("{}: {}", endpoint.service, finding.fact);
+            (since.elapsed(), Finding { verdict, fact, ..finding })
         });
-        for (since, finding) in futures_util::future::join_all(looks).await {
-            self.note(Layer::Endpoints, since, finding)?;
+        for (took, finding) in futures_util::future::join_all(looks).await {
+            self.note_timed(Layer::Endpoints, took, finding)?;
         }
         ControlFlow::Continue(())
-    }
-
-    /// The instance that is meant, and the user on it.
-    async fn find(&mut self, aws: &Aws, target: &Target) -> ControlFlow<(), Subject> {
-        let since = Instant::now();
-        let resolver = Resolver::new(aws, self.means.cache);
-        if !matches!(target, Target::Id(_)) {
-            // What the cache says may be what is wrong.
-            resolver.forget(target, self.request.choice);
-        }
-        let found = match resolver.instance(target, self.request.choice).await {
-            Ok(found) => found,
-            // It will be found broken once more.
-            Err(ResolveError::NotRunning { instance, .. }) if self.request.all => {
-                Resolved { id: instance, user: None, cached: false, described: false }
-            }
-            Err(error) => {
-                let details = error.details(SystemTime::now());
-                let details = details.iter().map(|line| foreign_text(line, 200)).collect();
-                let finding = Finding { details, ..Finding::failed(&error, error.hints()) };
-                let action = match &error {
-                    ResolveError::Aws(error) => denied(error),
-                    _ => None,
-                };
-                let layer = if action.is_some() { Layer::Permissions } else { Layer::Instance };
-                let finding = self.with_statement(finding, action, aws, None);
-                let _ = self.note(layer, since, finding);
-                return ControlFlow::Break(());
-            }
-        };
-        let instance = found.id.clone();
-        self.report.instance = Some(instance.to_string());
-        let user = match &self.request.user {
-            Some(user) => Some(user.clone()),
-            None if instance.is_managed_node() => None,
-            None => resolver.user(&found).await,
-        };
-        let Some(user) = user.or_else(|| DEFAULT_USER.parse().ok()) else { return ControlFlow::Break(()) };
-        self.report.user = Some(user.to_string());
-        let described = self.describe(aws, &instance, since).await?;
-        ControlFlow::Continue(Subject { instance, user, described })
-    }
-
-    async fn describe(
-        &mut self,
-        aws: &Aws,
-        instance: &InstanceId,
-        since: Instant,
-    ) -> ControlFlow<(), Option<Instance>> {
-        if instance.is_managed_node() {
-            self.note(Layer::Instance, since, Finding::skipped(format!("{instance} is a managed node")))?;
-            return ControlFlow::Continue(None);
-        }
-        let filters = [Filter::new("instance-id", instance.as_str())];
-        let described = match aws.describe_instances(&filters).await {
-            Ok(found) if found.is_empty() => {
-                let finding = match diagnosis::of_reach(aws, instance).await {
-                    Some(cause) => cause.into(),
-                    None => Finding::broken(format!("EC2 does not show {instance}")),
-                };
-                self.note(Layer::Instance, since, finding)?;
-                return ControlFlow::Continue(None);
-            }
-            Ok(found) => found.into_iter().next(),
-            Err(error) => {
-                let fact = format!("what EC2 knows is not known: {}", chain(&error));
-                self.note(Layer::Instance, since, Finding::warning(fact))?;
-                return ControlFlow::Continue(None);
-            }
-        };
-        let finding = match (diagnosis::of_instance(described.as_ref()), &described) {
-            (Some(cause), _) => cause.into(),
-            (None, Some(found)) => Finding::ok(summary(found)),
-            (None, None) => Finding::skipped(instance.to_string()),
-        };
-        self.note(Layer::Instance, since, finding)?;
-        ControlFlow::Continue(described)
-    }
-
-    /// Whether the SSM agent is heard, which one it is, and what would let it register.
-    async fn session_manager(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
-        let since = Instant::now();
-        let instance = &subject.instance;
-        let described = subject.described.as_ref();
-        let profile = described.and_then(|found| found.profile.as_deref());
-        let managed = match aws.describe_managed(Some(instance), None).await {
-            Ok((found, _)) => found.into_iter().find(|managed| managed.id == *instance),
-            Err(error) => {
-                let finding = match aws.is_connected(instance).await {
-                    Ok(true) => Finding::warning(format!(
-                        "online; its SSM agent's version is not known: {}",
-                        chain(&error)
-                    )),
-                    Ok(false) => Finding::broken(format!("Session Manager is not connected to {instance}"))
-                        .hint(format!("start {instance} if it is stopped, and see that its SSM agent runs")),
-                    Err(_) => Finding::warning(format!(
-                        "what Session Manager knows is not known: {}",
-                        chain(&error)
-                    )),
-                };
-                return self.note(Layer::SessionManager, since, finding);
-            }
-        };
-        let cause =
-            diagnosis::of_agent(described, managed.as_ref(), instance, aws.region(), SystemTime::now());
-        if let Some(cause) = cause {
-            let layer = match &cause {
-                diagnosis::Diagnosis::Unregistered { profile: false, .. } => Layer::InstanceProfile,
-                _ => Layer::SessionManager,
-            };
-            return self.note(layer, since, cause.into());
-        }
-        let Some(managed) = managed else {
-            let fact = format!("Session Manager in {} does not know {instance}", aws.region());
-            let hint = "check the id, the region and the account, and that its SSM agent is registered";
-            return self.note(Layer::SessionManager, since, Finding::broken(fact).hint(hint));
-        };
-        if let Some(profile) = profile {
-            let name = profile.rsplit('/').next().unwrap_or(profile);
-            self.note(Layer::InstanceProfile, since, Finding::ok(foreign_text(name, 130)))?;
-        }
-        let heard = managed.last_ping.map(|ping| format!(", heard {} ago", age(ping, SystemTime::now())));
-        let version = foreign_text(&managed.agent_version, 30);
-        let fact = format!("online{}; SSM agent {version}", heard.unwrap_or_default());
-        let lacks = SsmAgentVersion::parse(&managed.agent_version).map(shortcomings).unwrap_or_default();
-        let finding = if lacks.is_empty() {
-            Finding::ok(fact)
-        } else {
-            Finding::warning(format!("{fact}: {}", lacks.join("; ")))
-                .hint("update it: `aws ssm send-command --document-name AWS-UpdateSSMAgent`")
-        };
-        self.note(Layer::SessionManager, since, finding)
     }
 
     /// Who looks at an instance.
@@ -444,33 +317,6 @@ fn way(way: &Way) -> String {
     }
 }
 
-/// What this version cannot do, of what is of use here.
-fn shortcomings(version: SsmAgentVersion) -> Vec<&'static str> {
-    let lacks = [
-        (
-            !version.acknowledges_duplicates(),
-            "it recovers slowly from a lost websocket (since 3.2.1041.0 fast)",
-        ),
-        (
-            !version.knows_session_type("NonInteractiveCommands"),
-            "it runs no commands through sessions, which would tell host keys (since 3.0.1124.0)",
-        ),
-        (!version.takes_terminate_flag(), "it does not end sessions by itself (since 2.3.722.0)"),
-    ];
-    lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, what)| what).collect()
-}
-
-fn summary(instance: &Instance) -> String {
-    let name = instance.name().map(|name| format!(" ({})", foreign_text(name, 60))).unwrap_or_default();
-    let age = instance.launched.map(|launched| format!(" for {}", age(launched, SystemTime::now())));
-    format!(
-        "{}{name} is running{} in {}",
-        instance.id,
-        age.unwrap_or_default(),
-        foreign_text(&instance.availability_zone, 30)
-    )
-}
-
 /// The action that IAM denied, if that is what it is.
 fn denied(error: &AwsError) -> Option<&str> {
     match error {
@@ -498,6 +344,8 @@ fn chain(error: &dyn Error) -> String {
 const REASON: &str = "ssh_ec2 doctor looks for what is wrong";
 /// AWS refuses signatures that are five minutes off.
 const TOLERATED_SKEW: Duration = Duration::from_secs(4 * 60);
+/// There are a dozen calls, and somebody waits.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A host that drops packets does not answer at all.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -516,11 +364,5 @@ mod tests {
             assert_eq!(way(&Way::Direct(address.parse().unwrap())), told);
         }
         assert_eq!(way(&Way::Proxy("proxy:3128".into())), " through the proxy proxy:3128");
-    }
-
-    #[test]
-    fn old_agents_have_their_shortcomings() {
-        let count = |version: &str| shortcomings(SsmAgentVersion::parse(version).unwrap()).len();
-        assert_eq!(["3.3.987.0", "3.1.1188.0", "2.3.723.0", "2.3.700.0"].map(count), [0, 1, 2, 3]);
     }
 }

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::agent::socket::SocketError;
 use crate::aws::AwsError;
-use crate::diagnosis::Diagnosis;
+use crate::diagnosis::{Diagnosis, SELINUX_HINT};
 use crate::host_key::{HostKey, Source};
 use crate::key::KeyError;
 use crate::known_hosts::StoreError;
@@ -102,6 +102,8 @@ pub enum Failure {
         user: OsUser,
         /// Who is usual on the system that sshd says it runs on.
         system_user: Option<&'static str>,
+        /// Whether SELinux is enforcing there.
+        is_enforcing: bool,
     },
     /// An ssh without `KnownHostsCommand` would refuse our settings, and with them the user's whole file.
     #[error("ssh is OpenSSH {found}, and checking host keys takes {}", Version::NEEDED)]
@@ -251,16 +253,16 @@ impl Failure {
             Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
             Self::Key(_) => vec!["try again".into()],
             Self::KeyFile { .. } => vec!["give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub".into()],
-            Self::KeyRefused { instance, user, system_user: Some(usual) } if user.as_str() != *usual => {
+            Self::KeyRefused { instance, user, system_user: Some(usual), .. } if user.as_str() != *usual => {
                 vec![format!("its sshd greets like a system whose user is `{usual}`: try `{usual}@{instance}`")]
             }
-            Self::KeyRefused { user, .. } => vec![
-                format!(
-                    "check that the user `{user}` exists there; images have {}",
-                    COMMON_USERS.into_iter().filter(|usual| *usual != user.as_str()).collect::<Vec<_>>().join(", ")
-                ),
-                "check that the package ec2-instance-connect is installed on the instance, and that its clock is right".into(),
-            ],
+            Self::KeyRefused { user, is_enforcing, .. } => {
+                let others: Vec<_> = COMMON_USERS.into_iter().filter(|usual| *usual != user.as_str()).collect();
+                let exists = format!("check that the user `{user}` exists there; images have {}", others.join(", "));
+                let installed = "check that the package ec2-instance-connect is installed on the instance, and that its clock is right";
+                let enforcing = is_enforcing.then(|| SELINUX_HINT.into());
+                [exists, installed.into()].into_iter().chain(enforcing).collect()
+            }
             Self::ManagedNode { .. } => {
                 vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]
             }

@@ -137,7 +137,8 @@ pub struct Prober<'a> {
     pub interrupt: &'a Interrupt,
 }
 
-/// Asks, and hears for at most `limit` since now. What was started is ended afterwards, which takes a little longer.
+/// Asks, and hears for at most `limit` since now; a port has less time than that once there is a way to it. What was
+/// started is ended afterwards, which takes a little longer.
 ///
 /// # Errors
 /// [`ProbeError`]. That nothing was heard is none.
@@ -238,9 +239,19 @@ async fn hear(
     let output = Rc::new(RefCell::new(Vec::new()));
     let (ready, heard, agent_version) = (Cell::new(None), Cell::new(None), Cell::new(None));
     let mut late = pin!(sleep_until(deadline));
+    let mut was_ready = false;
     let stop = poll_fn(|cx| {
-        let enough = interrupt.is_asked() || question.is_answered_by(&output.borrow());
-        if enough { Poll::Ready(()) } else { late.as_mut().poll(cx) }
+        if interrupt.is_asked() || question.is_answered_by(&output.borrow()) {
+            return Poll::Ready(());
+        }
+        if matches!(question, Question::Port(_)) && ready.get().is_some() && !was_ready {
+            was_ready = true;
+            let greeting_due = Instant::now() + GREETING_TIMEOUT;
+            if greeting_due < late.deadline() {
+                late.as_mut().reset(greeting_due);
+            }
+        }
+        late.as_mut().poll(cx)
     });
     let resume = || -> tunnel::Resume<'_, Token, ProbeError> {
         Box::pin(async { Err(ProbeError::Lost { instance: instance.clone() }) })
@@ -316,5 +327,7 @@ const LINE_LIMIT: usize = 1024;
 pub const COMMAND_DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
 /// A plain byte stream to a TCP port of the instance.
 pub const PORT_DOCUMENT: &str = "AWS-StartSSHSession";
+/// What has a port speaks at once, if it is one that speaks.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(6);
 /// For a call that nobody waits for any more.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -98,7 +98,9 @@ fn write_program(file: &Path, script: &str) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o755))
 }
 
-const OWN_PATHS: [&str; 3] = ["/etc/ssh/", "/opt/aws/", "/usr/share/ec2-instance-connect/"];
+/// The last two would tell that this machine is a container.
+const OWN_PATHS: [&str; 5] =
+    ["/etc/ssh/", "/opt/aws/", "/usr/share/ec2-instance-connect/", "/.dockerenv", "/run/.containerenv"];
 
 /// Who may log in is asked of the region, and not of this.
 const NO_KEYS: &str = "#!/bin/sh\nexit 255\n";

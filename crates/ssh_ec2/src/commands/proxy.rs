@@ -23,7 +23,7 @@ use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
 use crate::commands::signals::Signals;
 use crate::commands::tell_distrust;
-use crate::diagnosis;
+use crate::diagnosis::{self, Refusal};
 use crate::error::{ExitCode, Failure};
 use crate::key::{KeyError, OneTimeKey};
 use crate::login;
@@ -282,18 +282,20 @@ async fn tell_refusal(options: &Job<'_>, aws: &Aws, network: &Network) {
     let mut asked = pin!(async {
         match options.report {
             // Whoever reads that looks longer.
-            Some(_) => None,
+            Some(_) => Refusal::default(),
             None => diagnosis::of_refusal(prober, user, DIAGNOSIS_TIMEOUT).await,
         }
     });
-    let cause = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
-    let is_late = cause.is_err();
+    let looked = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
+    let is_late = looked.is_err();
+    let Refusal { cause, is_enforcing } = looked.unwrap_or_default();
     options.complain(&match cause {
-        Ok(Some(cause)) => cause.into(),
-        _ => Failure::KeyRefused {
+        Some(cause) => cause.into(),
+        None => Failure::KeyRefused {
             instance: instance.clone(),
             user: user.clone(),
             system_user: options.system_user.get(),
+            is_enforcing,
         },
     });
     if is_late {

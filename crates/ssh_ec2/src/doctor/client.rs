@@ -52,36 +52,48 @@ impl Walk<'_> {
     }
 }
 
-/// What plain ssh would do with a host, from what `ssh -G` prints.
+/// What ssh would do with a host, from what `ssh -G` prints. What `ssh_ec2` itself sets when it becomes ssh beats all
+/// files, so that only what it leaves alone keeps it from connecting; the rest breaks plain ssh.
 fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys) -> Finding {
     let value = |keyword: &str| {
         settings.iter().find(|(found, _)| found == keyword).map_or("", |(_, value)| value.as_str())
     };
     let to_the_top = "put the line `Include …/ssh_ec2/config` at the top of ~/.ssh/config, as `ssh_ec2 config --install` does: ssh takes the first value it finds";
+    let offers = value("preferredauthentications");
+    let obstacle = match () {
+        // Whatever the user has set is for the keys that the user has there, or for passwords.
+        () if keys == Keys::Own => None,
+        () if matches!(value("pubkeyauthentication"), "false" | "no") => {
+            Some(("PubkeyAuthentication is off", "PubkeyAuthentication yes"))
+        }
+        () if !offers.is_empty() && !offers.contains("publickey") => {
+            Some(("PreferredAuthentications leaves out publickey", "PreferredAuthentications publickey"))
+        }
+        () => None,
+    };
+    if let Some((obstacle, instead)) = obstacle {
+        return Finding::broken(format!("{obstacle}, and keys are all that there is ({host})"))
+            .hint(format!("put `Host i-* *.ec2` with `{instead}` in front of it"));
+    }
+    let only_plain = |fact: String, hint: &str| {
+        Finding::warning(format!("plain ssh: {fact}")).hint(format!("{hint}; `ssh_ec2` itself works without"))
+    };
     let proxy = value("proxycommand");
     let Some(program) = own_program(proxy, " proxy ") else {
         return match (proxy, installed) {
             ("" | "none", _) => Finding::warning(format!("plain ssh does not go through ssh_ec2 for {host}"))
                 .hint("`ssh_ec2 config --install` makes `ssh USER@INSTANCE` work; `ssh_ec2` itself works without"),
-            (_, true) => Finding::broken(format!("another ProxyCommand comes first for {host}")).hint(to_the_top),
+            (_, true) => only_plain(format!("another ProxyCommand comes first for {host}"), to_the_top),
             (_, false) => Finding::warning(format!("plain ssh has another ProxyCommand for {host}"))
                 .hint("`ssh_ec2 config --install` replaces it; `ssh_ec2` itself works without"),
         };
     };
     if !is_runnable(Path::new(&program)) {
-        return Finding::broken(format!("ProxyCommand runs {program}, which is not there"))
-            .hint("`ssh_ec2 config --install` writes it anew");
+        let fact = format!("ProxyCommand runs {program}, which is not there");
+        return only_plain(fact, "`ssh_ec2 config --install` writes it anew");
     }
-    let offers = value("preferredauthentications");
     let obstacle = match () {
-        // Whatever the user has set is for the keys that the user has there, or for passwords.
         () if keys == Keys::Own => None,
-        () if value("pubkeyauthentication") == "false" || value("pubkeyauthentication") == "no" => {
-            Some("PubkeyAuthentication is off, and keys are all that there is")
-        }
-        () if !offers.is_empty() && !offers.contains("publickey") => {
-            Some("PreferredAuthentications leaves out publickey, which is all that there is")
-        }
         () if value("identitiesonly") == "yes" && value("identityfile") == "none" => {
             Some("IdentitiesOnly keeps ssh from offering the one-time key")
         }
@@ -91,7 +103,7 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
         () => None,
     };
     if let Some(obstacle) = obstacle {
-        return Finding::broken(format!("{obstacle} ({host})")).hint(to_the_top);
+        return only_plain(format!("{obstacle} ({host})"), to_the_top);
     }
     if own_program(value("knownhostscommand"), " known-hosts ").is_none() {
         return Finding::warning(format!(
@@ -159,20 +171,41 @@ mod tests {
 
     #[test]
     fn what_comes_first_and_is_not_ours_is_told() {
-        for (keyword, value, fact) in [
-            ("proxycommand", "nc %h %p", "another ProxyCommand comes first for i-0a1b2c3d"),
+        for (keyword, value, verdict, fact) in [
+            (
+                "proxycommand",
+                "nc %h %p",
+                Verdict::Warning,
+                "plain ssh: another ProxyCommand comes first for i-0a1b2c3d",
+            ),
             (
                 "proxycommand",
                 "/gone/ssh_ec2 proxy a b c",
-                "ProxyCommand runs /gone/ssh_ec2, which is not there",
+                Verdict::Warning,
+                "plain ssh: ProxyCommand runs /gone/ssh_ec2, which is not there",
             ),
-            ("pubkeyauthentication", "false", "PubkeyAuthentication is off"),
-            ("preferredauthentications", "password", "PreferredAuthentications leaves out publickey"),
-            ("identitiesonly", "yes", "IdentitiesOnly keeps ssh from offering the one-time key"),
-            ("identityagent", "SSH_AUTH_SOCK", "another IdentityAgent comes first"),
+            ("pubkeyauthentication", "false", Verdict::Broken, "PubkeyAuthentication is off"),
+            (
+                "preferredauthentications",
+                "password",
+                Verdict::Broken,
+                "PreferredAuthentications leaves out publickey",
+            ),
+            (
+                "identitiesonly",
+                "yes",
+                Verdict::Warning,
+                "plain ssh: IdentitiesOnly keeps ssh from offering the one-time key",
+            ),
+            (
+                "identityagent",
+                "SSH_AUTH_SOCK",
+                Verdict::Warning,
+                "plain ssh: another IdentityAgent comes first",
+            ),
         ] {
             let finding = finding(keyword, value);
-            assert_eq!(finding.verdict, Verdict::Broken, "{keyword}");
+            assert_eq!(finding.verdict, verdict, "{keyword}");
             assert!(finding.fact.starts_with(fact) && !finding.hints.is_empty(), "{}", finding.fact);
         }
         assert_eq!(finding("proxycommand", "none").verdict, Verdict::Warning);

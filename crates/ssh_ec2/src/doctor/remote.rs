@@ -1,21 +1,17 @@
-//! AWS's part and the instance's: the key, the session, sshd, the login.
+//! AWS's part and the instance's: the key, the session, sshd, its host key.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use ssm_channel::Closed;
 
-use super::channel::Channel;
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
-use crate::diagnosis;
 use crate::key::OneTimeKey;
 use crate::known_hosts::Host;
 use crate::network::foreign_text;
-use crate::openssh::{Command, Invocation, Login};
 use crate::probe::{self, Answer, ProbeError, Question};
-use crate::report::{Layer, Told, Verdict};
-use crate::ssh_config::{Keys, settings};
+use crate::report::Layer;
 use crate::target::OsUser;
 use crate::websocket::DialError;
 
@@ -45,7 +41,7 @@ impl Walk<'_> {
     pub(super) async fn tunnel(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let (instance, port) = (&subject.instance, self.request.port);
-        let asked = probe::ask(self.prober(aws, instance), Question::Port(port), HEAR_TIMEOUT).await;
+        let asked = probe::ask(self.prober(aws, instance), Question::Port(port), ATTACH_TIMEOUT).await;
         let answer = match asked {
             Ok(answer) => answer,
             Err(ProbeError::Interrupted) => return ControlFlow::Break(()),
@@ -67,7 +63,13 @@ impl Walk<'_> {
             answer.opened.as_millis(),
             ready.as_millis()
         );
-        self.note(Layer::Tunnel, since, Finding::ok(fact))?;
+        let finding = if ready < SLOW_ATTACH {
+            Finding::ok(fact)
+        } else {
+            Finding::warning(fact + ", which is slow")
+                .hint("look at the load of the instance, and for what keeps its SSM agent busy")
+        };
+        self.note(Layer::Tunnel, since, finding)?;
         let line = String::from_utf8_lossy(&answer.output);
         let greeting = line.lines().find(|line| line.starts_with("SSH-")).or(line.lines().next());
         let finding = match greeting {
@@ -128,94 +130,6 @@ impl Walk<'_> {
         self.note(Layer::HostKey, since, finding)
     }
 
-    /// Lets the real ssh log in, without running anything there.
-    pub(super) async fn log_in(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
-        let since = Instant::now();
-        let Subject { instance, user, .. } = subject;
-        let means = self.means;
-        let invocation = Invocation {
-            options: [
-                &["-p".to_owned(), self.request.port.to_string()][..],
-                &LOGIN_OPTIONS.map(str::to_owned),
-            ]
-            .concat()
-            .into_iter()
-            .map(Into::into)
-            .collect(),
-            destination: format!("{user}@{instance}").into(),
-            command: Vec::new(),
-        };
-        let channel = match Channel::below(means.places.directory()) {
-            Ok(channel) => channel,
-            Err(error) => {
-                let directory = means.places.directory().display();
-                let finding = Finding::broken(format!("cannot make a directory in {directory}: {error}"))
-                    .hint(format!("check the permissions of {directory}"));
-                return self.note(Layer::Login, since, finding);
-            }
-        };
-        let mut options = means.options.clone();
-        options.arguments.extend(["--report".into(), channel.file().to_string_lossy().into_owned()]);
-        let keys = if instance.is_managed_node() { Keys::Own } else { Keys::Pushed };
-        let command = Command::ssh(&invocation, &settings(&means.program, means.places, &options, keys));
-        let login = match command.log_in(LOGIN_TIMEOUT).await {
-            Ok(login) => login,
-            Err(error) => {
-                return self.note(
-                    Layer::Login,
-                    since,
-                    Finding::broken(format!("ssh cannot be run: {error}")),
-                );
-            }
-        };
-        let (layer, finding) = match login {
-            Login::Accepted => (Layer::Login, Finding::ok(format!("sshd lets `{user}` in"))),
-            Login::Refused(said) => self.why_not(aws, subject, channel.told(), &said).await,
-            Login::Late => {
-                let fact = format!("ssh was not let in within {} seconds", LOGIN_TIMEOUT.as_secs());
-                (Layer::Login, Finding::broken(fact).hint("`ssh -v` shows where it waits"))
-            }
-        };
-        self.note(layer, since, finding)
-    }
-
-    /// From what our own programs told, and else what ssh said, to the cause.
-    async fn why_not(
-        &self,
-        aws: &Aws,
-        subject: &Subject,
-        told: Option<Told>,
-        said: &str,
-    ) -> (Layer, Finding) {
-        let Subject { instance, user, .. } = subject;
-        let refused = match &told {
-            Some(told) => told.is("key-refused"),
-            None => said.lines().any(|line| line.contains("Permission denied (")),
-        };
-        if refused && instance.is_managed_node() {
-            let fact = format!("{instance} refused the keys of yours that ssh offers for the user `{user}`");
-            let hint = format!("add one of your public keys to ~/.ssh/authorized_keys of `{user}` there");
-            return (Layer::Login, Finding::broken(fact).hint(hint));
-        }
-        if refused {
-            let limit = HEAR_TIMEOUT;
-            let cause = diagnosis::of_refusal(self.prober(aws, instance), user, limit).await;
-            let finding = cause.map_or_else(|| refusal(instance.as_str(), user), Finding::from);
-            return (Layer::Login, finding);
-        }
-        if let Some(told) = told {
-            let about_host_key = HOST_KEY_ANCHORS.iter().any(|anchor| told.is(anchor));
-            let layer = if about_host_key { Layer::HostKey } else { Layer::Login };
-            let hints = told.hints.iter().map(|hint| foreign_text(hint, 1000)).collect();
-            return (layer, Finding { hints, ..Finding::broken(foreign_text(&told.message, 1000)) });
-        }
-        let fact = match said.lines().rev().find(|line| !line.starts_with("debug")) {
-            Some(last) => format!("ssh gave up, and says {:?}", foreign_text(last, 300)),
-            None => "ssh gave up, and says nothing".to_owned(),
-        };
-        (Layer::Login, Finding::broken(fact).hint("`ssh -v` says more"))
-    }
-
     /// A failed call, at its layer or, if IAM said no, among the permissions.
     fn blame(
         &mut self,
@@ -247,7 +161,7 @@ fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
     if output.is_empty() {
         let fact = format!(
             "the SSM agent of {instance} did not take a session up within {} seconds",
-            HEAR_TIMEOUT.as_secs()
+            ATTACH_TIMEOUT.as_secs()
         );
         return Finding::broken(fact)
             .hint("restart the SSM agent, or reboot the instance, and check that it can reach ssmmessages on port 443");
@@ -256,36 +170,11 @@ fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
         .hint("check the SSM agent's version, and update it")
 }
 
-fn refusal(instance: &str, user: &OsUser) -> Finding {
-    Finding::new(Verdict::Broken, format!("{instance} refused the one-time key for the user `{user}`"))
-        .hint(format!("check that the user `{user}` exists there, that the package ec2-instance-connect is installed, and that the clock is right"))
-        .hint("who may start AWS-StartNonInteractiveCommand is told which of them it is")
-}
-
 fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Nothing is asked, run, forwarded or shared.
-const LOGIN_OPTIONS: [&str; 14] = [
-    "-N",
-    "-v",
-    "-oBatchMode=yes",
-    "-oControlMaster=no",
-    "-oControlPath=none",
-    "-oClearAllForwardings=yes",
-    "-oForwardAgent=no",
-    "-oForwardX11=no",
-    "-oPermitLocalCommand=no",
-    "-oRemoteCommand=none",
-    "-oNumberOfPasswordPrompts=0",
-    "-oPreferredAuthentications=publickey",
-    "-oUpdateHostKeys=no",
-    "-oTunnel=no",
-];
-/// What is wrong with a host key, or with what is known of it.
-const HOST_KEY_ANCHORS: [&str; 3] = ["host-key-changed", "host-key-unknown", "known-hosts-file"];
-/// sshd greets at once, and the SSM agent takes a session up within a second or two.
-const HEAR_TIMEOUT: Duration = Duration::from_secs(6);
-/// Host keys may have to be read through a session of their own.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// An SSM agent that is busy, or has been throttled, takes its time.
+pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(25);
+/// Others take a session up within a second or two.
+const SLOW_ATTACH: Duration = Duration::from_secs(6);

@@ -65,3 +65,37 @@ fn the_instances_clock_is_compared_with_that_of_aws() {
         .before_us()
         .check();
 }
+
+#[test]
+fn selinux_is_named_where_it_is_enforcing_and_nothing_else_is_seen() {
+    let sandbox = Sandbox::start();
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", "ec2-user@i-0dead00000000001a"])).status(1);
+    let report: Value = serde_json::from_str(ended.text()).unwrap();
+    let login = report["checks"].as_array().unwrap().last().unwrap();
+    assert!(login["hints"].to_string().contains("SELinux is enforcing there"), "{ended}");
+}
+
+#[test]
+fn a_slow_agent_is_waited_for() {
+    let sandbox = Sandbox::with_faults(&["slow-attach=7s"]);
+    let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY])).success();
+    let report: Value = serde_json::from_str(ended.text()).unwrap();
+    let warnings = facts(&report, "warning");
+    let [warning] = &warnings[..] else { panic!("{ended}") };
+    assert!(warning.starts_with("tunnel: ") && warning.ends_with("ms, which is slow"), "{ended}");
+}
+
+/// A service that takes connections, and says nothing.
+#[test]
+fn a_call_that_is_not_answered_has_ten_seconds() {
+    let sandbox = Sandbox::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut doctor = sandbox.ssh_ec2();
+    doctor.env("AWS_ENDPOINT_URL_STS", format!("http://{}", silent.local_addr().unwrap()));
+    let ended = run(doctor.args(["doctor", "--json"])).success();
+    let report: Value = serde_json::from_str(ended.text()).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let credentials = checks.iter().find(|check| check["layer"] == "credentials").unwrap();
+    assert_eq!(credentials["verdict"], "warning", "{ended}");
+    assert!((9_000..15_000).contains(&credentials["took_ms"].as_u64().unwrap()), "{ended}");
+}

@@ -1,8 +1,11 @@
 //! What is well, what is spared, and what a report has besides the first broken layer.
 
+use std::fs;
+
 use serde_json::Value;
 
-use crate::harness::{Ended, HEALTHY, PUSH_DENIED, Sandbox, run};
+use super::first;
+use crate::harness::{Ended, HEALTHY, PUSH_DENIED, Sandbox, binary, run};
 
 pub(super) fn report(ended: &Ended) -> Value {
     serde_json::from_str(ended.text()).unwrap()
@@ -66,6 +69,7 @@ fn all_goes_on_behind_what_is_broken() {
     let ended = run(sandbox.ssh_ec2().args(["doctor", "--all", "--json", "stopped"])).status(1);
     let broken = facts(&report(&ended), "broken");
     assert!(broken[0].starts_with("instance: ") && broken.len() > 1, "{ended}");
+    assert!(!ended.text().contains("is running"), "what is stopped does not run: {ended}");
     sandbox.assert_tidy();
 }
 
@@ -139,4 +143,44 @@ fn a_node_is_asked_only_what_nodes_can_answer() {
     assert!(denied["details"].to_string().contains(":managed-instance/*"), "{ended}");
     let calls = sandbox.region.calls();
     assert!(calls.iter().all(|call| call.action != "ec2:GetConsoleOutput"), "{calls:?}");
+}
+
+#[test]
+fn what_breaks_only_plain_ssh_is_a_warning() {
+    let gone = |sandbox: &Sandbox| {
+        let path = sandbox.directory().join("ssh_config");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&binary().display().to_string(), "/gone/ssh_ec2")).unwrap();
+    };
+    type Break<'a> = &'a dyn Fn(&Sandbox);
+    let rows: [(Break<'_>, &str); 4] = [
+        (&|sandbox| first(sandbox, "ProxyCommand nc %h %p"), "another ProxyCommand comes first"),
+        (&|sandbox| first(sandbox, "IdentitiesOnly yes"), "IdentitiesOnly keeps ssh from offering"),
+        (&|sandbox| first(sandbox, "IdentityAgent SSH_AUTH_SOCK"), "another IdentityAgent comes first"),
+        (&gone, "ProxyCommand runs /gone/ssh_ec2, which is not there"),
+    ];
+    for (breaks, said) in rows {
+        let sandbox = Sandbox::start();
+        breaks(&sandbox);
+        let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY])).success();
+        let warnings = facts(&report(&ended), "warning");
+        assert!(warnings[0].starts_with(&format!("ssh-config: plain ssh: {said}")), "{ended}");
+        let ended = run(sandbox.ssh_ec2().args(["-q", HEALTHY, "echo", "in"])).success();
+        assert_eq!(ended.text(), "in\n");
+    }
+}
+
+/// One that takes connections, and says nothing.
+#[test]
+fn each_endpoint_took_its_own_time() {
+    let sandbox = Sandbox::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut doctor = sandbox.ssh_ec2();
+    doctor.env("AWS_ENDPOINT_URL_EC2", format!("https://{}", silent.local_addr().unwrap()));
+    let ended = run(doctor.args(["doctor", "--json"])).success();
+    let report = report(&ended);
+    for check in report["checks"].as_array().unwrap().iter().filter(|check| check["layer"] == "endpoints") {
+        let is_silent = check["fact"].as_str().unwrap().starts_with("ec2: ");
+        assert_eq!(check["took_ms"].as_u64().unwrap() >= 4_000, is_silent, "{ended}");
+    }
 }
