@@ -98,6 +98,8 @@ impl Aws {
     pub fn now(&self) -> SystemTime {
         let now = SystemTime::now();
         match self.clock_skew() {
+            // Answers are dated to the second, and take a moment.
+            (skew, _) if skew < Duration::from_secs(2) => now,
             (skew, true) => now + skew,
             (skew, false) => now - skew,
         }
