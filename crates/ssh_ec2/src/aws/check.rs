@@ -63,6 +63,21 @@ impl Aws {
         })
     }
 
+    /// Whether credentials that were rejected here are good elsewhere: then the account has not enabled this region.
+    /// False where an endpoint is configured, which says nothing of regions.
+    pub async fn has_region_off(&self) -> bool {
+        self.configured_endpoint(&STS).is_none() && self.is_known_elsewhere().await
+    }
+
+    pub(super) async fn is_known_elsewhere(&self) -> bool {
+        let usual = self.place.usual_region();
+        if usual == self.region() {
+            return false;
+        }
+        let Ok(there) = self.in_region(usual) else { return false };
+        there.caller().await.is_ok()
+    }
+
     /// Whether Session Manager could start a session on an instance now.
     ///
     /// # Errors
