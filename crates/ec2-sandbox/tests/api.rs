@@ -178,8 +178,13 @@ async fn keys_are_taken_for_instances_that_run() {
 }
 
 /// Session Manager has never heard of these, or has forgotten them.
-const UNREGISTERED: [&str; 4] =
-    ["i-0dead000000000012", "i-0dead000000000013", "i-0dead000000000014", "i-0dead00000000001b"];
+const UNREGISTERED: [&str; 5] = [
+    "i-0dead000000000012",
+    "i-0dead000000000013",
+    "i-0dead000000000014",
+    "i-0dead00000000001b",
+    "i-0dead00000000001e",
+];
 
 #[tokio::test]
 async fn every_instance_is_found_page_by_page() {

@@ -78,8 +78,18 @@ pub enum Diagnosis {
         /// Its agent's version.
         version: String,
     },
-    /// Its SSM agent has never been heard.
-    #[error("{instance} is running, but Session Manager has never heard from it{}", if *.profile { "" } else { ": it has no instance profile" })]
+    /// Its SSM agent may yet be heard.
+    #[error("{instance} started {since} ago; its SSM agent registers within a few minutes")]
+    Starting {
+        /// The instance.
+        instance: InstanceId,
+        /// How long ago.
+        since: String,
+        /// Whether it has an instance profile.
+        profile: bool,
+    },
+    /// Its SSM agent has never been heard. Without a profile it may be, where the account lets all instances register.
+    #[error("{instance} is running, but Session Manager has never heard from it{}", if *.profile { "" } else { "; it has no instance profile" })]
     Unregistered {
         /// The instance.
         instance: InstanceId,
@@ -120,9 +130,13 @@ impl Diagnosis {
                 "restart its SSM agent, or reboot it, and see that it reaches ssm.{region} and ssmmessages.{region} on port 443"
             ),
             Self::OldAgent { .. } => "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`".into(),
-            Self::Unregistered { profile: false, .. } => {
-                "give it an instance profile with the policy AmazonSSMManagedInstanceCore".into()
+            Self::Starting { profile: true, .. } => "wait a minute, and connect again".into(),
+            Self::Starting { profile: false, .. } => {
+                "wait a minute, and connect again; if that does not help, give it an instance profile with AmazonSSMManagedInstanceCore".into()
             }
+            Self::Unregistered { profile: false, region, .. } => format!(
+                "give it an instance profile with AmazonSSMManagedInstanceCore, unless the account has Default Host Management; then see that an SSM agent runs, and that it reaches ssm.{region} on port 443"
+            ),
             Self::Unregistered { region, .. } => format!(
                 "see that its profile has AmazonSSMManagedInstanceCore, that an SSM agent runs, and that it reaches ssm.{region} on port 443"
             ),
@@ -139,7 +153,7 @@ impl Diagnosis {
 pub async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
     if instance.is_managed_node() {
         let managed = managed(aws, instance).await?;
-        return of_agent(None, managed.as_ref(), instance, aws.region(), SystemTime::now());
+        return of_agent(None, managed.as_ref(), instance, aws.region(), aws.now());
     }
     let filter = Filter::new("instance-id", instance.as_str());
     let filters = [filter];
@@ -154,9 +168,8 @@ pub async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
         });
     }
     let described = described.and_then(|found| found.into_iter().next());
-    of_instance(described.as_ref()).or_else(|| {
-        of_agent(described.as_ref(), managed?.as_ref(), instance, aws.region(), SystemTime::now())
-    })
+    of_instance(described.as_ref())
+        .or_else(|| of_agent(described.as_ref(), managed?.as_ref(), instance, aws.region(), aws.now()))
 }
 
 /// What EC2 says against it.
@@ -180,10 +193,18 @@ pub fn of_agent(
 ) -> Option<Diagnosis> {
     let (instance, region) = (instance.clone(), region.to_owned());
     let runs = described.is_some_and(|described| described.state == InstanceState::Running);
-    let Some(managed) = managed else {
-        let profile = described.filter(|_| runs)?.profile.is_some();
-        return Some(Diagnosis::Unregistered { instance, profile, region });
-    };
+    if let Some(described) = described.filter(|_| runs && !managed.is_some_and(|managed| managed.online)) {
+        let profile = described.profile.is_some();
+        let since = described.launched.and_then(|launched| now.duration_since(launched).ok());
+        if let Some(since) = since.filter(|since| *since < REGISTRATION_TIME) {
+            let since = in_words(&age(UNIX_EPOCH, UNIX_EPOCH + since));
+            return Some(Diagnosis::Starting { instance, since, profile });
+        }
+        if managed.is_none() {
+            return Some(Diagnosis::Unregistered { instance, profile, region });
+        }
+    }
+    let managed = managed?;
     if !managed.online {
         let silent = managed.last_ping.map_or_else(|| "some time".to_owned(), |ping| age(ping, now));
         return Some(Diagnosis::Offline { instance, silent: in_words(&silent), runs, region });
@@ -224,6 +245,8 @@ fn in_words(age: &str) -> String {
     format!("{number} {unit}{}", if number == "1" { "" } else { "s" })
 }
 
+/// An instance boots, and its SSM agent registers, in less.
+const REGISTRATION_TIME: Duration = Duration::from_secs(5 * 60);
 /// For a look into other regions, at the end of a longer moment.
 const ELSEWHERE_TIMEOUT: Duration = Duration::from_millis(1200);
 

@@ -187,6 +187,10 @@ impl Walk<'_> {
             return ControlFlow::Break(());
         }
         let caller = aws.caller().await;
+        if matches!(caller, Err(AwsError::RejectedCredentials { .. })) && aws.has_region_off().await {
+            let _ = self.note(Layer::Region, since, disabled(aws.region()));
+            return ControlFlow::Break(());
+        }
         let finding = self.credentials(&aws, caller).await;
         let broken = finding.verdict == Verdict::Broken;
         let (skew, behind) = aws.clock_skew();
@@ -303,6 +307,13 @@ impl Walk<'_> {
         }
         finding
     }
+}
+
+/// Services of such a region do not know any of the account's credentials.
+fn disabled(region: &str) -> Finding {
+    Finding::broken(format!("the region {region} is not enabled for this account")).hint(format!(
+        "enable it: `aws account enable-region --region-name {region}`; or choose another with `--region`"
+    ))
 }
 
 /// Worth telling where it is not the usual one. Loopback is neither.

@@ -50,6 +50,7 @@ fn adorn(instance: &mut Instance) {
         "i-0decaf0000000000b" => instance.console = Console::KeysInLatest,
         "i-0dead000000000015" => instance.ssm_agent_version = "2.3.50.0",
         "i-0dead00000000001b" => instance.age = Duration::from_secs(20),
+        "i-0dead00000000001e" => instance.age = Duration::from_secs(40),
         "i-0dead000000000010" => instance.age = 200 * DAY,
         _ => {}
     }
@@ -109,6 +110,7 @@ const CATALOGUE: &[Row] = &[
     Row("i-0dead000000000019", "no-keys-command", UsEast1, Condition::KeysCommandAbsent),
     Row("i-0dead00000000001a", "selinux", UsEast1, Condition::SeLinux),
     Row("i-0dead00000000001b", "booting", UsEast1, Condition::Booting),
+    Row("i-0dead00000000001e", "fresh", UsEast1, Condition::SsmAgentUnregistered),
 ];
 
 const PUSH: &[&str] = &["ec2-instance-connect:SendSSHPublicKey"];

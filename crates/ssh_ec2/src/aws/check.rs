@@ -63,6 +63,21 @@ impl Aws {
         })
     }
 
+    /// Whether credentials that were rejected here are good elsewhere: then the account has not enabled this region.
+    /// False where an endpoint is configured, which says nothing of regions.
+    pub async fn has_region_off(&self) -> bool {
+        self.configured_endpoint(&STS).is_none() && self.is_known_elsewhere().await
+    }
+
+    pub(super) async fn is_known_elsewhere(&self) -> bool {
+        let usual = self.place.usual_region();
+        if usual == self.region() {
+            return false;
+        }
+        let Ok(there) = self.in_region(usual) else { return false };
+        there.caller().await.is_ok()
+    }
+
     /// Whether Session Manager could start a session on an instance now.
     ///
     /// # Errors
@@ -98,6 +113,8 @@ impl Aws {
     pub fn now(&self) -> SystemTime {
         let now = SystemTime::now();
         match self.clock_skew() {
+            // Answers are dated to the second, and take a moment.
+            (skew, _) if skew < Duration::from_secs(2) => now,
             (skew, true) => now + skew,
             (skew, false) => now - skew,
         }

@@ -94,28 +94,31 @@ pub(super) struct Place {
 
 struct Partition {
     region_prefix: &'static str,
+    /// Which no account has to enable (botocore's `implicitGlobalRegion`).
+    usual_region: &'static str,
     suffix: &'static str,
     dual_stack_suffix: &'static str,
 }
 
 /// The first that matches; the last matches every region, as in the SDKs.
 const PARTITIONS: [Partition; 8] = [
-    partition("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    partition("us-gov-", "amazonaws.com", "api.aws"),
-    partition("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
-    partition("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
-    partition("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    partition("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    partition("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
-    partition("", "amazonaws.com", "api.aws"),
+    partition("cn-", "cn-northwest-1", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    partition("us-gov-", "us-gov-west-1", "amazonaws.com", "api.aws"),
+    partition("us-iso-", "us-iso-east-1", "c2s.ic.gov", "api.aws.ic.gov"),
+    partition("us-isob-", "us-isob-east-1", "sc2s.sgov.gov", "api.aws.scloud"),
+    partition("eu-isoe-", "eu-isoe-west-1", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    partition("us-isof-", "us-isof-south-1", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    partition("eusc-", "eusc-de-east-1", "amazonaws.eu", "api.amazonwebservices.eu"),
+    partition("", "us-east-1", "amazonaws.com", "api.aws"),
 ];
 
 const fn partition(
     region_prefix: &'static str,
+    usual_region: &'static str,
     suffix: &'static str,
     dual_stack_suffix: &'static str,
 ) -> Partition {
-    Partition { region_prefix, suffix, dual_stack_suffix }
+    Partition { region_prefix, usual_region, suffix, dual_stack_suffix }
 }
 
 impl Place {
@@ -135,6 +138,11 @@ impl Place {
         let fips = if *fips && (*dual_stack || !same_host) { "-fips" } else { "" };
         let suffix = if *dual_stack { self.partition().dual_stack_suffix } else { self.partition().suffix };
         format!("{}{fips}.{region}.{suffix}", service.prefix)
+    }
+
+    /// The region of this partition in which every account may call.
+    pub(super) fn usual_region(&self) -> &'static str {
+        self.partition().usual_region
     }
 
     fn partition(&self) -> &'static Partition {
@@ -240,6 +248,20 @@ mod tests {
             let service = [&SSM, &INSTANCE_CONNECT, &EC2].into_iter().find(|s| s.prefix == service).unwrap();
             let place = place(region, fips == "1", dual_stack == "1");
             assert_eq!(place.endpoint(service), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_partition_has_a_region_that_needs_no_enabling() {
+        for (region, usual) in [
+            ("ap-east-1", "us-east-1"),
+            ("cn-north-1", "cn-northwest-1"),
+            ("us-gov-east-1", "us-gov-west-1"),
+            ("eusc-de-east-1", "eusc-de-east-1"),
+        ] {
+            let found = place(region, false, false).usual_region();
+            assert_eq!(found, usual);
+            assert_eq!(place(found, false, false).usual_region(), usual, "it is of the same partition");
         }
     }
 

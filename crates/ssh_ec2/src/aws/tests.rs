@@ -223,3 +223,24 @@ async fn a_websocket_elsewhere_gets_no_signature() {
     let error = aws.sign_upgrade(&url).await.unwrap_err();
     assert!(matches!(error, AwsError::UntrustedStreamUrl { .. }), "{error:?}");
 }
+
+const CALLER: &str = "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/me</Arn>\
+    <UserId>AIDA</UserId><Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>";
+const UNKNOWN: &str =
+    "<ErrorResponse><Error><Code>InvalidClientTokenId</Code><Message>no</Message></Error></ErrorResponse>";
+
+#[tokio::test]
+async fn rejected_credentials_are_tried_in_the_usual_region() {
+    for (status, body, known) in [(200, CALLER, true), (403, UNKNOWN, false)] {
+        let answers = [answer(status, "", body)];
+        let (found, requests) = with_answers(&answers, async |aws| aws.is_known_elsewhere().await).await;
+        assert_eq!(found, known);
+        assert!(header(&requests[0], "authorization").contains("/us-east-1/sts/"), "{requests:?}");
+    }
+    let (found, _) = with_answers(&[], async |aws| {
+        let off = aws.has_region_off().await;
+        off || aws.in_region("us-east-1").unwrap().is_known_elsewhere().await
+    })
+    .await;
+    assert!(!found, "neither with an endpoint of the user's, nor in that region itself");
+}

@@ -123,8 +123,7 @@ impl Walk<'_> {
             let fact = format!("Session Manager does not hear from {instance}, which is {state}");
             return self.note(Layer::SessionManager, since, Finding::skipped(fact));
         }
-        let cause =
-            diagnosis::of_agent(described, managed.as_ref(), instance, aws.region(), SystemTime::now());
+        let cause = diagnosis::of_agent(described, managed.as_ref(), instance, aws.region(), aws.now());
         if let Some(cause) = cause {
             let layer = match &cause {
                 diagnosis::Diagnosis::Unregistered { profile: false, .. } => Layer::InstanceProfile,

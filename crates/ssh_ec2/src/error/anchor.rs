@@ -97,7 +97,7 @@ fn of_diagnosis(cause: &Diagnosis) -> &'static str {
         Diagnosis::NotRunning { .. } => "instance-not-running",
         Diagnosis::Offline { .. } => "agent-offline",
         Diagnosis::OldAgent { .. } => "agent-old",
-        Diagnosis::Unregistered { .. } => "agent-unregistered",
+        Diagnosis::Starting { .. } | Diagnosis::Unregistered { .. } => "agent-unregistered",
         Diagnosis::User { .. } => "no-user",
     }
 }

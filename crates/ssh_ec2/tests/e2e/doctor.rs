@@ -280,10 +280,13 @@ fn session_manager() {
     check(&[
         row("session-manager", "is running, but Session Manager last heard from it 3 days ago")
             .on(SSM_AGENT_OFFLINE),
-        row("instance-profile", "Session Manager has never heard from it: it has no instance profile")
+        row("instance-profile", "Session Manager has never heard from it; it has no instance profile")
             .on("i-0dead000000000013"),
         row("session-manager", "is running, but Session Manager has never heard from it")
             .on("i-0dead000000000014"),
+        row("session-manager", "i-0dead00000000001e started 4")
+            .on("i-0dead00000000001e")
+            .plainly("its SSM agent registers within a few minutes"),
         row("session-manager", "is 2.3.50.0, and connections to ports came with 2.3.672.0")
             .on("i-0dead000000000015"),
         row("session-manager", "Session Manager is not connected to i-0dead000000000002")
