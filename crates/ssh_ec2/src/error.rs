@@ -111,6 +111,24 @@ pub enum Failure {
         /// What is in PATH.
         found: Version,
     },
+    /// sshd has too many clients, or thinks ill of one.
+    #[error("sshd on port {port} of {instance} turns connections away: {greeting:?}")]
+    SshdBusy {
+        /// The target.
+        instance: InstanceId,
+        /// sshd's port.
+        port: Port,
+        /// What it says, printable.
+        greeting: String,
+    },
+    /// Nobody can be asked for the host key, for a reason that may pass.
+    #[error("the host key of {instance} cannot be checked: {why}")]
+    HostKeyUnchecked {
+        /// The target.
+        instance: InstanceId,
+        /// What kept AWS from telling.
+        why: String,
+    },
     /// Something else than sshd has the port.
     #[error("port {port} of {instance} answers, but not as an SSH server: {greeting:?}")]
     NotSsh {
@@ -260,8 +278,8 @@ impl Failure {
                 let others: Vec<_> = COMMON_USERS.into_iter().filter(|usual| *usual != user.as_str()).collect();
                 let exists = format!("check that the user `{user}` exists there; images have {}", others.join(", "));
                 let installed = "check that the package ec2-instance-connect is installed on the instance, and that its clock is right";
-                let enforcing = is_enforcing.then(|| SELINUX_HINT.into());
-                [exists, installed.into()].into_iter().chain(enforcing).collect()
+                // Who knows that has looked at the rest as well.
+                if *is_enforcing { vec![SELINUX_HINT.into()] } else { vec![exists, installed.into()] }
             }
             Self::ManagedNode { .. } => {
                 vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]
@@ -275,6 +293,10 @@ impl Failure {
             Self::NoProgress { instance } => {
                 vec![format!("check that {instance} is still running, then connect again")]
             }
+            Self::SshdBusy { .. } => vec![SSHD_BUSY_HINT.into()],
+            Self::HostKeyUnchecked { instance, .. } => vec![format!(
+                "try again; or say yourself which key it has: `ssh_ec2 known-hosts --trust KEY {instance}`"
+            )],
             Self::NotSsh { port, .. } => {
                 vec![format!("give the port that sshd listens on: `ssh -p PORT …` (tried {port})")]
             }
@@ -401,6 +423,8 @@ impl From<ExitCode> for process::ExitCode {
     }
 }
 
+/// Through Session Manager every client has the instance's own address.
+pub const SSHD_BUSY_HINT: &str = "wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for";
 /// One heading for each kind of error.
 const TROUBLESHOOTING: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubleshooting.md");
 

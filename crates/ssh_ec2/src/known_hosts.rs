@@ -186,10 +186,18 @@ impl Store {
         Ok((kept, dropped))
     }
 
-    /// Who can put another file in this one's place need not write to it.
+    /// Who can put another file in this one's place need not write to it; nor in that of a link, or of what it leads to.
     fn check_directory(&self) -> Result<(), StoreError> {
-        let directory = self.path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        Ok(private_file::check_directory(directory.unwrap_or(Path::new(".")), self.owner)?)
+        for path in [self.path.clone(), self.target()] {
+            let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+            private_file::check_directory(directory.unwrap_or(Path::new(".")), self.owner)?;
+        }
+        Ok(())
+    }
+
+    /// Through a link, the file that it leads to is read and replaced.
+    fn target(&self) -> PathBuf {
+        fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
     }
 
     fn bytes(&self) -> Result<Vec<u8>, StoreError> {
@@ -198,8 +206,7 @@ impl Store {
     }
 
     fn write(&self, bytes: &[u8]) -> Result<(), StoreError> {
-        // Through a link, the file that it leads to is replaced.
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let path = self.target();
         private_file::replace(&path, bytes).map_err(|source| StoreError::Write { path, source })
     }
 

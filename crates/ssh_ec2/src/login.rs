@@ -52,6 +52,12 @@ pub fn of_banner(line: &str) -> Option<&'static str> {
     of_system(comment)
 }
 
+/// Whether sshd says, in place of its greeting, that it has too many clients, or that one was too clumsy: the texts of
+/// `MaxStartups` and `PerSourcePenalties` (OpenSSH, `srclimit.c` and `sshd.c`).
+pub fn is_turned_away(line: &str) -> bool {
+    line.starts_with("Exceeded MaxStartups") || line.starts_with("Not allowed at this time")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -121,7 +121,12 @@ pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true).mode(0o600);
     let file = options.custom_flags(NONBLOCKING | UNLINKED).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    let metadata = file.metadata()?;
+    match metadata.uid() == rustix::process::getuid().as_raw() {
+        true if metadata.is_file() => Ok(file),
+        true => Err(io::ErrorKind::InvalidInput.into()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
 }
 
 /// Writes `bytes` beside `path` and renames them over it. Its directory is made if it is not there.

@@ -117,7 +117,10 @@ impl ProbeError {
             Self::Aws(error) => error.hints(),
             Self::Dial(error) => error.hints(),
             Self::Interrupted => Vec::new(),
-            Self::Key(_) | Self::Late { .. } | Self::Lost { .. } => vec!["try again".into()],
+            Self::Key(_) => vec!["try again".into()],
+            Self::Late { .. } | Self::Lost { .. } => vec![
+                "see that nothing between here and ssmmessages on port 443 holds websockets up: a proxy, a firewall".into(),
+            ],
         }
     }
 }

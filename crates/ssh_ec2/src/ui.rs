@@ -18,13 +18,13 @@ pub fn error(error: &Failure) {
     for detail in error.details() {
         line(&detail);
     }
-    // Three lines in all, since ssh and its callers have some of their own.
-    let hints = error.hints();
-    if !hints.is_empty() {
-        line(&format!("hint: {}", hints.join("; ")));
-    }
-    if let Some(link) = error.link() {
-        line(&format!("more: {link}"));
+    // Two lines in all, and one for a note before: ssh and its callers have some of their own.
+    let link = error.link().map(|link| format!("more: {link}"));
+    let hints: Vec<_> = error.hints().into_iter().chain(link).collect();
+    match hints.as_slice() {
+        [] => {}
+        [only] if only.starts_with("more: ") => line(only),
+        hints => line(&format!("hint: {}", hints.join("; "))),
     }
 }
 

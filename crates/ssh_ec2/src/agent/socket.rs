@@ -201,7 +201,8 @@ impl Usage {
     /// ssh had no other.
     pub fn was_refused(&self) -> bool {
         let offered_at = self.offered_at.get().filter(|_| !self.signed.get());
-        offered_at.is_some_and(|before| self.received.get().saturating_sub(before) < LITTLE)
+        offered_at
+            .is_some_and(|before| (REFUSAL..LITTLE).contains(&self.received.get().saturating_sub(before)))
     }
 
     /// Whether another proxy's ssh has come to this socket, and would be refused by its server if it went away.
@@ -337,6 +338,9 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
 const PATH_LIMIT: usize = 103;
+/// After the key is listed, sshd answers thrice at least: it takes the service, and refuses `none` and the key. With the
+/// shortest packets of any cipher that is more than this.
+const REFUSAL: u64 = 100;
 /// A refusal takes 80 bytes; of the first words after a success, OpenSSH's list of host keys alone has 500.
 const LITTLE: u64 = 600;
 
@@ -369,11 +373,12 @@ mod tests {
         let usage = Usage::new(Rc::clone(&received));
         assert!(!usage.was_refused(), "it was not offered");
         usage.offered_at.set(Some(received.get()));
-        received.set(3080);
+        assert!(!usage.was_refused(), "sshd has not answered");
+        received.set(3160);
         assert!(usage.was_refused());
-        received.set(3080 + 900);
+        received.set(3160 + 900);
         assert!(!usage.was_refused(), "another key was accepted");
-        received.set(3080);
+        received.set(3160);
         usage.signed.set(true);
         assert!(!usage.was_refused());
     }

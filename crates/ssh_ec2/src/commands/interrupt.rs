@@ -3,9 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use crate::commands::signals::Signals;
 use crate::error::{ExitCode, Failure};
@@ -30,9 +27,10 @@ pub async fn guard(
         let over = !interrupt.is_open() || work.as_mut().poll(cx).is_ready();
         if over { Poll::Ready(()) } else { Poll::Pending }
     });
-    // For as long as StartSession may take, which is not to be given up.
-    let _ = timeout(END_TIMEOUT, ended).await;
+    // A session that is being started can only be ended once it has. Who does not want to wait for that says so again.
+    tokio::select! {
+        () = ended => {}
+        signal = signals.next() => tracing::info!("ending at once: {signal}"),
+    }
     Ok(ExitCode::Interrupted)
 }
-
-const END_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,8 +2,9 @@
 //!
 //! ssh asks twice. Before the key exchange it wants to know what to ask the server for; afterwards it shows the key
 //! that the server presented. What our file says comes first, and is never overruled; else `sources` asks AWS. A key
-//! that nobody tells is taken at its word, once, and said. That AWS cannot be asked is another matter: then a key is
-//! good for one connection, and nothing is written down.
+//! that nobody tells is taken at its word, once, and said. Where there is no way to EC2, as in networks with a few
+//! interface endpoints, it is taken for one connection, and nothing is written down. What may pass is waited out or
+//! refused: whoever could disturb a call must not choose the key.
 
 mod sources;
 
@@ -194,11 +195,19 @@ impl Lookup<'_> {
                 );
                 self.trust_first(host, key, &why).await
             }
-            (Told::Nothing | Told::Unknown(_), None) => Ok(Vec::new()),
+            (Told::Nothing | Told::OutOfReach(_) | Told::Unknown(_), None) => Ok(Vec::new()),
             (Told::Nothing, Some(key)) => {
-                self.trust_first(host, key, &format!("nothing in AWS tells the host key of {instance}")).await
+                self.trust_first(
+                    host,
+                    key,
+                    &format!("nothing that you may ask tells the host key of {instance}"),
+                )
+                .await
             }
-            (Told::Unknown(why), Some(key)) => {
+            (Told::Unknown(why), Some(_)) => {
+                Err(Failure::HostKeyUnchecked { instance: instance.clone(), why })
+            }
+            (Told::OutOfReach(why), Some(key)) => {
                 ui::note(&format!(
                     "AWS cannot be asked for the host key of {instance} ({why}): its {} key {} is taken unchecked, for this connection only",
                     key.kind(),

@@ -21,7 +21,7 @@ use crate::agent::socket::{AgentSocket, Usage, serve};
 use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
 use crate::cache::Cache;
 use crate::commands::send_key::read_public_key;
-use crate::commands::signals::Signals;
+use crate::commands::signals::{Signal, Signals};
 use crate::commands::tell_distrust;
 use crate::diagnosis::{self, Refusal};
 use crate::error::{ExitCode, Failure};
@@ -226,27 +226,49 @@ async fn connect(
     let usage = Usage::new(Meter::clone(&options.received));
     let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &usage));
     let key_failed = Cell::new(false);
+    let ssh_is_done = Cell::new(false);
     let stop = async {
-        let stop = tokio::select! {
+        tokio::select! {
             signal = signals.next() => {
                 tracing::info!("ending: {signal}");
+                // Whoever sends another one wants no explanation.
+                ssh_is_done.set(matches!(signal, Signal::Hangup));
                 Stop::Asked
             }
-            () = stdio::output_abandoned() => Stop::Asked,
+            () = stdio::output_abandoned() => {
+                ssh_is_done.set(true);
+                Stop::Asked
+            }
             error = key_ready.as_mut() => {
                 key_failed.set(true);
                 Stop::Failed(error)
             }
-        };
-        // Said now, while ssh's own complaint is fresh: the end of the session takes a moment.
-        if matches!(stop, Stop::Asked) && usage.was_refused() {
+        }
+    };
+    // Said at once, while ssh's own complaint is fresh: the end of the session takes a moment.
+    let telling = Cell::new(false);
+    let mut tell = pin!(async {
+        poll_fn(|_| if ssh_is_done.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+        if usage.was_refused() {
+            telling.set(true);
             tell_refusal(options, aws, network).await;
         }
-        stop
+    });
+    let mut hold = Box::pin(async { hold_session(options, aws, network, pin!(stop)).await });
+    let mut has_told = false;
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = hold.as_mut() => break outcome,
+            () = tell.as_mut(), if !has_told => has_told = true,
+        }
     };
-    let outcome = Box::pin(async { hold_session(options, aws, network, pin!(stop)).await }).await;
+    drop(hold);
+    if telling.get() && !has_told {
+        tell.await;
+    }
     let verdict = match outcome.and_then(|outcome| judge(options, outcome)) {
-        Ok(ExitCode::Success) if usage.was_refused() => {
+        Ok(ExitCode::Success) if usage.was_refused() && !telling.get() => {
             tell_refusal(options, aws, network).await;
             Ok(ExitCode::Failure)
         }
@@ -299,8 +321,10 @@ async fn tell_refusal(options: &Job<'_>, aws: &Aws, network: &Network) {
         },
     });
     if is_late {
+        // What is being started can only be ended once it has. Nobody who reads to our end shall wait for that.
         interrupt.ask();
-        let _ = timeout(TERMINATE_TIMEOUT + DIAGNOSIS_TIMEOUT, asked).await;
+        let _ = stdio::leave();
+        asked.await;
     }
 }
 
@@ -482,7 +506,11 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
     if let Some(greeting) = options.stranger.take()
         && outcome.received < KEY_EXCHANGE_LENGTH
     {
-        return Err(Failure::NotSsh { instance, port: options.port, greeting });
+        let port = options.port;
+        return Err(match login::is_turned_away(&greeting) {
+            true => Failure::SshdBusy { instance, port, greeting },
+            false => Failure::NotSsh { instance, port, greeting },
+        });
     }
     match outcome.end {
         End::InputEnded | End::OutputBroken | End::Closed(Closed::Terminated { .. }) => Ok(ExitCode::Success),

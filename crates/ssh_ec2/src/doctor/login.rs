@@ -116,14 +116,15 @@ impl Walk<'_> {
 /// Nothing was seen that would be the cause. What our proxy told of it knows how sshd greets.
 fn refused(instance: &InstanceId, user: &OsUser, told: Option<Told>, is_enforcing: bool) -> Finding {
     let finding = Finding::broken(format!("{instance} refused the one-time key for the user `{user}`"));
+    if is_enforcing {
+        // Who knows that has looked at the rest as well.
+        return finding.hint(diagnosis::SELINUX_HINT);
+    }
     let finding = match told {
         Some(told) => told.hints.into_iter().fold(finding, Finding::hint),
         None => finding.hint(format!("check that the user `{user}` exists there, that the package ec2-instance-connect is installed, and that the clock is right")),
     };
-    finding.hint(match is_enforcing {
-        true => diagnosis::SELINUX_HINT,
-        false => "who may start AWS-StartNonInteractiveCommand is told which of them it is",
-    })
+    finding.hint("who may start AWS-StartNonInteractiveCommand is told which of them it is")
 }
 
 /// Nothing is asked, run, forwarded or shared.
@@ -144,7 +145,8 @@ const LOGIN_OPTIONS: [&str; 14] = [
     "-oTunnel=no",
 ];
 /// What is wrong with a host key, or with what is known of it.
-const HOST_KEY_ANCHORS: [&str; 3] = ["host-key-changed", "host-key-unknown", "known-hosts-file"];
+const HOST_KEY_ANCHORS: [&str; 4] =
+    ["host-key-changed", "host-key-unchecked", "host-key-unknown", "known-hosts-file"];
 /// A slow SSM agent, after calls that are made again and again, and host keys that are read through a session of their
 /// own.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);

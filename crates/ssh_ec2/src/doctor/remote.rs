@@ -9,6 +9,7 @@ use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
 use crate::key::OneTimeKey;
 use crate::known_hosts::Host;
+use crate::login;
 use crate::network::foreign_text;
 use crate::probe::{self, Answer, ProbeError, Question};
 use crate::report::Layer;
@@ -74,6 +75,11 @@ impl Walk<'_> {
         let greeting = line.lines().find(|line| line.starts_with("SSH-")).or(line.lines().next());
         let finding = match greeting {
             Some(greeting) if greeting.starts_with("SSH-") => Finding::ok(foreign_text(greeting, 100)),
+            Some(greeting) if login::is_turned_away(greeting) => {
+                let said = foreign_text(greeting, 60);
+                Finding::broken(format!("sshd on port {port} of {instance} turns connections away: {said:?}"))
+                    .hint("wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for")
+            }
             Some(greeting) => Finding::broken(format!(
                 "port {port} of {instance} answers, but not as an SSH server: {:?}",
                 foreign_text(greeting, 60)

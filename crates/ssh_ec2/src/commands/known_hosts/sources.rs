@@ -22,7 +22,9 @@ pub(super) enum Told {
     Keys(Evidence, Source),
     /// Nothing, by nobody.
     Nothing,
-    /// Nobody could be asked; why.
+    /// There is no way to whoever would tell; why.
+    OutOfReach(String),
+    /// Who would tell does not, for a reason that may pass.
     Unknown(String),
 }
 
@@ -65,20 +67,20 @@ impl<'a> Sources<'a> {
 
     /// What the first source tells that tells anything. ssh asks twice within a second, and AWS need not be.
     pub(super) async fn ask(&mut self, instance: &InstanceId) -> Result<Told, Failure> {
-        for (word, told) in [(NOTHING, Told::Nothing), (UNKNOWN, Told::Unknown("as a moment ago".into()))] {
-            if self.was_noted(instance, word).await? {
-                return Ok(told);
-            }
+        if self.was_noted(instance).await? {
+            return Ok(Told::Nothing);
         }
         let told = match self.console(instance).await? {
             told @ Told::Keys(..) => return Ok(told),
             told => match (self.files(instance).await?, told) {
                 (told @ Told::Keys(..), _) => return Ok(told),
-                (_, told @ Told::Unknown(_)) | (told, _) => told,
+                (told, Told::Nothing) => told,
+                (_, told) => told,
             },
         };
-        let word = if matches!(told, Told::Nothing) { NOTHING } else { UNKNOWN };
-        self.note(instance, word).await?;
+        if matches!(told, Told::Nothing) {
+            self.note(instance).await?;
+        }
         Ok(told)
     }
 
@@ -100,7 +102,7 @@ impl<'a> Sources<'a> {
         for latest in [Latest::No, Latest::Yes] {
             let answer = timeout(CONSOLE_TIMEOUT, aws.console_output(instance, latest)).await;
             let seconds = CONSOLE_TIMEOUT.as_secs();
-            let late = || Told::Unknown(format!("EC2 does not answer within {seconds} seconds"));
+            let late = || Told::OutOfReach(format!("EC2 does not answer within {seconds} seconds"));
             let Ok(answer) = answer else { return Ok(late()) };
             match answer.map(|text| Evidence::of_console(&text)) {
                 Ok(evidence) if evidence.is_empty() => {}
@@ -111,6 +113,7 @@ impl<'a> Sources<'a> {
                         AwsError::AccessDenied { .. } => Told::Nothing,
                         // Of instances that are not on the Nitro system.
                         AwsError::Service { .. } if latest == Latest::Yes => Told::Nothing,
+                        error @ AwsError::Unreachable { .. } => Told::OutOfReach(error.to_string()),
                         error => Told::Unknown(error.to_string()),
                     });
                 }
@@ -145,17 +148,17 @@ impl<'a> Sources<'a> {
         })
     }
 
-    async fn was_noted(&mut self, instance: &InstanceId, word: &str) -> Result<bool, Failure> {
+    async fn was_noted(&mut self, instance: &InstanceId) -> Result<bool, Failure> {
         let cache = self.means.cache;
         let scope = scope(self.aws().await?);
-        Ok(cache.was_kept_within(&scope, &noted(instance, word), SystemTime::now(), MOMENT))
+        Ok(cache.was_kept_within(&scope, &noted(instance), SystemTime::now(), MOMENT))
     }
 
-    async fn note(&mut self, instance: &InstanceId, word: &str) -> Result<(), Failure> {
+    async fn note(&mut self, instance: &InstanceId) -> Result<(), Failure> {
         let cache = self.means.cache;
         let scope = scope(self.aws().await?);
         let entry = Entry { id: instance.clone(), user: None };
-        cache.keep(&scope, &[(noted(instance, word), entry)], SystemTime::now());
+        cache.keep(&scope, &[(noted(instance), entry)], SystemTime::now());
         Ok(())
     }
 }
@@ -164,12 +167,10 @@ fn tells(told: Told, key: &HostKey) -> bool {
     matches!(told, Told::Keys(evidence, _) if evidence.tells(key))
 }
 
-fn noted(instance: &InstanceId, word: &str) -> Key {
-    Key::of(&["host keys", word, instance.as_str()])
+fn noted(instance: &InstanceId) -> Key {
+    Key::of(&["nothing tells its host keys", instance.as_str()])
 }
 
-const NOTHING: &str = "nothing";
-const UNKNOWN: &str = "unknown";
 /// Between the two questions of one connection.
 const MOMENT: Duration = Duration::from_secs(15);
 /// ssh's user waits.

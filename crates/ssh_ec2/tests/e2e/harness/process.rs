@@ -211,20 +211,28 @@ impl Drop for Running {
     }
 }
 
-/// Takes out the lines that lead to the page of troubleshooting, which must have what they lead to.
+/// Takes out what leads to the page of troubleshooting, which must have what it leads to.
 fn without_links(said: &str) -> (String, Vec<String>) {
     let mut links = Vec::new();
     let mut rest = String::new();
     for line in said.split_inclusive('\n') {
-        match line.strip_prefix("ssh_ec2: more: ") {
-            Some(link) => {
-                let anchor =
-                    link.trim_end().strip_prefix(TROUBLESHOOTING).unwrap_or_else(|| panic!("{link}"));
-                let heading = format!("\n## {anchor}\n");
-                assert!(include_str!("../../../../../docs/troubleshooting.md").contains(&heading), "{link}");
-                links.push(anchor.to_owned());
+        let (text, link) = match line.strip_prefix("ssh_ec2: more: ") {
+            Some(link) => ("", Some(link)),
+            None if line.starts_with("ssh_ec2: hint: ") => match line.rsplit_once("; more: ") {
+                Some((text, link)) => (text, Some(link)),
+                None => (line, None),
+            },
+            None => (line, None),
+        };
+        rest.push_str(text);
+        if let Some(link) = link {
+            let anchor = link.trim_end().strip_prefix(TROUBLESHOOTING).unwrap_or_else(|| panic!("{link}"));
+            let heading = format!("\n## {anchor}\n");
+            assert!(include_str!("../../../../../docs/troubleshooting.md").contains(&heading), "{link}");
+            links.push(anchor.to_owned());
+            if !text.is_empty() {
+                rest.push('\n');
             }
-            None => rest.push_str(line),
         }
     }
     (rest, links)
