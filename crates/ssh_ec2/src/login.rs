@@ -63,6 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_sshd_that_turns_one_away_is_no_other_server() {
+        for line in ["Exceeded MaxStartups", "Not allowed at this time"] {
+            assert!(is_turned_away(line), "{line}");
+        }
+        assert!(!is_turned_away("HTTP/1.1 400 Bad Request"));
+    }
+
+    #[test]
     fn systems_have_the_users_that_their_images_were_made_with() {
         for (system, user) in [
             ("Amazon Linux", Some("ec2-user")),

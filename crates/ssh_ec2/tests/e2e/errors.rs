@@ -420,3 +420,13 @@ fn a_refusal_that_is_looked_into_leaves_nothing_behind() {
     assert!(ended.stderr.contains(" refused the one-time key for the user `ec2-user`\n"), "{ended}");
     sandbox.assert_tidy();
 }
+
+#[test]
+fn a_refusal_is_told_once_however_slow_aws_is() {
+    let latency = std::time::Duration::from_millis(3500);
+    let sandbox = Sandbox::with(ec2_sandbox::Options { latency, ..ec2_sandbox::Options::default() });
+    let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);
+    let told = ended.stderr.matches(" refused the one-time key for the user `ec2-user`\n").count();
+    assert_eq!((told, ended.links.len()), (1, 1), "{ended}");
+    sandbox.assert_tidy();
+}
