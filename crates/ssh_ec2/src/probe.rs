@@ -28,10 +28,10 @@ use crate::websocket::{DialError, StreamUrl, dial};
 /// What to hear.
 #[derive(Clone, Copy, Debug)]
 pub enum Question<'a> {
-    /// All that a command prints.
-    Command(&'a str),
     /// The first line that a port says.
     Port(Port),
+    /// All that a shell script prints.
+    Script(&'a str),
 }
 
 /// The wish that a question be given up.
@@ -202,8 +202,8 @@ async fn ask_within(
 impl Question<'_> {
     fn session(self, instance: &InstanceId, reason: &str) -> StartSession {
         let (document, parameter, value) = match self {
-            Self::Command(command) => (COMMAND_DOCUMENT, "command", command.to_owned()),
             Self::Port(port) => (PORT_DOCUMENT, "portNumber", port.to_string()),
+            Self::Script(script) => (COMMAND_DOCUMENT, "command", shell_command(script)),
         };
         StartSession {
             target: instance.clone(),
@@ -215,10 +215,17 @@ impl Question<'_> {
 
     fn is_answered_by(self, output: &[u8]) -> bool {
         match self {
-            Self::Command(_) => output.len() >= OUTPUT_LIMIT,
             Self::Port(_) => output.contains(&b'\n') || output.len() >= LINE_LIMIT,
+            Self::Script(_) => output.len() >= OUTPUT_LIMIT,
         }
     }
+}
+
+/// The command line that runs a script. The SSM agent splits it as a shell would and executes the first word itself,
+/// so that globs, variables and keywords need a shell of their own (`agent/session/plugins/noninteractivecommands`
+/// of amazon-ssm-agent).
+fn shell_command(script: &str) -> String {
+    format!("sh -c '{}'", script.replace('\'', r"'\''"))
 }
 
 /// What came over the websocket.
@@ -268,8 +275,8 @@ async fn hear(
         _ => {}
     };
     let word = match question {
-        Question::Command(_) => &b""[..],
         Question::Port(_) => IDENTIFICATION.as_bytes(),
+        Question::Script(_) => b"",
     };
     let local = (Box::new(word.chain(Silence)) as _, Box::new(Collector { taken: Rc::clone(&output) }) as _);
     let outcome = tunnel::run(channel, first, local, stop, resume, notice).await;
@@ -334,3 +341,26 @@ pub const PORT_DOCUMENT: &str = "AWS-StartSSHSession";
 const GREETING_TIMEOUT: Duration = Duration::from_secs(6);
 /// For a call that nobody waits for any more.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_one_word_whatever_stands_in_it() {
+        let instance = "i-0a1b2c3d".parse().unwrap();
+        for script in
+            ["cat /etc/ssh/*.pub", "for f in 'a b' \"$HOME\"; do echo $f\\n; done # x\ntrue", "''", ""]
+        {
+            let session = Question::Script(script).session(&instance, "a test");
+            assert_eq!(session.document_name, "AWS-StartNonInteractiveCommand");
+            let [command] = session.parameters["command"].as_slice() else { panic!("{session:?}") };
+            // A shell splits words as the SSM agent does, but for what stands outside of quotes here: nothing.
+            let words = std::process::Command::new("sh")
+                .args(["-c", &format!("printf '%s\\0' {command}")])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(words.stdout).unwrap(), format!("sh\0-c\0{script}\0"));
+        }
+    }
+}

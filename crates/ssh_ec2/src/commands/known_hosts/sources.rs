@@ -127,7 +127,7 @@ impl<'a> Sources<'a> {
         let Means { network, interrupt, .. } = self.means;
         let aws = self.aws().await?;
         let prober = Prober { aws, network, instance, reason: REASON, interrupt };
-        let answer = match probe::ask(prober, Question::Command(READ_KEYS), READ_TIMEOUT).await {
+        let answer = match probe::ask(prober, Question::Script(READ_KEYS), READ_TIMEOUT).await {
             Ok(answer) => answer,
             Err(ProbeError::Interrupted) => return Err(Failure::Interrupted),
             Err(error) => {
