@@ -470,6 +470,8 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
                 options.stranger.replace(Some(line));
             }
         }
+        // Sessions to ports have none.
+        Notice::ErrorOutput(_) => {}
         Notice::Lost => tracing::info!("the connection was lost; resuming"),
         Notice::StillLost => {
             *told = true;
