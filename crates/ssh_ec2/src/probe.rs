@@ -102,6 +102,14 @@ pub enum ProbeError {
         /// The target.
         instance: InstanceId,
     },
+    /// The script did not run: its shell could not be started, or the session failed.
+    #[error("the SSM agent of {instance} could not run a command: {words}")]
+    NotRun {
+        /// The target.
+        instance: InstanceId,
+        /// What the SSM agent reported, on one line.
+        words: String,
+    },
     /// The websocket was lost, which is not mended for so short a session.
     #[error("the websocket of the session on {instance} was lost")]
     Lost {
@@ -118,6 +126,9 @@ impl ProbeError {
             Self::Dial(error) => error.hints(),
             Self::Interrupted => Vec::new(),
             Self::Key(_) => vec!["try again".into()],
+            Self::NotRun { instance, .. } => {
+                vec![format!("see that {instance} has a shell, `sh`, and that its SSM agent is up to date")]
+            }
             Self::Late { .. } | Self::Lost { .. } => vec![
                 "see that nothing between here and ssmmessages on port 443 holds websockets up: a proxy, a firewall".into(),
             ],
@@ -177,6 +188,9 @@ async fn ask_within(
         let opened = asked.elapsed();
         let first = Attachment { socket, token: ticket.token };
         let heard = hear(instance, question, first, asked, deadline, interrupt).await?;
+        if let (Question::Script(_), Some(words)) = (question, heard.failure()) {
+            return Err(ProbeError::NotRun { instance: instance.clone(), words });
+        }
         Ok(Answer {
             session: session.clone(),
             stream_url: ticket.stream_url.clone(),
@@ -231,10 +245,27 @@ fn shell_command(script: &str) -> String {
 /// What came over the websocket.
 struct Heard {
     output: Vec<u8>,
+    error_output: Vec<u8>,
     ready: Option<Duration>,
     heard: Option<Duration>,
     agent_version: Option<SsmAgentVersion>,
     closed: Option<Closed>,
+}
+
+impl Heard {
+    /// Why a command was not run. The SSM agent reports a program that it cannot start as error output, and then
+    /// ends the session like any other; most else it reports when the session ends, with no output before.
+    fn failure(&self) -> Option<String> {
+        let words = match &self.closed {
+            _ if !self.error_output.is_empty() => String::from_utf8_lossy(&self.error_output),
+            Some(Closed::ByGateway { output }) if self.output.is_empty() => output.as_str().into(),
+            _ => return None,
+        };
+        // The SSM agent's own text has several lines, of which the first is a ruler.
+        let lines = words.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("----"));
+        let line = lines.collect::<Vec<_>>().join("; ");
+        (!line.is_empty()).then_some(line)
+    }
 }
 
 async fn hear(
@@ -247,6 +278,7 @@ async fn hear(
 ) -> Result<Heard, ProbeError> {
     let channel = tunnel::client_channel().map_err(KeyError::from)?;
     let output = Rc::new(RefCell::new(Vec::new()));
+    let error_output = RefCell::new(Vec::new());
     let (ready, heard, agent_version) = (Cell::new(None), Cell::new(None), Cell::new(None));
     let mut late = pin!(sleep_until(deadline));
     let mut was_ready = false;
@@ -272,6 +304,11 @@ async fn hear(
             agent_version.set(version);
         }
         Notice::FirstBytes(_) => heard.set(Some(asked.elapsed())),
+        Notice::ErrorOutput(bytes) => {
+            let mut taken = error_output.borrow_mut();
+            let room = OUTPUT_LIMIT.saturating_sub(taken.len());
+            taken.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
         _ => {}
     };
     let word = match question {
@@ -287,6 +324,7 @@ async fn hear(
     };
     Ok(Heard {
         output: output.take(),
+        error_output: error_output.take(),
         ready: ready.get(),
         heard: heard.get(),
         agent_version: agent_version.get(),
@@ -345,6 +383,31 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_was_not_run_is_no_empty_answer() {
+        let heard = |error_output: &str, output: &str, end: &str| Heard {
+            output: output.into(),
+            error_output: error_output.into(),
+            ready: None,
+            heard: None,
+            agent_version: None,
+            closed: Some(Closed::ByGateway { output: end.into() }),
+        };
+        let missing = "exec: \"sh\": executable file not found in $PATH";
+        let ruler = "\n----------ERROR-------\nUnable to start command: no\n\n";
+        for (error_output, output, end, failure) in [
+            ("", "ssh-ed25519 AAAA\n", "", None),
+            ("", "", "", None),
+            ("", "ssh-ed25519 AAAA\n", "Session terminated", None),
+            (missing, "", "", Some(missing)),
+            (missing, "half", "", Some(missing)),
+            (ruler, "", ruler, Some("Unable to start command: no")),
+            ("", "", ruler, Some("Unable to start command: no")),
+        ] {
+            assert_eq!(heard(error_output, output, end).failure().as_deref(), failure, "{error_output}{end}");
+        }
+    }
 
     #[test]
     fn a_script_is_one_word_whatever_stands_in_it() {
