@@ -6,6 +6,7 @@
 
 mod assume_role;
 mod check;
+mod connections;
 mod credentials;
 mod ec2;
 mod endpoint;
@@ -23,6 +24,7 @@ mod tests;
 mod upgrade;
 
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -36,6 +38,7 @@ use aws_config::profile::{ProfileFileLoadError, ProfileFileRegionProvider, Profi
 use aws_config::provider_config::ProviderConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_credential_types::Credentials;
 use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::DateTime;
@@ -46,15 +49,17 @@ use aws_types::service_config::ServiceConfigKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::assume_role::{AssumedRole, Role};
 pub use self::check::{Caller, Endpoint};
+use self::connections::Connections;
 use self::credentials::{CredentialCache, Provider};
 pub use self::credentials::{Renewal, SignIn};
 pub use self::ec2::{Filter, Instance, InstanceState, Latest};
 use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, STS, Service};
 pub use self::error::AwsError;
+use self::error::NoAnswer;
 pub use self::managed::Managed;
 use self::operation::{Answer, Call, Client, Failure};
 use self::refusal::Circumstances;
@@ -107,6 +112,9 @@ pub struct Aws {
     place: Place,
     profile: Option<String>,
     sdk: SdkConfig,
+    connections: Connections,
+    /// For how long a call may take with all its attempts, after credentials were had. None: as the SDK has it.
+    limit: Option<Duration>,
     /// For how long a throttled call is tried again, after the SDK's own attempts.
     patience: Duration,
 }
@@ -133,7 +141,8 @@ impl Aws {
         if let Some(name) = profile.as_ref().filter(|name| profiles.get_profile(name).is_none()) {
             return Err(AwsError::UnknownProfile { profile: name.clone() });
         }
-        let http_client = http_client::http_client(network);
+        let connections = Connections::default();
+        let http_client = http_client::http_client(network, &connections);
         let region = match &settings.region {
             Some(region) => region.clone(),
             None => find_region(settings, &http_client).await.ok_or(AwsError::NoRegion)?,
@@ -179,6 +188,8 @@ impl Aws {
             place,
             profile,
             sdk,
+            connections,
+            limit: None,
             patience: THROTTLED_PATIENCE,
         })
     }
@@ -201,6 +212,26 @@ impl Aws {
     /// The same, for calls that are better given up than waited for: a throttled one is made again for so long.
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same account and settings for other calls, which share credentials and connections with these.
+    pub fn again(&self) -> Self {
+        Self {
+            client: Client::new(self.sdk.clone(), &self.place.region),
+            credentials: self.credentials.clone(),
+            place: self.place.clone(),
+            profile: self.profile.clone(),
+            sdk: self.sdk.clone(),
+            connections: self.connections.clone(),
+            limit: self.limit,
+            patience: self.patience,
+        }
+    }
+
+    /// The same, for calls that take at most so long with all their attempts, throttled ones included, not counting
+    /// the time that credentials take.
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     /// The same, for calls that take at most so long, with all their attempts.
@@ -244,14 +275,8 @@ impl Aws {
     /// [`AwsError::BadRegion`].
     pub fn in_region(&self, region: &str) -> Result<Self, AwsError> {
         endpoint::check_region(region)?;
-        Ok(Self {
-            client: Client::new(self.sdk.clone(), region),
-            credentials: self.credentials.clone(),
-            place: Place { region: region.to_owned(), ..self.place.clone() },
-            profile: self.profile.clone(),
-            sdk: self.sdk.clone(),
-            patience: self.patience,
-        })
+        let place = Place { region: region.to_owned(), ..self.place.clone() };
+        Ok(Self { client: Client::new(self.sdk.clone(), region), place, ..self.again() })
     }
 
     /// Where the websockets of sessions are expected, to connect there early. None when an endpoint was configured:
@@ -294,15 +319,27 @@ impl Aws {
     }
 
     /// Makes a call whose body is written already, and makes it again for a while if AWS throttles it: of many that
-    /// begin at once the last have to wait longer than the SDK does.
+    /// begin at once the last have to wait longer than the SDK does. No clock runs while credentials are fetched.
     async fn invoke(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
-        let started = Instant::now();
+        let mut spent = Duration::ZERO;
         let mut delay = THROTTLED_DELAY;
         loop {
-            match self.invoke_once(api, subject, body.clone()).await {
-                Err(AwsError::Throttled { action }) if started.elapsed() + delay < self.patience => {
+            let credentials = self.credentials.resolve().await?;
+            let started = Instant::now();
+            let attempt = self.invoke_once(api, subject, body.clone(), credentials);
+            let result = match self.limit {
+                Some(limit) => match timeout(limit.saturating_sub(spent), attempt).await {
+                    Ok(result) => result,
+                    Err(_) => Err(self.unanswered(&self.endpoint(api.service)?, NoAnswer(limit).into())),
+                },
+                None => attempt.await,
+            };
+            spent += started.elapsed();
+            match result {
+                Err(AwsError::Throttled { action }) if spent + delay < self.patience => {
                     tracing::info!("AWS throttles {action}; trying again");
                     sleep(jitter(delay)).await;
+                    spent += delay;
                     delay = (delay * 2).min(THROTTLED_MAX_DELAY);
                 }
                 result => return result,
@@ -310,16 +347,17 @@ impl Aws {
         }
     }
 
-    async fn invoke_once(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
+    async fn invoke_once(
+        &self,
+        api: &Api,
+        subject: &str,
+        body: String,
+        credentials: Credentials,
+    ) -> Result<Answer, AwsError> {
         let action = api.action();
         let endpoint = self.endpoint(api.service)?;
-        let call = Call {
-            service: api.service,
-            operation: api.operation,
-            endpoint: &endpoint,
-            credentials: self.credentials.resolve().await?,
-            body,
-        };
+        let call =
+            Call { service: api.service, operation: api.operation, endpoint: &endpoint, credentials, body };
         match self.client.invoke(call).await {
             Ok(answer) => Ok(answer),
             Err(Failure::Malformed(source)) => Err(AwsError::Malformed { action, source }),
@@ -334,10 +372,16 @@ impl Aws {
                 }
                 Err(error)
             }
-            Err(Failure::Unreachable(source)) => {
-                let host = endpoint::host_of(&endpoint).unwrap_or(endpoint);
-                Err(AwsError::Unreachable { host, source })
-            }
+            Err(Failure::Unreachable(source)) => Err(self.unanswered(&endpoint, source)),
+        }
+    }
+
+    /// An endpoint did not answer: because no connection to it can be made, or in spite of one.
+    fn unanswered(&self, endpoint: &str, source: Box<dyn StdError + Send + Sync>) -> AwsError {
+        let host = endpoint::host_of(endpoint).unwrap_or_else(|| endpoint.to_owned());
+        match self.connections.are_impossible(endpoint) {
+            true => AwsError::NoConnection { host, source },
+            false => AwsError::Unreachable { host, source },
         }
     }
 

@@ -116,14 +116,15 @@ const MODULES: [(&str, &[&str]); 33] = [
 
 /// Paths that only these files may contain. A path that ends in `*` stands for all that begin so; a file that ends
 /// in `/` for all below it.
-const CONFINED: [(&str, &[&str]); 15] = [
+const CONFINED: [(&str, &[&str]); 16] = [
     ("aws_*", &["aws.rs", "aws/", "network.rs"]),
     ("clap", &["cli.rs"]),
     ("crossterm", &["commands/pick.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key.rs"]),
     ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key.rs", "tunnel.rs"]),
-    ("hyper_util", &["aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
+    ("dns_lookup", &["aws/connections.rs"]),
+    ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
     (
         "std::env",
         &["aws.rs", "aws/sso.rs", "commands/sandbox.rs", "environment.rs", "main.rs", "network.rs", "tty.rs"],

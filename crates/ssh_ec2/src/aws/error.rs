@@ -4,6 +4,7 @@
 //! it got here (`refusal.rs`), so all of it can be shown as it is.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use thiserror::Error;
@@ -120,6 +121,14 @@ pub enum AwsError {
         /// Where they were looked for.
         sign_in: SignIn,
     },
+    /// No TCP connection to the endpoint can be made: it has no such name, no route, refuses, or stays silent.
+    #[error("cannot reach {host}")]
+    NoConnection {
+        /// The host of the endpoint.
+        host: String,
+        /// What the last attempt met.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// Neither option, environment nor profile names a region.
     #[error("no AWS region is set")]
     NoRegion,
@@ -173,6 +182,14 @@ pub enum AwsError {
         /// The IAM action.
         action: String,
     },
+    /// The service does not do this with this instance.
+    #[error("{action} is not supported: {message}")]
+    Unsupported {
+        /// The IAM action.
+        action: String,
+        /// What AWS said.
+        message: String,
+    },
     /// A configured endpoint would send credentials unencrypted to another machine.
     #[error("the endpoint configured for {service} is not encrypted, and {host} is not this machine")]
     UnencryptedEndpoint {
@@ -187,7 +204,7 @@ pub enum AwsError {
         /// The profile.
         profile: String,
     },
-    /// The endpoint did not answer, after retries.
+    /// The endpoint did not answer, after retries, although it may be there.
     #[error("cannot reach {host}")]
     Unreachable {
         /// The host of the endpoint.
@@ -202,6 +219,11 @@ pub enum AwsError {
         host: String,
     },
 }
+
+/// A call took longer than it may.
+#[derive(Debug, Error)]
+#[error("no answer within {} seconds", .0.as_secs())]
+pub(super) struct NoAnswer(pub(super) Duration);
 
 impl AwsError {
     /// What to do about it, an action a line.
@@ -247,7 +269,9 @@ impl AwsError {
                 vec!["make `aws configure list` work, or point AWS_CONFIG_FILE at another file".into()]
             }
             Self::SignOn { .. } => vec!["try `aws sso login`".into()],
-            Self::Service { .. } | Self::Signing { .. } | Self::Throttled { .. } => Vec::new(),
+            Self::Service { .. } | Self::Signing { .. } | Self::Throttled { .. } | Self::Unsupported { .. } => {
+                Vec::new()
+            }
             Self::TargetNotConnected { instance, region } => vec![
                 format!(
                     "start {instance} if it is stopped; its region must be {region}, its account that of the credentials"
@@ -258,7 +282,7 @@ impl AwsError {
             ],
             Self::UnencryptedEndpoint { .. } => vec!["use an `https` endpoint".into()],
             Self::UnknownProfile { .. } => vec!["`aws configure list-profiles` lists the profiles".into()],
-            Self::Unreachable { source, .. } => vec![reach_hint(source.as_ref()).into()],
+            Self::NoConnection { source, .. } | Self::Unreachable { source, .. } => vec![reach_hint(source.as_ref()).into()],
         }
     }
 
@@ -272,6 +296,7 @@ impl AwsError {
             | Self::Malformed { .. }
             | Self::MfaNeeded { .. }
             | Self::MfaRefused { .. }
+            | Self::NoConnection { .. }
             | Self::Service { .. }
             | Self::SignOn { .. }
             | Self::TargetNotConnected { .. }
@@ -290,6 +315,7 @@ impl AwsError {
             | Self::Signing { .. }
             | Self::UnencryptedEndpoint { .. }
             | Self::UnknownProfile { .. }
+            | Self::Unsupported { .. }
             | Self::UntrustedStreamUrl { .. } => true,
         }
     }

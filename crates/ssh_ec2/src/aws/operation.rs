@@ -244,10 +244,11 @@ impl From<SdkError<Refused, HttpResponse>> for Failure {
     fn from(error: SdkError<Refused, HttpResponse>) -> Self {
         match error {
             SdkError::ServiceError(error) => {
+                let status = error.raw().status().as_u16();
                 let Refused { meta, request_id } = error.into_err();
                 let code = meta.code().unwrap_or_default().to_owned();
                 let message = meta.message().unwrap_or_default().to_owned();
-                Self::Refused(Refusal { code, message, request_id })
+                Self::Refused(Refusal { status, code, message, request_id })
             }
             SdkError::ConstructionFailure(_) => Self::Malformed(Box::new(error)),
             error => match error.into_source() {

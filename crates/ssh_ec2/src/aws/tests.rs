@@ -28,10 +28,11 @@ impl LoadServiceConfig for Fixed {
 
 fn aws(endpoint: String) -> Aws {
     let network = Network::new(&NetworkEnvironment::default()).unwrap();
+    let connections = Connections::default();
     let retries = RetryConfig::standard().with_initial_backoff(Duration::from_millis(1));
     let sdk = SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
-        .http_client(http_client::http_client(&network))
+        .http_client(http_client::http_client(&network, &connections))
         .retry_config(retries)
         .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(5)).build())
         .service_config(Fixed(endpoint))
@@ -47,6 +48,8 @@ fn aws(endpoint: String) -> Aws {
         place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
         sdk,
+        connections,
+        limit: None,
         patience: Duration::ZERO,
     }
 }
@@ -77,7 +80,7 @@ async fn with_answers<T>(answers: &[String], calls: impl AsyncFnOnce(&Aws) -> T)
         requests
     };
     let both = async { tokio::join!(calls(&aws), serve) };
-    tokio::time::timeout(Duration::from_secs(10), both).await.expect("as many calls as answers")
+    timeout(Duration::from_secs(10), both).await.expect("as many calls as answers")
 }
 
 fn is_whole(request: &[u8]) -> bool {

@@ -61,11 +61,11 @@ fn of_aws(error: &AwsError) -> &'static str {
         AwsError::Network(error) => of_network(error),
         AwsError::Profiles { .. } | AwsError::UnknownProfile { .. } => "aws-configuration",
         AwsError::RejectedCredentials { .. } => "credentials-rejected",
-        AwsError::Service { .. } | AwsError::Signing { .. } => "aws-error",
+        AwsError::Service { .. } | AwsError::Signing { .. } | AwsError::Unsupported { .. } => "aws-error",
         AwsError::SignOn { .. } => "sign-in",
         AwsError::TargetNotConnected { .. } => "not-connected",
         AwsError::Throttled { .. } => "throttled",
-        AwsError::Unreachable { .. } => "unreachable",
+        AwsError::NoConnection { .. } | AwsError::Unreachable { .. } => "unreachable",
     }
 }
 
