@@ -5,7 +5,7 @@
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`doctor`] examines every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop, [`probe`] holds short sessions of our own with it.
-//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`report`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
+//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -30,6 +30,7 @@ pub mod pace;
 pub mod picker;
 pub mod policy;
 pub mod private_file;
+pub mod private_socket;
 pub mod probe;
 pub mod push;
 pub mod report;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 33] = [
+const MODULES: [(&str, &[&str]); 34] = [
     ("host_key", &[]),
     ("key", &[]),
     ("login", &[]),
@@ -20,6 +20,7 @@ const MODULES: [(&str, &[&str]); 33] = [
     ("openssh", &[]),
     ("picker", &[]),
     ("private_file", &[]),
+    ("private_socket", &[]),
     ("pace", &["private_file"]),
     ("report", &[]),
     ("ssh_config", &[]),
@@ -31,7 +32,7 @@ const MODULES: [(&str, &[&str]); 33] = [
     ("cache", &["pace", "private_file", "target"]),
     ("known_hosts", &["host_key", "private_file", "target"]),
     ("policy", &["login", "target"]),
-    ("agent", &["key"]),
+    ("agent", &["key", "private_socket"]),
     ("aws", &["network", "private_file", "target", "tty", "websocket"]),
     ("push", &["aws", "pace", "target"]),
     ("resolve", &["aws", "cache", "login", "target"]),
@@ -100,6 +101,7 @@ const MODULES: [(&str, &[&str]); 33] = [
             "picker",
             "probe",
             "policy",
+            "private_socket",
             "push",
             "resolve",
             "ssh_config",
@@ -131,7 +133,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ),
     ("std::process::exit", &[]),
     ("std::thread", &[]),
-    ("tokio::net", &["agent/socket.rs", "stdio.rs", "websocket/connect.rs"]),
+    ("tokio::net", &["agent/socket.rs", "private_socket.rs", "stdio.rs", "websocket/connect.rs"]),
     ("tokio::spawn", &[]),
     ("tokio_rustls", &["aws/error.rs", "network.rs", "websocket.rs", "websocket/"]),
     ("tokio_tungstenite", &["tunnel.rs", "websocket.rs", "websocket/"]),
