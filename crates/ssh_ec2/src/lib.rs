@@ -204,8 +204,10 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
         client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
-    let request = proxy::Request { target, choice: connect::choice(&common), found_by, options };
-    let cache = Environment::read()?.cache;
+    let Environment { cache, surroundings, .. } = Environment::read()?;
+    // By the environment, which known-hosts has from the same ssh; `--agent-socket` is as old as the user's ssh_config.
+    let sockets = surroundings.places.sockets();
+    let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };
     on_runtime(async { proxy::run(&request, &network(&request.options.settings).await?, &cache).await })
 }
 
@@ -295,7 +297,9 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
     on_runtime(async {
         let network = network(&request.settings).await?;
         let (store, cache) = (&store, &environment.cache);
-        let means = commands::known_hosts::Means { store, network: &network, cache, interrupt: &interrupt };
+        let sockets = &environment.surroundings.places.sockets();
+        let (network, interrupt) = (&network, &interrupt);
+        let means = commands::known_hosts::Means { store, network, cache, interrupt, sockets };
         let work = async {
             match command.trust {
                 Some(key) => commands::known_hosts::trust(&request, &key, means).await,
@@ -303,7 +307,7 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
                 None => commands::known_hosts::run(&request, means).await,
             }
         };
-        interrupt::guard(work, &interrupt).await
+        interrupt::guard(work, interrupt).await
     })
 }
 

@@ -135,11 +135,7 @@ impl Network {
         };
         let matcher =
             Matcher::builder().https(https_proxy.as_deref().unwrap_or("")).no(no_proxy.as_str()).build();
-        Ok(Self(Arc::new(Shared {
-            ca_bundle: environment.ca_bundle.clone(),
-            matcher,
-            tls: OnceLock::new(),
-        })))
+        Ok(Self(Arc::new(Shared { ca_bundle: environment.ca_bundle.clone(), matcher, tls: OnceLock::new() })))
     }
 
     /// The proxy for a TLS connection to `authority` (`host` or `host:port`), if one is to be used.

@@ -269,9 +269,10 @@ impl AwsError {
                 vec!["make `aws configure list` work, or point AWS_CONFIG_FILE at another file".into()]
             }
             Self::SignOn { .. } => vec!["try `aws sso login`".into()],
-            Self::Service { .. } | Self::Signing { .. } | Self::Throttled { .. } | Self::Unsupported { .. } => {
-                Vec::new()
-            }
+            Self::Service { .. }
+            | Self::Signing { .. }
+            | Self::Throttled { .. }
+            | Self::Unsupported { .. } => Vec::new(),
             Self::TargetNotConnected { instance, region } => vec![
                 format!(
                     "start {instance} if it is stopped; its region must be {region}, its account that of the credentials"
@@ -282,7 +283,9 @@ impl AwsError {
             ],
             Self::UnencryptedEndpoint { .. } => vec!["use an `https` endpoint".into()],
             Self::UnknownProfile { .. } => vec!["`aws configure list-profiles` lists the profiles".into()],
-            Self::NoConnection { source, .. } | Self::Unreachable { source, .. } => vec![reach_hint(source.as_ref()).into()],
+            Self::NoConnection { source, .. } | Self::Unreachable { source, .. } => {
+                vec![reach_hint(source.as_ref()).into()]
+            }
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) fn of(failure: &Failure) -> Option<&'static str> {
         Failure::HandshakeTimeout { .. } => "agent-silent",
         Failure::HostKeyChanged(_) => "host-key-changed",
         Failure::HostKeyUnknown { .. } => "host-key-unknown",
-        Failure::HostKeyUnchecked { .. } => "host-key-unchecked",
+        Failure::HostKeyUnchecked { .. } | Failure::ProxySilent { .. } => "host-key-unchecked",
         Failure::KnownHosts(_) => "known-hosts-file",
         Failure::Key(_) => "no-randomness",
         Failure::KeyFile { .. } | Failure::NoKey { .. } => "own-key",
