@@ -75,6 +75,10 @@ impl CredentialCache {
             }
             (result, _) => result?,
         };
+        // A program or a file may give credentials that are over. A call that does not get through would not notice.
+        if credentials.expiry().is_some_and(|expiry| expiry <= SystemTime::now()) {
+            return Err(AwsError::ExpiredToken { sign_in: self.sign_in.clone() });
+        }
         // What follows may be a connection, whose ssh then has the terminal.
         self.provider.ask_no_more();
         if let Some(sign_on) = &self.sign_on {
@@ -335,6 +339,16 @@ mod tests {
             cache.resolve().await.unwrap();
             assert_eq!(calls.load(Ordering::Relaxed), resolutions, "{lifetime:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn credentials_that_are_over_are_not_used() {
+        let provider = provide_credentials_fn(|| async {
+            Ok(Credentials::new("AKID", "secret", None, Some(SystemTime::UNIX_EPOCH), "test"))
+        });
+        let provider = Provider::Sdk(SharedCredentialsProvider::new(provider));
+        let resolved = CredentialCache::new(provider, SignIn::Environment, None).resolve().await;
+        assert!(matches!(resolved, Err(AwsError::ExpiredToken { .. })), "{resolved:?}");
     }
 
     #[tokio::test]

@@ -32,6 +32,8 @@ mod impostor;
 mod interface;
 /// The one-time key's socket, and the user's own agent.
 mod key_agent;
+/// Host keys that only the server itself presents.
+mod made_up_keys;
 mod mfa;
 mod moto;
 mod names;
