@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 use super::credentials::{Provider, SignIn};
 use super::endpoint::{self, Protocol, STS};
 use super::error::AwsError;
+use super::identity::RoleSource;
 use super::operation::{Call, Client, Failure};
 use super::query::{child, child_text, form};
 use super::refusal::Circumstances;
@@ -36,18 +37,16 @@ pub(super) struct Role {
 }
 
 impl Role {
-    /// Reads a profile; none if it has no role, or one that a web identity token stands for.
-    pub(super) fn of_profile(get: impl Fn(&str) -> Option<String>) -> Option<Self> {
-        if get("web_identity_token_file").is_some() {
-            return None;
+    /// What the profile says of it.
+    pub(super) fn of(source: &RoleSource) -> Self {
+        let source = source.clone();
+        Self {
+            arn: source.arn,
+            session_name: source.session_name,
+            external_id: source.external_id,
+            mfa_serial: source.mfa_serial,
+            duration_seconds: source.duration_seconds,
         }
-        Some(Self {
-            arn: get("role_arn")?,
-            session_name: get("role_session_name"),
-            external_id: get("external_id"),
-            mfa_serial: get("mfa_serial"),
-            duration_seconds: get("duration_seconds").and_then(|seconds| seconds.parse().ok()),
-        })
     }
 
     /// The name of its file in the CLI's cache: the SHA-1 of the call's parameters as Python's `json.dumps` writes

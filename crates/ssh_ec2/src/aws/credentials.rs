@@ -9,15 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use aws_config::SdkConfig;
-use aws_config::ecs::EcsCredentialsProvider;
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::client::error::ImdsError;
-use aws_config::imds::credentials::ImdsCredentialsProvider;
-use aws_config::meta::credentials::CredentialsProviderChain;
-use aws_config::profile::{ProfileFileCredentialsProvider, ProfileSet};
-use aws_config::provider_config::ProviderConfig;
-use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
@@ -25,6 +17,7 @@ use tokio::sync::Mutex;
 
 use super::assume_role::AssumedRole;
 use super::error::AwsError;
+use super::identity::{Identity, Source};
 use super::sso::SignOn;
 use crate::private_file::ReadError;
 
@@ -151,62 +144,6 @@ fn is_from_metadata_service(error: &CredentialsError) -> bool {
     false
 }
 
-/// The credentials that stand in a profile itself.
-pub(super) fn of_keys(get: impl Fn(&str) -> Option<String>) -> Option<SharedCredentialsProvider> {
-    let (id, secret) = (get("aws_access_key_id")?, get("aws_secret_access_key")?);
-    let credentials = Credentials::new(id, secret, get("aws_session_token"), None, "profile");
-    Some(SharedCredentialsProvider::new(credentials))
-}
-
-/// What `credential_source` names.
-pub(super) fn of_source(name: &str, sdk: &SdkConfig) -> Option<SharedCredentialsProvider> {
-    let config = provider_config(sdk);
-    Some(match name {
-        "Environment" => SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()),
-        "EcsContainer" => {
-            SharedCredentialsProvider::new(EcsCredentialsProvider::builder().configure(&config).build())
-        }
-        "Ec2InstanceMetadata" => {
-            SharedCredentialsProvider::new(ImdsCredentialsProvider::builder().configure(&config).build())
-        }
-        _ => return None,
-    })
-}
-
-/// The chain for a profile named on the command line. As in the AWS CLI, it then beats the credentials in the
-/// environment; the SDK's default chain would prefer those.
-pub(super) fn of_profile(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider {
-    let config = provider_config(sdk);
-    let of_profile =
-        ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
-    let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
-    let container = EcsCredentialsProvider::builder().configure(&config).build();
-    let metadata = ImdsCredentialsProvider::builder().configure(&config).build();
-    let chain = CredentialsProviderChain::first_try("Profile", of_profile)
-        .or_else("WebIdentityToken", web_identity)
-        .or_else("EcsContainer", container)
-        .or_else("Ec2InstanceMetadata", metadata);
-    SharedCredentialsProvider::new(chain)
-}
-
-fn provider_config(sdk: &SdkConfig) -> ProviderConfig {
-    let mut config = ProviderConfig::without_region()
-        .with_region(sdk.region().cloned())
-        .with_behavior_version(sdk.behavior_version())
-        .with_use_fips(sdk.use_fips())
-        .with_use_dual_stack(sdk.use_dual_stack());
-    if let Some(client) = sdk.http_client() {
-        config = config.with_http_client(client);
-    }
-    if let Some(timeouts) = sdk.timeout_config() {
-        config = config.with_timeout_config(timeouts.clone());
-    }
-    if let Some(retries) = sdk.retry_config() {
-        config = config.with_retry_config(retries.clone());
-    }
-    config
-}
-
 /// Where credentials come from, as far as their owner can do something about it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SignIn {
@@ -237,26 +174,17 @@ pub enum Renewal {
 }
 
 impl SignIn {
-    /// Reads in the profile how its credentials are made, following `source_profile`.
-    pub(super) fn of_profile(name: Option<&str>, profiles: &ProfileSet) -> Self {
-        let mut section = name.unwrap_or(profiles.selected_profile());
-        let mut renewal = Renewal::Absent;
-        // Bounded: `source_profile` may lead in a circle.
-        for _ in 0..8 {
-            let Some(profile) = profiles.get_profile(section) else { break };
-            let has = |key| profile.get(key).is_some();
-            renewal = match () {
-                () if has("sso_session") || has("sso_start_url") => Renewal::Sso,
-                () if has("login_session") => Renewal::AwsLogin,
-                () if has("credential_process") => Renewal::Process,
-                () => Renewal::Unknown,
-            };
-            match profile.get("source_profile") {
-                Some(source) if renewal == Renewal::Unknown && source != section => section = source,
-                _ => break,
-            }
-        }
-        Self::Profile { name: name.map(str::to_owned), renewal }
+    /// Where an identity's credentials come from, through all roles.
+    pub(super) fn of(identity: &Identity) -> Self {
+        let renewal = match identity.source.as_ref().map(Source::origin) {
+            Some(Source::Environment(_)) if !identity.is_role() => return Self::Environment,
+            Some(Source::Sso { .. }) => Renewal::Sso,
+            Some(Source::Login { .. }) => Renewal::AwsLogin,
+            Some(Source::Process { .. }) => Renewal::Process,
+            _ if !identity.has_profile => Renewal::Absent,
+            _ => Renewal::Unknown,
+        };
+        Self::Profile { name: identity.profile.clone(), renewal }
     }
 
     /// True of credentials that nothing can renew while this process runs.
@@ -302,10 +230,11 @@ impl fmt::Display for SignIn {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::Options;
+    use super::super::variables::Variables;
     use super::*;
     use aws_credential_types::credential_fn::provide_credentials_fn;
-    use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-    use aws_types::os_shim_internal::{Env, Fs};
+    use std::path::Path;
     use std::sync::atomic::AtomicU64;
 
     /// A cache whose provider hands out credentials that end in `seconds`, and a count of its calls.
@@ -346,24 +275,24 @@ mod tests {
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 
-    #[tokio::test]
-    async fn the_hint_renews_what_the_profile_is_made_of() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config");
-        let config = "[profile sso]\nsso_session = s\n[profile role]\nsource_profile = sso\n\
-                      [profile login]\nlogin_session = arn\n[profile a]\nsource_profile = b\n\
-                      [profile b]\nsource_profile = a\n";
-        std::fs::write(&path, config).unwrap();
-        let files = EnvConfigFiles::builder().with_file(EnvConfigFileKind::Config, path).build();
-        let profiles =
-            aws_config::profile::load(&Fs::real(), &Env::from_slice(&[]), &files, None).await.unwrap();
+    #[test]
+    fn the_hint_renews_what_the_profile_is_made_of() {
+        let config = "[profile sso]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r\n\
+                      [sso-session s]\nsso_start_url = u\nsso_region = r\n\
+                      [profile role]\nrole_arn = r\nsource_profile = sso\n\
+                      [profile login]\nlogin_session = arn\n[profile process]\ncredential_process = p\n\
+                      [profile a]\naws_access_key_id = a\naws_secret_access_key = b\n";
+        let read = |path: &Path| Ok(path.ends_with("config").then(|| config.as_bytes().to_vec()));
+        let variables = Variables::new([], Some("/home/me".into()));
         for (name, hint) in [
             ("sso", "`aws sso login --profile sso`"),
             ("role", "`aws sso login --profile role`"),
             ("login", "`aws login --profile login`"),
+            ("process", "`credential_process` of the profile"),
             ("a", "`aws sts get-caller-identity --profile a`"),
         ] {
-            let hints = SignIn::of_profile(Some(name), &profiles).hints();
+            let options = Options { profile: Some(name), region: None };
+            let hints = SignIn::of(&Identity::resolve(options, &variables, &read).unwrap()).hints();
             assert!(hints.iter().any(|line| line.contains(hint)), "{name}: {hints:?}");
         }
     }

@@ -9,6 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use thiserror::Error;
 use tokio_rustls::rustls;
 
+use super::configuration::ConfigurationError;
 use super::credentials::SignIn;
 use super::refusal::RequestId;
 use crate::network::NetworkError;
@@ -43,6 +44,9 @@ pub enum AwsError {
         /// The region.
         region: String,
     },
+    /// Environment or files say nothing usable.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
     /// Credentials are configured but could not be had.
     #[error("cannot get the AWS credentials of {sign_in}")]
     Credentials {
@@ -123,12 +127,6 @@ pub enum AwsError {
     /// Neither option, environment nor profile names a region.
     #[error("no AWS region is set")]
     NoRegion,
-    /// `~/.aws/config` or `~/.aws/credentials` cannot be read.
-    #[error("cannot read the AWS configuration")]
-    Profiles {
-        /// Which file, and why.
-        source: Box<dyn StdError + Send + Sync>,
-    },
     /// AWS does not know the access key.
     #[error("AWS does not know the access key of {sign_in}")]
     RejectedCredentials {
@@ -181,12 +179,6 @@ pub enum AwsError {
         /// The host of the endpoint.
         host: String,
     },
-    /// The profile that was asked for is not in the configuration.
-    #[error("no AWS profile is named {profile}")]
-    UnknownProfile {
-        /// The profile.
-        profile: String,
-    },
     /// The endpoint did not answer, after retries.
     #[error("cannot reach {host}")]
     Unreachable {
@@ -214,6 +206,7 @@ impl AwsError {
             Self::BadRegion { .. } | Self::NoRegion => {
                 vec!["name the region with `--region`, AWS_REGION, or `region` in the profile".into()]
             }
+            Self::Configuration(error) => error.hints(),
             Self::Credentials { sign_in, .. }
             | Self::ExpiredToken { sign_in }
             | Self::NoCredentials { sign_in }
@@ -243,9 +236,6 @@ impl AwsError {
                 vec!["type the code that the device shows now; each is good once, for half a minute".into()]
             }
             Self::Network(error) => error.hints(),
-            Self::Profiles { .. } => {
-                vec!["make `aws configure list` work, or point AWS_CONFIG_FILE at another file".into()]
-            }
             Self::SignOn { .. } => vec!["try `aws sso login`".into()],
             Self::Service { .. } | Self::Signing { .. } | Self::Throttled { .. } => Vec::new(),
             Self::TargetNotConnected { instance, region } => vec![
@@ -257,7 +247,6 @@ impl AwsError {
                 ),
             ],
             Self::UnencryptedEndpoint { .. } => vec!["use an `https` endpoint".into()],
-            Self::UnknownProfile { .. } => vec!["`aws configure list-profiles` lists the profiles".into()],
             Self::Unreachable { source, .. } => vec![reach_hint(source.as_ref()).into()],
         }
     }
@@ -280,16 +269,15 @@ impl AwsError {
             Self::AccessDenied { .. }
             | Self::BadEndpoint { .. }
             | Self::BadRegion { .. }
+            | Self::Configuration(_)
             | Self::InstanceNotFound { .. }
             | Self::InstanceNotRunning { .. }
             | Self::InvalidDocument { .. }
             | Self::Network(_)
             | Self::NoCredentials { .. }
             | Self::NoRegion
-            | Self::Profiles { .. }
             | Self::Signing { .. }
             | Self::UnencryptedEndpoint { .. }
-            | Self::UnknownProfile { .. }
             | Self::UntrustedStreamUrl { .. } => true,
         }
     }

@@ -3,12 +3,11 @@
 //! The device flow: a code is shown, a browser opens, and the token goes into the file in which the AWS CLI and the
 //! SDKs look for it. It is offered once, before there is a connection, to a person at a terminal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aws_config::profile::ProfileSet;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_ssooidc::error::{DisplayErrorContext, ProvideErrorMetadata as _};
 use aws_sdk_ssooidc::operation::register_client::RegisterClientOutput;
@@ -22,6 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::credentials::SignIn;
 use super::error::AwsError;
+use super::identity::Sso;
 use crate::private_file;
 use crate::tty;
 
@@ -37,46 +37,25 @@ pub(super) struct SignOn {
 }
 
 impl SignOn {
-    /// That of a profile, or of the one that it takes its credentials from; none if it has none.
-    pub(super) fn of_profile(
-        name: &str,
-        profiles: &ProfileSet,
-        sdk: &SdkConfig,
-        may_ask: bool,
-    ) -> Option<Self> {
-        let mut profile = profiles.get_profile(name)?;
-        // Bounded: `source_profile` may lead in a circle.
-        for _ in 0..8 {
-            let source = profile.get("source_profile").and_then(|source| profiles.get_profile(source));
-            match source {
-                Some(source) if profile.get("sso_session").or(profile.get("sso_start_url")).is_none() => {
-                    profile = source;
-                }
-                _ => break,
-            }
-        }
-        let session = profile.get("sso_session");
-        let section = session.and_then(|name| profiles.sso_session(name));
-        let get = |key: &str| section.map_or_else(|| profile.get(key), |section| section.get(key));
-        let (start_url, region) = (get("sso_start_url")?.to_owned(), get("sso_region")?.to_owned());
-        let scopes = get("sso_registration_scopes").unwrap_or(DEFAULT_SCOPE);
+    /// That of a profile; none if there is no home directory to keep a token in.
+    pub(super) fn new(sso: &Sso, sdk: &SdkConfig, home: Option<&Path>, may_ask: bool) -> Option<Self> {
+        let scopes = sso.scopes.as_deref().unwrap_or(DEFAULT_SCOPE);
         // Legacy profiles cannot refresh, and ask for no scope.
-        let scopes = if session.is_some() { scopes } else { "" };
-        let key = Sha1::digest(session.unwrap_or(&start_url));
+        let scopes = if sso.session.is_some() { scopes } else { "" };
+        let key = Sha1::digest(sso.session.as_ref().unwrap_or(&sso.start_url));
         let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        let home = std::env::home_dir()?;
-        let config = sdk.to_builder().region(Region::new(region.clone())).build();
+        let config = sdk.to_builder().region(Region::new(sso.region.clone())).build();
         Some(Self {
             client: aws_sdk_ssooidc::Client::new(&config),
-            region,
-            start_url,
+            region: sso.region.clone(),
+            start_url: sso.start_url.clone(),
             scopes: scopes
                 .split(',')
                 .map(str::trim)
                 .filter(|scope| !scope.is_empty())
                 .map(str::to_owned)
                 .collect(),
-            token: home.join(".aws/sso/cache").join(key + ".json"),
+            token: home?.join(".aws/sso/cache").join(key + ".json"),
             may_ask: AtomicBool::new(may_ask),
         })
     }

@@ -11,7 +11,7 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::credentials::CredentialCache;
+use super::credentials::{CredentialCache, Provider};
 use super::endpoint::Place;
 use super::operation::Client;
 use super::*;
@@ -46,6 +46,7 @@ fn aws(endpoint: String) -> Aws {
         ),
         place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
+        access_key: String::new(),
         sdk,
         patience: Duration::ZERO,
     }
