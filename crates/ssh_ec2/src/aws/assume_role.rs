@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use roxmltree::{Document, Node};
 use serde_json::{Map, Value, json};
 use sha1::{Digest as _, Sha1};
@@ -19,6 +17,7 @@ use tokio::sync::Mutex;
 use super::credentials::{Provider, SignIn};
 use super::endpoint::{self, Protocol, STS};
 use super::error::AwsError;
+use super::expiry;
 use super::identity::RoleSource;
 use super::operation::{Call, Client, Failure};
 use super::query::{child, child_text, form};
@@ -260,19 +259,12 @@ fn entry(answer: Node<'_, '_>) -> Option<Value> {
 fn read_entry(entry: &Value, now: SystemTime, margin: Duration) -> Option<Credentials> {
     let credentials = entry.get("Credentials")?;
     let text = |name: &str| credentials.get(name)?.as_str().map(str::to_owned);
-    let expires = expiration(&text("Expiration")?)?;
+    let expires = expiry::read(&text("Expiration")?)?;
     if expires < now + margin {
         return None;
     }
     let (id, secret) = (text("AccessKeyId")?, text("SecretAccessKey")?);
     Some(Credentials::new(id, secret, Some(text("SessionToken")?), Some(expires), "role of a profile"))
-}
-
-/// A time in one of the forms that the CLI has written over the years.
-fn expiration(text: &str) -> Option<SystemTime> {
-    let text = text.strip_suffix("UTC").map_or_else(|| text.to_owned(), |text| format!("{text}Z"));
-    let time = DateTime::from_str(&text, Format::DateTimeWithOffset).ok()?;
-    SystemTime::try_from(time).ok()
 }
 
 /// A session must not end while a connection is being made. The CLI makes a new one earlier, at 15 minutes.
@@ -306,7 +298,7 @@ mod tests {
                 "AccessKeyId": "ASIA", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": expiration,
             }})
         };
-        let now = expiration("2026-01-01T00:00:00Z").unwrap();
+        let now = expiry::read("2026-01-01T00:00:00Z").unwrap();
         for time in ["2026-01-01T01:00:00Z", "2026-01-01T01:00:00UTC", "2026-01-01T02:00:00+01:00"] {
             let credentials = read_entry(&entry(time), now, CACHE_MARGIN).unwrap();
             assert_eq!(credentials.expiry(), Some(now + Duration::from_secs(3600)), "{time}");

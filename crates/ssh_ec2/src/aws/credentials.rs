@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use super::assume_role::AssumedRole;
 use super::error::AwsError;
 use super::identity::{Identity, Source};
+use super::process::Process;
 use super::sso::SignOn;
 use crate::private_file::ReadError;
 
@@ -91,6 +92,7 @@ impl CredentialCache {
 
 /// Whoever hands out credentials.
 pub(super) enum Provider {
+    Process(Process),
     Sdk(SharedCredentialsProvider),
     Role(Box<AssumedRole>),
 }
@@ -98,6 +100,10 @@ pub(super) enum Provider {
 impl Provider {
     pub(super) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
         match self {
+            Self::Process(process) => process
+                .credentials()
+                .await
+                .map_err(|source| AwsError::Process { sign_in: sign_in.clone(), source }),
             Self::Sdk(provider) => {
                 provider.provide_credentials().await.map_err(|source| explain(source, sign_in.clone()))
             }
@@ -112,9 +118,13 @@ impl Provider {
     }
 
     fn ask_no_more(&self) {
-        if let Self::Role(role) = self {
-            role.may_ask.store(false, Ordering::Relaxed);
-            role.source.ask_no_more();
+        match self {
+            Self::Process(process) => process.ask_no_more(),
+            Self::Role(role) => {
+                role.may_ask.store(false, Ordering::Relaxed);
+                role.source.ask_no_more();
+            }
+            Self::Sdk(_) => {}
         }
     }
 }

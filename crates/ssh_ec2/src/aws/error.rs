@@ -11,6 +11,7 @@ use tokio_rustls::rustls;
 
 use super::configuration::ConfigurationError;
 use super::credentials::SignIn;
+use super::process::ProcessError;
 use super::refusal::RequestId;
 use crate::network::NetworkError;
 use crate::tty::AskError;
@@ -127,6 +128,14 @@ pub enum AwsError {
     /// Neither option, environment nor profile names a region.
     #[error("no AWS region is set")]
     NoRegion,
+    /// The program of `credential_process` gave no credentials.
+    #[error("cannot get the AWS credentials of {sign_in}")]
+    Process {
+        /// Whose.
+        sign_in: SignIn,
+        /// Why.
+        source: ProcessError,
+    },
     /// AWS does not know the access key.
     #[error("AWS does not know the access key of {sign_in}")]
     RejectedCredentials {
@@ -236,6 +245,7 @@ impl AwsError {
                 vec!["type the code that the device shows now; each is good once, for half a minute".into()]
             }
             Self::Network(error) => error.hints(),
+            Self::Process { source, .. } => source.hints(),
             Self::SignOn { .. } => vec!["try `aws sso login`".into()],
             Self::Service { .. } | Self::Signing { .. } | Self::Throttled { .. } => Vec::new(),
             Self::TargetNotConnected { instance, region } => vec![
@@ -261,6 +271,7 @@ impl AwsError {
             | Self::Malformed { .. }
             | Self::MfaNeeded { .. }
             | Self::MfaRefused { .. }
+            | Self::Process { .. }
             | Self::Service { .. }
             | Self::SignOn { .. }
             | Self::TargetNotConnected { .. }

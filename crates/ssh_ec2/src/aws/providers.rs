@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use aws_config::credential_process::CredentialProcessProvider;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
@@ -33,6 +32,7 @@ use super::credentials::Provider;
 use super::endpoint::{Place, STS};
 use super::identity::{Endpoints, Identity, Keys, Metadata, RoleSource, Source, Sso, WebIdentity};
 use super::operation::Client;
+use super::process::Process;
 use super::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, CONNECT_TIMEOUT};
 
 /// The SDK's configuration, from our decision alone.
@@ -92,6 +92,9 @@ impl Providers<'_> {
     /// The one for a source. None if its endpoint is no URL.
     pub(super) fn provider(&self, source: &Source) -> Option<Provider> {
         Some(Provider::Sdk(match source {
+            Source::Process { command, .. } => {
+                return Some(Provider::Process(Process::new(command.clone(), self.may_ask)));
+            }
             Source::Environment(keys) | Source::Keys(keys) => of_keys(keys),
             Source::Container => SharedCredentialsProvider::new(
                 EcsCredentialsProvider::builder().configure(&self.config()).build(),
@@ -105,9 +108,6 @@ impl Providers<'_> {
                 let provider =
                     ImdsCredentialsProvider::builder().configure(&self.config()).imds_client(client);
                 SharedCredentialsProvider::new(provider.build())
-            }
-            Source::Process { command, .. } => {
-                SharedCredentialsProvider::new(CredentialProcessProvider::new(command.clone()))
             }
             Source::Role(role) => return self.role(role),
             Source::Sso { sso, .. } => self.sso(sso),

@@ -60,6 +60,7 @@ fn of_aws(error: &AwsError) -> &'static str {
         AwsError::Malformed { .. } | AwsError::UntrustedStreamUrl { .. } => "not-aws",
         AwsError::MfaNeeded { .. } | AwsError::MfaRefused { .. } => "mfa",
         AwsError::Network(error) => of_network(error),
+        AwsError::Process { .. } => "credential-process",
         AwsError::RejectedCredentials { .. } => "credentials-rejected",
         AwsError::Service { .. } | AwsError::Signing { .. } => "aws-error",
         AwsError::SignOn { .. } => "sign-in",

@@ -12,6 +12,7 @@ mod ansible;
 mod aws_cli;
 /// `ssh_ec2 config`, and plain ssh after it.
 mod config;
+mod credential_process;
 /// What is wrong, by `ssh_ec2 doctor` and by plain ssh.
 mod doctor;
 /// What becomes of the proxy and the session when one of the two sides goes.
