@@ -14,6 +14,7 @@ mod error;
 mod expiry;
 mod http_client;
 mod identity;
+mod login;
 mod managed;
 mod operation;
 mod process;
@@ -22,12 +23,15 @@ mod providers;
 mod push_key;
 mod query;
 mod refusal;
+mod sdk_error;
 mod session;
 mod sso;
 #[cfg(test)]
 mod tests;
+mod token_file;
 mod upgrade;
 mod variables;
+mod web_identity;
 
 use std::fmt;
 use std::io;
@@ -59,7 +63,6 @@ use self::providers::Providers;
 use self::refusal::Circumstances;
 pub use self::refusal::RequestId;
 pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
-use self::sso::SignOn;
 use self::variables::Variables;
 use crate::network::Network;
 use crate::private_file::ReadError;
@@ -149,16 +152,19 @@ impl Aws {
             fips: identity.fips.unwrap_or(false),
             dual_stack: identity.dual_stack.unwrap_or(false),
         };
-        let providers =
-            Providers { sdk: &sdk, place: &place, home: variables.home(), may_ask: !settings.batch };
+        let providers = Providers {
+            sdk: &sdk,
+            place: &place,
+            home: variables.home(),
+            login_cache: variables.path("AWS_LOGIN_CACHE_DIRECTORY", ".aws/login/cache"),
+            may_ask: !settings.batch,
+        };
         let sign_in = SignIn::of(&identity);
         let provider = identity.source.as_ref().and_then(|source| providers.provider(source));
         let provider = provider.ok_or_else(|| AwsError::NoCredentials { sign_in: sign_in.clone() })?;
-        let sign_on = identity.source.as_ref().and_then(Source::sso);
-        let sign_on = sign_on.and_then(|sso| SignOn::new(sso, &sdk, variables.home(), !settings.batch));
         Ok(Self {
             client: Client::new(sdk.clone(), &place.region),
-            credentials: CredentialCache::new(provider, sign_in, sign_on),
+            credentials: CredentialCache::new(provider, sign_in),
             access_key: match &identity.source {
                 Some(Source::Environment(keys)) => keys.id.clone(),
                 _ => String::new(),

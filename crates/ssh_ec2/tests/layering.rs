@@ -126,7 +126,15 @@ const CONFINED: [(&str, &[&str]); 15] = [
     ("hyper_util", &["aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
     (
         "std::env",
-        &["aws.rs", "aws/sso.rs", "commands/sandbox.rs", "environment.rs", "main.rs", "network.rs", "tty.rs"],
+        &[
+            "aws.rs",
+            "aws/sso/sign_on.rs",
+            "commands/sandbox.rs",
+            "environment.rs",
+            "main.rs",
+            "network.rs",
+            "tty.rs",
+        ],
     ),
     ("std::process::exit", &[]),
     ("std::thread", &[]),

@@ -4,8 +4,9 @@
 //! it got here (`refusal.rs`), so all of it can be shown as it is.
 
 use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
 
-use aws_credential_types::provider::error::CredentialsError;
 use thiserror::Error;
 use tokio_rustls::rustls;
 
@@ -53,8 +54,8 @@ pub enum AwsError {
     Credentials {
         /// Whose, and how they are renewed.
         sign_in: SignIn,
-        /// What the SDK's credential chain said.
-        source: CredentialsError,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
     },
     /// The credentials' time is over.
     #[error("the AWS credentials of {sign_in} have expired")]
@@ -125,6 +126,16 @@ pub enum AwsError {
         /// Where they were looked for.
         sign_in: SignIn,
     },
+    /// IAM Identity Center knows the person, and does not give the role.
+    #[error("you have no role {role} in account {account} of IAM Identity Center")]
+    NoRole {
+        /// `sso_role_name`.
+        role: String,
+        /// `sso_account_id`.
+        account: String,
+        /// Whose credentials.
+        sign_in: SignIn,
+    },
     /// Neither option, environment nor profile names a region.
     #[error("no AWS region is set")]
     NoRegion,
@@ -168,6 +179,14 @@ pub enum AwsError {
         /// Where it was looked for.
         region: String,
     },
+    /// Somebody has to sign in: with IAM Identity Center, or with `aws login`.
+    #[error("the AWS sign-in of {sign_in} {why}")]
+    SignedOut {
+        /// Whose, and how it is done.
+        sign_in: SignIn,
+        /// What is wrong with the one that there was.
+        why: String,
+    },
     /// Signing in with IAM Identity Center failed.
     #[error("cannot sign in with IAM Identity Center")]
     SignOn {
@@ -196,6 +215,14 @@ pub enum AwsError {
         /// The failure: name, connection, TLS or time.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The file with a web identity token has none.
+    #[error("cannot use the web identity token in {}", path.display())]
+    WebIdentityToken {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The service sent us to a websocket that is not Session Manager's.
     #[error("the session's websocket is at {host}, which is not Session Manager")]
     UntrustedStreamUrl {
@@ -219,7 +246,8 @@ impl AwsError {
             Self::Credentials { sign_in, .. }
             | Self::ExpiredToken { sign_in }
             | Self::NoCredentials { sign_in }
-            | Self::RejectedCredentials { sign_in } => sign_in.hints(),
+            | Self::RejectedCredentials { sign_in }
+            | Self::SignedOut { sign_in, .. } => sign_in.hints(),
             Self::InstanceNotFound { region, .. } => {
                 vec![format!("check the id, the region ({region}) and the account of the credentials")]
             }
@@ -246,7 +274,17 @@ impl AwsError {
             }
             Self::Network(error) => error.hints(),
             Self::Process { source, .. } => source.hints(),
-            Self::SignOn { .. } => vec!["try `aws sso login`".into()],
+            Self::NoRole { sign_in, .. } => vec![format!(
+                "correct `sso_role_name` and `sso_account_id` of {sign_in}, or ask for the role; signing in again does not help"
+            )],
+            Self::SignOn { source } => match source.downcast_ref::<Self>().map(Self::hints) {
+                Some(hints) if !hints.is_empty() => hints,
+                _ => vec!["try `aws sso login`".into()],
+            },
+            Self::WebIdentityToken { path, .. } => vec![format!(
+                "see why {} has no token, or correct `web_identity_token_file` or AWS_WEB_IDENTITY_TOKEN_FILE, which names it",
+                path.display()
+            )],
             Self::Service { .. } | Self::Signing { .. } | Self::Throttled { .. } => Vec::new(),
             Self::TargetNotConnected { instance, region } => vec![
                 format!(
@@ -273,10 +311,12 @@ impl AwsError {
             | Self::MfaRefused { .. }
             | Self::Process { .. }
             | Self::Service { .. }
+            | Self::SignedOut { .. }
             | Self::SignOn { .. }
             | Self::TargetNotConnected { .. }
             | Self::Throttled { .. }
-            | Self::Unreachable { .. } => false,
+            | Self::Unreachable { .. }
+            | Self::WebIdentityToken { .. } => false,
             Self::AccessDenied { .. }
             | Self::BadEndpoint { .. }
             | Self::BadRegion { .. }
@@ -287,6 +327,7 @@ impl AwsError {
             | Self::Network(_)
             | Self::NoCredentials { .. }
             | Self::NoRegion
+            | Self::NoRole { .. }
             | Self::Signing { .. }
             | Self::UnencryptedEndpoint { .. }
             | Self::UntrustedStreamUrl { .. } => true,
@@ -332,7 +373,7 @@ fn reach_hint(error: &(dyn StdError + 'static)) -> &'static str {
 
 /// The next error down. An I/O error hides the one that it wraps from `source`.
 fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match error.downcast_ref::<std::io::Error>() {
+    match error.downcast_ref::<io::Error>() {
         Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
         None => error.source(),
     }

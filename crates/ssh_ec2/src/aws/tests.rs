@@ -42,7 +42,6 @@ fn aws(endpoint: String) -> Aws {
         credentials: CredentialCache::new(
             Provider::Sdk(SharedCredentialsProvider::new(credentials)),
             SignIn::Environment,
-            None,
         ),
         place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,

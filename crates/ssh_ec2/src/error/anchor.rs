@@ -63,10 +63,12 @@ fn of_aws(error: &AwsError) -> &'static str {
         AwsError::Process { .. } => "credential-process",
         AwsError::RejectedCredentials { .. } => "credentials-rejected",
         AwsError::Service { .. } | AwsError::Signing { .. } => "aws-error",
-        AwsError::SignOn { .. } => "sign-in",
+        AwsError::NoRole { .. } => "no-role",
+        AwsError::SignedOut { .. } | AwsError::SignOn { .. } => "sign-in",
         AwsError::TargetNotConnected { .. } => "not-connected",
         AwsError::Throttled { .. } => "throttled",
         AwsError::Unreachable { .. } => "unreachable",
+        AwsError::WebIdentityToken { .. } => "web-identity-token",
     }
 }
 

@@ -33,6 +33,7 @@ mod impostor;
 mod interface;
 /// The one-time key's socket, and the user's own agent.
 mod key_agent;
+mod login;
 mod mfa;
 mod moto;
 mod names;
@@ -47,5 +48,6 @@ mod sso;
 mod stdout;
 /// Files there and back.
 mod transfer;
+mod web_identity;
 /// `ssh_ec2` in front of ssh's own command line.
 mod wrapper;
