@@ -16,6 +16,7 @@ mod http_client;
 mod identity;
 mod login;
 mod managed;
+mod mfa;
 mod operation;
 mod process;
 mod profiles;

@@ -19,6 +19,7 @@ use super::endpoint::{self, Protocol, STS};
 use super::error::AwsError;
 use super::expiry;
 use super::identity::RoleSource;
+use super::mfa;
 use super::operation::{Call, Client, Failure};
 use super::query::{child, child_text, form};
 use super::refusal::Circumstances;
@@ -112,6 +113,9 @@ impl AssumedRole {
         if let Some(credentials) = self.cached() {
             return Ok(credentials);
         }
+        if let Some(serial) = &self.role.mfa_serial {
+            mfa::check_serial(serial, sign_in)?;
+        }
         let _asking = self.asking.lock().await;
         let source = self.source.credentials(sign_in).await?;
         // Forks that start together ask once: who waits for the lock reads what the first was given.
@@ -122,22 +126,44 @@ impl AssumedRole {
         if let Some(credentials) = self.cached() {
             return Ok(credentials);
         }
-        let code = match &self.role.mfa_serial {
-            Some(serial) => Some(self.ask(serial, sign_in).await?),
-            None => None,
+        let (credentials, text) = match &self.role.mfa_serial {
+            Some(serial) => self.assume_with_code(serial, &source, sign_in).await?,
+            None => self.assume(source, None, sign_in).await?,
         };
-        let (credentials, text) = self.assume(source, code, sign_in).await?;
         self.keep(&text);
         Ok(credentials)
     }
 
-    async fn ask(&self, serial: &str, sign_in: &SignIn) -> Result<String, AwsError> {
+    /// Asks for a code, and again if it was mistyped or came too late.
+    async fn assume_with_code(
+        &self,
+        serial: &str,
+        source: &Credentials,
+        sign_in: &SignIn,
+    ) -> Result<(Credentials, Value), AwsError> {
+        let mut problem = None;
+        for _ in 0..CODE_ATTEMPTS {
+            let typed = self.ask(serial, &mfa::question(serial, problem.as_ref()), sign_in).await?;
+            let result = match mfa::code(&typed) {
+                Some(code) => self.assume(source.clone(), Some(code), sign_in).await,
+                None => Err(AwsError::MfaTypo { serial: serial.to_owned() }),
+            };
+            match result {
+                Err(error @ (AwsError::MfaRefused { .. } | AwsError::MfaTypo { .. })) => {
+                    problem = Some(error)
+                }
+                result => return result,
+            }
+        }
+        Err(problem.unwrap_or_else(|| AwsError::MfaTypo { serial: serial.to_owned() }))
+    }
+
+    async fn ask(&self, serial: &str, question: &str, sign_in: &SignIn) -> Result<String, AwsError> {
         let (serial, sign_in) = (serial.to_owned(), sign_in.clone());
         if !self.may_ask.load(Ordering::Relaxed) {
             return Err(AwsError::MfaNeeded { serial, sign_in, source: AskError::Unwanted });
         }
-        let answer = tty::ask(&format!("MFA code of {serial}: ")).await;
-        answer.map_err(|source| AwsError::MfaNeeded { serial, sign_in, source })
+        tty::ask(question).await.map_err(|source| AwsError::MfaNeeded { serial, sign_in, source })
     }
 
     async fn assume(
@@ -269,6 +295,8 @@ fn read_entry(entry: &Value, now: SystemTime, margin: Duration) -> Option<Creden
 
 /// A session must not end while a connection is being made. The CLI makes a new one earlier, at 15 minutes.
 const CACHE_MARGIN: Duration = Duration::from_secs(5 * 60);
+/// As sudo and sshd have it by default.
+const CODE_ATTEMPTS: usize = 3;
 /// Somebody is typing in another process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 

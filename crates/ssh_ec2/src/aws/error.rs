@@ -117,6 +117,22 @@ pub enum AwsError {
         /// What AWS said.
         message: String,
     },
+    /// A role wants the code of a device that shows none.
+    #[error(
+        "the AWS credentials of {sign_in} need an MFA code, and {serial} is a security key, which has none"
+    )]
+    MfaSecurityKey {
+        /// The device's ARN.
+        serial: String,
+        /// Whose credentials.
+        sign_in: SignIn,
+    },
+    /// What was typed cannot be a code. It is not shown: it may be a password.
+    #[error("what was typed is no MFA code of {serial}: a code is six digits")]
+    MfaTypo {
+        /// The device's serial number or ARN.
+        serial: String,
+    },
     /// The network settings cannot be used.
     #[error("cannot make an encrypted connection to AWS")]
     Network(#[source] NetworkError),
@@ -269,7 +285,10 @@ impl AwsError {
             Self::MfaNeeded { .. } => vec![
                 "run `aws sts get-caller-identity` on a terminal: its session is used here as well".into(),
             ],
-            Self::MfaRefused { .. } => {
+            Self::MfaSecurityKey { .. } => vec![
+                "security keys work with `aws login` and IAM Identity Center only; for a role, name another device in `mfa_serial`".into(),
+            ],
+            Self::MfaRefused { .. } | Self::MfaTypo { .. } => {
                 vec!["type the code that the device shows now; each is good once, for half a minute".into()]
             }
             Self::Network(error) => error.hints(),
@@ -309,6 +328,7 @@ impl AwsError {
             | Self::Malformed { .. }
             | Self::MfaNeeded { .. }
             | Self::MfaRefused { .. }
+            | Self::MfaTypo { .. }
             | Self::Process { .. }
             | Self::Service { .. }
             | Self::SignedOut { .. }
@@ -324,6 +344,7 @@ impl AwsError {
             | Self::InstanceNotFound { .. }
             | Self::InstanceNotRunning { .. }
             | Self::InvalidDocument { .. }
+            | Self::MfaSecurityKey { .. }
             | Self::Network(_)
             | Self::NoCredentials { .. }
             | Self::NoRegion

@@ -58,7 +58,10 @@ fn of_aws(error: &AwsError) -> &'static str {
         AwsError::InvalidDocument { .. } => "session-refused",
         AwsError::InvalidSignature { .. } => "signature",
         AwsError::Malformed { .. } | AwsError::UntrustedStreamUrl { .. } => "not-aws",
-        AwsError::MfaNeeded { .. } | AwsError::MfaRefused { .. } => "mfa",
+        AwsError::MfaNeeded { .. }
+        | AwsError::MfaRefused { .. }
+        | AwsError::MfaSecurityKey { .. }
+        | AwsError::MfaTypo { .. } => "mfa",
         AwsError::Network(error) => of_network(error),
         AwsError::Process { .. } => "credential-process",
         AwsError::RejectedCredentials { .. } => "credentials-rejected",
