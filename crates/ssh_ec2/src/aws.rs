@@ -6,81 +6,84 @@
 
 mod assume_role;
 mod check;
+mod configuration;
 mod connections;
 mod credentials;
 mod ec2;
 mod endpoint;
 mod error;
+mod expiry;
 mod http_client;
+mod identity;
+mod login;
 mod managed;
+mod mfa;
 mod operation;
+mod process;
+mod profiles;
+mod providers;
 mod push_key;
 mod query;
 mod refusal;
+mod sdk_error;
 mod session;
 mod sso;
 #[cfg(test)]
 mod tests;
+mod token_file;
 mod upgrade;
+mod variables;
+mod web_identity;
 
-use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::imds::region::ImdsRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::{ProfileFileLoadError, ProfileFileRegionProvider, ProfileSet};
-use aws_config::provider_config::ProviderConfig;
+use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_runtime::env_config::file::EnvConfigFiles;
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
-use aws_types::os_shim_internal::{Env, Fs};
-use aws_types::sdk_ua_metadata::FrameworkMetadata;
 use aws_types::service_config::ServiceConfigKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use self::assume_role::{AssumedRole, Role};
 pub use self::check::{Caller, Endpoint};
+pub use self::configuration::{ConfigurationError, KeyPlace};
 use self::connections::Connections;
-use self::credentials::{CredentialCache, Provider};
+use self::credentials::CredentialCache;
 pub use self::credentials::{Renewal, SignIn};
 pub use self::ec2::{Filter, Instance, InstanceState, Latest};
-use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, STS, Service};
+use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, Service};
 pub use self::error::AwsError;
 use self::error::NoAnswer;
+use self::identity::{Identity, Options, Source};
 pub use self::managed::Managed;
 use self::operation::{Answer, Call, Client, Failure};
+pub use self::process::ProcessError;
+pub use self::profiles::SyntaxError;
+use self::providers::Providers;
 use self::refusal::Circumstances;
 pub use self::refusal::RequestId;
 pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
-use self::sso::SignOn;
+use self::variables::Variables;
 use crate::network::Network;
 use crate::private_file::ReadError;
 use crate::websocket::StreamUrl;
 
+/// The SDK's own, which its loader would set.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 /// One attempt at a call. The slowest of ours, StartSession, takes a second or two.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A call with its retries, but for those of throttled ones.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The names of the user's profiles; none if they cannot be read.
-pub async fn profile_names() -> Vec<String> {
-    let Ok(profiles) = load_profiles(&Settings::default()).await else { return Vec::new() };
-    let mut names: Vec<_> = profiles.profiles().map(str::to_owned).collect();
-    names.sort();
-    names
+pub fn profile_names() -> Vec<String> {
+    identity::profile_names(&variables(), &read_file).unwrap_or_default()
 }
 
 /// A time as AWS writes it: RFC 3339, in UTC.
@@ -97,7 +100,7 @@ const THROTTLED_MAX_DELAY: Duration = Duration::from_secs(4);
 /// Which account and region, as far as the command line says.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// The profile; it then beats AWS_PROFILE, and credentials in the environment.
+    /// The profile; it then beats AWS_PROFILE, and credentials in the environment, but not AWS_REGION.
     pub profile: Option<String>,
     /// The region; it then beats AWS_REGION and the profile.
     pub region: Option<String>,
@@ -111,6 +114,8 @@ pub struct Aws {
     credentials: CredentialCache,
     place: Place,
     profile: Option<String>,
+    /// The id of the key in the environment, if that is used.
+    access_key: String,
     sdk: SdkConfig,
     connections: Connections,
     /// For how long a call may take with all its attempts, after credentials were had. None: as the SDK has it.
@@ -121,9 +126,14 @@ pub struct Aws {
 
 /// The CA bundle that the profile names (`ca_bundle`), for [`crate::network::NetworkEnvironment`] if the
 /// environment names none. A configuration that cannot be read names none either; [`Aws::load`] reports it.
-pub async fn ca_bundle(settings: &Settings) -> Option<PathBuf> {
-    let profiles = load_profiles(settings).await.ok()?;
-    profiles.get("ca_bundle").filter(|path| !path.is_empty()).map(PathBuf::from)
+pub fn ca_bundle(settings: &Settings) -> Option<PathBuf> {
+    Identity::resolve(settings.options(), &variables(), &read_file).ok()?.settings.ca_bundle
+}
+
+impl Settings {
+    fn options(&self) -> Options<'_> {
+        Options { profile: self.profile.as_deref(), region: self.region.as_deref() }
+    }
 }
 
 impl Aws {
@@ -132,61 +142,45 @@ impl Aws {
     ///
     /// # Errors
     ///
-    /// [`AwsError::Profiles`], [`AwsError::UnknownProfile`], [`AwsError::NoRegion`], [`AwsError::BadRegion`].
+    /// [`AwsError::Configuration`], [`AwsError::NoRegion`], [`AwsError::BadRegion`], [`AwsError::NoCredentials`].
     pub async fn load(settings: &Settings, network: &Network) -> Result<Self, AwsError> {
-        let profiles =
-            load_profiles(settings).await.map_err(|source| AwsError::Profiles { source: source.into() })?;
-        let environment = std::env::var("AWS_PROFILE").ok().filter(|name| !name.is_empty());
-        let profile = settings.profile.clone().or(environment);
-        if let Some(name) = profile.as_ref().filter(|name| profiles.get_profile(name).is_none()) {
-            return Err(AwsError::UnknownProfile { profile: name.clone() });
-        }
+        let variables = variables();
+        let identity = Identity::resolve(settings.options(), &variables, &read_file)?;
         let connections = Connections::default();
         let http_client = http_client::http_client(network, &connections);
-        let region = match &settings.region {
-            Some(region) => region.clone(),
-            None => find_region(settings, &http_client).await.ok_or(AwsError::NoRegion)?,
+        // The machine is asked last, and only then.
+        let region = match (&identity.region, &identity.metadata) {
+            (Some(region), _) => Some(region.clone()),
+            (None, Some(metadata)) => providers::region_of_machine(metadata, http_client.clone()).await,
+            (None, None) => None,
         };
+        let region = region.ok_or(AwsError::NoRegion)?;
         endpoint::check_region(&region)?;
-        let sdk = load_sdk(settings, &region, http_client).await;
-        let keys_in_environment = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|key| !key.is_empty());
-        let sign_in = match &settings.profile {
-            None if keys_in_environment => SignIn::Environment,
-            _ => SignIn::of_profile(profile.as_deref(), &profiles),
-        };
+        let sdk = providers::sdk_config(&identity, &region, http_client);
         let place = Place {
-            region: region.clone(),
-            fips: sdk.use_fips().unwrap_or(false),
-            dual_stack: sdk.use_dual_stack().unwrap_or(false),
+            region,
+            fips: identity.fips.unwrap_or(false),
+            dual_stack: identity.dual_stack.unwrap_or(false),
         };
-        let role = match sign_in {
-            SignIn::Environment => None,
-            SignIn::Profile { .. } => {
-                let section = profile.as_deref().unwrap_or(profiles.selected_profile());
-                Roles { profiles: &profiles, sdk: &sdk, place: &place, may_ask: !settings.batch }
-                    .provider(section, 0)
-            }
+        let providers = Providers {
+            sdk: &sdk,
+            place: &place,
+            home: variables.home(),
+            login_cache: variables.path("AWS_LOGIN_CACHE_DIRECTORY", ".aws/login/cache"),
+            may_ask: !settings.batch,
         };
-        let sign_on = match sign_in {
-            SignIn::Environment => None,
-            SignIn::Profile { .. } => {
-                let section = profile.as_deref().unwrap_or(profiles.selected_profile());
-                SignOn::of_profile(section, &profiles, &sdk, !settings.batch)
-            }
-        };
-        let chain = match (role, &settings.profile) {
-            (Some(role), _) => Some(role),
-            (None, Some(name)) => Some(Provider::Sdk(credentials::of_profile(name, &sdk))),
-            (None, None) => sdk.credentials_provider().map(Provider::Sdk),
-        };
-        // The loader always makes a chain unless told not to.
-        let chain = chain.ok_or_else(|| AwsError::NoCredentials { sign_in: sign_in.clone() })?;
-        let client = Client::new(sdk.clone(), &region);
+        let sign_in = SignIn::of(&identity);
+        let provider = identity.source.as_ref().and_then(|source| providers.provider(source));
+        let provider = provider.ok_or_else(|| AwsError::NoCredentials { sign_in: sign_in.clone() })?;
         Ok(Self {
-            client,
-            credentials: CredentialCache::new(chain, sign_in, sign_on),
+            client: Client::new(sdk.clone(), &place.region),
+            credentials: CredentialCache::new(provider, sign_in),
+            access_key: match &identity.source {
+                Some(Source::Environment(keys)) => keys.id.clone(),
+                _ => String::new(),
+            },
             place,
-            profile,
+            profile: identity.profile,
             sdk,
             connections,
             limit: None,
@@ -221,6 +215,7 @@ impl Aws {
             credentials: self.credentials.clone(),
             place: self.place.clone(),
             profile: self.profile.clone(),
+            access_key: self.access_key.clone(),
             sdk: self.sdk.clone(),
             connections: self.connections.clone(),
             limit: self.limit,
@@ -258,7 +253,7 @@ impl Aws {
     /// environment has. Not a secret, and not for people.
     pub fn account_name(&self) -> String {
         match self.credentials.sign_in() {
-            SignIn::Environment => std::env::var("AWS_ACCESS_KEY_ID").unwrap_or_default(),
+            SignIn::Environment => self.access_key.clone(),
             SignIn::Profile { .. } => format!("profile {}", self.profile.as_deref().unwrap_or("default")),
         }
     }
@@ -409,53 +404,6 @@ fn configured_endpoint(sdk: &SdkConfig, service: &Service) -> Option<String> {
     sdk.service_config()?.load_config(key).filter(|endpoint| !endpoint.is_empty())
 }
 
-/// The roles of profiles, as the AWS CLI reads them.
-struct Roles<'a> {
-    profiles: &'a ProfileSet,
-    sdk: &'a SdkConfig,
-    place: &'a Place,
-    may_ask: bool,
-}
-
-impl Roles<'_> {
-    /// The role of a profile, if it has one that we understand. What we do not is left to the SDK, which explains it.
-    fn provider(&self, name: &str, depth: usize) -> Option<Provider> {
-        let profile = self.profiles.get_profile(name)?;
-        let get = |key: &str| profile.get(key).map(str::to_owned);
-        let role = Role::of_profile(get)?;
-        let source = match (get("source_profile"), get("credential_source")) {
-            // A profile may name itself, for the keys that stand in it.
-            (Some(source), None) if source == name => Provider::Sdk(credentials::of_keys(get)?),
-            // Bounded: they may lead in a circle.
-            (Some(source), None) if depth < 8 => {
-                let keys = self.profiles.get_profile(&source)?;
-                match credentials::of_keys(|key| keys.get(key).map(str::to_owned)) {
-                    Some(keys) => Provider::Sdk(keys),
-                    None => match self.provider(&source, depth + 1) {
-                        Some(role) => role,
-                        None => Provider::Sdk(credentials::of_profile(&source, self.sdk)),
-                    },
-                }
-            }
-            (None, Some(source)) => Provider::Sdk(credentials::of_source(&source, self.sdk)?),
-            _ => return None,
-        };
-        let region = self.place.region.clone();
-        Some(Provider::Role(Box::new(AssumedRole {
-            role,
-            source,
-            client: Client::new(self.sdk.clone(), &region),
-            endpoint: configured_endpoint(self.sdk, &STS).unwrap_or_else(|| self.place.endpoint(&STS)),
-            region,
-            cache: std::env::home_dir().map(|home| home.join(".aws/cli/cache")),
-            owner: rustix::process::getuid().as_raw(),
-            fault: OnceLock::new(),
-            may_ask: AtomicBool::new(self.may_ask),
-            asking: Mutex::default(),
-        })))
-    }
-}
-
 /// Anything up to `delay`, so that those who were refused together do not come back together.
 fn jitter(delay: Duration) -> Duration {
     let mut random = [0; 1];
@@ -486,41 +434,15 @@ impl Api {
     }
 }
 
-/// The region that environment, profile or, last, the machine names. Asked apart from the rest, because the
-/// SDK's loader would ask a silent metadata service three times over.
-async fn find_region(settings: &Settings, http_client: &SharedHttpClient) -> Option<String> {
-    let config = ProviderConfig::without_region().with_http_client(http_client.clone());
-    let mut of_profile = ProfileFileRegionProvider::builder().configure(&config);
-    if let Some(profile) = &settings.profile {
-        of_profile = of_profile.profile_name(profile);
-    }
-    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-        .or_else(of_profile.build())
-        .or_else(ImdsRegionProvider::builder().configure(&config).build());
-    let region = chain.region().await?;
-    Some(region.as_ref().to_owned())
+/// The environment of this process.
+fn variables() -> Variables {
+    Variables::new(std::env::vars_os(), std::env::home_dir())
 }
 
-async fn load_sdk(settings: &Settings, region: &str, http_client: SharedHttpClient) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-        .operation_timeout(CALL_TIMEOUT)
-        .build();
-    let mut loader: ConfigLoader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(http_client)
-        .region(Region::new(region.to_owned()))
-        .timeout_config(timeouts);
-    if let Ok(metadata) = FrameworkMetadata::new("ssh_ec2", Some(env!("CARGO_PKG_VERSION"))) {
-        loader = loader.framework_metadata(metadata);
+/// Reads a regular file. A directory that must not be entered has none, for the CLI either.
+fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    if !path.is_file() {
+        return Ok(None);
     }
-    if let Some(profile) = &settings.profile {
-        loader = loader.profile_name(profile);
-    }
-    loader.load().await
-}
-
-/// The user's profiles; the selected one is that of `settings`, else of the environment.
-async fn load_profiles(settings: &Settings) -> Result<ProfileSet, ProfileFileLoadError> {
-    let selected = settings.profile.clone().map(Cow::Owned);
-    aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), selected).await
+    std::fs::read(path).map(Some)
 }

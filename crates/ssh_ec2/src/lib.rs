@@ -328,7 +328,7 @@ fn host_target(
 async fn network(settings: &Settings) -> Result<Network, Failure> {
     let mut environment = NetworkEnvironment::from_env();
     if environment.ca_bundle.is_none() {
-        environment.ca_bundle = aws::ca_bundle(settings).await;
+        environment.ca_bundle = aws::ca_bundle(settings);
     }
     Ok(Network::new(&environment)?)
 }

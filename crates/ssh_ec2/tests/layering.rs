@@ -129,7 +129,15 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
     (
         "std::env",
-        &["aws.rs", "aws/sso.rs", "commands/sandbox.rs", "environment.rs", "main.rs", "network.rs", "tty.rs"],
+        &[
+            "aws.rs",
+            "aws/sso/sign_on.rs",
+            "commands/sandbox.rs",
+            "environment.rs",
+            "main.rs",
+            "network.rs",
+            "tty.rs",
+        ],
     ),
     ("std::process::exit", &[]),
     ("std::thread", &[]),
@@ -141,9 +149,11 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 14] = [
+const PURE: [&str; 16] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
+    "aws/mfa.rs",
+    "aws/process/words.rs",
     "aws/query.rs",
     "aws/refusal.rs",
     "host_key.rs",

@@ -5,19 +5,12 @@
 //! five seconds, too soon for a `credential_process` that asks its user something.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use aws_config::SdkConfig;
-use aws_config::ecs::EcsCredentialsProvider;
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::client::error::ImdsError;
-use aws_config::imds::credentials::ImdsCredentialsProvider;
-use aws_config::meta::credentials::CredentialsProviderChain;
-use aws_config::profile::{ProfileFileCredentialsProvider, ProfileSet};
-use aws_config::provider_config::ProviderConfig;
-use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
@@ -25,7 +18,11 @@ use tokio::sync::Mutex;
 
 use super::assume_role::AssumedRole;
 use super::error::AwsError;
-use super::sso::SignOn;
+use super::identity::{Identity, Source};
+use super::login::Login;
+use super::process::Process;
+use super::sso::SingleSignOn;
+use super::{sdk_error, web_identity};
 use crate::private_file::ReadError;
 
 /// A call must not outlive the credentials that it is signed with.
@@ -38,19 +35,12 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 pub(super) struct CredentialCache {
     provider: Arc<Provider>,
     sign_in: SignIn,
-    /// Where somebody could sign in again.
-    sign_on: Option<Arc<SignOn>>,
     cached: Arc<Mutex<Option<(Credentials, SystemTime)>>>,
 }
 
 impl CredentialCache {
-    pub(super) fn new(provider: Provider, sign_in: SignIn, sign_on: Option<SignOn>) -> Self {
-        Self {
-            provider: Arc::new(provider),
-            sign_in,
-            sign_on: sign_on.map(Arc::new),
-            cached: Arc::new(Mutex::new(None)),
-        }
+    pub(super) fn new(provider: Provider, sign_in: SignIn) -> Self {
+        Self { provider: Arc::new(provider), sign_in, cached: Arc::new(Mutex::new(None)) }
     }
 
     pub(super) fn sign_in(&self) -> &SignIn {
@@ -66,24 +56,13 @@ impl CredentialCache {
         {
             return Ok(credentials.clone());
         }
-        let credentials = match (self.provider.credentials(&self.sign_in).await, &self.sign_on) {
-            (Err(error), Some(sign_on)) if sign_on.is_due() => {
-                if !sign_on.run(&self.sign_in).await? {
-                    return Err(error);
-                }
-                self.provider.credentials(&self.sign_in).await?
-            }
-            (result, _) => result?,
-        };
+        let credentials = self.provider.credentials(&self.sign_in).await?;
         // A program or a file may give credentials that are over. A call that does not get through would not notice.
         if credentials.expiry().is_some_and(|expiry| expiry <= SystemTime::now()) {
             return Err(AwsError::ExpiredToken { sign_in: self.sign_in.clone() });
         }
         // What follows may be a connection, whose ssh then has the terminal.
         self.provider.ask_no_more();
-        if let Some(sign_on) = &self.sign_on {
-            sign_on.ask_no_more();
-        }
         let until = credentials.expiry().map_or(now + DEFAULT_LIFETIME, |expiry| expiry - MARGIN);
         *cached = Some((credentials.clone(), until));
         Ok(credentials)
@@ -102,18 +81,34 @@ impl CredentialCache {
 
 /// Whoever hands out credentials.
 pub(super) enum Provider {
+    Login(Box<Login>),
+    Process(Process),
     Sdk(SharedCredentialsProvider),
     Role(Box<AssumedRole>),
+    Sso(Box<SingleSignOn>),
+    /// The SDK's, once the file is seen to have a token.
+    WebIdentity(PathBuf, SharedCredentialsProvider),
 }
 
 impl Provider {
     pub(super) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+        let of_sdk = async |provider: &SharedCredentialsProvider| {
+            provider.provide_credentials().await.map_err(|source| explain(&source, sign_in.clone()))
+        };
         match self {
-            Self::Sdk(provider) => {
-                provider.provide_credentials().await.map_err(|source| explain(source, sign_in.clone()))
-            }
+            Self::Login(login) => login.credentials(sign_in).await,
+            Self::Process(process) => process
+                .credentials()
+                .await
+                .map_err(|source| AwsError::Process { sign_in: sign_in.clone(), source }),
             // A role may be assumed by another one.
             Self::Role(role) => Box::pin(role.credentials(sign_in)).await,
+            Self::Sdk(provider) => of_sdk(provider).await,
+            Self::Sso(sso) => sso.credentials(sign_in).await,
+            Self::WebIdentity(file, provider) => {
+                web_identity::check(file)?;
+                of_sdk(provider).await
+            }
         }
     }
 
@@ -123,24 +118,29 @@ impl Provider {
     }
 
     fn ask_no_more(&self) {
-        if let Self::Role(role) = self {
-            role.may_ask.store(false, Ordering::Relaxed);
-            role.source.ask_no_more();
+        match self {
+            Self::Process(process) => process.ask_no_more(),
+            Self::Role(role) => {
+                role.may_ask.store(false, Ordering::Relaxed);
+                role.source.ask_no_more();
+            }
+            Self::Sso(sso) => sso.ask_no_more(),
+            Self::Login(_) | Self::Sdk(_) | Self::WebIdentity(..) => {}
         }
     }
 }
 
-fn explain(source: CredentialsError, sign_in: SignIn) -> AwsError {
+fn explain(source: &CredentialsError, sign_in: SignIn) -> AwsError {
     match source {
         CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials { sign_in },
         // No profile, and the machine, asked last, gave none either, whatever it answered.
         source
             if matches!(sign_in, SignIn::Profile { renewal: Renewal::Absent, .. })
-                && is_from_metadata_service(&source) =>
+                && is_from_metadata_service(source) =>
         {
             AwsError::NoCredentials { sign_in }
         }
-        source => AwsError::Credentials { sign_in, source },
+        source => AwsError::Credentials { sign_in, source: sdk_error::in_words(source).into() },
     }
 }
 
@@ -153,62 +153,6 @@ fn is_from_metadata_service(error: &CredentialsError) -> bool {
         source = cause.source();
     }
     false
-}
-
-/// The credentials that stand in a profile itself.
-pub(super) fn of_keys(get: impl Fn(&str) -> Option<String>) -> Option<SharedCredentialsProvider> {
-    let (id, secret) = (get("aws_access_key_id")?, get("aws_secret_access_key")?);
-    let credentials = Credentials::new(id, secret, get("aws_session_token"), None, "profile");
-    Some(SharedCredentialsProvider::new(credentials))
-}
-
-/// What `credential_source` names.
-pub(super) fn of_source(name: &str, sdk: &SdkConfig) -> Option<SharedCredentialsProvider> {
-    let config = provider_config(sdk);
-    Some(match name {
-        "Environment" => SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()),
-        "EcsContainer" => {
-            SharedCredentialsProvider::new(EcsCredentialsProvider::builder().configure(&config).build())
-        }
-        "Ec2InstanceMetadata" => {
-            SharedCredentialsProvider::new(ImdsCredentialsProvider::builder().configure(&config).build())
-        }
-        _ => return None,
-    })
-}
-
-/// The chain for a profile named on the command line. As in the AWS CLI, it then beats the credentials in the
-/// environment; the SDK's default chain would prefer those.
-pub(super) fn of_profile(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider {
-    let config = provider_config(sdk);
-    let of_profile =
-        ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
-    let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
-    let container = EcsCredentialsProvider::builder().configure(&config).build();
-    let metadata = ImdsCredentialsProvider::builder().configure(&config).build();
-    let chain = CredentialsProviderChain::first_try("Profile", of_profile)
-        .or_else("WebIdentityToken", web_identity)
-        .or_else("EcsContainer", container)
-        .or_else("Ec2InstanceMetadata", metadata);
-    SharedCredentialsProvider::new(chain)
-}
-
-fn provider_config(sdk: &SdkConfig) -> ProviderConfig {
-    let mut config = ProviderConfig::without_region()
-        .with_region(sdk.region().cloned())
-        .with_behavior_version(sdk.behavior_version())
-        .with_use_fips(sdk.use_fips())
-        .with_use_dual_stack(sdk.use_dual_stack());
-    if let Some(client) = sdk.http_client() {
-        config = config.with_http_client(client);
-    }
-    if let Some(timeouts) = sdk.timeout_config() {
-        config = config.with_timeout_config(timeouts.clone());
-    }
-    if let Some(retries) = sdk.retry_config() {
-        config = config.with_retry_config(retries.clone());
-    }
-    config
 }
 
 /// Where credentials come from, as far as their owner can do something about it.
@@ -241,26 +185,17 @@ pub enum Renewal {
 }
 
 impl SignIn {
-    /// Reads in the profile how its credentials are made, following `source_profile`.
-    pub(super) fn of_profile(name: Option<&str>, profiles: &ProfileSet) -> Self {
-        let mut section = name.unwrap_or(profiles.selected_profile());
-        let mut renewal = Renewal::Absent;
-        // Bounded: `source_profile` may lead in a circle.
-        for _ in 0..8 {
-            let Some(profile) = profiles.get_profile(section) else { break };
-            let has = |key| profile.get(key).is_some();
-            renewal = match () {
-                () if has("sso_session") || has("sso_start_url") => Renewal::Sso,
-                () if has("login_session") => Renewal::AwsLogin,
-                () if has("credential_process") => Renewal::Process,
-                () => Renewal::Unknown,
-            };
-            match profile.get("source_profile") {
-                Some(source) if renewal == Renewal::Unknown && source != section => section = source,
-                _ => break,
-            }
-        }
-        Self::Profile { name: name.map(str::to_owned), renewal }
+    /// Where an identity's credentials come from, through all roles.
+    pub(super) fn of(identity: &Identity) -> Self {
+        let renewal = match identity.source.as_ref().map(Source::origin) {
+            Some(Source::Environment(_)) if !identity.is_role() => return Self::Environment,
+            Some(Source::Sso { .. }) => Renewal::Sso,
+            Some(Source::Login { .. }) => Renewal::AwsLogin,
+            Some(Source::Process { .. }) => Renewal::Process,
+            _ if !identity.has_profile => Renewal::Absent,
+            _ => Renewal::Unknown,
+        };
+        Self::Profile { name: identity.profile.clone(), renewal }
     }
 
     /// True of credentials that nothing can renew while this process runs.
@@ -306,10 +241,11 @@ impl fmt::Display for SignIn {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::Options;
+    use super::super::variables::Variables;
     use super::*;
     use aws_credential_types::credential_fn::provide_credentials_fn;
-    use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-    use aws_types::os_shim_internal::{Env, Fs};
+    use std::path::Path;
     use std::sync::atomic::AtomicU64;
 
     /// A cache whose provider hands out credentials that end in `seconds`, and a count of its calls.
@@ -325,7 +261,6 @@ mod tests {
             CredentialCache::new(
                 Provider::Sdk(SharedCredentialsProvider::new(provider)),
                 SignIn::Environment,
-                None,
             ),
             calls,
         )
@@ -347,7 +282,7 @@ mod tests {
             Ok(Credentials::new("AKID", "secret", None, Some(SystemTime::UNIX_EPOCH), "test"))
         });
         let provider = Provider::Sdk(SharedCredentialsProvider::new(provider));
-        let resolved = CredentialCache::new(provider, SignIn::Environment, None).resolve().await;
+        let resolved = CredentialCache::new(provider, SignIn::Environment).resolve().await;
         assert!(matches!(resolved, Err(AwsError::ExpiredToken { .. })), "{resolved:?}");
     }
 
@@ -360,24 +295,24 @@ mod tests {
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 
-    #[tokio::test]
-    async fn the_hint_renews_what_the_profile_is_made_of() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config");
-        let config = "[profile sso]\nsso_session = s\n[profile role]\nsource_profile = sso\n\
-                      [profile login]\nlogin_session = arn\n[profile a]\nsource_profile = b\n\
-                      [profile b]\nsource_profile = a\n";
-        std::fs::write(&path, config).unwrap();
-        let files = EnvConfigFiles::builder().with_file(EnvConfigFileKind::Config, path).build();
-        let profiles =
-            aws_config::profile::load(&Fs::real(), &Env::from_slice(&[]), &files, None).await.unwrap();
+    #[test]
+    fn the_hint_renews_what_the_profile_is_made_of() {
+        let config = "[profile sso]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r\n\
+                      [sso-session s]\nsso_start_url = u\nsso_region = r\n\
+                      [profile role]\nrole_arn = r\nsource_profile = sso\n\
+                      [profile login]\nlogin_session = arn\n[profile process]\ncredential_process = p\n\
+                      [profile a]\naws_access_key_id = a\naws_secret_access_key = b\n";
+        let read = |path: &Path| Ok(path.ends_with("config").then(|| config.as_bytes().to_vec()));
+        let variables = Variables::new([], Some("/home/me".into()));
         for (name, hint) in [
             ("sso", "`aws sso login --profile sso`"),
             ("role", "`aws sso login --profile role`"),
             ("login", "`aws login --profile login`"),
+            ("process", "`credential_process` of the profile"),
             ("a", "`aws sts get-caller-identity --profile a`"),
         ] {
-            let hints = SignIn::of_profile(Some(name), &profiles).hints();
+            let options = Options { profile: Some(name), region: None };
+            let hints = SignIn::of(&Identity::resolve(options, &variables, &read).unwrap()).hints();
             assert!(hints.iter().any(|line| line.contains(hint)), "{name}: {hints:?}");
         }
     }
@@ -390,7 +325,6 @@ mod tests {
             CredentialCache::new(
                 provider,
                 SignIn::Profile { name: Some("dev".into()), renewal: Renewal::Unknown },
-                None,
             )
             .resolve()
             .await

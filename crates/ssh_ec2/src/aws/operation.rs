@@ -50,6 +50,10 @@ use super::query;
 use super::refusal::{Refusal, RequestId, error_code};
 use crate::network::NetworkError;
 
+mod unsigned;
+
+pub(super) use self::unsigned::{Denial, Request, Unsigned};
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The SDK's signer tolerates this much too; below it a difference of clocks is the network's delay.

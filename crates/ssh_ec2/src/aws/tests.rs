@@ -11,7 +11,7 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::credentials::CredentialCache;
+use super::credentials::{CredentialCache, Provider};
 use super::endpoint::Place;
 use super::operation::Client;
 use super::*;
@@ -43,10 +43,10 @@ fn aws(endpoint: String) -> Aws {
         credentials: CredentialCache::new(
             Provider::Sdk(SharedCredentialsProvider::new(credentials)),
             SignIn::Environment,
-            None,
         ),
         place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
+        access_key: String::new(),
         sdk,
         connections,
         limit: None,

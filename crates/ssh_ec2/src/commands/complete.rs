@@ -33,7 +33,7 @@ pub async fn complete(words: &[String], cache: &Cache) -> Result<ExitCode, Failu
     let (current, before) =
         words.split_last().map_or(("", &[][..]), |(last, before)| (last.as_str(), before));
     let found = match before.last().map(String::as_str) {
-        Some("--profile") => aws::profile_names().await,
+        Some("--profile") => aws::profile_names(),
         Some("--region") => regions(cache),
         _ if current.starts_with('-') => cli::long_options(before),
         _ => targets(before, current, cache),

@@ -50,6 +50,7 @@ fn of_aws(error: &AwsError) -> &'static str {
         AwsError::AccessDenied { .. } => "permission-denied",
         AwsError::BadEndpoint { .. } | AwsError::UnencryptedEndpoint { .. } => "endpoint",
         AwsError::BadRegion { .. } | AwsError::NoRegion => "region",
+        AwsError::Configuration(_) => "aws-configuration",
         AwsError::Credentials { .. } | AwsError::NoCredentials { .. } => "no-credentials",
         AwsError::ExpiredToken { .. } => "credentials-expired",
         AwsError::InstanceNotFound { .. } => "instance-not-found",
@@ -57,15 +58,20 @@ fn of_aws(error: &AwsError) -> &'static str {
         AwsError::InvalidDocument { .. } => "session-refused",
         AwsError::InvalidSignature { .. } => "signature",
         AwsError::Malformed { .. } | AwsError::UntrustedStreamUrl { .. } => "not-aws",
-        AwsError::MfaNeeded { .. } | AwsError::MfaRefused { .. } => "mfa",
+        AwsError::MfaNeeded { .. }
+        | AwsError::MfaRefused { .. }
+        | AwsError::MfaSecurityKey { .. }
+        | AwsError::MfaTypo { .. } => "mfa",
         AwsError::Network(error) => of_network(error),
-        AwsError::Profiles { .. } | AwsError::UnknownProfile { .. } => "aws-configuration",
+        AwsError::Process { .. } => "credential-process",
         AwsError::RejectedCredentials { .. } => "credentials-rejected",
         AwsError::Service { .. } | AwsError::Signing { .. } | AwsError::Unsupported { .. } => "aws-error",
-        AwsError::SignOn { .. } => "sign-in",
+        AwsError::NoRole { .. } => "no-role",
+        AwsError::SignedOut { .. } | AwsError::SignOn { .. } => "sign-in",
         AwsError::TargetNotConnected { .. } => "not-connected",
         AwsError::Throttled { .. } => "throttled",
         AwsError::NoConnection { .. } | AwsError::Unreachable { .. } => "unreachable",
+        AwsError::WebIdentityToken { .. } => "web-identity-token",
     }
 }
 

@@ -18,7 +18,9 @@ use ssh_ec2::ssh_config::{Places, ProxyOptions, block};
 use tokio::runtime::Runtime;
 
 pub(crate) use self::files::{assert_same, files_below, random_file};
-pub(crate) use self::process::{DEADLINE, Ended, Running, eventually, pid, run, run_with_input};
+pub(crate) use self::process::{
+    DEADLINE, Ended, Running, eventually, find_processes, pid, run, run_with_input,
+};
 pub(crate) use self::terminal::Terminal;
 
 /// The instances of the region, by what they show.
@@ -234,7 +236,7 @@ impl Sandbox {
 
     /// The process ids of the proxies of this workspace.
     pub(crate) fn proxies(&self) -> Vec<u32> {
-        process::find_processes(|words| {
+        find_processes(|words| {
             words.first().is_some_and(|word| Path::new(word) == binary())
                 && words.iter().any(|word| Path::new(word).starts_with(self.directory()))
         })

@@ -21,8 +21,7 @@ use crate::impostor::listen;
 
 /// Presents another key than AWS lists.
 const IMPOSTOR: &str = "i-0dead00000000001d";
-const MADE_UP: &str =
-    "ssh-ed25519:AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
+const MADE_UP: &str = "ssh-ed25519:AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const NO_FILES: &str = "deny=ssm:StartSession@AWS-StartNonInteractiveCommand";
 
 /// What EC2 does with a call.
@@ -252,7 +251,8 @@ fn try_row(sandbox: &Sandbox, row: &(&str, Ec2, Caller, By, Outcome)) -> Result<
     let mut by_hand = sandbox.ssh_ec2();
     by_hand.args(["known-hosts", "--host", "x", "--presented", MADE_UP, IMPOSTOR]);
     let key = MADE_UP.split(':').nth(1).unwrap();
-    attempt(&mut by_hand, ec2, *caller, outcome, key, 1).map_err(|ended| format!("{name}, by hand: {ended}"))?;
+    attempt(&mut by_hand, ec2, *caller, outcome, key, 1)
+        .map_err(|ended| format!("{name}, by hand: {ended}"))?;
     if *by == By::Ssh {
         let mut ssh = sandbox.ssh_ec2();
         ssh.args(["-oLogLevel=ERROR", &sandbox.at(IMPOSTOR), "echo ACCEPTED"]);
@@ -377,7 +377,9 @@ fn serve(stream: TcpStream, first: Act, latest: Act) {
     let _ = reader.read_exact(&mut body);
     let is_latest = String::from_utf8_lossy(&body).contains("Latest=true");
     let mut stream = reader.into_inner();
-    let head = |status, length| format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    let head = |status, length| {
+        format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")
+    };
     let answer = |status: u16, body: &str| match status {
         204 => "HTTP/1.1 204 X\r\nConnection: close\r\n\r\n".to_owned(),
         _ => head(status, body.len()) + body,

@@ -12,6 +12,7 @@ mod ansible;
 mod aws_cli;
 /// `ssh_ec2 config`, and plain ssh after it.
 mod config;
+mod credential_process;
 /// What is wrong, by `ssh_ec2 doctor` and by plain ssh.
 mod doctor;
 /// What becomes of the proxy and the session when one of the two sides goes.
@@ -32,6 +33,7 @@ mod impostor;
 mod interface;
 /// The one-time key's socket, and the user's own agent.
 mod key_agent;
+mod login;
 /// Host keys that only the server itself presents.
 mod made_up_keys;
 mod mfa;
@@ -48,5 +50,6 @@ mod sso;
 mod stdout;
 /// Files there and back.
 mod transfer;
+mod web_identity;
 /// `ssh_ec2` in front of ssh's own command line.
 mod wrapper;
