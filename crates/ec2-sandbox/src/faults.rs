@@ -69,6 +69,12 @@ pub struct Faults {
     pub stream_redirect: Option<String>,
     /// How many bytes the name of the instance `web-2` has.
     pub name_size: Option<usize>,
+    /// Upgrades that are not signed are refused; else they are taken, as from old clients.
+    pub require_signature: bool,
+    /// How long the token of a session admits a client; usually a minute.
+    pub token_life: Option<Duration>,
+    /// How long the gateway waits for a client's first message; usually 10 s.
+    pub first_message_limit: Option<Duration>,
 }
 
 /// A fault was asked for that there is not.
@@ -113,6 +119,9 @@ impl Faults {
             "redirect" => self.redirect = Some(parse_url(value)?),
             "stream-redirect" => self.stream_redirect = Some(parse_url(value)?),
             "name-size" => self.name_size = Some(value.parse().ok().filter(|bytes| *bytes <= NAME_LIMIT)?),
+            "token-life" => self.token_life = Some(parse_time(value)?),
+            "first-message" => self.first_message_limit = Some(parse_time(value)?),
+            "require-signature" if value.is_empty() => self.require_signature = true,
             "never-attach" if value.is_empty() => self.never_attach = true,
             "refuse-upgrade" if value.is_empty() => self.refuse_upgrade = true,
             "refuse-resume" if value.is_empty() => self.refuse_resume = true,
@@ -308,6 +317,9 @@ stream-url=URL      sessions are told this in place of the gateway's own address
 redirect=URL        API calls are redirected there (status 307)
 stream-redirect=URL websockets are redirected there (status 302)
 name-size=BYTES     the name of web-2 is this long
+require-signature   websockets that are not signed are refused with status 403
+token-life=TIME     the token of a session admits nobody after this long (else 60s)
+first-message=TIME  a websocket whose first message is later is closed (else 10s)
 throttle=OP:RATE/N  calls of OP, such as SendSSHPublicKey, are refused beyond N at once and RATE a second
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
 ";
@@ -335,6 +347,9 @@ mod tests {
             "redirect=https://elsewhere.example/a?b",
             "stream-redirect=ws://127.0.0.1:1/",
             "name-size=300",
+            "require-signature",
+            "token-life=5s",
+            "first-message=1s",
         ] {
             faults.add(text).unwrap();
         }
@@ -357,6 +372,9 @@ mod tests {
                 redirect: Some("https://elsewhere.example/a?b".to_owned()),
                 stream_redirect: Some("ws://127.0.0.1:1/".to_owned()),
                 name_size: Some(300),
+                require_signature: true,
+                token_life: Some(Duration::from_secs(5)),
+                first_message_limit: Some(Duration::from_secs(1)),
                 ..Faults::default()
             }
         );

@@ -5,6 +5,7 @@
 mod client;
 mod command;
 mod credentials;
+mod opening;
 mod policy;
 mod sign_on;
 

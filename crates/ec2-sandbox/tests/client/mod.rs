@@ -219,3 +219,6 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// Lifts the quota of StartSession.
+pub(crate) const WITHOUT_QUOTA: &str = "throttle=StartSession:1000/1000";

@@ -68,7 +68,7 @@ pub(super) fn resume(call: &Call<'_>, input: &SessionIdInput) -> Result<Value, A
     let id = permitted(call, input, "ssm:ResumeSession")?;
     let absent = || ApiError::new("DoesNotExistException", format!("Session with id {id} does not exist."));
     find(call, id).ok_or_else(absent)?;
-    let ticket = call.world.resume_session(id).map_err(|_| ApiError::internal(INTERNAL))?;
+    let ticket = call.world.resume_session(id, call.now).map_err(|_| ApiError::internal(INTERNAL))?;
     Ok(write(&ticket.ok_or_else(absent)?))
 }
 
