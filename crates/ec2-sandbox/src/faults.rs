@@ -321,6 +321,7 @@ require-signature   websockets that are not signed are refused with status 403
 token-life=TIME     the token of a session admits nobody after this long (else 60s)
 first-message=TIME  a websocket whose first message is later is closed (else 10s)
 throttle=OP:RATE/N  calls of OP, such as SendSSHPublicKey, are refused beyond N at once and RATE a second
+                    (throttle=StartSession:3/3 unless it is given, as at AWS)
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
 ";
 

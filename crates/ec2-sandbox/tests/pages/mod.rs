@@ -1,4 +1,4 @@
-//! Pages and reservations of the lists.
+//! Pages and reservations of the lists, and how fast sessions may be started.
 
 use std::collections::BTreeMap;
 
@@ -84,4 +84,23 @@ async fn what_was_launched_together_is_one_reservation() {
     assert_eq!(client.instance_pages(&filter).await.concat(), ["i-0decaf00000000002"]);
     let whole = [("Filter.1.Name", "reservation-id"), ("Filter.1.Value.1", "r-0decaf00000000006")];
     assert_eq!(client.instance_pages(&whole).await.concat(), ["i-0decaf00000000006", "i-0decaf00000000007"]);
+}
+
+#[tokio::test]
+async fn three_sessions_a_second_may_be_started_in_a_region() {
+    let (_region, client) = region(Options::default()).await;
+    let start = async |client: &Client, target: &str| {
+        let input = json!({"Target": target, "DocumentName": "AWS-StartSSHSession"});
+        let reply = client.ssm("StartSession", &input).await;
+        if reply.status == 200 { "started".to_owned() } else { reply.code() }
+    };
+    let (mut started, mut outcome) = (0, "started".to_owned());
+    // At full speed: each third of a second admits one more.
+    while outcome == "started" && started < 1000 {
+        outcome = start(&client, HEALTHY).await;
+        started += usize::from(outcome == "started");
+    }
+    assert_eq!(outcome, "ThrottlingException", "after {started}");
+    assert!(started >= 3, "{started}");
+    assert_eq!(start(&client.in_region("eu-west-1"), "i-0decaf0000000000a").await, "started");
 }
