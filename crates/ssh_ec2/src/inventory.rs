@@ -118,7 +118,7 @@ async fn instances(index: usize, aws: &Aws, filters: &[Filter], tell: &impl Fn(U
 async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
     let mut token = None;
     loop {
-        match aws.describe_managed(None, token.as_deref()).await {
+        match aws.describe_managed(token.as_deref()).await {
             Err(error) => return tell(Update::Unmanaged(index, error)),
             Ok((page, next)) => {
                 tell(Update::Managed(index, page));
