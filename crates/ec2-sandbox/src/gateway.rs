@@ -181,8 +181,8 @@ async fn first_message(socket: &mut ClientSocket) -> Option<Result<String, First
     }
 }
 
-/// Closes a websocket whose opening was refused, and reads on until the client has gone: what is not read would
-/// reset the connection, and the client would not learn the code.
+/// Closes a websocket whose opening was refused, and reads on until the client has gone: what is not read
+/// would reset the connection, and the client would not learn the code.
 async fn close(mut socket: ClientSocket) {
     let frame = CloseFrame { code: REFUSAL_CODE, reason: "".into() };
     if socket.close(Some(frame)).await.is_ok() {
@@ -223,8 +223,8 @@ fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// With what a websocket is closed whose first message is wrong, late, or shows a token that admits nobody. Which code
-/// AWS has is not written anywhere.
+/// With what a websocket is closed whose first message is wrong, late, or shows a token that admits nobody.
+/// Which code AWS has is not written anywhere.
 const REFUSAL_CODE: CloseCode = CloseCode::Policy;
 /// For a client's first message. Clients send it at once.
 const FIRST_MESSAGE_LIMIT: Duration = Duration::from_secs(10);

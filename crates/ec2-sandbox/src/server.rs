@@ -129,8 +129,8 @@ impl Server {
         }
     }
 
-    /// An upgrade may come unsigned, as from clients before 1.2.764.0, unless a signature is required; one that is there
-    /// must be right. Whether AWS still takes unsigned ones is not written anywhere.
+    /// An upgrade may come unsigned, as from clients before 1.2.764.0, unless a signature is required; one
+    /// that is there must be right. Whether AWS still takes unsigned ones is not written anywhere.
     fn check_upgrade(
         &self,
         session_id: &str,

@@ -3,8 +3,8 @@
 //! A pure function: a request and the credentials it should be signed with go in, the service it is signed
 //! for or a refusal comes out. Only header signatures; no presigned URLs, no chunked or unsigned payloads,
 //! and no S3, whose rules for paths differ. AWS puts the value of `x-amz-content-sha256` into the canonical
-//! request when that header is there. Here it must be the digest of the body as well, so one that lies is refused,
-//! with whichever of the two digests the request was signed.
+//! request when that header is there. Here it must be the digest of the body as well, so one that lies is
+//! refused, with whichever of the two digests the request was signed.
 //!
 //! Rules: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>.
 

@@ -466,8 +466,8 @@ const GHOST: &str = "ghost";
 /// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
 const KEY_LIFE: Duration = Duration::from_secs(60);
 
-/// How long the token of a session is good: "only long enough to ensure the connection is successful", says the
-/// documentation of StartSession, and no source says how long that is.
+/// How long the token of a session is good: "only long enough to ensure the connection is successful", says
+/// the documentation of StartSession, and no source says how long that is.
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
 
 /// Base64 with a raw `+` and `/` in it, as the service sends: a client that re-encodes the URL breaks it.

@@ -88,8 +88,8 @@ fn is_os_user(user: &str) -> bool {
     }
 }
 
-/// One line of 80 to 4096 characters with an Ed25519 key, or an RSA key of at least 2048 bits, as the documentation has
-/// it: without options in front of it, and nothing behind the key in its blob.
+/// One line of 80 to 4096 characters with an Ed25519 key, or an RSA key of at least 2048 bits, as the
+/// documentation has it: without options in front of it, and nothing behind the key in its blob.
 fn is_public_key(key: &str) -> bool {
     let line = key.trim();
     if !(80..=4096).contains(&key.len()) || line.contains(['\r', '\n']) {

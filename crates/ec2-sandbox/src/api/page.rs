@@ -34,8 +34,9 @@ impl Reach {
 
 /// At most `size` of `items` from where `token` says, and the token of the page after.
 ///
-/// AWS promises no more: a page may have fewer items than were asked for, or none, and only a missing token says that it
-/// is the last. Here each list begins with such a page, so that a client that takes it for the whole list is found out.
+/// AWS promises no more: a page may have fewer items than were asked for, or none, and only a missing token
+/// says that it is the last. Here each list begins with such a page, so that a client that takes it for the
+/// whole list is found out.
 ///
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/Query-Requests.html#api-pagination>
 pub(super) fn page<T>(

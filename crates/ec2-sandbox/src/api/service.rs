@@ -142,8 +142,8 @@ impl Service {
 
     /// The JSON services know their own type of body, the query services their own version.
     ///
-    /// No public source has the code that Systems Manager and EC2 Instance Connect give for a wrong type. Other services
-    /// of the same framework take such a request for one without an operation.
+    /// No public source has the code that Systems Manager and EC2 Instance Connect give for a wrong type.
+    /// Other services of the same framework take such a request for one without an operation.
     pub(super) fn check_form(self, parts: &Parts, operation: &str, query: &Query) -> Result<(), ApiError> {
         match self {
             Self::Ec2InstanceConnect | Self::Ssm => {
@@ -240,8 +240,8 @@ impl Service {
     }
 }
 
-/// The text of `NoSuchVersion` is as EC2 wrote it in boto3's issue 1138. There are older versions at AWS; the region
-/// answers in the form of the last.
+/// The text of `NoSuchVersion` is as EC2 wrote it in boto3's issue 1138. There are older versions at AWS; the
+/// region answers in the form of the last.
 fn check_ec2_version(query: &Query) -> Result<(), ApiError> {
     match query.value("Version") {
         Some("2016-11-15") => Ok(()),

@@ -1,8 +1,8 @@
 //! A client's first message on its websocket, in which it says who it is and shows its token.
 //!
-//! AWS names the message `OpenDataChannelInput`. What its gateway says to a wrong one is not written anywhere; this one
-//! closes the websocket with code 1008. What clients send is known from AWS's plugin (`session-manager-plugin`,
-//! `src/service/model.go`), in all versions since 1.2.677.0.
+//! AWS names the message `OpenDataChannelInput`. What its gateway says to a wrong one is not written
+//! anywhere; this one closes the websocket with code 1008. What clients send is known from AWS's plugin
+//! (`session-manager-plugin`, `src/service/model.go`), in all versions since 1.2.677.0.
 
 use serde_json::{Map, Value};
 

@@ -53,7 +53,8 @@ fn opening(started: &Reply) -> Value {
     })
 }
 
-/// What comes of a first message: the first record of the session, or the code with which the websocket is closed.
+/// What comes of a first message: the first record of the session, or the code with which the websocket is
+/// closed.
 async fn outcome(started: &Reply, message: Message) -> Result<(), Option<CloseCode>> {
     let mut socket = connect(started).await;
     socket.send(message).await.unwrap();

@@ -1,5 +1,5 @@
-//! What the services refuse before they look at what a call is about: digests, types, versions, and the limits of
-//! the service models (botocore's `service-2.json` has the same).
+//! What the services refuse before they look at what a call is about: digests, types, versions, and the
+//! limits of the service models (botocore's `service-2.json` has the same).
 
 use ec2_sandbox::{Options, Region};
 use serde_json::{Value, json};

@@ -8,9 +8,9 @@ use crate::{
 
 /// The filters of a call, by name, each with its values.
 ///
-/// The limits are those of EC2's error `FilterLimitExceeded`. EC2 has been seen to take a filter without values, and to
-/// find nothing with it (moto's pull request 8570, of DescribeSubnets). Such a filter is a client's mistake, so it is
-/// refused here.
+/// The limits are those of EC2's error `FilterLimitExceeded`. EC2 has been seen to take a filter without
+/// values, and to find nothing with it (moto's pull request 8570, of DescribeSubnets). Such a filter is a
+/// client's mistake, so it is refused here.
 pub(super) fn read(query: &Query) -> Result<Vec<(&str, Vec<&str>)>, ApiError> {
     let filters = query.filters();
     let values: usize = filters.iter().map(|(_, values)| values.len()).sum();

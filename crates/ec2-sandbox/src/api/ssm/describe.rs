@@ -112,8 +112,8 @@ fn fields(instance: &Instance, key: &str) -> Option<Vec<String>> {
 
 /// Whether a filter of `key` can be asked for `value`, after the valid values that the API reference lists.
 ///
-/// No public source shows the error that AWS gives; `InvalidInstanceInformationFilterValue` is the one that the model has
-/// for it.
+/// No public source shows the error that AWS gives; `InvalidInstanceInformationFilterValue` is the one that
+/// the model has for it.
 fn is_filter_value(key: &str, value: &str) -> bool {
     let words: &[&str] = match key {
         "AssociationStatus" => &["Failed", "Pending", "Success"],
