@@ -220,7 +220,8 @@ impl FromStr for OsUser {
 /// ^(?=.{2,32}$)[0-9]{1,32}[A-Za-z\@\._-][A-Za-z0-9\@\._-]*[A-Za-z0-9\$_-]?$
 /// ```
 ///
-/// A name that passes can be handed to programs: no hyphen begins it, and no dollar sign could begin a variable.
+/// A name that passes can be handed to programs: no hyphen begins it, and no dollar sign could begin a
+/// variable.
 fn is_os_user(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
     // A dollar sign ends a name; it is no name alone, nor behind nothing but digits.

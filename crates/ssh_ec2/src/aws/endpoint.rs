@@ -164,8 +164,8 @@ impl Place {
     /// Whether `host` is an interface endpoint of this region for websockets (AWS PrivateLink), as in
     /// `vpce-0a1b-2c3d.ssmmessages.eu-west-1.vpce.amazonaws.com`.
     ///
-    /// The service's label decides: an endpoint service of anybody's has a name of the same form, with its own id
-    /// (`vpce-svc-…`) in that place.
+    /// The service's label decides: an endpoint service of anybody's has a name of the same form, with its
+    /// own id (`vpce-svc-…`) in that place.
     ///
     /// <https://docs.aws.amazon.com/vpc/latest/privatelink/privatelink-access-aws-services.html#interface-endpoint-dns-hostnames>
     fn is_private_link(&self, host: &str) -> bool {

@@ -61,8 +61,8 @@ struct Information {
 }
 
 impl Aws {
-    /// What Systems Manager knows of one machine; `None` if it does not know it. A page may be empty and not the last,
-    /// so this reads on until the machine is found or there are no more pages.
+    /// What Systems Manager knows of one machine; `None` if it does not know it. A page may be empty and not
+    /// the last, so this reads on until the machine is found or there are no more pages.
     ///
     /// # Errors
     ///

@@ -35,6 +35,9 @@ pub(crate) const THROTTLED_FOR_EVER: &str = "i-0dead000000000009";
 /// No instance has this id.
 pub(crate) const ABSENT: &str = "i-0ffff000000000001";
 
+/// Lifts the quota of StartSession, for tests that start many sessions and are not about it.
+pub(crate) const WITHOUT_QUOTA: &str = "throttle=StartSession:1000/1000";
+
 /// What serves SSH on the instances.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Server {
@@ -85,7 +88,10 @@ impl Sandbox {
         Self::with(Options { faults, ..Options::default() })
     }
 
-    pub(crate) fn with(options: Options) -> Self {
+    /// The same with all that a region can have. Its gateway takes no websocket that is not signed: ours
+    /// always is.
+    pub(crate) fn with(mut options: Options) -> Self {
+        options.faults.require_signature = true;
         let server = if options.sshd.is_some() { Server::OpenSsh } else { Server::BuiltIn };
         for program in ["ssh", "scp", "sftp"] {
             find(program, env::var_os("PATH").unwrap().as_os_str());
