@@ -70,8 +70,7 @@ impl Buckets {
     }
 }
 
-/// "StartSession: 3 transactions per second", for each account and region, among the quotas of Session
-/// Manager.
+/// Calls a second, of an account in a region: a quota of Session Manager.
 ///
 /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
 const START_SESSION: (&str, u32) = ("StartSession", 3);

@@ -219,12 +219,12 @@ async fn sessions_are_listed_by_filters_that_there_are() {
     };
     let id = started.text("SessionId");
     // Nobody is on its data channel.
-    assert_eq!(ids("Status", "Connecting").await, [id.clone()]);
+    assert_eq!(ids("Status", "Connecting").await, [id.as_str()]);
     assert_eq!(ids("Status", "Connected").await, [""; 0]);
-    assert_eq!(ids("InvokedAfter", "2024-08-29T00:00:00Z").await, [id.clone()]);
+    assert_eq!(ids("InvokedAfter", "2024-08-29T00:00:00Z").await, [id.as_str()]);
     assert_eq!(ids("InvokedAfter", "2999-01-01T00:00:00Z").await, [""; 0]);
     assert_eq!(ids("InvokedBefore", "2024-08-29T00:00:00Z").await, [""; 0]);
-    assert_eq!(ids("InvokedBefore", "2999-01-01T00:00:00Z").await, [id]);
+    assert_eq!(ids("InvokedBefore", "2999-01-01T00:00:00Z").await, [id.as_str()]);
     for filters in [
         json!([]),
         json!([{"key": "Colour", "value": "red"}]),
