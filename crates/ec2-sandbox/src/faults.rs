@@ -338,6 +338,9 @@ mod tests {
             "reorder=0.5",
             "delay=50ms",
             "refuse-resume",
+            "require-signature",
+            "token-life=5s",
+            "first-message=1s",
             "lose-tail=3",
             "throttle=StartSession:1/1",
             "throttle=StartSession:5/10",
@@ -348,9 +351,6 @@ mod tests {
             "redirect=https://elsewhere.example/a?b",
             "stream-redirect=ws://127.0.0.1:1/",
             "name-size=300",
-            "require-signature",
-            "token-life=5s",
-            "first-message=1s",
         ] {
             faults.add(text).unwrap();
         }
@@ -362,6 +362,9 @@ mod tests {
                 reorder: 0.5,
                 delay: Duration::from_millis(50),
                 refuse_resume: true,
+                require_signature: true,
+                token_life: Some(Duration::from_secs(5)),
+                first_message_limit: Some(Duration::from_secs(1)),
                 lose_tail: 3,
                 throttle: vec![Throttle { action: "StartSession".to_owned(), rate: 5.0, burst: 10 }],
                 deny: vec![
@@ -373,9 +376,6 @@ mod tests {
                 redirect: Some("https://elsewhere.example/a?b".to_owned()),
                 stream_redirect: Some("ws://127.0.0.1:1/".to_owned()),
                 name_size: Some(300),
-                require_signature: true,
-                token_life: Some(Duration::from_secs(5)),
-                first_message_limit: Some(Duration::from_secs(1)),
                 ..Faults::default()
             }
         );

@@ -137,7 +137,7 @@ pub(crate) struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// Whether a client was ever on its data channel.
+    /// Whether a client has been on its data channel.
     pub(crate) fn was_attached(&self) -> bool {
         self.attachments > 0
     }

@@ -88,17 +88,16 @@ impl Sandbox {
         Self::with(Options { faults, ..Options::default() })
     }
 
-    /// The same with all that a region can have. Its gateway takes no websocket that is not signed: ours
-    /// always is.
-    pub(crate) fn with(mut options: Options) -> Self {
-        options.faults.require_signature = true;
+    pub(crate) fn with(options: Options) -> Self {
         let server = if options.sshd.is_some() { Server::OpenSsh } else { Server::BuiltIn };
         for program in ["ssh", "scp", "sftp"] {
             find(program, env::var_os("PATH").unwrap().as_os_str());
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let region = runtime.block_on(Region::start(options)).unwrap();
+        // A client that stopped signing its websockets would be found out.
+        let faults = Faults { require_signature: true, ..options.faults };
+        let region = runtime.block_on(Region::start(Options { faults, ..options })).unwrap();
         let config = |directory: &Path| block(binary(), &places(directory), &ProxyOptions::default());
         let workspace = Workspace::new(&region, config).unwrap();
         workspace.add_program("ssh_ec2", binary()).unwrap();
