@@ -92,7 +92,7 @@ pub fn timestamp(time: SystemTime) -> String {
     DateTime::from(time).fmt(Format::DateTime).unwrap_or_default()
 }
 
-/// Long enough for fifty at five a second.
+/// Long enough for fifty at three a second, which is the quota of StartSession.
 const THROTTLED_PATIENCE: Duration = Duration::from_secs(20);
 const THROTTLED_DELAY: Duration = Duration::from_secs(1);
 const THROTTLED_MAX_DELAY: Duration = Duration::from_secs(4);

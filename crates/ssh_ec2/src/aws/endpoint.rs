@@ -188,10 +188,20 @@ impl Place {
         })
     }
 
-    /// Whether `host` is an interface endpoint of this region (AWS PrivateLink).
+    /// Whether `host` is an interface endpoint of this region for websockets (AWS PrivateLink), as in
+    /// `vpce-0a1b-2c3d.ssmmessages.eu-west-1.vpce.amazonaws.com`.
+    ///
+    /// The service's label decides: an endpoint service of anybody's has a name of the same form, with its
+    /// own id (`vpce-svc-…`) in that place.
+    ///
+    /// <https://docs.aws.amazon.com/vpc/latest/privatelink/privatelink-access-aws-services.html#interface-endpoint-dns-hostnames>
     fn is_private_link(&self, host: &str) -> bool {
         let suffix = format!(".{}.vpce.{}", self.region, self.partition().suffix);
-        host.to_ascii_lowercase().ends_with(&suffix)
+        let host = host.to_ascii_lowercase();
+        let labels = host.strip_suffix(&suffix).and_then(|labels| labels.split_once('.'));
+        labels.is_some_and(|(endpoint, service)| {
+            endpoint.starts_with("vpce-") && matches!(service, "ssmmessages" | "ssmmessages-fips")
+        })
     }
 
     /// Whether `host` belongs to AWS, by its suffix.
@@ -355,6 +365,28 @@ mod tests {
     fn an_interface_endpoint_makes_interface_endpoints_believable() {
         let endpoint = "https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com";
         assert_eq!(believed(&[endpoint], &URLS), URLS[..4]);
+    }
+
+    /// Anybody can offer an endpoint service of their own, whose names end as those of AWS's services do.
+    #[test]
+    fn an_interface_endpoint_is_believed_if_it_is_one_of_the_message_gateway() {
+        let endpoint = "https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com";
+        let hosts = [
+            "vpce-0a1b-2c3d.ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "VPCE-0a1b-2c3d-eu-west-1a.SSMMessages.eu-west-1.vpce.amazonaws.com",
+            "vpce-0a1b-2c3d.ssmmessages-fips.eu-west-1.vpce.amazonaws.com",
+            // None of the following.
+            "vpce-0a1b-2c3d.vpce-svc-0d1e2f.eu-west-1.vpce.amazonaws.com",
+            "ssmmessages.vpce-svc-0d1e2f.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.ssmmessages.vpce-svc-0d1e2f.eu-west-1.vpce.amazonaws.com",
+            "vpce-1-ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "ssmmessages.eu-west-1.vpce.amazonaws.com",
+            ".ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.ssm.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.ssmmessages.us-east-1.vpce.amazonaws.com",
+        ];
+        let urls = hosts.map(|host| format!("wss://{host}/v1"));
+        assert_eq!(believed(&[endpoint], &urls.each_ref().map(String::as_str)), urls[..3]);
     }
 
     #[test]

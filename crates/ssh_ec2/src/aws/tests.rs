@@ -127,6 +127,21 @@ async fn a_started_session_is_a_ticket_and_shows_no_secret() {
 }
 
 #[tokio::test]
+async fn a_machine_may_be_on_a_later_page() {
+    let id = "i-0a1b2c3d".parse().unwrap();
+    let first = r#"{"InstanceInformationList":[],"NextToken":"more"}"#;
+    let second =
+        r#"{"InstanceInformationList":[{"InstanceId":"i-0a1b2c3d","PingStatus":"Online"}],"NextToken":""}"#;
+    let answers = [answer(200, "", first), answer(200, "", second)];
+    let (found, requests) = with_answers(&answers, async |aws| aws.managed(&id).await).await;
+    assert!(found.unwrap().unwrap().online);
+    assert!(requests[1].contains(r#""NextToken":"more""#), "{}", requests[1]);
+    let answers = [answer(200, "", first), answer(200, "", r#"{"NextToken":""}"#)];
+    let (found, _) = with_answers(&answers, async |aws| aws.managed(&id).await).await;
+    assert_eq!(found.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_key_is_pushed_for_a_user() {
     let answers = [answer(200, "", r#"{"RequestId":"r-2","Success":true}"#)];
     let (pushed, requests) = with_answers(&answers, async |aws| {

@@ -37,6 +37,9 @@ pub(crate) const THROTTLED_FOR_EVER: &str = "i-0dead000000000009";
 /// No instance has this id.
 pub(crate) const ABSENT: &str = "i-0ffff000000000001";
 
+/// Lifts the quota of StartSession, for tests that start many sessions and are not about it.
+pub(crate) const WITHOUT_QUOTA: &str = "throttle=StartSession:1000/1000";
+
 /// What serves SSH on the instances.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Server {
@@ -94,7 +97,9 @@ impl Sandbox {
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let region = runtime.block_on(Region::start(options)).unwrap();
+        // A client that stopped signing its websockets would be found out.
+        let faults = Faults { require_signature: true, ..options.faults };
+        let region = runtime.block_on(Region::start(Options { faults, ..options })).unwrap();
         let config = |directory: &Path| block(binary(), &places(directory), &ProxyOptions::default());
         let workspace = Workspace::new(&region, config).unwrap();
         workspace.add_program("ssh_ec2", binary()).unwrap();
