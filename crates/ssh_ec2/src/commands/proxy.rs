@@ -231,12 +231,10 @@ async fn connect(
     let mut serving = pin!(host_keys.serve(&job.request.sockets));
     let verdict = {
         let mut tunnel = Box::pin(connect_tunnel(job, aws, network, signals));
-        loop {
-            tokio::select! {
-                biased;
-                verdict = tunnel.as_mut() => break verdict,
-                never = serving.as_mut() => match never {},
-            }
+        tokio::select! {
+            biased;
+            verdict = tunnel.as_mut() => verdict,
+            never = serving.as_mut() => match never {},
         }
     };
     if !interrupt.is_open() {
