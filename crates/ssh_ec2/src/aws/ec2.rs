@@ -185,10 +185,8 @@ impl Aws {
             })
             .await?;
         let decoded = encoded.and_then(|text| STANDARD.decode(text).map_err(|_| "its output is not base64"));
-        let malformed = |fault: &str| AwsError::Malformed {
-            action: GET_CONSOLE_OUTPUT.action(),
-            source: fault.into(),
-        };
+        let malformed =
+            |fault: &str| AwsError::Malformed { action: GET_CONSOLE_OUTPUT.action(), source: fault.into() };
         let bytes = decoded.map_err(malformed)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
