@@ -331,4 +331,17 @@ mod tests {
         // EMFILE.
         assert!(!is_without_way(&io::Error::from_raw_os_error(24)));
     }
+
+    #[tokio::test]
+    async fn a_host_is_there_if_one_of_its_addresses_is() {
+        use tokio::net::TcpListener;
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let uri: Uri = format!("http://two.example:{port}/").parse().unwrap();
+        let addresses = |hosts: &[[u8; 4]]| hosts.iter().map(|host| (*host, port).into()).collect();
+        assert!(connect(&uri, addresses(&[[127, 0, 0, 2], [127, 0, 0, 1]])).await.is_ok());
+        let error = connect(&uri, addresses(&[[127, 0, 0, 2], [127, 0, 0, 3]])).await.err().unwrap();
+        assert!(is_without_way(error.as_ref()), "{error}");
+    }
 }

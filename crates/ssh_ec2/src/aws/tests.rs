@@ -262,3 +262,23 @@ async fn rejected_credentials_are_tried_in_the_usual_region() {
     .await;
     assert!(!found, "neither with an endpoint of the user's, nor in that region itself");
 }
+
+/// A port on which nothing listens.
+async fn unused() -> String {
+    format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn a_host_that_refuses_connections_is_told_from_one_that_does_not_answer() {
+    let instance = "i-0a1b2c3d".parse().unwrap();
+    let refused = aws(unused().await).console_output(&instance, Latest::No).await;
+    assert!(matches!(refused, Err(AwsError::NoConnection { .. })), "{refused:?}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let aws = aws(url).with_limit(Duration::from_millis(200));
+    let silent = aws.console_output(&instance, Latest::No).await;
+    assert!(matches!(silent, Err(AwsError::Unreachable { .. })), "{silent:?}");
+    drop(listener);
+    let gone = aws.console_output(&instance, Latest::No).await;
+    assert!(matches!(gone, Err(AwsError::Unreachable { .. })), "it was there before: {gone:?}");
+}

@@ -21,7 +21,7 @@ use crate::impostor::listen;
 
 /// Presents another key than AWS lists.
 const IMPOSTOR: &str = "i-0dead00000000001d";
-const MADE_UP: &str = "ssh-ed25519:AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
+const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const NO_FILES: &str = "deny=ssm:StartSession@AWS-StartNonInteractiveCommand";
 
 /// What EC2 does with a call.
@@ -44,6 +44,8 @@ use Act::{Answer, Close, Half, Late, Silence, Stall};
 
 /// Where EC2 is.
 enum Ec2 {
+    /// In the region.
+    There,
     /// A server, and what it does with the first call and with that for `Latest`.
     Server(Act, Act),
     /// A server that speaks no TLS where TLS is expected.
@@ -64,7 +66,7 @@ enum Ec2 {
     NoProxy,
 }
 
-use Ec2::{Gone, NoAnswerToSyn, NoProxy, NoSuchName, NoTls, Proxy, Refused, Server, TwoAddresses};
+use Ec2::{Gone, NoAnswerToSyn, NoProxy, NoSuchName, NoTls, Proxy, Refused, Server, There, TwoAddresses};
 
 /// Whose credentials.
 #[derive(Clone, Copy, PartialEq)]
@@ -88,9 +90,11 @@ enum Outcome {
     AcceptedOnce,
     /// With a message that names this.
     Refused(&'static str),
+    /// AWS lists another one.
+    Refuted,
 }
 
-use Outcome::{AcceptedAndWritten, AcceptedOnce, Refused as No};
+use Outcome::{AcceptedAndWritten, AcceptedOnce, Refused as No, Refuted};
 
 /// Which programs try it.
 #[derive(Clone, Copy, PartialEq)]
@@ -155,7 +159,7 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("empty, then 503", Server(OK, Answer(503, refusal!("Unavailable"))), Known, By::Hand, No("Unavailable")),
     ("throttled", Server(Answer(503, THROTTLED), OK), Known, By::Ssh, No("throttles ec2:GetConsoleOutput")),
     ("throttled slowly", Server(Late(TOO_SLOW, 503, THROTTLED), OK), Known, By::Ssh, No("no answer within 6 seconds")),
-    ("empty, then throttled", Server(OK, Late(SLOW, 400, THROTTLED)), Known, By::Hand, No("ec2:GetConsoleOutput")),
+    ("empty, then throttled", Server(OK, Late(TOO_SLOW, 400, THROTTLED)), Known, By::Hand, No("no answer within 6 seconds")),
     // EC2 refuses for other reasons.
     ("not supported at all", Server(Answer(400, UNSUPPORTED), OK), Known, By::Hand, No("not supported")),
     ("no such instance", Server(Answer(400, refusal!("InvalidInstanceID.NotFound")), OK), Known, By::Hand, No("does not exist")),
@@ -218,24 +222,69 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("expired credentials, refused", Refused, Expired, By::Hand, No("xpired")),
 ];
 
+/// What else can go wrong in the region, by its faults; and what EC2 does meanwhile.
+#[rustfmt::skip]
+const FAULTS: &[(&[&str], Ec2, Outcome)] = &[
+    // The files of sshd list another key.
+    (&[], Server(OK, OK), Refuted),
+    (&[], Server(Answer(403, DENIED), OK), Refuted),
+    (&[], Server(Answer(500, INTERNAL), OK), Refuted),
+    (&[], Refused, Refuted),
+    // The caller may ask nothing, or may ask and there is nothing.
+    (&["deny=ec2:GetConsoleOutput", NO_FILES], There, AcceptedAndWritten),
+    (&["deny=ec2:GetConsoleOutput", "deny=ssm:StartSession"], There, AcceptedAndWritten),
+    (&["deny=ec2:GetConsoleOutput"], There, Refuted),
+    (&[NO_FILES], There, Refuted),
+    // Whether the files list it is not known.
+    (&["never-attach"], Server(OK, OK), No("did not answer a session")),
+    (&["never-attach"], Server(Answer(403, DENIED), OK), No("did not answer a session")),
+    (&["never-attach"], Refused, No("did not answer a session")),
+    (&["slow-attach=20s"], Refused, No("did not answer a session")),
+    (&["refuse-upgrade"], Server(OK, OK), No("refused the websocket")),
+    (&["refuse-upgrade"], Refused, No("refused the websocket")),
+    (&["refuse-upgrade", "deny=ec2:GetConsoleOutput"], There, No("refused the websocket")),
+    (&["stream-url=ws://192.0.2.1/"], Server(OK, OK), No("192.0.2.1, which is not Session Manager")),
+    (&["stream-url=ws://127.0.0.1:1/"], Refused, No("cannot connect to 127.0.0.1")),
+    (&["stream-redirect=ws://192.0.2.1/"], Server(OK, OK), No("302")),
+    (&["redirect=http://192.0.2.1/"], Server(OK, OK), No("307")),
+    (&["redirect=http://192.0.2.1/"], Refused, No("307")),
+    (&["redirect=http://192.0.2.1/"], There, No("307")),
+];
+
 #[test]
 fn a_made_up_key_is_accepted_only_after_an_answer_or_without_a_way_to_ec2() {
     let sandbox = Sandbox::with_faults(&[NO_FILES]);
+    each(TABLE, |row| try_row(&sandbox, row));
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn no_fault_of_the_region_gets_a_made_up_key_accepted() {
+    each(FAULTS, |(faults, ec2, outcome)| {
+        let sandbox = Sandbox::with_faults(faults);
+        let found = attempt(&mut by_hand(&sandbox), ec2, Known, *outcome, KEY, 1);
+        sandbox.wait_for_the_end();
+        found.map_err(|ended| format!("{faults:?}: {ended}"))
+    });
+}
+
+/// Tries all rows, and fails with all that are wrong.
+#[track_caller]
+fn each<R: Sync>(table: &[R], judge: impl Fn(&R) -> Result<(), String> + Sync) {
     let wrong = Mutex::new(Vec::new());
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
-                while let Some(row) = TABLE.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let found = try_row(&sandbox, row);
+                while let Some(row) = table.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = judge(row);
                     wrong.lock().unwrap().extend(found.err());
                 }
             });
         }
     });
     let wrong = wrong.into_inner().unwrap();
-    assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), TABLE.len(), wrong.join("\n"));
-    sandbox.assert_tidy();
+    assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), table.len(), wrong.join("\n"));
 }
 
 /// Most of the rows wait for a time limit of ours, or for a retry.
@@ -248,10 +297,7 @@ fn try_row(sandbox: &Sandbox, row: &(&str, Ec2, Caller, By, Outcome)) -> Result<
         (NoSuchName, AcceptedOnce) if !is_known_not_to_exist(NO_SUCH_NAME) => No("cannot find the address"),
         _ => *outcome,
     };
-    let mut by_hand = sandbox.ssh_ec2();
-    by_hand.args(["known-hosts", "--host", "x", "--presented", MADE_UP, IMPOSTOR]);
-    let key = MADE_UP.split(':').nth(1).unwrap();
-    attempt(&mut by_hand, ec2, *caller, outcome, key, 1)
+    attempt(&mut by_hand(sandbox), ec2, *caller, outcome, KEY, 1)
         .map_err(|ended| format!("{name}, by hand: {ended}"))?;
     if *by == By::Ssh {
         let mut ssh = sandbox.ssh_ec2();
@@ -260,6 +306,13 @@ fn try_row(sandbox: &Sandbox, row: &(&str, Ec2, Caller, By, Outcome)) -> Result<
             .map_err(|ended| format!("{name}, by ssh: {ended}"))?;
     }
     Ok(())
+}
+
+fn by_hand(sandbox: &Sandbox) -> Command {
+    let mut command = sandbox.ssh_ec2();
+    let presented = format!("ssh-ed25519:{KEY}");
+    command.args(["known-hosts", "--host", "x", "--presented", &presented, IMPOSTOR]);
+    command
 }
 
 /// Runs a command in a directory of its own, and judges it.
@@ -288,6 +341,10 @@ fn attempt(
             let error = ended.stderr.lines().find(|line| line.contains(&said)).unwrap_or_default();
             let is_said = errors == 1 && error.contains(cause) && once == 0;
             ended.code == status && !is_accepted && !is_written && is_said
+        }
+        Refuted => {
+            let error = format!("ssh_ec2: error: {IMPOSTOR} presents the host key ED25519 ");
+            ended.code == status && !is_accepted && ended.stderr.contains(&error) && once == 0
         }
     };
     if is_right { Ok(()) } else { Err(format!("accepted {is_accepted}, written {is_written}: {ended}")) }
@@ -328,6 +385,7 @@ fn set_caller(command: &mut Command, caller: Caller, directory: &Path) {
 fn set_ec2(command: &mut Command, ec2: &Ec2) -> Vec<Box<dyn std::any::Any>> {
     let mut kept: Vec<Box<dyn std::any::Any>> = Vec::new();
     let url = match ec2 {
+        There => return kept,
         Server(first, latest) => {
             let (first, latest) = (*first, *latest);
             format!("http://{}", listen(move |stream| serve(stream, first, latest)))

@@ -39,6 +39,8 @@ mod made_up_keys;
 mod mfa;
 mod moto;
 mod names;
+/// Credentials are fetched once for a connection.
+mod one_process;
 /// Many connections at once.
 mod parallel;
 /// What `ssh_ec2 policy` prints, enforced.

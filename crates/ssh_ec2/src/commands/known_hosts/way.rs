@@ -170,3 +170,104 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Longer than the proxy's own bounds for a question: 12 seconds for EC2, and for a session on the instance 30 seconds
 /// to start it, 8 to listen and 2 to end it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(75);
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::cache::Cache;
+    use crate::known_hosts::Store;
+    use crate::network::{Network, NetworkEnvironment};
+    use crate::private_socket::{PrivateSocket, make_directory};
+    use crate::probe::Interrupt;
+    use crate::resolve::Choice;
+    use crate::target::Port;
+
+    fn request(target: &str) -> Request {
+        Request {
+            target: target.parse().unwrap(),
+            choice: Choice::Unique,
+            settings: Settings::default(),
+            port: Port::SSH,
+            host: Some("host".into()),
+            presented: None,
+        }
+    }
+
+    /// A directory in which the proxy of this process's parent would listen, and its socket.
+    fn sockets() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let sockets = directory.path().join("s");
+        make_directory(&sockets).unwrap();
+        let path = socket(&sockets, parent_id()).unwrap();
+        (directory, sockets, path)
+    }
+
+    /// What is found out about web-1 from that directory, with `proxy` beside it. This process is its own sibling, so
+    /// that it can be both.
+    async fn ask(sockets: &Path, proxy: impl Future<Output = ()>) -> Result<Option<Reply>, Failure> {
+        let store = Store::new(sockets.join("known_hosts"), 0);
+        let (network, cache) =
+            (Network::new(&NetworkEnvironment::default()).unwrap(), Cache::new(sockets.into(), 0));
+        let interrupt = Interrupt::default();
+        let means = Means { store: &store, network: &network, cache: &cache, interrupt: &interrupt, sockets };
+        let request = request("web-1");
+        let mut way = Way::new(&request, means);
+        tokio::select! {
+            biased;
+            reply = way.proxy(Matter::Instance) => reply,
+            () = proxy => panic!("there is no reply"),
+        }
+    }
+
+    /// Answers one question with these bytes.
+    async fn answer(socket: &PrivateSocket, reply: &[u8]) {
+        let mut stream = socket.accept().await.unwrap();
+        read_frame(&mut stream, FRAME_LIMIT).await.unwrap().unwrap();
+        if !reply.is_empty() {
+            write_frame(&mut stream, reply).await.unwrap();
+        }
+        drop(stream);
+        std::future::pending().await
+    }
+
+    #[tokio::test]
+    async fn without_a_proxy_this_process_is_on_its_own() {
+        let (_directory, sockets, path) = sockets();
+        assert!(ask(&sockets, std::future::pending()).await.unwrap().is_none());
+        drop(PrivateSocket::listen(&path).unwrap());
+        assert!(ask(&sockets, std::future::pending()).await.unwrap().is_none(), "it was killed");
+        let socket = PrivateSocket::listen(&path).unwrap();
+        let elsewhere = ask(&sockets, answer(&socket, br#""Elsewhere""#)).await;
+        assert!(elsewhere.unwrap().is_none(), "it has another target");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_taken() {
+        let (_directory, sockets, path) = sockets();
+        let socket = PrivateSocket::listen(&path).unwrap();
+        let reply = ask(&sockets, answer(&socket, br#"{"Instance": "i-0a1b2c3d"}"#)).await;
+        assert!(matches!(reply, Ok(Some(Reply::Instance(id))) if id == "i-0a1b2c3d"));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_fails_to_answer_is_no_reason_to_ask_elsewhere() {
+        let (_directory, sockets, path) = sockets();
+        let socket = PrivateSocket::listen(&path).unwrap();
+        for reply in [&b""[..], b"{}", b"nonsense", br#"{"Instance": 1}"#, br#""Ending""#] {
+            let error = ask(&sockets, answer(&socket, reply)).await.unwrap_err();
+            assert!(matches!(error, Failure::ProxySilent { .. }), "{error:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_stays_silent_is_waited_for_and_then_given_up() {
+        let (_directory, sockets, path) = sockets();
+        let _socket = PrivateSocket::listen(&path).unwrap();
+        let error = ask(&sockets, std::future::pending()).await.unwrap_err();
+        let said =
+            "the host key of web-1 cannot be checked: the ssh_ec2 proxy of this connection does not answer";
+        assert_eq!(error.to_string(), said);
+    }
+}
