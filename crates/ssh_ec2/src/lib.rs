@@ -121,16 +121,18 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
         key_file: connect.common.key_file.clone(),
         settings: connect::aws_settings(&connect.common),
     };
-    on_runtime(async {
+    on_runtime(interrupt::unless_ended(async {
         let network = network(&options.settings).await?;
         send_key::run(&options, &network, &environment.ssh_directory).await
-    })
+    }))
 }
 
 fn find(question: &Question, environment: &Environment) -> Result<Answer, Failure> {
     log_to_stderr(question.verbosity);
     let network = network(&question.settings);
-    on_runtime(async { connect::find(question, &network.await?, &environment.cache).await })
+    on_runtime(interrupt::unless_ended(async {
+        connect::find(question, &network.await?, &environment.cache).await
+    }))
 }
 
 fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
@@ -160,7 +162,9 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             }
             let cache = Environment::read()?.cache;
             let first = Settings { profile: list.profile.first().cloned(), ..Settings::default() };
-            on_runtime(async { list::run(&list, before.batch, &network(&first).await?, &cache).await })
+            on_runtime(interrupt::unless_ended(async {
+                list::run(&list, before.batch, &network(&first).await?, &cache).await
+            }))
         }
         Command::Config(mut config) => {
             config.common = config.common.over(before);

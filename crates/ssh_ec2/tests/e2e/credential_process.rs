@@ -132,26 +132,65 @@ fn what_the_program_says_is_shown_while_it_runs() {
     drop(running);
 }
 
+/// A program that waits until it is ended, with a program of its own below it, and how many there are of those.
+fn waiting_program(sandbox: &Sandbox) -> (String, impl Fn() -> usize + use<>) {
+    let mark = sandbox.directory().display().to_string();
+    let process = program(sandbox, &format!("echo waiting >&2; sh -c 'sleep 86399; :' '{mark}'; :"));
+    let count = move || find_processes(|words| words.get(3).is_some_and(|word| *word == mark)).len();
+    (process.display().to_string(), count)
+}
+
 #[test]
-fn an_ended_proxy_leaves_no_program_behind() {
-    for signal in [Signal::TERM, Signal::HUP] {
-        let sandbox = Sandbox::start();
-        // A program of its own, below the script: it has to go as well.
-        let process = program(&sandbox, &format!("echo waiting >&2; sleep 86399 {}", std::process::id()));
-        let mut command = with_process(&sandbox, sandbox.proxy(HEALTHY), &process.display().to_string());
-        let mut running = Running::start(&mut command);
-        eventually("the program runs", || running.said().contains("waiting").then_some(()));
-        let sleeping = || {
-            find_processes(|words| {
-                words.first().is_some_and(|word| word == "sleep")
-                    && words.contains(&std::process::id().to_string())
-            })
-        };
-        eventually("it sleeps", || (!sleeping().is_empty()).then_some(()));
-        running.signal(signal);
-        eventually("the proxy ends", || running.has_ended().then_some(()));
-        eventually("the program ends", || sleeping().is_empty().then_some(()));
+fn an_ended_command_leaves_no_program_behind() {
+    let ways: [fn(&Sandbox) -> Command; 5] = [
+        |sandbox| sandbox.proxy(HEALTHY),
+        // To find the name; after that the process is ssh.
+        |sandbox| {
+            let mut by_name = sandbox.ssh_ec2();
+            by_name.args(["web-1", "true"]);
+            by_name
+        },
+        |sandbox| {
+            let mut list = sandbox.ssh_ec2();
+            list.arg("list");
+            list
+        },
+        |sandbox| {
+            let mut doctor = sandbox.ssh_ec2();
+            doctor.args(["doctor", HEALTHY]);
+            doctor
+        },
+        |sandbox| {
+            let mut known_hosts = sandbox.ssh_ec2();
+            known_hosts.args(["known-hosts", HEALTHY]);
+            known_hosts
+        },
+    ];
+    for way in ways {
+        for signal in [Signal::TERM, Signal::HUP] {
+            let sandbox = Sandbox::start();
+            let (process, count) = waiting_program(&sandbox);
+            let mut running = Running::start(&mut with_process(&sandbox, way(&sandbox), &process));
+            eventually("the program runs", || (count() == 1).then_some(()));
+            running.signal(signal);
+            eventually("the command ends", || running.has_ended().then_some(()));
+            eventually("the program ends", || (count() == 0).then_some(()));
+            assert_eq!(running.wait().code, 130);
+        }
     }
+}
+
+#[test]
+fn a_hangup_that_is_ignored_stays_ignored() {
+    let sandbox = Sandbox::start();
+    let process = program(&sandbox, "echo waiting >&2; while ! [ -e go ]; do sleep 0.02; done");
+    let mut shell = sandbox.command("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" -q \"$1\" 'echo in'"]).arg(binary()).arg(sandbox.target());
+    let running = Running::start(&mut with_process(&sandbox, shell, &process.display().to_string()));
+    eventually("the program runs", || running.said().contains("waiting").then_some(()));
+    running.signal(Signal::HUP);
+    fs::write(sandbox.file("go"), "").unwrap();
+    assert_eq!(running.finish().success().text(), "in\n");
 }
 
 /// The words of the line, split as the AWS CLI splits them: it runs no shell.
