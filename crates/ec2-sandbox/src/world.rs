@@ -93,7 +93,7 @@ pub(crate) struct Settings {
     pub(crate) stream_url: Option<String>,
     /// How many bytes the name of `web-2` has, unless five.
     pub(crate) name_size: Option<usize>,
-    /// How long a session's token admits somebody, unless [`TOKEN_LIFE`].
+    /// How long a session's token is good, unless [`TOKEN_LIFE`].
     pub(crate) token_life: Option<Duration>,
 }
 
