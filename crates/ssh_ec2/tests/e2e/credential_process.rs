@@ -1,5 +1,5 @@
-//! A profile whose credentials a program makes: what the program is given, what is seen of it, and what is said when
-//! it fails.
+//! A profile whose credentials a program makes: what the program is given, what is seen of it, and what is
+//! said when it fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -132,7 +132,8 @@ fn what_the_program_says_is_shown_while_it_runs() {
     drop(running);
 }
 
-/// A program that waits until it is ended, with a program of its own below it, and how many there are of those.
+/// A program that waits until it is ended, with a program of its own below it, and how many there are of
+/// those.
 fn waiting_program(sandbox: &Sandbox) -> (String, impl Fn() -> usize + use<>) {
     let mark = sandbox.directory().display().to_string();
     let process = program(sandbox, &format!("echo waiting >&2; sh -c 'sleep 86399; :' '{mark}'; :"));
