@@ -9,8 +9,8 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 
 /// A started program. Dropped before its end, it is asked to end, with all that it has started.
 ///
-/// It stays in our process group: in one of its own it could not read from the terminal, and Ctrl-C would not reach it.
-/// So its descendants have to be found one by one.
+/// It stays in our process group: in one of its own it could not read from the terminal, and Ctrl-C would not
+/// reach it. So its descendants have to be found one by one.
 pub(super) struct Running {
     child: Child,
     has_ended: bool,
@@ -65,7 +65,8 @@ fn family(root: i32) -> Vec<i32> {
     family
 }
 
-/// The parent, from proc_pid_stat(5): the second field behind the name, which may have brackets and spaces in it.
+/// The parent, from proc_pid_stat(5): the second field behind the name, which may have brackets and spaces in
+/// it.
 fn parent(id: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
