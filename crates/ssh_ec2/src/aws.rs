@@ -318,6 +318,7 @@ impl Aws {
     async fn invoke(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
         let mut spent = Duration::ZERO;
         let mut delay = THROTTLED_DELAY;
+        let mut is_throttled = false;
         loop {
             let credentials = self.credentials.resolve().await?;
             let started = Instant::now();
@@ -325,6 +326,8 @@ impl Aws {
             let result = match self.limit {
                 Some(limit) => match timeout(limit.saturating_sub(spent), attempt).await {
                     Ok(result) => result,
+                    // AWS has answered, and the attempt after that had too little time left.
+                    Err(_) if is_throttled => Err(AwsError::Throttled { action: api.action() }),
                     Err(_) => Err(self.unanswered(&self.endpoint(api.service)?, NoAnswer(limit).into())),
                 },
                 None => attempt.await,
@@ -333,6 +336,7 @@ impl Aws {
             match result {
                 Err(AwsError::Throttled { action }) if spent + delay < self.patience => {
                     tracing::info!("AWS throttles {action}; trying again");
+                    is_throttled = true;
                     sleep(jitter(delay)).await;
                     spent += delay;
                     delay = (delay * 2).min(THROTTLED_MAX_DELAY);

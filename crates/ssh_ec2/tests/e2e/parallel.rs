@@ -65,7 +65,10 @@ fn who_authenticates_with_the_key_of_another_connection_is_not_left_alone() {
     assert_eq!(list(&mut guest), 1);
     end(ssh, 1);
     assert_eq!(list(&mut guest), 1, "the other connection has ended, and its key is served on");
-    assert_eq!(files_below(&sandbox.sockets()), Vec::<PathBuf>::new(), "to nobody new");
+    // The socket for known-hosts stays for as long as the process does; its ssh alone may use it.
+    let of_key_agents = |path: &PathBuf| !path.to_string_lossy().contains("/.host-keys.");
+    let left: Vec<_> = files_below(&sandbox.sockets()).into_iter().filter(of_key_agents).collect();
+    assert_eq!(left, Vec::<PathBuf>::new(), "to nobody new");
     drop(guest);
     sandbox.assert_tidy();
 }
