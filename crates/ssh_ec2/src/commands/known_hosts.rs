@@ -201,7 +201,9 @@ impl Lookup<'_> {
                 );
                 self.trust_first(host, key, &why).await
             }
-            (Told::Nothing | Told::OutOfReach(_) | Told::Unknown(_), None) => Ok(Vec::new()),
+            // ssh asks again, with a key, and the person reads of it once.
+            (Told::Unknown(_), None) if self.request.host.is_some() => Ok(Vec::new()),
+            (Told::Nothing | Told::OutOfReach(_), None) => Ok(Vec::new()),
             (Told::Nothing, Some(key)) => {
                 self.trust_first(
                     host,
@@ -210,7 +212,7 @@ impl Lookup<'_> {
                 )
                 .await
             }
-            (Told::Unknown(Reason { why, hints }), Some(_)) => {
+            (Told::Unknown(Reason { why, hints }), _) => {
                 Err(Failure::HostKeyUnchecked { instance: instance.clone(), why, hints })
             }
             (Told::OutOfReach(why), Some(key)) => {
