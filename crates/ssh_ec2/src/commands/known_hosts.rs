@@ -1,10 +1,10 @@
 //! Which host keys an instance has: the KnownHostsCommand of ssh, and a look at what is known for people.
 //!
 //! ssh asks twice. Before the key exchange it wants to know what to ask the server for; afterwards it shows the key
-//! that the server presented. What our file says comes first, and is never overruled; else `sources` asks AWS. A key
-//! that nobody tells is taken at its word, once, and said. Where there is no way to EC2, as in networks with a few
-//! interface endpoints, it is taken for one connection, and nothing is written down. What may pass is waited out or
-//! refused: whoever could disturb a call must not choose the key.
+//! that the server presented. What our file says comes first, and is never overruled; else `sources` asks AWS, from the
+//! proxy of the same ssh or from this process (`way`). If AWS answers that it lists no key, the presented one is
+//! accepted once, and that is said. If no connection to EC2 can be made, as in networks with a few interface endpoints,
+//! it is accepted for one connection, and nothing is written down. In all other cases it is refused.
 
 pub(in crate::commands) mod inquiry;
 pub(in crate::commands) mod sources;
@@ -201,7 +201,9 @@ impl Lookup<'_> {
                 );
                 self.trust_first(host, key, &why).await
             }
-            (Told::Nothing | Told::OutOfReach(_) | Told::Unknown(_), None) => Ok(Vec::new()),
+            // ssh asks again, with a key, and the person reads of it once.
+            (Told::Unknown(_), None) if self.request.host.is_some() => Ok(Vec::new()),
+            (Told::Nothing | Told::OutOfReach(_), None) => Ok(Vec::new()),
             (Told::Nothing, Some(key)) => {
                 self.trust_first(
                     host,
@@ -210,7 +212,7 @@ impl Lookup<'_> {
                 )
                 .await
             }
-            (Told::Unknown(Reason { why, hints }), Some(_)) => {
+            (Told::Unknown(Reason { why, hints }), _) => {
                 Err(Failure::HostKeyUnchecked { instance: instance.clone(), why, hints })
             }
             (Told::OutOfReach(why), Some(key)) => {

@@ -218,7 +218,10 @@ fn known_hosts(sandbox: &Sandbox, instance: &str) -> Running {
     let mut command = sandbox.ssh_ec2();
     command.args(["known-hosts", "--host", "x", "--presented", KEY, instance]);
     // AWS itself cannot be asked this way.
-    command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env_remove("AWS_SECRET_ACCESS_KEY");
+    command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_EC2_METADATA_DISABLED", "true");
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        command.env_remove(name);
+    }
     Running::start(&mut command)
 }
 
@@ -269,12 +272,11 @@ fn a_proxy_that_was_killed_is_no_answer_and_leaves_nothing_for_long() {
     let (mut killed, socket) = proxy(&sandbox, HEALTHY, Some(&silent));
     killed.signal(Signal::STOP);
     let mut asking = known_hosts(&sandbox, HEALTHY);
-    let fd = format!("/proc/{}/fd", asking.id());
+    let path = socket.display().to_string();
     let is_connected = || {
-        let links = fs::read_dir(&fd).into_iter().flatten().flatten();
-        let sockets = links.filter_map(|link| fs::read_link(link.path()).ok());
-        // Its own pair for signals has two.
-        (sockets.filter(|link| link.to_string_lossy().starts_with("socket:")).count() > 2).then_some(())
+        // The socket that listens, and one for a connection that waits to be accepted.
+        let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+        (sockets.lines().filter(|line| line.ends_with(&path)).count() > 1).then_some(())
     };
     eventually("known-hosts has connected", is_connected);
     kill_process(pid(killed.id()), Signal::KILL).unwrap();

@@ -1,9 +1,8 @@
 //! Asks AWS which host keys an instance has: EC2 for its console output, then the instance itself, through a session.
 //!
-//! What AWS answers is kept apart from what only looks like it. That an instance has no host keys to show is an answer,
-//! as is that this caller may not ask. A service that is unwell, a page of an HTTP proxy, a time-out and the like are
-//! none, and a key that only the server itself presents must not be accepted after them: whoever could disturb a call
-//! would choose the key.
+//! Only some outcomes are an answer: that an instance shows no host keys, and that this caller may not ask. An error of
+//! the service, the page of an HTTP proxy, a time-out and the like are none. A key that only the server itself presents
+//! must not be accepted after those, or an attacker who can disturb a call could present any key.
 
 use std::cell::RefCell;
 use std::time::Duration;

@@ -57,7 +57,11 @@ impl<'a> Way<'a> {
         }
         let (cache, network, interrupt) = (self.means.cache, self.means.network, self.means.interrupt);
         let noted = noted(instance);
-        let scope = scope(self.aws().await?);
+        let scope = match self.aws().await {
+            Ok(aws) => scope(aws),
+            Err(Failure::Aws(error)) => return Ok(Told::Unknown(error.into())),
+            Err(error) => return Err(error),
+        };
         // ssh asks twice within a second, and by hand AWS would be asked twice.
         if cache.was_kept_within(&scope, &noted, SystemTime::now(), MOMENT) {
             return Ok(Told::Nothing);
