@@ -21,6 +21,7 @@ use super::{Manners, SsmAgent, Verdict};
 use crate::world::Purpose;
 
 mod cases;
+mod download;
 #[path = "../../../ssm-channel/tests/recordings/recording.rs"]
 mod recording;
 mod script;
