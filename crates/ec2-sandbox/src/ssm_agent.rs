@@ -109,6 +109,7 @@ struct Failing {
 
 /// It is over, as soon as the tail is acknowledged or the time for that has passed.
 struct Ending {
+    earliest: Instant,
     until: Instant,
     verdict: Verdict,
 }
@@ -178,7 +179,8 @@ impl SsmAgent {
     /// Ends when everything is acknowledged, or nearly.
     fn end_after_tail(&mut self, now: Instant, verdict: Verdict) {
         self.work = None;
-        self.ending.get_or_insert(Ending { until: now + TAIL_TIME, verdict });
+        let (earliest, until) = (now + CLOSING_TIME, now + TAIL_TIME);
+        self.ending.get_or_insert(Ending { earliest, until, verdict });
     }
 
     /// Whether it reads the next message. It does not while a server reads none, or a command has to end
@@ -226,7 +228,8 @@ impl SsmAgent {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let crash = self.crashed_at.map(|at| at + self.manners.refusal_delay);
         let failing = self.failing.as_ref().map(|failing| failing.at);
-        let ending = self.ending.as_ref().map(|ending| ending.until);
+        let drained = self.channel.is_drained();
+        let ending = self.ending.as_ref().map(|it| if drained { it.earliest } else { it.until });
         // What holds output back otherwise comes with a message.
         let output = self.next_output.filter(|_| self.channel.is_active());
         let timers = [self.channel.poll_timeout(), crash, failing, ending, self.connects_at, output];
@@ -240,7 +243,7 @@ impl SsmAgent {
             return true;
         }
         let drained = self.channel.is_drained();
-        if let Some(ending) = self.ending.take_if(|ending| drained || ending.until <= now) {
+        if let Some(ending) = self.ending.take_if(|it| drained && it.earliest <= now || it.until <= now) {
             self.end(ending.verdict);
         }
         if self.crashed_at.is_some_and(|at| at + self.manners.refusal_delay <= now) {
@@ -479,6 +482,8 @@ const ERROR_DELAY: Duration = Duration::from_secs(1);
 const BLANK_DELAY: Duration = Duration::from_millis(10);
 /// From the end of the handshake to an open connection. Data that comes meanwhile is refused.
 const DIAL_TIME: Duration = Duration::from_millis(3);
+/// How long it takes to end, at least.
+const CLOSING_TIME: Duration = Duration::from_millis(10);
 /// For acknowledgements at the end of a session.
 const TAIL_TIME: Duration = Duration::from_secs(2);
 /// SSH's key exchange and authentication fit well within; later bytes need no look at the keys.

@@ -1,8 +1,8 @@
 //! The receiving half of one direction: puts messages in order, knows duplicates, and bounds what it keeps.
 //!
-//! Reordering is normal: after a reconnect the SSM agent's new messages overtake the lost ones, which come back
-//! ten a second. What cannot be kept must not be acknowledged; then the peer sends it again. This file decides
-//! what to keep; the acknowledgement itself is made in `channel.rs`.
+//! Reordering is normal: after a reconnect the SSM agent's new messages overtake the lost ones, which come
+//! back ten a second. What cannot be kept must not be acknowledged; then the peer sends it again. This file
+//! decides what to keep; the acknowledgement itself is made in `channel.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -119,14 +119,14 @@ fn cost(payload: &Bytes) -> usize {
     payload.len() + HEADER_LENGTH
 }
 
-/// Bytes in order that are kept for a reader who does not read. Together with [`EARLY_LIMIT`] this bounds the memory
-/// of a channel whatever the peer does. A driver stops reading its websocket well below, see
+/// Bytes in order that are kept for a reader who does not read. Together with [`EARLY_LIMIT`] this bounds the
+/// memory of a channel whatever the peer does. A driver stops reading its websocket well below, see
 /// [`Channel::backlog`](crate::Channel::backlog).
 pub(crate) const READY_LIMIT: usize = 12 * 1024 * 1024;
-/// Bytes out of order. An SSM agent goes on at 0.7 MiB/s while it repeats what a websocket took with it, ten messages
-/// a second, and each that is refused here has to be repeated as well: at 8 MiB a download over 200 ms never recovered
-/// from a loss of 150 messages. This is enough for 900, which took 86 s to come back; on a path of one second that is
-/// what is under way.
+/// Bytes out of order. An SSM agent goes on at 0.7 MiB/s while it repeats what a websocket took with it: one
+/// message a tick of 100 ms, and not before the last repeat is acknowledged. Each that is refused here has to
+/// be repeated as well. On a path of 200 ms a loss of what is under way costs 20 MiB, on one of 350 ms all of
+/// this.
 pub(crate) const EARLY_LIMIT: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ fn separate_commands() -> Vec<(&'static str, Case)> {
         ("command-separate", separate(3)),
         // It went on printing, which nobody read any more.
         ("command-separate-client-cut", Case { printed_at: Some((6, 1283)), ..separate(0) }),
-        ("command-sh-c-separate", separate(3)),
+        ("command-sh-c-separate", separate(0)),
         ("command-terminated-separate", separate(0)),
         ("command-terminated-separate-api", separate(0)),
         ("command-terminated-separate-plain", separate(0)),

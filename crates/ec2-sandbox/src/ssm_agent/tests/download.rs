@@ -142,10 +142,10 @@ fn a_download_recovers_from_a_loss_while_the_ssm_agent_goes_on() {
     let lost = world.cut();
     assert!(lost > 90, "{lost} messages were on the way");
     let before = world.received;
-    // Ten a second come again.
-    world.run_for(Duration::from_millis(100) * u32::try_from(lost).unwrap() + Duration::from_secs(3));
+    // Each comes again when the one before is acknowledged.
+    world.run_for(Duration::from_millis(210) * u32::try_from(lost).unwrap() + Duration::from_secs(3));
     let received = world.received - before;
-    assert!(received > 9 << 20, "{received} bytes since the loss of {lost} messages");
+    assert!(received > 15 << 20, "{received} bytes since the loss of {lost} messages");
     world.run_for(Duration::from_secs(1));
     assert!(world.received - before - received > 900 << 10, "it goes on at the SSM agent's pace");
 }

@@ -12,7 +12,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    Clock,
+    Clock, ONE_WAY,
     cases::{Case, Work},
     recording::Line,
 };
@@ -57,7 +57,8 @@ impl Script {
                 OUTPUT => OutputStream::Output,
                 ERROR_OUTPUT => OutputStream::Error,
                 EXIT_STATUS => {
-                    ends = Some(before);
+                    // Not much earlier, since what the client sends meanwhile would find nobody.
+                    ends = Some(line.at.saturating_sub(ONE_WAY));
                     continue;
                 }
                 _ => continue,
