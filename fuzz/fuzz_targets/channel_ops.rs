@@ -328,4 +328,4 @@ const HANDSHAKE: usize = 4096;
 /// The largest probe of `sizing.rs`.
 const PROBE: usize = 64 * 1024;
 /// The bounds of `recv.rs`, for bytes in order and out of order.
-const BACKLOG: usize = (12 + 8) * 1024 * 1024;
+const BACKLOG: usize = (12 + 64) * 1024 * 1024;

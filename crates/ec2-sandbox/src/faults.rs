@@ -48,15 +48,15 @@ pub struct Faults {
     pub never_attach: bool,
     /// How long until a refused port is reported; the real SSM agent needs 60 s.
     pub port_refusal_delay: Option<Duration>,
-    /// How long until a command that cannot be started is reported; the real SSM agent needs 1 s, and three times as
-    /// long for a quote that does not end.
+    /// How long until a command that cannot be started is reported; the real SSM agent needs 1 s, and three
+    /// times as long for a quote that does not end.
     pub command_error_delay: Option<Duration>,
     /// The SSM agent's pause after each message of output; real ones sleep for 1 ms.
     pub pace: Option<Duration>,
     /// The service ends a session in which no data moves for so long; AWS's default is 20 minutes.
     pub idle: Option<Duration>,
-    /// The gateway closes the client's websocket when a payload has more bytes, with code 1009; 128 KiB unless asked
-    /// for otherwise. No source says where AWS's own limit is.
+    /// The gateway closes the client's websocket when a payload has more bytes, with code 1009; 128 KiB
+    /// unless asked for otherwise. No source says where AWS's own limit is.
     pub size_limit: Option<usize>,
     /// While the SSM agent's websocket is lost, the gateway answers each message of the client with
     /// `pause_publication`, as AWS's was once seen to do.

@@ -1,9 +1,8 @@
 //! The message gateway: joins a client's websockets to the SSM agent of its session.
 //!
-//! A session is one task, which begins with StartSession, outlives the client's websockets and owns the SSM agent. The
-//! gateway relays
-//! messages byte for byte, both ways, and makes `channel_closed`, `pause_publication` and `start_publication`
-//! itself. What happens to messages on the way is in `faults`.
+//! A session is one task, which begins with StartSession, outlives the client's websockets and owns the SSM
+//! agent. The gateway relays messages byte for byte, both ways, and makes `channel_closed`,
+//! `pause_publication` and `start_publication` itself. What happens to messages on the way is in `faults`.
 
 use std::{
     collections::HashMap,

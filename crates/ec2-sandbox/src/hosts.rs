@@ -1,9 +1,10 @@
 //! What answers on the ports of the instances: on 22 the built-in SSH server, or an OpenSSH sshd for each
 //! connection; on all others whatever listens there on this machine's loopback.
 //!
-//! Neither server listens anywhere: a connection is a pair of ends in memory or a socket pair. Each instance has a directory
-//! with its files and a host key of its own for as long as the region runs. No user is changed: whoever logs in to the
-//! built-in server, by whatever name, acts as the user who started the region; sshd knows only real users.
+//! Neither server listens anywhere: a connection is a pair of ends in memory or a socket pair. Each instance
+//! has a directory with its files and a host key of its own for as long as the region runs. No user is
+//! changed: whoever logs in to the built-in server, by whatever name, acts as the user who started the
+//! region; sshd knows only real users.
 
 use std::{
     fmt::Write as _,
@@ -30,7 +31,7 @@ use crate::{
 };
 
 use self::{
-    command::{Command, Surroundings},
+    command::{Command, SeparateCommand, Surroundings},
     root::Root,
 };
 
@@ -95,10 +96,11 @@ impl Hosts {
 
     /// Runs a command on an instance, split into words as the SSM agent does it.
     ///
-    /// An instance is emulated: the program runs on this machine as the user who started the region, and nothing is
-    /// isolated. Where a word names an instance's own files, `/etc/ssh/` for one, it is made to name those below the
-    /// instance's directory; some programs are the instance's own; HOME is a directory of the instance.
-    pub(crate) fn run(&self, instance: &str, command: &str) -> io::Result<Start> {
+    /// An instance is emulated: the program runs on this machine as the user who started the region, and
+    /// nothing is isolated. Where a word names an instance's own files, `/etc/ssh/` for one, it is made to
+    /// name those below the instance's directory; some programs are the instance's own; HOME is a directory
+    /// of the instance.
+    pub(crate) fn run(&self, instance: &str, command: &str, separate: bool) -> io::Result<Start> {
         let instance =
             self.world.instance(instance).ok_or_else(|| io::Error::other("there is no such instance"))?;
         let words = match shlex::split(command) {
@@ -109,8 +111,14 @@ impl Hosts {
         let root = self.root(instance)?;
         let words: Vec<_> = words.iter().map(|word| root.rewrite(word)).collect();
         let path = root::program_path(&self.directory.path().join(PROGRAMS), instance);
-        let started = Command::spawn(&words, Surroundings { home: &root.home(), path: &path });
-        Ok(started.map_or_else(Start::NotStarted, |command| Start::Running(Box::new(command))))
+        let home = root.home();
+        let surroundings = Surroundings { home: &home, path: &path };
+        let started = match separate {
+            true => SeparateCommand::spawn(&words, surroundings)
+                .map(|command| Start::RunningSeparate(Box::new(command))),
+            false => Command::spawn(&words, surroundings).map(|command| Start::Running(Box::new(command))),
+        };
+        Ok(started.unwrap_or_else(|text| Start::NotStarted { text, separate }))
     }
 
     fn root(&self, instance: &Instance) -> io::Result<Root> {
@@ -183,7 +191,8 @@ impl Hosts {
         Ok(Connection { stream, keys: Some(keys), _sshd: Some(child) })
     }
 
-    /// The file that sshd reads its host key from. A key has a file of its own: the last sshd may still be reading.
+    /// The file that sshd reads its host key from. A key has a file of its own: the last sshd may still be
+    /// reading.
     fn host_key_file(&self, instance: &Instance, directory: &Path) -> io::Result<PathBuf> {
         let key = self.world.host_keys(instance)?.presented;
         let fingerprint = key.fingerprint(HashAlg::Sha256);
@@ -237,7 +246,8 @@ impl KeyFiles {
     }
 }
 
-/// Whoever logs in to an instance is the invoking user on this machine, so its other ports are this machine's.
+/// Whoever logs in to an instance is the invoking user on this machine, so its other ports are this
+/// machine's.
 fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
     // As the SSM agent does: the name, so either family. On loopback the answer is immediate.
     let Ok(stream) = std::net::TcpStream::connect(("localhost", port)) else { return Ok(None) };

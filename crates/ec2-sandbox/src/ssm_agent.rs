@@ -1,10 +1,11 @@
-//! The SSM agent of one session: the instance's side of the data channel, and its connection to the port, or the
-//! command that it runs.
+//! The SSM agent of one session: the instance's side of the data channel, and its connection to the port, or
+//! the command that it runs.
 //!
-//! It behaves as AWS's own does, in its slowness as well. It connects only after the handshake, refuses data until it
-//! is connected, and stops reading the websocket while the server does not read. A port that refuses crashes its
-//! worker, which is noticed after a minute. When the server closes it waits for its tail to be acknowledged. Output
-//! leaves at 1,024 bytes a millisecond. A command runs to its end before any of its output is sent, and has no input.
+//! It behaves as AWS's own does, in its slowness as well. It connects only after the handshake, refuses data
+//! until it is connected, and stops reading the websocket while the server does not read. A port that refuses
+//! crashes its worker, which is noticed after a minute. When the server closes it waits for its tail to be
+//! acknowledged. Output leaves at 1,024 bytes a millisecond. A command runs to its end before any of its
+//! output is sent, and has no input.
 
 use std::{
     future::Future as _,
@@ -19,10 +20,11 @@ use serde_json::{Value, json};
 use ssm_channel::{MessageError, Origin, PayloadType, SessionType, SsmAgentVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
-pub(crate) use self::work::{Interrupt, Program, Start};
+pub(crate) use self::work::{Interrupt, OutputStream, Program, SeparateProgram, Start};
 use self::{
     channel::{Channel, Event},
     pieces::Pieces,
+    separate::{Exit, Separate},
 };
 use crate::{hosts::Connection, world::Purpose};
 
@@ -30,6 +32,7 @@ mod channel;
 mod handshake;
 mod pieces;
 mod send_list;
+mod separate;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -84,6 +87,17 @@ enum Work {
     Connection { connection: Box<Connection>, inbox: BytesMut },
     Program(Box<dyn Program>),
     Output { output: Box<dyn io::Read + Send>, pieces: Pieces },
+    Separate(Separate),
+}
+
+impl Work {
+    fn interrupt(&mut self, key: Interrupt) {
+        match self {
+            Self::Program(program) => program.interrupt(key),
+            Self::Separate(separate) => separate.interrupt(key),
+            Self::Connection { .. } | Self::Output { .. } => {}
+        }
+    }
 }
 
 /// A command could not be started, which is said later.
@@ -95,6 +109,7 @@ struct Failing {
 
 /// It is over, as soon as the tail is acknowledged or the time for that has passed.
 struct Ending {
+    earliest: Instant,
     until: Instant,
     verdict: Verdict,
 }
@@ -102,7 +117,7 @@ struct Ending {
 impl SsmAgent {
     pub(crate) fn new(version: SsmAgentVersion, purpose: &Purpose, manners: Manners, origin: Origin) -> Self {
         let (session_type, properties) = match purpose {
-            Purpose::Command(_) => ("NonInteractiveCommands", Value::Null),
+            Purpose::Command(_) | Purpose::SeparateCommand(_) => ("NonInteractiveCommands", Value::Null),
             Purpose::Port(port) => (PORT, json!({ "portNumber": port.to_string() })),
         };
         let session = SessionType { session_type: session_type.to_owned(), properties };
@@ -164,10 +179,12 @@ impl SsmAgent {
     /// Ends when everything is acknowledged, or nearly.
     fn end_after_tail(&mut self, now: Instant, verdict: Verdict) {
         self.work = None;
-        self.ending.get_or_insert(Ending { until: now + TAIL_TIME, verdict });
+        let (earliest, until) = (now + CLOSING_TIME, now + TAIL_TIME);
+        self.ending.get_or_insert(Ending { earliest, until, verdict });
     }
 
-    /// Whether it reads the next message. It does not while a server reads none, or a command has to end first.
+    /// Whether it reads the next message. It does not while a server reads none, or a command has to end
+    /// first.
     pub(crate) fn is_reading(&self) -> bool {
         self.channel.is_reading()
     }
@@ -201,6 +218,7 @@ impl SsmAgent {
             moved = true;
         }
         moved |= self.poll_program(cx);
+        moved |= self.poll_separate(cx, now);
         moved |= self.poll_input(cx, now);
         moved |= self.poll_output(cx, now);
         moved | self.run_schedule(now)
@@ -210,7 +228,8 @@ impl SsmAgent {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let crash = self.crashed_at.map(|at| at + self.manners.refusal_delay);
         let failing = self.failing.as_ref().map(|failing| failing.at);
-        let ending = self.ending.as_ref().map(|ending| ending.until);
+        let drained = self.channel.is_drained();
+        let ending = self.ending.as_ref().map(|it| if drained { it.earliest } else { it.until });
         // What holds output back otherwise comes with a message.
         let output = self.next_output.filter(|_| self.channel.is_active());
         let timers = [self.channel.poll_timeout(), crash, failing, ending, self.connects_at, output];
@@ -224,7 +243,7 @@ impl SsmAgent {
             return true;
         }
         let drained = self.channel.is_drained();
-        if let Some(ending) = self.ending.take_if(|ending| drained || ending.until <= now) {
+        if let Some(ending) = self.ending.take_if(|it| drained && it.earliest <= now || it.until <= now) {
             self.end(ending.verdict);
         }
         if self.crashed_at.is_some_and(|at| at + self.manners.refusal_delay <= now) {
@@ -277,12 +296,18 @@ impl SsmAgent {
             }
             Start::Refused => return self.crash(now),
             Start::Running(program) => self.work = Some(Work::Program(program)),
+            Start::RunningSeparate(program) => self.work = Some(Work::Separate(Separate::new(program))),
             Start::Blank => fail(BLANK_DELAY, String::new(), BLANK.to_owned()),
             Start::Unparsable(reason) => {
                 let text = format!("Unable to start command: Failed to parse commands input: {reason}\n\n");
                 fail(3 * self.manners.error_delay, text.clone(), format!("{}{text}", handshake::ERROR));
             }
-            Start::NotStarted(text) => fail(self.manners.error_delay, text, String::new()),
+            Start::NotStarted { text, separate } => {
+                fail(self.manners.error_delay, text, String::new());
+                if separate {
+                    self.send_exit_status(now, 1);
+                }
+            }
         }
         self.channel.connect();
     }
@@ -296,6 +321,24 @@ impl SsmAgent {
             Poll::Ready(Err(error)) => self.fail(&error),
         }
         true
+    }
+
+    /// Sends what a program with separate outputs prints, and how it ended.
+    fn poll_separate(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Some(Work::Separate(separate)) = &mut self.work else { return false };
+        let exit = separate.poll(cx, now, &mut self.channel, self.manners.payload);
+        let Poll::Ready(Exit { status, failed }) = exit else { return false };
+        if !self.channel.is_paused() {
+            self.send_exit_status(now, status);
+        }
+        let verdict = if failed { Verdict::Failed(String::new()) } else { Verdict::Success };
+        // The reader goes on when the program has ended.
+        self.end_after_tail(now, verdict);
+        true
+    }
+
+    fn send_exit_status(&mut self, now: Instant, status: i32) {
+        self.channel.send(now, PayloadType::ExitStatus, format!("EXIT_CODE: {status}").as_bytes());
     }
 
     /// Fails as AWS's does, which says no word of why.
@@ -332,11 +375,11 @@ impl SsmAgent {
                         Poll::Ready(_) => self.channel.input_failed(),
                     }
                 }
-                Some(Work::Program(program)) => {
+                Some(work @ (Work::Program(_) | Work::Separate(_))) => {
                     let keys: Vec<_> = input.iter().copied().filter_map(Interrupt::of).collect();
                     if !keys.is_empty() {
                         if self.written == 0 {
-                            keys.into_iter().for_each(|key| program.interrupt(key));
+                            keys.into_iter().for_each(|key| work.interrupt(key));
                         }
                         // The reader waits for the program's end.
                         self.written = input.len();
@@ -404,7 +447,7 @@ impl SsmAgent {
                 piece.truncate(length);
                 Poll::Ready(Ok(if length == 0 { None } else { Some(pieces.cut(&piece)) }))
             }
-            Some(Work::Program(_)) | None => Poll::Pending,
+            Some(Work::Program(_) | Work::Separate(_)) | None => Poll::Pending,
         }
     }
 }
@@ -432,12 +475,15 @@ const PAYLOAD: usize = 1024;
 const PACE: Duration = Duration::from_millis(1);
 /// A crash of the worker is noticed when its channel to the parent process times out.
 const REFUSAL_DELAY: Duration = Duration::from_secs(60);
-/// It sleeps for a second before it sends the error of a command, and for two more if the command was not even begun.
+/// It sleeps for a second before it sends the error of a command, and for two more if the command was not
+/// even begun.
 const ERROR_DELAY: Duration = Duration::from_secs(1);
 /// Enough for the client's first messages to be acknowledged.
 const BLANK_DELAY: Duration = Duration::from_millis(10);
 /// From the end of the handshake to an open connection. Data that comes meanwhile is refused.
 const DIAL_TIME: Duration = Duration::from_millis(3);
+/// How long it takes to end, at least.
+const CLOSING_TIME: Duration = Duration::from_millis(10);
 /// For acknowledgements at the end of a session.
 const TAIL_TIME: Duration = Duration::from_secs(2);
 /// SSH's key exchange and authentication fit well within; later bytes need no look at the keys.

@@ -1,8 +1,9 @@
 //! One session in the gateway: the SSM agent, at most one websocket of the client, and two lines between.
 //!
-//! One task polls all of it; no part waits for another. What the SSM agent sends before the first client comes is kept
-//! for it. When the client is away later, the SSM agent is told to pause, and what it sends regardless is lost, so that
-//! its repeats are exercised. It is the same the other way round while the SSM agent's websocket is lost.
+//! One task polls all of it; no part waits for another. What the SSM agent sends before the first client
+//! comes is kept for it. When the client is away later, the SSM agent is told to pause, and what it sends
+//! regardless is lost, so that its repeats are exercised. It is the same the other way round while the SSM
+//! agent's websocket is lost.
 
 use std::{
     future::{Future, poll_fn},
@@ -462,7 +463,8 @@ fn manners(faults: &Faults) -> Manners {
 /// Starts what a session is for.
 fn begin(hosts: &Hosts, info: &SessionInfo) -> Start {
     let start = match &info.purpose {
-        Purpose::Command(command) => hosts.run(&info.target, command),
+        Purpose::Command(command) => hosts.run(&info.target, command, false),
+        Purpose::SeparateCommand(command) => hosts.run(&info.target, command, true),
         Purpose::Port(port) => hosts
             .connect(&info.target, *port)
             .map(|connection| connection.map_or(Start::Refused, |it| Start::Connected(Box::new(it)))),

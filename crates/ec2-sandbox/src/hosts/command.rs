@@ -1,8 +1,8 @@
-//! A command that a session runs on an instance: one program, without a shell, with its output in a file, as the SSM
-//! agent does it.
+//! A command that a session runs on an instance: one program, without a shell, with its output in a file, as
+//! the SSM agent does it.
 //!
-//! It runs on this machine, as the user who started the region: there is no root. When a session is ended early the
-//! program itself is killed; what it has started lives on.
+//! It runs on this machine, as the user who started the region: there is no root. When a session is ended
+//! early the program itself is killed; what it has started lives on.
 
 use std::{
     fs::{self, File},
@@ -10,15 +10,18 @@ use std::{
     io::{self, Read},
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    pin::pin,
+    pin::{Pin, pin},
     process::Stdio,
     task::{Context, Poll},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::Child;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    process::{Child, ChildStderr, ChildStdout},
+};
 
-use crate::ssm_agent::{Interrupt, Program};
+use crate::ssm_agent::{Interrupt, OutputStream, Program, SeparateProgram};
 
 /// Where a command runs.
 #[derive(Clone, Copy, Debug)]
@@ -37,35 +40,100 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Starts the program that is the first of `words`. Its variables are those that the SSM agent sets; of the SSM
-    /// agent's own it has PATH.
+    /// Starts the program that is the first of `words`. Its variables are those that the SSM agent sets; of
+    /// the SSM agent's own it has PATH.
     ///
     /// # Errors
     /// Why it could not be started, in the words of Go's `os/exec`.
     pub(super) fn spawn(words: &[String], surroundings: Surroundings<'_>) -> Result<Self, String> {
-        let Surroundings { home, path } = surroundings;
-        let (name, arguments) = words.split_first().ok_or("exec: no command")?;
-        let program =
-            find(name, path).ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))?;
-        let refused = |error: io::Error| format!("fork/exec {}: {}", program.display(), reason(&error));
-        let output = tempfile::tempfile_in(home).map_err(|error| error.to_string())?;
-        let [stdout, stderr] = [output.try_clone(), output.try_clone()].map(|file| file.map(Stdio::from));
-        let child = tokio::process::Command::new(&program)
-            .arg0(name)
-            .args(arguments)
-            .env_clear()
-            .env("PATH", path)
-            .env("HOME", home)
-            .env("TERM", "xterm-256color")
-            .env("LANG", "C.UTF-8")
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(stdout.map_err(refused)?)
-            .stderr(stderr.map_err(refused)?)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(refused)?;
+        let output = tempfile::tempfile_in(surroundings.home).map_err(|error| error.to_string())?;
+        let [stdout, stderr] = [output.try_clone(), output.try_clone()]
+            .map(|file| file.map(Stdio::from).map_err(|error| error.to_string()));
+        let child = start(words, surroundings, [stdout?, stderr?])?;
         Ok(Self { child, output })
+    }
+}
+
+/// A running command whose outputs are told apart.
+#[derive(Debug)]
+pub(crate) struct SeparateCommand {
+    child: Child,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+}
+
+impl SeparateCommand {
+    /// The same as [`Command::spawn`].
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn spawn(words: &[String], surroundings: Surroundings<'_>) -> Result<Self, String> {
+        let mut child = start(words, surroundings, [Stdio::piped(), Stdio::piped()])?;
+        let pipes = child.stdout.take().zip(child.stderr.take());
+        let (stdout, stderr) = pipes.ok_or("exec: no pipes")?;
+        Ok(Self { child, stdout, stderr })
+    }
+}
+
+impl SeparateProgram for SeparateCommand {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: OutputStream,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match stream {
+            OutputStream::Output => Pin::new(&mut self.stdout).poll_read(cx, room),
+            OutputStream::Error => Pin::new(&mut self.stderr).poll_read(cx, room),
+        }
+    }
+
+    fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<i32>> {
+        pin!(self.child.wait()).poll(cx).map_ok(|status| status.code().unwrap_or(-1))
+    }
+
+    fn interrupt(&mut self, key: Interrupt) {
+        interrupt(&self.child, key);
+    }
+}
+
+/// Starts the program that is the first of `words`, with these for its outputs.
+fn start(
+    words: &[String],
+    surroundings: Surroundings<'_>,
+    [stdout, stderr]: [Stdio; 2],
+) -> Result<Child, String> {
+    let Surroundings { home, path } = surroundings;
+    let (name, arguments) = words.split_first().ok_or("exec: no command")?;
+    let program =
+        find(name, path).ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))?;
+    tokio::process::Command::new(&program)
+        .arg0(name)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", home)
+        .env("TERM", "xterm-256color")
+        .env("LANG", "C.UTF-8")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("fork/exec {}: {}", program.display(), reason(&error)))
+}
+
+/// Signals the program itself, and nothing that it has started.
+fn interrupt(child: &Child, key: Interrupt) {
+    let signal = match key {
+        Interrupt::Int => Signal::INT,
+        Interrupt::Quit => Signal::QUIT,
+    };
+    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    if let Some(id) = id {
+        // The only failure is that it has ended, which is as good.
+        let _ = kill_process(id, signal);
     }
 }
 
@@ -79,20 +147,12 @@ impl Program for Command {
     }
 
     fn interrupt(&mut self, key: Interrupt) {
-        let signal = match key {
-            Interrupt::Int => Signal::INT,
-            Interrupt::Quit => Signal::QUIT,
-        };
-        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(id) = id {
-            // The only failure is that it has ended, which is as good.
-            let _ = kill_process(id, signal);
-        }
+        interrupt(&self.child, key);
     }
 }
 
-/// What a command has printed. It has a place of its own in the file, since what the command has left in the background
-/// may still write where the file's own place is.
+/// What a command has printed. It has a place of its own in the file, since what the command has left in the
+/// background may still write where the file's own place is.
 struct Output {
     file: File,
     read: u64,
@@ -164,6 +224,28 @@ mod tests {
             home.path().display()
         );
         assert_eq!(output(&mut command).await, expected);
+    }
+
+    #[tokio::test]
+    async fn outputs_can_be_told_apart() {
+        let home = tempfile::tempdir().unwrap();
+        let words = ["sh", "-c", "echo out; echo err >&2; exit 3"].map(str::to_owned);
+        let surroundings = Surroundings { home: home.path(), path: "/usr/bin:/bin" };
+        let mut command = SeparateCommand::spawn(&words, surroundings).unwrap();
+        for (stream, expected) in [(OutputStream::Error, "err\n"), (OutputStream::Output, "out\n")] {
+            let mut read = Vec::new();
+            loop {
+                let mut buffer = [0; 16];
+                let mut room = ReadBuf::new(&mut buffer);
+                poll_fn(|cx| command.poll_read(cx, stream, &mut room)).await.unwrap();
+                if room.filled().is_empty() {
+                    break;
+                }
+                read.extend_from_slice(room.filled());
+            }
+            assert_eq!(String::from_utf8(read).unwrap(), expected);
+        }
+        assert_eq!(poll_fn(|cx| command.poll_exit(cx)).await.unwrap(), 3);
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! The files of an instance: a directory that stands for its root, in which a session's commands find what they
-//! would find on a real one.
+//! The files of an instance: a directory that stands for its root, in which a session's commands find what
+//! they would find on a real one.
 //!
-//! Nothing is isolated. A command runs on this machine and sees its files; only the few that tell instances apart are
-//! the instance's own, and so are some programs.
+//! Nothing is isolated. A command runs on this machine and sees its files; only the few that tell instances
+//! apart are the instance's own, and so are some programs.
 
 use std::{
     fs,
@@ -48,9 +48,9 @@ impl Root {
         self.0.join("sshd")
     }
 
-    /// Has a word of a command name the instance's own files where it names those that instances have for themselves.
-    /// The text is replaced wherever it stands, in a script for `sh -c` too: what the region is asked to run has no
-    /// other use for these names.
+    /// Has a word of a command name the instance's own files where it names those that instances have for
+    /// themselves. The text is replaced wherever it stands, in a script for `sh -c` too: what the region is
+    /// asked to run has no other use for these names.
     pub(super) fn rewrite(&self, word: &str) -> String {
         OWN_PATHS
             .iter()
@@ -58,8 +58,8 @@ impl Root {
     }
 }
 
-/// The programs of instances that are not this machine's. They are written before any command runs: as long as a
-/// process that is being started still holds such a file open for writing, it cannot be run.
+/// The programs of instances that are not this machine's. They are written before any command runs: as long
+/// as a process that is being started still holds such a file open for writing, it cannot be run.
 pub(super) fn write_programs(directory: &Path) -> io::Result<()> {
     for (name, script) in PROGRAMS {
         let file = directory.join(name);

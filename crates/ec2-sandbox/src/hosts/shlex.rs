@@ -1,7 +1,9 @@
-//! How the SSM agent splits a command into words: by the rules of Go's `github.com/google/shlex`, without a shell.
+//! How the SSM agent splits a command into words: by the rules of Go's `github.com/google/shlex`, without a
+//! shell.
 //!
-//! White space separates, a newline like a blank. Quotes and backslashes quote; in double quotes a backslash quotes
-//! whatever follows. `#` at the start of a word begins a comment that ends with the line. Nothing is expanded.
+//! White space separates, a newline like a blank. Quotes and backslashes quote; in double quotes a backslash
+//! quotes whatever follows. `#` at the start of a word begins a comment that ends with the line. Nothing is
+//! expanded.
 
 /// The words of `text`, or what is wrong with its quotes.
 pub(super) fn split(text: &str) -> Result<Vec<String>, &'static str> {

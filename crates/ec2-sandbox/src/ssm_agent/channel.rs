@@ -1,8 +1,9 @@
 //! The SSM agent's side of a data channel: what it acknowledges, throws away, refuses and repeats.
 //!
-//! It is written after AWS's agent, release 3.3.1142.0 (`agent/session/datachannel/datachannel.go` and the session
-//! plugins), and checked against recorded sessions of it. It shares nothing with the client's channel but the reading
-//! and writing of single messages, so that the two cannot agree on a mistake. No I/O, and no clock.
+//! It is written after AWS's agent, release 3.3.1142.0 (`agent/session/datachannel/datachannel.go` and the
+//! session plugins), and checked against recorded sessions of it. It shares nothing with the client's channel
+//! but the reading and writing of single messages, so that the two cannot agree on a mistake. No I/O, and no
+//! clock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -57,8 +58,8 @@ enum Handshake {
     Asked {
         since: Instant,
     },
-    /// HandshakeComplete has been sent. The flag that says so is set a moment later, by another thread; data that is
-    /// read in between is acknowledged and thrown away.
+    /// HandshakeComplete has been sent. The flag that says so is set a moment later, by another thread; data
+    /// that is read in between is acknowledged and thrown away.
     Completing {
         until: Instant,
     },
@@ -148,8 +149,8 @@ impl Channel {
     /// A message arrived.
     ///
     /// # Errors
-    /// It was dropped. A digest that is wrong is one reason, other than with the real SSM agent, which does not check
-    /// any; the official client does.
+    /// It was dropped. A digest that is wrong is one reason, other than with the real SSM agent, which does
+    /// not check any; the official client does.
     pub(super) fn handle_message(&mut self, now: Instant, record: Bytes) -> Result<(), MessageError> {
         if !self.is_reading() {
             return Ok(());
@@ -343,7 +344,8 @@ impl Channel {
 
     // ---- out ----
 
-    /// Sends one message of the session. Nothing holds it back: the caller looks at [`is_active`](Self::is_active).
+    /// Sends one message of the session. Nothing holds it back: the caller looks at
+    /// [`is_active`](Self::is_active).
     pub(super) fn send(&mut self, now: Instant, payload_type: PayloadType, payload: &[u8]) {
         if payload.is_empty() {
             return;
@@ -391,10 +393,20 @@ impl Channel {
         Some(record)
     }
 
-    /// Whether a session reads its port or its command's output: not during a pause, and not while the websocket takes
-    /// nothing.
+    /// Whether a session reads its port or its command's output: not during a pause, and not while the
+    /// websocket takes nothing.
     pub(super) fn is_active(&self) -> bool {
-        !self.paused && !self.crashed && self.outgoing_bytes < SOCKET_BUFFER
+        !self.paused && !self.crashed && self.has_room()
+    }
+
+    /// Whether the gateway holds publication back.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Whether the websocket takes more.
+    pub(super) fn has_room(&self) -> bool {
+        self.outgoing_bytes < SOCKET_BUFFER
     }
 
     /// Whether everything that was sent is acknowledged.
@@ -436,6 +448,6 @@ const TICK: Duration = Duration::from_micros(100_500);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// What the websocket's buffers take before a writer has to wait.
 const SOCKET_BUFFER: usize = 128 * 1024;
-/// How long the flag of the handshake lags behind the message. At loopback 1 to 5 clients of 100 that sent at once lost
-/// their data; here all do.
+/// How long the flag of the handshake lags behind the message. At loopback 1 to 5 clients of 100 that sent at
+/// once lost their data; here all do.
 const COMPLETING_TIME: Duration = Duration::from_millis(2);

@@ -61,7 +61,8 @@ struct Processed {
     error: String,
 }
 
-/// What a HandshakeResponse says has failed, if anything; none if it cannot be read. An empty answer fails nothing.
+/// What a HandshakeResponse says has failed, if anything; none if it cannot be read. An empty answer fails
+/// nothing.
 pub(super) fn failure(payload: &[u8]) -> Option<Option<String>> {
     let response: Response = serde_json::from_slice(payload).ok()?;
     let actions = response.processed_client_actions.unwrap_or_default();

@@ -1,9 +1,9 @@
 //! How the SSM agent cuts a command's output into messages: at characters, and not quite faithfully.
 //!
-//! It decodes each piece that it reads as UTF-8 (`processStdoutData` in `agent/session/shell/shell.go`). What looks
-//! incomplete in the last three bytes is held back for the next piece, and dropped if there is none. U+FFFD itself
-//! decodes like an error whose length is three, so that only its first byte is sent. Other bytes that are no UTF-8
-//! pass.
+//! It decodes each piece that it reads as UTF-8 (`processStdoutData` in `agent/session/shell/shell.go`). What
+//! looks incomplete in the last three bytes is held back for the next piece, and dropped if there is none.
+//! U+FFFD itself decodes like an error whose length is three, so that only its first byte is sent. Other
+//! bytes that are no UTF-8 pass.
 
 /// The output of one command.
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
 //! What the SSM agent keeps of its own messages, and when it repeats one.
 //!
-//! There is no window: a message leaves when it is made, whatever is unacknowledged. Each tick of a tenth of a second
-//! repeats at most the oldest message that is not acknowledged, so that lost messages come back at ten a second.
+//! There is no window: a message leaves when it is made, whatever is unacknowledged. Each tick of a tenth of
+//! a second repeats at most the oldest message that is not acknowledged, so that lost messages come back at
+//! ten a second.
 
 use std::{
     collections::VecDeque,
@@ -41,7 +42,8 @@ impl SendList {
         self.next_number
     }
 
-    /// Counts a message that leaves now, and keeps it if there is room. One that finds none is never repeated.
+    /// Counts a message that leaves now, and keeps it if there is room. One that finds none is never
+    /// repeated.
     pub(super) fn push(&mut self, now: Instant, record: Bytes) {
         if self.kept.len() < CAPACITY {
             self.kept.push_back(Kept { number: self.next_number, record, sent_at: now });
@@ -71,7 +73,8 @@ impl SendList {
         Some(oldest.record.clone())
     }
 
-    /// RFC 6298's estimator without its floor. A message that was repeated counts as well, from its last time.
+    /// RFC 6298's estimator without its floor. A message that was repeated counts as well, from its last
+    /// time.
     fn measure(&mut self, sample: Duration) {
         self.variation = (self.variation * 3 + self.round_trip.abs_diff(sample)) / 4;
         self.round_trip = (self.round_trip * 7 + sample) / 8;

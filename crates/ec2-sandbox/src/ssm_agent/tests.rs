@@ -1,5 +1,5 @@
-//! The SSM agent in the place of the recorded one: it hears what that one heard, when that one did, while its port or
-//! its program does what the recorded one did.
+//! The SSM agent in the place of the recorded one: it hears what that one heard, when that one did, while its
+//! port or its program does what the recorded one did.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +21,7 @@ use super::{Manners, SsmAgent, Verdict};
 use crate::world::Purpose;
 
 mod cases;
+mod download;
 #[path = "../../../ssm-channel/tests/recordings/recording.rs"]
 mod recording;
 mod script;
@@ -285,7 +286,8 @@ fn check_outputs(name: &str, outputs: &[&Line], player: &Player) {
     }
 }
 
-/// Which messages were repeated. When and how often is a matter of milliseconds, except where only repeats happen.
+/// Which messages were repeated. When and how often is a matter of milliseconds, except where only repeats
+/// happen.
 fn check_repeats(name: &str, case: &Case, outputs: &[&Line], player: &Player, until: Duration) {
     let Some(tolerance) = case.repeats else { return };
     let mut recorded = BTreeMap::<i64, i32>::new();
@@ -302,7 +304,8 @@ fn check_repeats(name: &str, case: &Case, outputs: &[&Line], player: &Player, un
     }
 }
 
-/// It ends when the agent says so or, if others than its worker were slow to say it, when the worker has gone.
+/// It ends when the agent says so or, if others than its worker were slow to say it, when the worker has
+/// gone.
 fn check_end(name: &str, case: &Case, at: [Option<Duration>; 2], event: &str, player: &Player) {
     let Some((ended, verdict)) = &player.ended else { panic!("{name}: it has not ended: {event}") };
     let (status, output) = match verdict {

@@ -5,6 +5,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use tokio::io::ReadBuf;
+
 use crate::hosts::Connection;
 
 /// A program that a session runs.
@@ -14,6 +16,32 @@ pub(crate) trait Program: Send {
 
     /// What the client types never reaches it, but two keys interrupt it.
     fn interrupt(&mut self, key: Interrupt);
+}
+
+/// A program whose outputs are told apart, and read while it runs.
+pub(crate) trait SeparateProgram: Send {
+    /// Fills `room` with what it prints to one of its outputs; nothing when nobody can print there any more.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: OutputStream,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>>;
+
+    /// Its exit status, once it has ended; -1 if a signal killed it.
+    fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<i32>>;
+
+    /// As for [`Program`].
+    fn interrupt(&mut self, key: Interrupt);
+}
+
+/// Where a program prints.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum OutputStream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
 }
 
 /// A key that is a signal.
@@ -41,6 +69,8 @@ pub(crate) enum Start {
     Connected(Box<Connection>),
     /// The program runs.
     Running(Box<dyn Program>),
+    /// The same with separate outputs.
+    RunningSeparate(Box<dyn SeparateProgram>),
     /// Nothing listens on the port.
     Refused,
     /// The command has no words.
@@ -48,5 +78,10 @@ pub(crate) enum Start {
     /// The command cannot be split into words, for this reason.
     Unparsable(&'static str),
     /// The program cannot be run, in the words of Go's `os/exec`.
-    NotStarted(String),
+    NotStarted {
+        /// Those words.
+        text: String,
+        /// Whether its outputs would have been separate.
+        separate: bool,
+    },
 }

@@ -1,7 +1,7 @@
 //! A Session Manager session: a record that the API shows, a token, and a state that others can watch.
 //!
-//! It holds no connection. The gateway learns of it when it is started, watches [`SessionInfo::state`], and lets those
-//! clients in whose token [`Session::take_token`] takes.
+//! It holds no connection. The gateway learns of it when it is started, watches [`SessionInfo::state`], and
+//! lets those clients in whose token [`Session::take_token`] takes.
 
 use std::{
     io,
@@ -31,6 +31,8 @@ pub enum SessionState {
 pub(crate) enum Purpose {
     /// It runs this, without a shell.
     Command(String),
+    /// The same with standard error apart, and the exit status.
+    SeparateCommand(String),
     /// It connects to this port.
     Port(u16),
 }
@@ -150,7 +152,7 @@ impl SessionRecord {
     /// What a user of the region sees of it.
     pub(crate) fn summary(&self) -> SessionSummary {
         let (port, command) = match &self.opening.purpose {
-            Purpose::Command(command) => (0, Some(command.clone())),
+            Purpose::Command(command) | Purpose::SeparateCommand(command) => (0, Some(command.clone())),
             Purpose::Port(port) => (*port, None),
         };
         SessionSummary {

@@ -36,6 +36,7 @@ struct Session {
     kind: Option<SessionType>,
     output: Vec<u8>,
     errors: Vec<u8>,
+    statuses: Vec<i32>,
     longest: usize,
 }
 
@@ -49,7 +50,15 @@ impl Session {
         let origin = Origin { seed: 1, unix_time: Duration::from_secs(1_700_000_000), now };
         let mut channel = Channel::new(Side::Client { client_id: "client".into() }, origin);
         channel.attach(now, &started.text("TokenValue"));
-        Self { socket, channel, kind: None, output: Vec::new(), errors: Vec::new(), longest: 0 }
+        Self {
+            socket,
+            channel,
+            kind: None,
+            output: Vec::new(),
+            errors: Vec::new(),
+            statuses: Vec::new(),
+            longest: 0,
+        }
     }
 
     /// Takes part in the session until that is `enough` or it is over; then what the gateway said of it.
@@ -74,6 +83,7 @@ impl Session {
             while let Some(event) = self.channel.poll_event() {
                 match event {
                     Event::Ready { session, .. } => self.kind = session,
+                    Event::ExitStatus(status) => self.statuses.push(status),
                     Event::Closed(Closed::ByGateway { output }) => return Some(output),
                     other => panic!("{other:?}"),
                 }
@@ -332,4 +342,25 @@ async fn an_interrupt_is_acknowledged_when_the_command_has_ended() {
     assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
     written.await.unwrap().unwrap();
     assert_eq!((session.output, session.channel.unacknowledged()), (b"interrupted\n".to_vec(), 0));
+}
+
+#[tokio::test]
+async fn outputs_may_be_separate_and_then_there_is_an_exit_status() {
+    let (_region, client) = region(&["command-error=20ms"]).await;
+    let script = "echo out; echo err >&2; exit 3";
+    for (command, output, errors, status) in [
+        (format!("sh -c {}", quote(script)), "out\n", "err\n", 3),
+        (
+            "no-such-program".to_owned(),
+            "",
+            "exec: \"no-such-program\": executable file not found in $PATH",
+            1,
+        ),
+    ] {
+        let parameters = json!({"command": [command], "separateOutputStream": ["true"]});
+        let mut session = Session::open(&start(&client, HEALTHY, DOCUMENT, &parameters).await).await;
+        assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
+        assert_eq!((session.output, session.errors), (output.into(), errors.into()), "{command}");
+        assert_eq!(session.statuses, [status], "{command}");
+    }
 }

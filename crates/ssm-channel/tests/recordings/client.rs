@@ -102,8 +102,8 @@ impl Client {
     }
 }
 
-/// What happened to the recorded client, in order. What came before its first websocket is kept for it, and what came
-/// while it had none is lost.
+/// What happened to the recorded client, in order. What came before its first websocket is kept for it, and
+/// what came while it had none is lost.
 fn steps(name: &str, events: &[(Duration, String)]) -> Vec<(Duration, Step)> {
     let mut steps: Vec<_> = events
         .iter()
@@ -143,7 +143,8 @@ fn steps(name: &str, events: &[(Duration, String)]) -> Vec<(Duration, Step)> {
     happened
 }
 
-/// The payloads that a client must have delivered, by type: of all messages in order, up to the first that is missing.
+/// The payloads that a client must have delivered, by type: of all messages in order, up to the first that is
+/// missing.
 fn delivered(heard: &[Line]) -> BTreeMap<u32, Vec<u8>> {
     let messages: BTreeMap<i64, &Line> = heard.iter().map(|line| (line.number, line)).collect();
     let mut delivered = BTreeMap::<u32, Vec<u8>>::new();

@@ -143,23 +143,41 @@ fn bare_name(region: AwsRegion, name: &str) -> &str {
 /// What a document does with its parameters.
 fn purpose(document: &str, parameters: &BTreeMap<String, Vec<String>>) -> Result<Purpose, ApiError> {
     match document {
-        COMMAND_DOCUMENT => command(parameter(parameters, COMMAND)?).map(Purpose::Command),
-        SSH_DOCUMENT => port(parameter(parameters, PORT)?).map(Purpose::Port),
+        COMMAND_DOCUMENT => {
+            check_names(parameters, &[COMMAND, SEPARATE])?;
+            let command = command(values(parameters, COMMAND))?;
+            let separate = flag(values(parameters, SEPARATE), SEPARATE)?;
+            Ok(if separate { Purpose::SeparateCommand(command) } else { Purpose::Command(command) })
+        }
+        SSH_DOCUMENT => {
+            check_names(parameters, &[PORT])?;
+            port(values(parameters, PORT)).map(Purpose::Port)
+        }
         _ => Err(ApiError::new("InvalidDocument", format!("Document with name {document} does not exist."))),
     }
 }
 
-/// The values of the one parameter of a document.
-fn parameter<'a>(
-    parameters: &'a BTreeMap<String, Vec<String>>,
-    name: &str,
-) -> Result<Option<&'a [String]>, ApiError> {
-    match parameters.keys().find(|other| *other != name) {
+/// Refuses parameters that a document does not have.
+fn check_names(parameters: &BTreeMap<String, Vec<String>>, known: &[&str]) -> Result<(), ApiError> {
+    match parameters.keys().find(|name| !known.contains(&name.as_str())) {
         Some(unknown) => Err(ApiError::new(
             "InvalidParameters",
             format!("Parameter {unknown} is not defined in the document."),
         )),
-        None => Ok(parameters.get(name).map(Vec::as_slice)),
+        None => Ok(()),
+    }
+}
+
+fn values<'a>(parameters: &'a BTreeMap<String, Vec<String>>, name: &str) -> Option<&'a [String]> {
+    parameters.get(name).map(Vec::as_slice)
+}
+
+/// A list of `true` or `false`; false, if it is left out.
+fn flag(values: Option<&[String]>, name: &str) -> Result<bool, ApiError> {
+    match values {
+        None => Ok(false),
+        Some([value]) if value == "true" || value == "false" => Ok(value == "true"),
+        Some(_) => Err(invalid(name)),
     }
 }
 
@@ -192,6 +210,7 @@ const COMMAND: &str = "command";
 const COMMAND_DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
 const INTERNAL: &str = "InternalServerError";
 const PORT: &str = "portNumber";
+const SEPARATE: &str = "separateOutputStream";
 const SSH_DOCUMENT: &str = "AWS-StartSSHSession";
 const START: &str = "ssm:StartSession";
 
@@ -237,6 +256,14 @@ mod tests {
         for values in [&[][..], &[""], &["true", "true"]] {
             assert!(command(values).is_err(), "{values:?}");
         }
+        let with_flag = |flag: &[&str]| {
+            let mut parameters = with(COMMAND, &["true"]);
+            parameters.extend(with(SEPARATE, flag));
+            purpose(COMMAND_DOCUMENT, &parameters)
+        };
+        assert_eq!(with_flag(&["true"]), Ok(Purpose::SeparateCommand("true".to_owned())));
+        assert_eq!(with_flag(&["false"]), Ok(Purpose::Command("true".to_owned())));
+        assert!(with_flag(&["1"]).is_err() && with_flag(&[]).is_err());
         assert!(purpose(COMMAND_DOCUMENT, &BTreeMap::new()).is_err());
         assert!(purpose(COMMAND_DOCUMENT, &with(PORT, &["22"])).is_err());
     }

@@ -12,7 +12,8 @@ use crate::world::Purpose;
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) work: Work,
-    /// Messages of a session that was about to end, of which the recorded one was too late to acknowledge so many.
+    /// Messages of a session that was about to end, of which the recorded one was too late to acknowledge so
+    /// many.
     pub(super) acknowledges_more: usize,
     /// That it repeats messages is what the session is about: so often, give or take.
     pub(super) repeats: Option<i32>,
@@ -20,6 +21,10 @@ pub(super) struct Case {
     pub(super) delivers: Option<String>,
     /// When a program ends, where no output shows it.
     pub(super) until: Duration,
+    /// What a program with separate outputs prints, if it is not what was recorded.
+    pub(super) prints: Option<&'static [u8]>,
+    /// When it printed what became a message, in milliseconds, where that does not show it.
+    printed_at: Option<(i64, u64)>,
     /// It ends at another time than the recorded one.
     pub(super) ends_otherwise: bool,
     /// Its worker was killed.
@@ -49,8 +54,11 @@ pub(super) enum Work {
     Blank,
     /// One that cannot be split.
     Unparsable(&'static str),
-    /// One that cannot be run.
-    NotStarted(&'static str),
+    /// One that cannot be run; whether its outputs would have been separate.
+    NotStarted(&'static str, bool),
+    /// A program that prints what was recorded to separate outputs, and ends with this status when it was
+    /// recorded.
+    Separate { status: i32 },
 }
 
 impl Case {
@@ -61,6 +69,8 @@ impl Case {
             repeats: None,
             delivers: None,
             until: Duration::ZERO,
+            prints: None,
+            printed_at: None,
             ends_otherwise: false,
             is_killed: false,
             mends_digests: false,
@@ -77,6 +87,11 @@ impl Case {
 
     fn repeats(self, tolerance: i32) -> Self {
         Self { repeats: Some(tolerance), ..self }
+    }
+
+    /// When a message was printed, if it has to be said.
+    pub(super) fn said_at(&self, number: i64) -> Option<Duration> {
+        self.printed_at.filter(|(of, _)| *of == number).map(|(_, at)| Duration::from_millis(at))
     }
 
     /// What the session is for, as its HandshakeRequest says.
@@ -106,6 +121,7 @@ impl Case {
 /// Every session that is replayed.
 pub(super) fn cases() -> Vec<(&'static str, Case)> {
     let mut cases = commands();
+    cases.extend(separate_commands());
     cases.extend(ports());
     cases
 }
@@ -115,7 +131,37 @@ fn prints(output: impl AsRef<[u8]>) -> Case {
 }
 
 fn not_started(text: &'static str) -> Case {
-    Case::new(Work::NotStarted(text))
+    Case::new(Work::NotStarted(text, false))
+}
+
+fn separate(status: i32) -> Case {
+    Case::new(Work::Separate { status })
+}
+
+fn separate_commands() -> Vec<(&'static str, Case)> {
+    let not_started = |text| Case::new(Work::NotStarted(text, true));
+    vec![
+        ("command-64k-separate.cut", separate(0)),
+        ("command-background-separate", separate(0)),
+        ("command-bad-quote-separate", Case::new(Work::Unparsable("EOF found when expecting closing quote"))),
+        // It traps the interrupt.
+        ("command-ctrl-c-separate", separate(4)),
+        ("command-for-separate", not_started("exec: \"for\": executable file not found in $PATH")),
+        ("command-killed-separate", separate(-1)),
+        ("command-no-output-separate", separate(0)),
+        (
+            "command-not-found-separate",
+            not_started("exec: \"no-such-program\": executable file not found in $PATH"),
+        ),
+        ("command-not-utf8-separate", Case { prints: Some(NOT_UTF8), ..separate(0) }),
+        ("command-separate", separate(3)),
+        // It went on printing, which nobody read any more.
+        ("command-separate-client-cut", Case { printed_at: Some((6, 1283)), ..separate(0) }),
+        ("command-sh-c-separate", separate(0)),
+        ("command-terminated-separate", separate(0)),
+        ("command-terminated-separate-api", separate(0)),
+        ("command-terminated-separate-plain", separate(0)),
+    ]
 }
 
 fn commands() -> Vec<(&'static str, Case)> {
@@ -137,7 +183,7 @@ fn commands() -> Vec<(&'static str, Case)> {
         ("command-no-output", prints("")),
         ("command-not-executable", not_started("fork/exec /etc/passwd: permission denied")),
         ("command-not-found", not_started("exec: \"no-such-program\": executable file not found in $PATH")),
-        ("command-not-utf8", prints(b"abc\xff\xfe\x80\xc3\xa9\xef\xbf\xbdend\xc3")),
+        ("command-not-utf8", prints(NOT_UTF8)),
         ("command-semicolon", prints("one; echo two\n")),
         ("command-sh-c", prints("1\n2\nerr\n")),
         ("command-terminated", prints("begun\n")),
@@ -170,7 +216,8 @@ fn ports() -> Vec<(&'static str, Case)> {
         ("port-1mib-up.cut", talks()),
         ("port-256k-up-windowed.cut", talks()),
         ("port-basic", closes()),
-        // In the recorded one a read was under way when the pause came. It kept an answer, for which it waited later.
+        // In the recorded one a read was under way when the pause came. It kept an answer, for which it
+        // waited later.
         ("port-client-eof", Case { ends_otherwise: true, ..talks().delivers("last words") }),
         ("port-client-terminates", talks().delivers("hellolast words")),
         ("port-data-after-close", closes().delivers("go").repeats(1)),
@@ -200,21 +247,6 @@ fn ports() -> Vec<(&'static str, Case)> {
 
 /// Sessions that are not emulated yet, and why.
 pub(super) const MISSING: &[(&str, &str)] = &[
-    ("command-64k-separate.cut", SEPARATE),
-    ("command-background-separate", SEPARATE),
-    ("command-bad-quote-separate", SEPARATE),
-    ("command-ctrl-c-separate", SEPARATE),
-    ("command-for-separate", SEPARATE),
-    ("command-killed-separate", SEPARATE),
-    ("command-no-output-separate", SEPARATE),
-    ("command-not-found-separate", SEPARATE),
-    ("command-not-utf8-separate", SEPARATE),
-    ("command-separate", SEPARATE),
-    ("command-separate-client-cut", SEPARATE),
-    ("command-sh-c-separate", SEPARATE),
-    ("command-terminated-separate", SEPARATE),
-    ("command-terminated-separate-api", SEPARATE),
-    ("command-terminated-separate-plain", SEPARATE),
     ("forward-old-client", FORWARDING),
     ("interactive-ctrl-c", INTERACTIVE),
     ("interactive-exit", INTERACTIVE),
@@ -247,7 +279,7 @@ pub(super) const MISSING: &[(&str, &str)] = &[
     ("shell-utf8-out", SHELL),
 ];
 
-const SEPARATE: &str = "a command with separateOutputStream";
+const NOT_UTF8: &[u8] = b"abc\xff\xfe\x80\xc3\xa9\xef\xbf\xbdend\xc3";
 const FORWARDING: &str = "a forwarding, with smux or to another host";
 const INTERACTIVE: &str = "an interactive command";
 const SHELL: &str = "a shell";

@@ -12,20 +12,20 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    Clock,
+    Clock, ONE_WAY,
     cases::{Case, Work},
     recording::Line,
 };
 use crate::{
     hosts::Connection,
-    ssm_agent::{Interrupt, Program, Start},
+    ssm_agent::{Interrupt, OutputStream, Program, SeparateProgram, Start},
 };
 
 /// What happens on the instance.
 pub(super) struct Script {
     work: Work,
-    /// What the port says, and when.
-    says: Vec<(Duration, Said)>,
+    /// What the port says, and when; of a program with separate outputs also where.
+    says: Vec<(Duration, OutputStream, Said)>,
     /// When the program ends.
     until: Duration,
     delivered: Arc<Mutex<Vec<u8>>>,
@@ -45,33 +45,46 @@ impl Script {
         let count = outputs.iter().map(|line| line.number + 1).max().unwrap_or_default();
         let mut says = Vec::new();
         let mut before = Duration::MAX;
+        let mut ends = None;
         // From the last, since a message may have been overtaken.
         for number in (0..count).rev() {
             let Some(line) = first(number) else {
-                says.push((before, Said::Data(vec![b'?'; 1024])));
+                says.push((before, OutputStream::Output, Said::Data(vec![b'?'; 1024])));
                 continue;
             };
             before = before.min(line.at.saturating_sub(EARLIER));
-            if line.payload_type == OUTPUT {
-                says.push((before, Said::Data(line.payload().to_vec())));
-            }
+            let stream = match line.payload_type {
+                OUTPUT => OutputStream::Output,
+                ERROR_OUTPUT => OutputStream::Error,
+                EXIT_STATUS => {
+                    // Not much earlier, since what the client sends meanwhile would find nobody.
+                    ends = Some(line.at.saturating_sub(ONE_WAY));
+                    continue;
+                }
+                _ => continue,
+            };
+            let data = case.prints.map_or_else(|| line.payload().to_vec(), <[u8]>::to_vec);
+            says.push((case.said_at(number).unwrap_or(before), stream, Said::Data(data)));
         }
         says.reverse();
-        let last = says.last().map(|(at, _)| *at).unwrap_or_default();
+        let last = says.last().map(|(at, ..)| *at).unwrap_or_default();
         match case.work {
-            Work::Closes => says.push((last + EARLIER, Said::Closed)),
-            Work::Resets(at) => says.push((at, Said::Reset)),
+            Work::Closes => says.push((last + EARLIER, OutputStream::Output, Said::Closed)),
+            Work::Resets(at) => says.push((at, OutputStream::Output, Said::Reset)),
             _ => {}
         }
-        let until = says.first().map_or(case.until, |(at, _)| *at);
+        let until = match case.work {
+            Work::Separate { .. } => ends.unwrap_or(FOR_EVER),
+            _ => says.first().map_or(case.until, |(at, ..)| *at),
+        };
         Self { work: case.work.clone(), says, until, delivered: Arc::default() }
     }
 
     /// When something happens next.
     pub(super) fn next_after(&self, now: Instant, start: Instant) -> Option<Instant> {
-        let says = self.says.iter().map(|(at, _)| start + *at);
+        let says = self.says.iter().map(|(at, ..)| start + *at);
         let work = match self.work {
-            Work::Prints { .. } => Some(start + self.until),
+            Work::Prints { .. } | Work::Separate { .. } => Some(start + self.until),
             Work::Stalls { until, .. } => Some(start + until),
             _ => None,
         };
@@ -80,7 +93,7 @@ impl Script {
 
     /// The reader of the websocket is stuck for good.
     pub(super) fn is_never_read(&self) -> bool {
-        !matches!(self.work, Work::Stalls { .. } | Work::Interrupted { .. })
+        !matches!(self.work, Work::Stalls { .. } | Work::Interrupted { .. } | Work::Separate { .. })
     }
 
     /// What the server got.
@@ -91,7 +104,7 @@ impl Script {
     pub(super) fn start(&self, clock: &Clock, start: Instant) -> Start {
         let scripted = || Scripted {
             clock: clock.clone(),
-            says: self.says.iter().map(|(at, said)| (start + *at, said.clone())).collect(),
+            says: self.says.iter().map(|(at, _, said)| (start + *at, said.clone())).collect(),
             delivered: Arc::clone(&self.delivered),
             stalls: match self.work {
                 Work::Stalls { after, until } => Some((after, start + until)),
@@ -117,7 +130,19 @@ impl Script {
             })),
             Work::Blank => Start::Blank,
             Work::Unparsable(reason) => Start::Unparsable(reason),
-            Work::NotStarted(text) => Start::NotStarted((*text).to_owned()),
+            Work::Separate { status } => Start::RunningSeparate(Box::new(Separate {
+                clock: clock.clone(),
+                says: self
+                    .says
+                    .iter()
+                    .map(|(at, stream, said)| (start + *at, *stream, said.clone()))
+                    .collect(),
+                until: start + self.until,
+                status: *status,
+            })),
+            Work::NotStarted(text, separate) => {
+                Start::NotStarted { text: (*text).to_owned(), separate: *separate }
+            }
         }
     }
 }
@@ -196,7 +221,40 @@ impl Program for Printing {
     }
 }
 
+/// A program with separate outputs, which end when it does.
+struct Separate {
+    clock: Clock,
+    says: Vec<(Instant, OutputStream, Said)>,
+    until: Instant,
+    status: i32,
+}
+
+impl SeparateProgram for Separate {
+    fn poll_read(
+        &mut self,
+        _: &mut Context<'_>,
+        stream: OutputStream,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let now = self.clock.now();
+        let next = self.says.iter().position(|(at, from, _)| *from == stream && *at <= now);
+        if let Some((.., Said::Data(data))) = next.map(|next| self.says.remove(next)) {
+            room.put_slice(&data);
+            return Poll::Ready(Ok(()));
+        }
+        if now < self.until { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_exit(&mut self, _: &mut Context<'_>) -> Poll<io::Result<i32>> {
+        if self.clock.now() < self.until { Poll::Pending } else { Poll::Ready(Ok(self.status)) }
+    }
+
+    fn interrupt(&mut self, _: Interrupt) {}
+}
+
 const OUTPUT: u32 = 1;
+const ERROR_OUTPUT: u32 = 11;
+const EXIT_STATUS: u32 = 12;
 /// A message reaches the gateway later than the SSM agent reads it.
 const EARLIER: Duration = Duration::from_millis(5);
 const FOR_EVER: Duration = Duration::from_secs(3600);

@@ -1,0 +1,151 @@
+//! The client's channel and this SSM agent, with a path between them and a clock that only this file moves.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ssm_channel::{Channel, Origin, Outgoing, Side, SsmAgentVersion};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    hosts::Connection,
+    ssm_agent::{Manners, SsmAgent, Start},
+    world::Purpose,
+};
+
+/// A server that says a file and then nothing.
+struct File {
+    left: usize,
+}
+
+impl AsyncRead for File {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let length = room.remaining().min(self.left);
+        if length == 0 {
+            return Poll::Pending;
+        }
+        room.put_slice(&vec![b'x'; length]);
+        self.left -= length;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for File {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct World {
+    client: Channel,
+    agent: SsmAgent,
+    size: usize,
+    one_way: Duration,
+    now: Instant,
+    to_client: VecDeque<(Instant, Bytes)>,
+    to_agent: VecDeque<(Instant, Bytes)>,
+    received: usize,
+}
+
+impl World {
+    fn new(size: usize, one_way: Duration) -> Self {
+        let now = Instant::now();
+        let origin = Origin { seed: 1, unix_time: Duration::from_secs(1_700_000_000), now };
+        let version = SsmAgentVersion::parse("3.3.1142.0").unwrap();
+        let mut agent = SsmAgent::new(version, &Purpose::Port(22), Manners::default(), origin);
+        agent.start(now);
+        let mut client = Channel::new(Side::Client { client_id: "client".into() }, origin);
+        client.attach(now, "token");
+        Self {
+            client,
+            agent,
+            size,
+            one_way,
+            now,
+            to_client: VecDeque::new(),
+            to_agent: VecDeque::new(),
+            received: 0,
+        }
+    }
+
+    /// A millisecond: less than anything here waits for, but for the pace of the SSM agent, which is met.
+    fn step(&mut self) {
+        self.now += Duration::from_millis(1);
+        let (now, arrival) = (self.now, self.now + self.one_way);
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Some((_, record)) = self.to_agent.pop_front_if(|(at, _)| *at <= now) {
+            self.agent.receive(&mut cx, now, record).unwrap();
+        }
+        let size = self.size;
+        while self
+            .agent
+            .poll(&mut cx, now, || Start::Connected(Box::new(Connection::new(Box::new(File { left: size })))))
+        {
+        }
+        while let Some(record) = self.agent.next_record() {
+            self.to_client.push_back((arrival, record));
+        }
+        while let Some((_, record)) = self.to_client.pop_front_if(|(at, _)| *at <= now) {
+            self.client.handle_message(now, record).unwrap();
+        }
+        self.client.handle_timeout(now);
+        while self.client.poll_event().is_some() {}
+        while let Some(bytes) = self.client.read() {
+            self.received += bytes.len();
+        }
+        while let Some(outgoing) = self.client.poll_transmit(now) {
+            if let Outgoing::Record(record) = outgoing {
+                self.to_agent.push_back((arrival, record));
+            }
+        }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    /// The client's websocket is lost with everything on the way, and replaced at once.
+    fn cut(&mut self) -> usize {
+        let lost = self.to_client.len();
+        self.to_client.clear();
+        self.to_agent.clear();
+        self.client.handle_closed(self.now);
+        self.client.attach(self.now, "another token");
+        lost
+    }
+}
+
+#[test]
+fn a_download_recovers_from_a_loss_while_the_ssm_agent_goes_on() {
+    let mut world = World::new(64 << 20, Duration::from_millis(100));
+    world.run_for(Duration::from_secs(5));
+    let lost = world.cut();
+    assert!(lost > 90, "{lost} messages were on the way");
+    let before = world.received;
+    // Each comes again when the one before is acknowledged.
+    world.run_for(Duration::from_millis(210) * u32::try_from(lost).unwrap() + Duration::from_secs(3));
+    let received = world.received - before;
+    assert!(received > 15 << 20, "{received} bytes since the loss of {lost} messages");
+    world.run_for(Duration::from_secs(1));
+    assert!(world.received - before - received > 900 << 10, "it goes on at the SSM agent's pace");
+}
