@@ -16,6 +16,7 @@ use std::path::PathBuf;
 pub(crate) use self::source::{Keys, RoleSource, Source, WebIdentity};
 pub(crate) use self::sso::Sso;
 use super::configuration::ConfigurationError;
+use super::endpoint;
 use super::profiles::{Profile, Profiles, ReadFile, Value};
 use super::variables::Variables;
 
@@ -88,13 +89,20 @@ impl Identity {
             None => profile_of(variables)?,
         };
         let profiles = Profiles::read(variables, read)?;
-        let selected = select(named.as_deref(), &profiles)?;
-        let lookup = Lookup { variables, profile: selected };
-        let region = match options.region.filter(|region| !region.is_empty()) {
-            Some(region) => Some(region.to_owned()),
-            None => lookup.first(&["AWS_REGION", "AWS_DEFAULT_REGION"], "region")?,
+        let selected = select(named.as_deref(), &profiles);
+        // Of several mistakes the CLI reports the one that it meets first, and so does this.
+        let metadata = match &selected {
+            Ok(profile) => metadata(&Lookup { variables, profile: *profile })?,
+            Err(_) => None,
         };
-        let metadata = metadata(&lookup)?;
+        let region = options.region.filter(|region| !region.is_empty()).map(str::to_owned);
+        let region = region.or_else(|| variables.get("AWS_REGION"));
+        let region = region.or_else(|| variables.get("AWS_DEFAULT_REGION"));
+        check_region(region.as_deref())?;
+        let selected = selected?;
+        let lookup = Lookup { variables, profile: selected };
+        let region = region.map_or_else(|| lookup.of_profile("region"), |region| Ok(Some(region)))?;
+        check_region(region.as_deref())?;
         let chain = source::Chain {
             profiles: &profiles,
             variables,
@@ -147,12 +155,6 @@ fn profile_of(variables: &Variables) -> Result<Option<String>, ConfigurationErro
         (Some(profile), Some(default)) if !default.is_empty() && profile != default => {
             Err(ConfigurationError::TwoProfiles { profile, default_profile: default })
         }
-        (Some(name), _) if name.is_empty() => {
-            Err(ConfigurationError::EmptyProfile { variable: "AWS_PROFILE" })
-        }
-        (None, Some(name)) if name.is_empty() => {
-            Err(ConfigurationError::EmptyProfile { variable: "AWS_DEFAULT_PROFILE" })
-        }
         (name, default) => Ok(name.or(default)),
     }
 }
@@ -163,11 +165,24 @@ fn select<'a>(
     profiles: &'a Profiles,
 ) -> Result<Option<Profile<'a>>, ConfigurationError> {
     let Some(name) = named else { return Ok(profiles.get(DEFAULT_PROFILE)) };
-    let unknown = || ConfigurationError::UnknownProfile {
-        profile: name.to_owned(),
-        section_of: profiles.bare_section(name).map(PathBuf::from),
+    let unknown = || match name {
+        "" => ConfigurationError::EmptyProfile,
+        _ => ConfigurationError::UnknownProfile {
+            profile: name.to_owned(),
+            section_of: profiles.bare_section(name).map(PathBuf::from),
+        },
     };
     profiles.get(name).map(Some).ok_or_else(unknown)
+}
+
+fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
+    match region {
+        // An empty one is for those who need a region.
+        Some(region) if !region.is_empty() && !endpoint::is_region(region) => {
+            Err(ConfigurationError::BadRegion { region: region.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Environment first, then the selected profile.

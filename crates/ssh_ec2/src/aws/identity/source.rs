@@ -177,7 +177,7 @@ impl Chain<'_> {
         Ok(Source::Role(Box::new(RoleSource {
             profile: owner(),
             arn: profile.owned("role_arn")?.unwrap_or_default(),
-            session_name: profile.owned("role_session_name")?,
+            session_name: filled(profile.owned("role_session_name")?),
             external_id: profile.owned("external_id")?,
             mfa_serial: profile.owned("mfa_serial")?,
             duration_seconds: seconds,
@@ -246,14 +246,13 @@ impl Chain<'_> {
             Some(value) if environment => Ok(Some(value)),
             _ => profile.map_or(Ok(None), |profile| profile.owned(option)),
         };
-        let filled = |value: Option<String>| value.filter(|value| !value.is_empty());
         let file = filled(get("AWS_WEB_IDENTITY_TOKEN_FILE", "web_identity_token_file")?);
         let Some(file) = file else { return Ok(None) };
         let Some(role_arn) = filled(get("AWS_ROLE_ARN", "role_arn")?) else {
             let profile = profile.map(|_| name.to_owned());
             return Err(ConfigurationError::WebIdentityWithoutRole { profile });
         };
-        let session_name = get("AWS_ROLE_SESSION_NAME", "role_session_name")?;
+        let session_name = filled(get("AWS_ROLE_SESSION_NAME", "role_session_name")?);
         Ok(Some(WebIdentity { token_file: file.into(), role_arn, session_name }))
     }
 
@@ -298,6 +297,10 @@ impl Chain<'_> {
         let secret = text(missing).ok_or(ConfigurationError::PartialKey { place, missing })?;
         Ok(Some(Keys { id, secret, token: None }))
     }
+}
+
+fn filled(value: Option<String>) -> Option<String> {
+    value.filter(|value| !value.is_empty())
 }
 
 /// Whether a profile has a role that somebody else assumes.
