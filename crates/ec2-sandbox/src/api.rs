@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub(crate) mod authorization;
+mod constraint;
 mod ec2;
 mod ec2_instance_connect;
 mod error;
@@ -36,11 +37,12 @@ pub(crate) const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 /// Answers one API call.
 pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime) -> Response<Full<Bytes>> {
     let request_id = request_id();
-    let query = Query::parse(body);
+    let query = Query::of(&parts.headers, body);
     let service = Service::of(parts, &query);
     let operation = service.operation(parts, &query);
     let answer = service.check_signature(world, parts, body, now).and_then(|(caller, region)| {
         service.check_route(parts)?;
+        service.check_form(parts, operation, &query)?;
         if !world.admits(operation, region, now) {
             return Err(service.throttled());
         }

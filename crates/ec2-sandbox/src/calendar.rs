@@ -51,6 +51,16 @@ pub(crate) fn parse_basic(text: &str) -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
+/// Reads what [`whole_seconds`] and [`extended`] write.
+pub(crate) fn parse_extended(text: &str) -> Option<SystemTime> {
+    let text = text.strip_suffix(".000Z").or_else(|| text.strip_suffix('Z'))?;
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if text.len() != 19 || marks.iter().any(|(at, mark)| text.as_bytes()[*at] != *mark) {
+        return None;
+    }
+    parse_basic(&format!("{}Z", text.replace(['-', ':'], "")))
+}
+
 /// Times before 1970 count as 1970.
 fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()

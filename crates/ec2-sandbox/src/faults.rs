@@ -69,6 +69,12 @@ pub struct Faults {
     pub stream_redirect: Option<String>,
     /// How many bytes the name of the instance `web-2` has.
     pub name_size: Option<usize>,
+    /// Upgrades that are not signed are refused; else they are taken, as from old clients.
+    pub require_signature: bool,
+    /// How long the token of a session admits a client; usually a minute.
+    pub token_life: Option<Duration>,
+    /// How long the gateway waits for a client's first message; usually 10 s.
+    pub first_message_limit: Option<Duration>,
 }
 
 /// A fault was asked for that there is not.
@@ -113,6 +119,9 @@ impl Faults {
             "redirect" => self.redirect = Some(parse_url(value)?),
             "stream-redirect" => self.stream_redirect = Some(parse_url(value)?),
             "name-size" => self.name_size = Some(value.parse().ok().filter(|bytes| *bytes <= NAME_LIMIT)?),
+            "token-life" => self.token_life = Some(parse_time(value)?),
+            "first-message" => self.first_message_limit = Some(parse_time(value)?),
+            "require-signature" if value.is_empty() => self.require_signature = true,
             "never-attach" if value.is_empty() => self.never_attach = true,
             "refuse-upgrade" if value.is_empty() => self.refuse_upgrade = true,
             "refuse-resume" if value.is_empty() => self.refuse_resume = true,
@@ -308,7 +317,11 @@ stream-url=URL      sessions are told this in place of the gateway's own address
 redirect=URL        API calls are redirected there (status 307)
 stream-redirect=URL websockets are redirected there (status 302)
 name-size=BYTES     the name of web-2 is this long
+require-signature   websockets that are not signed are refused with status 403
+token-life=TIME     the token of a session admits nobody after this long (else 60s)
+first-message=TIME  a websocket whose first message is later is closed (else 10s)
 throttle=OP:RATE/N  calls of OP, such as SendSSHPublicKey, are refused beyond N at once and RATE a second
+                    (throttle=StartSession:3/3 unless it is given, as at AWS)
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
 ";
 
@@ -325,6 +338,9 @@ mod tests {
             "reorder=0.5",
             "delay=50ms",
             "refuse-resume",
+            "require-signature",
+            "token-life=5s",
+            "first-message=1s",
             "lose-tail=3",
             "throttle=StartSession:1/1",
             "throttle=StartSession:5/10",
@@ -346,6 +362,9 @@ mod tests {
                 reorder: 0.5,
                 delay: Duration::from_millis(50),
                 refuse_resume: true,
+                require_signature: true,
+                token_life: Some(Duration::from_secs(5)),
+                first_message_limit: Some(Duration::from_secs(1)),
                 lose_tail: 3,
                 throttle: vec![Throttle { action: "StartSession".to_owned(), rate: 5.0, burst: 10 }],
                 deny: vec![

@@ -8,20 +8,27 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{net::TcpStream, sync::mpsc, time};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 
-use self::session::Session;
+use self::{first_message::FirstMessageError, session::Session};
 use crate::{
     faults::Faults,
     hosts::Hosts,
@@ -29,6 +36,7 @@ use crate::{
     world::{SessionInfo, World},
 };
 
+mod first_message;
 mod session;
 
 pub(crate) type ClientSocket = WebSocketStream<TcpStream>;
@@ -55,12 +63,9 @@ impl Gateway {
         if self.faults.refuse_upgrade || (self.faults.refuse_resume && resumed) {
             return refuse(StatusCode::FORBIDDEN, "the upgrade is refused, as asked for");
         }
-        let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
-            return refuse(StatusCode::BAD_REQUEST, "there is no Sec-WebSocket-Key");
-        };
-        let accept = derive_accept_key(key.as_bytes());
-        let Ok(accept) = HeaderValue::try_from(accept) else {
-            return refuse(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key cannot be answered");
+        let accept = match accept_key(request.headers()) {
+            Ok(accept) => accept,
+            Err((status, message)) => return refuse(status, message),
         };
         let upgrade = hyper::upgrade::on(&mut request);
         let welcome = self.welcome(session_id.to_owned());
@@ -117,25 +122,32 @@ struct Welcome {
 
 impl Welcome {
     async fn serve(self, mut socket: ClientSocket) {
-        use futures_util::StreamExt;
-        let token = loop {
-            match socket.next().await {
-                Some(Ok(Message::Text(text))) => break token_of(&text),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                _ => return,
-            }
+        let limit = self.faults.first_message_limit.unwrap_or(FIRST_MESSAGE_LIMIT);
+        let admitted = match time::timeout(limit, first_message(&mut socket)).await {
+            Ok(None) => return,
+            Ok(Some(message)) => self.admit(message),
+            Err(_) => Err(format!("no first message came within {limit:?}")),
         };
-        let info = match self.world.take_token(&self.session_id, &token.unwrap_or_default()) {
+        let info = match admitted {
             Ok(info) => info,
             Err(refusal) => {
-                tracing::info!(session = self.session_id, %refusal, "a data channel was refused");
-                let _ = socket.close(None).await;
+                tracing::info!(session = self.session_id, refusal, "a data channel was refused");
+                // A client that does not read cannot hold the connection.
+                let _ = time::timeout(CLOSING_TIMEOUT, close(socket)).await;
                 return;
             }
         };
         let sender = self.session(info);
         // The session may have ended in the meantime; then the websocket just closes.
         let _ = sender.send(socket).await;
+    }
+
+    /// The session that a first message admits to.
+    fn admit(&self, message: Result<String, FirstMessageError>) -> Result<SessionInfo, String> {
+        let token =
+            message.and_then(|text| first_message::token(&text)).map_err(|error| error.to_string())?;
+        let info = self.world.take_token(&self.session_id, &token, self.world.now());
+        info.map_err(|refusal| refusal.to_string())
     }
 
     /// The way to the running session, or to a new one.
@@ -157,9 +169,44 @@ impl Welcome {
     }
 }
 
-fn token_of(text: &str) -> Option<String> {
-    let message: serde_json::Value = serde_json::from_str(text).ok()?;
-    message.get("TokenValue")?.as_str().map(str::to_owned)
+/// The first message that is not the websocket's own; `None` if the client leaves before.
+async fn first_message(socket: &mut ClientSocket) -> Option<Result<String, FirstMessageError>> {
+    loop {
+        match socket.next().await?.ok()? {
+            Message::Text(text) => return Some(Ok(text.to_string())),
+            Message::Binary(_) => return Some(Err(FirstMessageError::Binary)),
+            Message::Close(_) => return None,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+    }
+}
+
+/// Closes a websocket whose opening was refused, and reads on until the client has gone: what is not read
+/// would reset the connection, and the client would not learn the code.
+async fn close(mut socket: ClientSocket) {
+    let frame = CloseFrame { code: REFUSAL_CODE, reason: "".into() };
+    if socket.close(Some(frame)).await.is_ok() {
+        while let Some(Ok(_)) = socket.next().await {}
+    }
+}
+
+/// What answers the key of an upgrade that RFC 6455, section 4.2.1, allows.
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, &'static str)> {
+    let text =
+        |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let is_upgrade = |word: &str| word.trim().eq_ignore_ascii_case("upgrade");
+    if !text(header::CONNECTION).split(',').any(is_upgrade) {
+        return Err((StatusCode::BAD_REQUEST, "Connection does not say Upgrade"));
+    }
+    if text(header::SEC_WEBSOCKET_VERSION) != "13" {
+        return Err((StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version is not 13"));
+    }
+    let key = text(header::SEC_WEBSOCKET_KEY);
+    if STANDARD.decode(key).map_or(0, |key| key.len()) != 16 {
+        return Err((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not the base64 of 16 bytes"));
+    }
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+    accept.map_err(|_| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key cannot be answered"))
 }
 
 /// The TCP connection below an upgraded one, and what was read of it already.
@@ -175,3 +222,10 @@ fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response
 }
+
+/// With what a websocket is closed whose first message is wrong, late, or shows a token that admits nobody.
+/// Which code AWS has is not written anywhere.
+const REFUSAL_CODE: CloseCode = CloseCode::Policy;
+/// For a client's first message. Clients send it at once.
+const FIRST_MESSAGE_LIMIT: Duration = Duration::from_secs(10);
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);

@@ -71,6 +71,7 @@ impl Region {
             clock: options.faults.clock,
             stream_url: options.faults.stream_url.clone(),
             name_size: options.faults.name_size,
+            token_life: options.faults.token_life,
         };
         let now = options.faults.clock.now();
         let world = Arc::new(World::new(listener.local_addr()?, settings, now)?);
@@ -82,6 +83,7 @@ impl Region {
         let server = Server {
             redirect: location(&options.faults.redirect)?,
             stream_redirect: location(&options.faults.stream_redirect)?,
+            require_signature: options.faults.require_signature,
             world: Arc::clone(&world),
             gateway: Gateway::new(Arc::clone(&world), hosts, tasks.clone(), options.faults),
             latency: options.latency,

@@ -38,6 +38,8 @@ pub(crate) struct Server {
     pub(crate) redirect: Option<HeaderValue>,
     /// The same for upgrades.
     pub(crate) stream_redirect: Option<HeaderValue>,
+    /// Unsigned upgrades are refused.
+    pub(crate) require_signature: bool,
 }
 
 /// Accepts connections for ever, each served by a task of its own in `tasks`.
@@ -127,7 +129,8 @@ impl Server {
         }
     }
 
-    /// An upgrade may come unsigned, as from clients before 1.2.764.0; a signature that is there must be right.
+    /// An upgrade may come unsigned, as from clients before 1.2.764.0, unless a signature is required; one
+    /// that is there must be right. Whether AWS still takes unsigned ones is not written anywhere.
     fn check_upgrade(
         &self,
         session_id: &str,
@@ -147,7 +150,7 @@ impl Server {
             let message = "the query is not that of the StreamUrl, byte for byte".to_owned();
             return Err((StatusCode::FORBIDDEN, message));
         }
-        if !headers.contains_key(header::AUTHORIZATION) {
+        if !headers.contains_key(header::AUTHORIZATION) && !self.require_signature {
             return Ok(());
         }
         let parts = sigv4::Parts { method: "GET", uri: request.uri(), headers, body: b"" };

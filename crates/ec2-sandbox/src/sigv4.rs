@@ -2,8 +2,9 @@
 //!
 //! A pure function: a request and the credentials it should be signed with go in, the service it is signed
 //! for or a refusal comes out. Only header signatures; no presigned URLs, no chunked or unsigned payloads,
-//! and no S3, whose rules for paths differ. It is stricter than AWS in one point: the payload hash is always
-//! computed from the body, so an `x-amz-content-sha256` that lies is refused.
+//! and no S3, whose rules for paths differ. AWS puts the value of `x-amz-content-sha256` into the canonical
+//! request when that header is there. Here it must be the digest of the body as well, so one that lies is
+//! refused, with whichever of the two digests the request was signed.
 //!
 //! Rules: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>.
 
@@ -67,9 +68,13 @@ pub(crate) fn verify(
     authorization.check_scope(region, service, date)?;
     check_skew(date, now)?;
     authorization.check_headers(parts.headers)?;
+    let digest = hex(&Sha256::digest(parts.body));
+    if parts.headers.get(&CONTENT_DIGEST).is_some_and(|told| told.as_bytes() != digest.as_bytes()) {
+        return Err(Refusal::Mismatch);
+    }
 
     let scope = [authorization.day, region, service, TERMINATOR].join("/");
-    let request = hex(&Sha256::digest(canonical_request(parts, authorization.signed_headers)));
+    let request = hex(&Sha256::digest(canonical_request(parts, authorization.signed_headers, &digest)));
     let string_to_sign = format!("{ALGORITHM}\n{date}\n{scope}\n{request}");
     let mut key = format!("AWS4{}", credentials.secret_access_key).into_bytes();
     for part in [authorization.day, region, service, TERMINATOR] {
@@ -173,7 +178,7 @@ fn check_skew(date: &str, now: SystemTime) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn canonical_request(parts: Parts<'_>, signed_headers: &str) -> String {
+fn canonical_request(parts: Parts<'_>, signed_headers: &str, digest: &str) -> String {
     let mut request = format!(
         "{}\n{}\n{}\n",
         parts.method,
@@ -185,7 +190,7 @@ fn canonical_request(parts: Parts<'_>, signed_headers: &str) -> String {
         let values = values.map(|value| collapse(&String::from_utf8_lossy(value.as_bytes())));
         request.push_str(&format!("{name}:{}\n", values.collect::<Vec<_>>().join(",")));
     }
-    request + "\n" + signed_headers + "\n" + &hex(&Sha256::digest(parts.body))
+    request + "\n" + signed_headers + "\n" + digest
 }
 
 /// Dot segments and doubled slashes go away, then everything, `%` included, is encoded once more.
@@ -244,6 +249,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TERMINATOR: &str = "aws4_request";
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 

@@ -178,7 +178,7 @@ impl SsmAgent {
                     self.verdict.get_or_insert(Verdict::Failed(output.to_owned()));
                 }
                 Event::Closed(_) => self.terminate(),
-                Event::Flag(_) | Event::NeedsResume => {}
+                Event::Flag(_) | Event::ExitStatus(_) | Event::NeedsResume => {}
             }
         }
         moved

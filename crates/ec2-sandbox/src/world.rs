@@ -53,6 +53,7 @@ pub(crate) struct World {
     address: SocketAddr,
     clock: Clock,
     stream_url: String,
+    token_life: Duration,
     credentials: Credentials,
     instances: Vec<Instance>,
     started: SystemTime,
@@ -92,6 +93,8 @@ pub(crate) struct Settings {
     pub(crate) stream_url: Option<String>,
     /// How many bytes the name of `web-2` has, unless five.
     pub(crate) name_size: Option<usize>,
+    /// How long a session's token admits somebody, unless [`TOKEN_LIFE`].
+    pub(crate) token_life: Option<Duration>,
 }
 
 /// A call of an API that was answered, be it with a refusal.
@@ -152,6 +155,7 @@ impl World {
         Ok(Self {
             clock: settings.clock,
             stream_url: stream_url.trim_end_matches('/').to_owned(),
+            token_life: settings.token_life.unwrap_or(TOKEN_LIFE),
             denied: settings.denied.iter().map(|text| Denial::parse(text)).collect(),
             policy: settings.policy,
             address,
@@ -355,20 +359,25 @@ impl World {
     /// Gives out a fresh token for a session; `None` if there is no such session.
     ///
     /// For a session that has ended the token is empty: that is how the service says so.
-    pub(crate) fn resume_session(&self, id: &str) -> io::Result<Option<StreamTicket>> {
+    pub(crate) fn resume_session(&self, id: &str, now: SystemTime) -> io::Result<Option<StreamTicket>> {
         let mut state = self.lock();
         let Some(session) = state.sessions.iter_mut().find(|session| session.record.id == id) else {
             return Ok(None);
         };
-        session.renew_token()?;
+        session.renew_token(now)?;
         Ok(Some(self.ticket(session)))
     }
 
     /// Consumes the token of a session: the first client to present it has the data channel.
-    pub(crate) fn take_token(&self, id: &str, token: &str) -> Result<SessionInfo, TokenRefusal> {
+    pub(crate) fn take_token(
+        &self,
+        id: &str,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<SessionInfo, TokenRefusal> {
         let mut state = self.lock();
         let session = state.sessions.iter_mut().find(|session| session.record.id == id);
-        session.ok_or(TokenRefusal::UnknownSession)?.take_token(token)
+        session.ok_or(TokenRefusal::UnknownSession)?.take_token(token, self.token_life, now)
     }
 
     /// Ends a session and tells whoever watches it; `false` if it is unknown or had ended already.
@@ -456,6 +465,10 @@ const GHOST: &str = "ghost";
 
 /// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
 const KEY_LIFE: Duration = Duration::from_secs(60);
+
+/// How long the token of a session is good: "only long enough to ensure the connection is successful", says
+/// the documentation of StartSession, and no source says how long that is.
+const TOKEN_LIFE: Duration = Duration::from_secs(60);
 
 /// Base64 with a raw `+` and `/` in it, as the service sends: a client that re-encodes the URL breaks it.
 const CELL_NUMBER: &str = "AAEAAd+bc/dE2Kx+Yp/0m3sQ==";

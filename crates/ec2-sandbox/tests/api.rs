@@ -5,8 +5,11 @@
 mod client;
 mod command;
 mod credentials;
+mod opening;
+mod pages;
 mod policy;
 mod sign_on;
+mod strict;
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +18,11 @@ use ec2_sandbox::{Faults, Options, Region, SessionState};
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use crate::client::{Client, Reply};
+use crate::client::{Client, Reply, without_quota};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const HEALTHY: &str = "i-0decaf00000000001";
+const FORM: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded")];
 const EUROPEAN: &str = "i-0decaf0000000000a";
 
 async fn region() -> (Region, Client) {
@@ -31,6 +35,12 @@ async fn region() -> (Region, Client) {
 fn home_ids(region: &Region) -> Vec<String> {
     let instances = region.instances().into_iter().filter(|instance| instance.region == "us-east-1");
     instances.map(|instance| instance.id).collect()
+}
+
+/// Lists of instances have no order of their own.
+fn in_order(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort();
+    ids
 }
 
 async fn start_session(client: &Client, target: &str) -> Reply {
@@ -90,7 +100,7 @@ async fn waiting_for_the_end_of_sessions_wakes_when_the_last_one_ends() {
 
 #[tokio::test]
 async fn each_failing_instance_fails_in_its_own_way() {
-    let (_region, client) = region().await;
+    let (_region, client) = without_quota().await;
     for (id, code, message) in [
         ("i-0dead000000000001", "TargetNotConnected", "i-0dead000000000001 is not connected."),
         ("i-0dead000000000002", "TargetNotConnected", "i-0dead000000000002 is not connected."),
@@ -127,7 +137,7 @@ async fn a_session_that_may_not_be_ended_stays() {
 
 #[tokio::test]
 async fn malformed_session_requests_are_refused() {
-    let (_region, client) = region().await;
+    let (_region, client) = without_quota().await;
     let ssh = |extra: serde_json::Value| {
         let mut input = json!({"Target": HEALTHY, "DocumentName": "AWS-StartSSHSession"});
         input.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
@@ -190,43 +200,23 @@ const UNREGISTERED: [&str; 5] = [
 async fn every_instance_is_found_page_by_page() {
     let (region, client) = region().await;
     let expected = home_ids(&region);
-    let registered: Vec<_> = expected.iter().filter(|id| !UNREGISTERED.contains(&id.as_str())).collect();
-    let (mut ids, mut token) = (Vec::new(), None::<String>);
-    loop {
-        let reply = client.ssm("DescribeInstanceInformation", &json!({"NextToken": token})).await;
-        let page = reply.json();
-        let list = page["InstanceInformationList"].as_array().unwrap();
-        ids.extend(list.iter().map(|item| item["InstanceId"].as_str().unwrap().to_owned()));
-        token = page["NextToken"].as_str().map(str::to_owned);
-        if token.is_none() {
-            break;
-        }
-    }
-    assert_eq!(ids.iter().collect::<Vec<_>>(), registered);
-
-    let (mut ids, mut token) = (Vec::new(), None::<String>);
-    loop {
-        let mut input = vec![("Action", "DescribeInstances"), ("Version", "2016-11-15"), ("MaxResults", "5")];
-        input.extend(token.as_deref().map(|token| ("NextToken", token)));
-        let reply = client.ec2(&input).await;
-        ids.extend(reply.elements("instanceId"));
-        token = reply.elements("nextToken").pop();
-        if token.is_none() {
-            break;
-        }
-    }
-    assert_eq!(ids, expected);
+    let registered: Vec<_> =
+        expected.iter().map(String::as_str).filter(|id| !UNREGISTERED.contains(id)).collect();
+    let agents = client.agents(&json!([])).await;
+    let ids: Vec<_> = agents.iter().map(|item| item["InstanceId"].as_str().unwrap()).collect();
+    assert_eq!(ids, registered);
+    let pages = client.instance_pages(&[("MaxResults", "5")]).await;
+    assert!(pages.len() > 5 && pages.iter().all(|page| page.len() <= 5), "{pages:?}");
+    assert_eq!(in_order(pages.concat()), in_order(expected));
 }
 
 #[tokio::test]
 async fn a_fleet_is_found_in_its_regions() {
     let region = Region::start(Options { fleet: 4800, ..Options::default() }).await.unwrap();
     let client = Client::new(&region).in_region("us-west-2");
-    let first = client.ec2(&[("Action", "DescribeInstances")]).await;
-    assert_eq!(first.elements("instanceId").len(), 1000);
-    let token = first.elements("nextToken").pop().unwrap();
-    let rest = client.ec2(&[("Action", "DescribeInstances"), ("NextToken", &token)]).await;
-    assert_eq!((rest.elements("instanceId").len(), rest.elements("nextToken").len()), (200, 0));
+    let pages = client.instance_pages(&[]).await;
+    // The first is a short one.
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [4, 1000, 196]);
     for (size, code) in
         [("4", vec!["InvalidParameterValue"]), ("1001", vec!["InvalidParameterValue"]), ("1000", vec![])]
     {
@@ -234,13 +224,12 @@ async fn a_fleet_is_found_in_its_regions() {
         assert_eq!(reply.elements("Code"), code, "{size}");
     }
     let green = [
-        ("Action", "DescribeInstances"),
         ("Filter.1.Name", "tag:Team"),
         ("Filter.1.Value.1", "green"),
         ("Filter.2.Name", "tag:Name"),
         ("Filter.2.Value.1", "node-000*"),
     ];
-    assert_eq!(client.ec2(&green).await.elements("instanceId"), ["i-0f1ee700000000006"]);
+    assert_eq!(client.instance_pages(&green).await.concat(), ["i-0f1ee700000000006"]);
     assert_eq!(start_session(&client, "i-0f1ee700000000006").await.status, 200);
 }
 
@@ -248,12 +237,12 @@ async fn a_fleet_is_found_in_its_regions() {
 async fn instances_are_found_by_filter() {
     let (_region, client) = region().await;
     let found = async |filters: &[(&str, &str)]| {
-        let mut input = vec![("Action".to_owned(), "DescribeInstances".to_owned())];
-        for (number, (name, value)) in (1..).zip(filters) {
-            input.push((format!("Filter.{number}.Name"), (*name).to_owned()));
-            input.push((format!("Filter.{number}.Value.1"), (*value).to_owned()));
-        }
-        client.ec2(&input).await.elements("instanceId")
+        let names: Vec<_> = (1..=filters.len()).map(|number| format!("Filter.{number}.Name")).collect();
+        let values: Vec<_> = (1..=filters.len()).map(|number| format!("Filter.{number}.Value.1")).collect();
+        let numbered = names.iter().zip(&values).zip(filters);
+        let input = numbered
+            .flat_map(|((name, value), filter)| [(name.as_str(), filter.0), (value.as_str(), filter.1)]);
+        client.instance_pages(&input.collect::<Vec<_>>()).await.concat()
     };
     assert_eq!(
         found(&[("tag:Name", "web-*")]).await,
@@ -274,7 +263,8 @@ async fn instances_are_found_by_filter() {
     assert_eq!(found(&[("private-dns-name", "ip-10-0-0-11.ec2.internal")]).await, [HEALTHY]);
     assert!(found(&[("tag:Name", "web-1"), ("instance-state-name", "stopped")]).await.is_empty());
 
-    let reply = client.ec2(&[("Action", "DescribeInstances"), ("Filter.1.Name", "colour")]).await;
+    let colour = [("Filter.1.Name", "colour"), ("Filter.1.Value.1", "red")];
+    let reply = client.ec2(&[&[("Action", "DescribeInstances")], &colour[..]].concat()).await;
     assert_eq!(reply.elements("Code"), ["InvalidParameterValue"]);
     let reply = client.ec2(&[("Action", "DescribeInstances"), ("InstanceId.1", "i-0123456789abcdef0")]).await;
     assert_eq!(reply.elements("Code"), ["InvalidInstanceID.NotFound"]);
@@ -284,12 +274,10 @@ async fn instances_are_found_by_filter() {
 
 #[tokio::test]
 async fn instances_are_told_apart_by_the_state_of_their_ssm_agent() {
-    let (_region, client) = region().await;
-    let lost = json!({"Filters": [{"Key": "PingStatus", "Values": ["ConnectionLost"]}]});
-    let reply = client.ssm("DescribeInstanceInformation", &lost).await.json();
-    let ids = reply["InstanceInformationList"].as_array().unwrap().iter().map(|item| &item["InstanceId"]);
+    let (_region, client) = without_quota().await;
+    let lost = client.agents(&json!([{"Key": "PingStatus", "Values": ["ConnectionLost"]}])).await;
     assert_eq!(
-        ids.collect::<Vec<_>>(),
+        lost.iter().map(|item| &item["InstanceId"]).collect::<Vec<_>>(),
         ["i-0dead000000000001", "i-0dead000000000002", "i-0dead000000000010"]
     );
     for target in UNREGISTERED {
@@ -297,12 +285,10 @@ async fn instances_are_told_apart_by_the_state_of_their_ssm_agent() {
         assert_eq!(reply.text("Status"), "notconnected");
         assert_eq!(start_session(&client, target).await.code(), "TargetNotConnected");
     }
-    let old = json!({"Filters": [{"Key": "AgentVersion", "Values": ["2.3.50.0"]}]});
-    let reply = client.ssm("DescribeInstanceInformation", &old).await.json();
-    assert_eq!(reply["InstanceInformationList"][0]["InstanceId"], "i-0dead000000000015");
-    let ubuntu = json!({"Filters": [{"Key": "InstanceIds", "Values": ["i-0decaf00000000004"]}]});
-    let reply = client.ssm("DescribeInstanceInformation", &ubuntu).await.json();
-    let information = &reply["InstanceInformationList"][0];
+    let old = client.agents(&json!([{"Key": "AgentVersion", "Values": ["2.3.50.0"]}])).await;
+    assert_eq!(old[0]["InstanceId"], "i-0dead000000000015");
+    let ubuntu = client.agents(&json!([{"Key": "InstanceIds", "Values": ["i-0decaf00000000004"]}])).await;
+    let information = &ubuntu[0];
     assert_eq!(
         (&information["PlatformName"], &information["PlatformVersion"]),
         (&json!("Ubuntu"), &json!("22.04"))
@@ -405,7 +391,7 @@ async fn an_unsigned_call_is_refused() {
     let reply = client.send("POST", "/", &target, "{}").await;
     assert_eq!(reply.raw_code(), "com.amazon.coral.service#MissingAuthenticationTokenException");
     assert_eq!(reply.header("x-amzn-requestid").map(str::len), Some(36));
-    let reply = client.send("POST", "/", &[], "Action=DescribeInstances&Version=2016-11-15").await;
+    let reply = client.send("POST", "/", &FORM, "Action=DescribeInstances&Version=2016-11-15").await;
     assert_eq!(reply.elements("Code"), ["MissingAuthenticationToken"]);
     let reply = client.send("POST", "/", &[], &"a".repeat(1024 * 1024 + 1)).await;
     assert_eq!(reply.status, 413);
@@ -433,18 +419,14 @@ async fn a_region_knows_only_its_own_instances() {
     let (region, client) = region().await;
     let europe = client.in_region("eu-west-1");
     let describe = [("Action", "DescribeInstances")];
-    assert_eq!(client.ec2(&describe).await.elements("instanceId"), home_ids(&region));
+    assert_eq!(in_order(client.instance_pages(&[]).await.concat()), in_order(home_ids(&region)));
     let reply = europe.ec2(&describe).await;
     assert_eq!(reply.elements("instanceId"), [EUROPEAN]);
     assert_eq!(reply.elements("availabilityZone"), ["eu-west-1a"]);
     assert_eq!(reply.elements("dnsName"), ["ec2-203-0-113-29.eu-west-1.compute.amazonaws.com"]);
     let oregon = client.in_region("us-west-2");
-    let none = oregon.ec2(&[
-        ("Action", "DescribeInstances"),
-        ("Filter.1.Name", "tag:Name"),
-        ("Filter.1.Value.1", "*"),
-    ]);
-    assert_eq!(none.await.elements("instanceId"), [""; 0]);
+    let none = oregon.instance_pages(&[("Filter.1.Name", "tag:Name"), ("Filter.1.Value.1", "*")]).await;
+    assert_eq!(none.concat(), [""; 0]);
     let absent = client.ec2(&[("Action", "DescribeInstances"), ("InstanceId.1", EUROPEAN)]).await;
     assert_eq!(absent.elements("Code"), ["InvalidInstanceID.NotFound"]);
 
@@ -563,7 +545,7 @@ async fn every_call_is_recorded_and_refused_ones_too() {
     client.ec2(&[("Action", "DescribeInstances")]).await;
     start_session(&client.in_region("eu-west-1"), HEALTHY).await;
     client.in_region("eu-central-1").instance_connect("SendSSHPublicKey", &json!({})).await;
-    client.send("POST", "/", &[], "Action=GetCallerIdentity&Version=2011-06-15").await;
+    client.send("POST", "/", &FORM, "Action=GetCallerIdentity&Version=2011-06-15").await;
     let calls: Vec<_> = region.calls().into_iter().map(|call| (call.action, call.region, call.ok)).collect();
     let expected = [
         ("ec2:DescribeInstances", "us-east-1", true),

@@ -7,26 +7,35 @@
 mod assume_role;
 mod check;
 mod configuration;
+mod connections;
 mod credentials;
 mod ec2;
 mod endpoint;
 mod error;
+mod expiry;
 mod http_client;
 mod identity;
+mod login;
 mod managed;
+mod mfa;
 mod operation;
+mod process;
 mod profiles;
 mod providers;
 mod push_key;
 mod query;
 mod refusal;
+mod sdk_error;
 mod session;
 mod sso;
 #[cfg(test)]
 mod tests;
+mod token_file;
 mod upgrade;
 mod variables;
+mod web_identity;
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,29 +43,32 @@ use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use aws_types::service_config::ServiceConfigKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 pub use self::check::{Caller, Endpoint};
 pub use self::configuration::{ConfigurationError, KeyPlace};
+use self::connections::Connections;
 use self::credentials::CredentialCache;
 pub use self::credentials::{Renewal, SignIn};
 pub use self::ec2::{Filter, Instance, InstanceState, Latest};
 use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, Service};
 pub use self::error::AwsError;
+use self::error::NoAnswer;
 use self::identity::{Identity, Options, Source};
 pub use self::managed::Managed;
 use self::operation::{Answer, Call, Client, Failure};
+pub use self::process::ProcessError;
 pub use self::profiles::SyntaxError;
 use self::providers::Providers;
 use self::refusal::Circumstances;
 pub use self::refusal::RequestId;
 pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
-use self::sso::SignOn;
 use self::variables::Variables;
 use crate::network::Network;
 use crate::private_file::ReadError;
@@ -80,7 +92,7 @@ pub fn timestamp(time: SystemTime) -> String {
     DateTime::from(time).fmt(Format::DateTime).unwrap_or_default()
 }
 
-/// Long enough for fifty at five a second.
+/// Long enough for fifty at three a second, which is the quota of StartSession.
 const THROTTLED_PATIENCE: Duration = Duration::from_secs(20);
 const THROTTLED_DELAY: Duration = Duration::from_secs(1);
 const THROTTLED_MAX_DELAY: Duration = Duration::from_secs(4);
@@ -105,6 +117,9 @@ pub struct Aws {
     /// The id of the key in the environment, if that is used.
     access_key: String,
     sdk: SdkConfig,
+    connections: Connections,
+    /// For how long a call may take with all its attempts, after credentials were had. None: as the SDK has it.
+    limit: Option<Duration>,
     /// For how long a throttled call is tried again, after the SDK's own attempts.
     patience: Duration,
 }
@@ -131,7 +146,8 @@ impl Aws {
     pub async fn load(settings: &Settings, network: &Network) -> Result<Self, AwsError> {
         let variables = variables();
         let identity = Identity::resolve(settings.options(), &variables, &read_file)?;
-        let http_client = http_client::http_client(network);
+        let connections = Connections::default();
+        let http_client = http_client::http_client(network, &connections);
         // The machine is asked last, and only then.
         let region = match (&identity.region, &identity.metadata) {
             (Some(region), _) => Some(region.clone()),
@@ -146,16 +162,19 @@ impl Aws {
             fips: identity.fips.unwrap_or(false),
             dual_stack: identity.dual_stack.unwrap_or(false),
         };
-        let providers =
-            Providers { sdk: &sdk, place: &place, home: variables.home(), may_ask: !settings.batch };
+        let providers = Providers {
+            sdk: &sdk,
+            place: &place,
+            home: variables.home(),
+            login_cache: variables.path("AWS_LOGIN_CACHE_DIRECTORY", ".aws/login/cache"),
+            may_ask: !settings.batch,
+        };
         let sign_in = SignIn::of(&identity);
         let provider = identity.source.as_ref().and_then(|source| providers.provider(source));
         let provider = provider.ok_or_else(|| AwsError::NoCredentials { sign_in: sign_in.clone() })?;
-        let sign_on = identity.source.as_ref().and_then(Source::sso);
-        let sign_on = sign_on.and_then(|sso| SignOn::new(sso, &sdk, variables.home(), !settings.batch));
         Ok(Self {
             client: Client::new(sdk.clone(), &place.region),
-            credentials: CredentialCache::new(provider, sign_in, sign_on),
+            credentials: CredentialCache::new(provider, sign_in),
             access_key: match &identity.source {
                 Some(Source::Environment(keys)) => keys.id.clone(),
                 _ => String::new(),
@@ -163,6 +182,8 @@ impl Aws {
             place,
             profile: identity.profile,
             sdk,
+            connections,
+            limit: None,
             patience: THROTTLED_PATIENCE,
         })
     }
@@ -185,6 +206,27 @@ impl Aws {
     /// The same, for calls that are better given up than waited for: a throttled one is made again for so long.
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same account and settings for other calls, which share credentials and connections with these.
+    pub fn again(&self) -> Self {
+        Self {
+            client: Client::new(self.sdk.clone(), &self.place.region),
+            credentials: self.credentials.clone(),
+            place: self.place.clone(),
+            profile: self.profile.clone(),
+            access_key: self.access_key.clone(),
+            sdk: self.sdk.clone(),
+            connections: self.connections.clone(),
+            limit: self.limit,
+            patience: self.patience,
+        }
+    }
+
+    /// The same, for calls that take at most so long with all their attempts, throttled ones included, not counting
+    /// the time that credentials take.
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     /// The same, for calls that take at most so long, with all their attempts.
@@ -228,15 +270,8 @@ impl Aws {
     /// [`AwsError::BadRegion`].
     pub fn in_region(&self, region: &str) -> Result<Self, AwsError> {
         endpoint::check_region(region)?;
-        Ok(Self {
-            client: Client::new(self.sdk.clone(), region),
-            credentials: self.credentials.clone(),
-            place: Place { region: region.to_owned(), ..self.place.clone() },
-            profile: self.profile.clone(),
-            access_key: self.access_key.clone(),
-            sdk: self.sdk.clone(),
-            patience: self.patience,
-        })
+        let place = Place { region: region.to_owned(), ..self.place.clone() };
+        Ok(Self { client: Client::new(self.sdk.clone(), region), place, ..self.again() })
     }
 
     /// Where the websockets of sessions are expected, to connect there early. None when an endpoint was configured:
@@ -279,15 +314,27 @@ impl Aws {
     }
 
     /// Makes a call whose body is written already, and makes it again for a while if AWS throttles it: of many that
-    /// begin at once the last have to wait longer than the SDK does.
+    /// begin at once the last have to wait longer than the SDK does. No clock runs while credentials are fetched.
     async fn invoke(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
-        let started = Instant::now();
+        let mut spent = Duration::ZERO;
         let mut delay = THROTTLED_DELAY;
         loop {
-            match self.invoke_once(api, subject, body.clone()).await {
-                Err(AwsError::Throttled { action }) if started.elapsed() + delay < self.patience => {
+            let credentials = self.credentials.resolve().await?;
+            let started = Instant::now();
+            let attempt = self.invoke_once(api, subject, body.clone(), credentials);
+            let result = match self.limit {
+                Some(limit) => match timeout(limit.saturating_sub(spent), attempt).await {
+                    Ok(result) => result,
+                    Err(_) => Err(self.unanswered(&self.endpoint(api.service)?, NoAnswer(limit).into())),
+                },
+                None => attempt.await,
+            };
+            spent += started.elapsed();
+            match result {
+                Err(AwsError::Throttled { action }) if spent + delay < self.patience => {
                     tracing::info!("AWS throttles {action}; trying again");
                     sleep(jitter(delay)).await;
+                    spent += delay;
                     delay = (delay * 2).min(THROTTLED_MAX_DELAY);
                 }
                 result => return result,
@@ -295,16 +342,17 @@ impl Aws {
         }
     }
 
-    async fn invoke_once(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
+    async fn invoke_once(
+        &self,
+        api: &Api,
+        subject: &str,
+        body: String,
+        credentials: Credentials,
+    ) -> Result<Answer, AwsError> {
         let action = api.action();
         let endpoint = self.endpoint(api.service)?;
-        let call = Call {
-            service: api.service,
-            operation: api.operation,
-            endpoint: &endpoint,
-            credentials: self.credentials.resolve().await?,
-            body,
-        };
+        let call =
+            Call { service: api.service, operation: api.operation, endpoint: &endpoint, credentials, body };
         match self.client.invoke(call).await {
             Ok(answer) => Ok(answer),
             Err(Failure::Malformed(source)) => Err(AwsError::Malformed { action, source }),
@@ -319,10 +367,16 @@ impl Aws {
                 }
                 Err(error)
             }
-            Err(Failure::Unreachable(source)) => {
-                let host = endpoint::host_of(&endpoint).unwrap_or(endpoint);
-                Err(AwsError::Unreachable { host, source })
-            }
+            Err(Failure::Unreachable(source)) => Err(self.unanswered(&endpoint, source)),
+        }
+    }
+
+    /// An endpoint did not answer: because no connection to it can be made, or in spite of one.
+    fn unanswered(&self, endpoint: &str, source: Box<dyn StdError + Send + Sync>) -> AwsError {
+        let host = endpoint::host_of(endpoint).unwrap_or_else(|| endpoint.to_owned());
+        match self.connections.are_impossible(endpoint) {
+            true => AwsError::NoConnection { host, source },
+            false => AwsError::Unreachable { host, source },
         }
     }
 

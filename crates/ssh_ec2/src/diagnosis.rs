@@ -216,8 +216,7 @@ pub fn of_agent(
 
 /// What Session Manager knows of an instance; an outer none when the caller may not ask.
 async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
-    let (found, _) = aws.describe_managed(Some(instance), None).await.ok()?;
-    Some(found.into_iter().find(|managed| managed.id == *instance))
+    aws.managed(instance).await.ok()
 }
 
 fn in_other(region: Option<&str>) -> String {

@@ -224,7 +224,8 @@ impl Walk<'_> {
             }
             // What else there is goes to other hosts, and may be allowed.
             Err(
-                error @ (AwsError::Unreachable { .. }
+                error @ (AwsError::NoConnection { .. }
+                | AwsError::Unreachable { .. }
                 | AwsError::AccessDenied { .. }
                 | AwsError::Throttled { .. }),
             ) => Finding::warning(format!("who calls is not known: {}", chain(&error))),

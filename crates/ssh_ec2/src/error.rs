@@ -6,6 +6,8 @@
 mod anchor;
 mod told;
 
+pub use self::told::chain;
+
 use std::io;
 use std::path::PathBuf;
 use std::process;
@@ -128,6 +130,16 @@ pub enum Failure {
         instance: InstanceId,
         /// What kept AWS from telling.
         why: String,
+        /// What to do about that, an action a line.
+        hints: Vec<String>,
+    },
+    /// The proxy of the connection was asked for the host key, and gave no answer.
+    #[error("the host key of {target} cannot be checked: the ssh_ec2 proxy of this connection {fault}")]
+    ProxySilent {
+        /// The target.
+        target: String,
+        /// What it does instead.
+        fault: &'static str,
     },
     /// Something else than sshd has the port.
     #[error("port {port} of {instance} answers, but not as an SSH server: {greeting:?}")]
@@ -294,9 +306,13 @@ impl Failure {
                 vec![format!("check that {instance} is still running, then connect again")]
             }
             Self::SshdBusy { .. } => vec![SSHD_BUSY_HINT.into()],
-            Self::HostKeyUnchecked { instance, .. } => vec![format!(
-                "try again; or say yourself which key it has: `ssh_ec2 known-hosts --trust KEY {instance}`"
-            )],
+            Self::HostKeyUnchecked { instance, hints, .. } => {
+                let trust = format!(
+                    "try again; or say yourself which key it has: `ssh_ec2 known-hosts --trust KEY {instance}`"
+                );
+                hints.iter().cloned().chain([trust]).collect()
+            }
+            Self::ProxySilent { .. } => vec!["connect again; `ssh -v` shows what it waits for".into()],
             Self::NotSsh { port, .. } => {
                 vec![format!("give the port that sshd listens on: `ssh -p PORT …` (tried {port})")]
             }

@@ -101,7 +101,7 @@ pub async fn search(places: &[Place], filters: &[Filter], tell: impl Fn(Update))
 
 async fn instances(index: usize, aws: &Aws, filters: &[Filter], tell: &impl Fn(Update)) {
     let mut token = None;
-    loop {
+    for _ in 0..PAGES {
         match aws.describe_page(filters, token.as_deref()).await {
             Err(error) => return tell(Update::Failed(index, error)),
             Ok((page, next)) => {
@@ -117,8 +117,8 @@ async fn instances(index: usize, aws: &Aws, filters: &[Filter], tell: &impl Fn(U
 
 async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
     let mut token = None;
-    loop {
-        match aws.describe_managed(None, token.as_deref()).await {
+    for _ in 0..PAGES {
+        match aws.describe_managed(token.as_deref()).await {
             Err(error) => return tell(Update::Unmanaged(index, error)),
             Ok((page, next)) => {
                 tell(Update::Managed(index, page));
@@ -154,5 +154,7 @@ fn entry(instance: &Instance) -> Entry {
     Entry { id: InstanceId::clone(&instance.id), user: user_of(instance) }
 }
 
+/// More than an account's instances fill, whatever comes back.
+const PAGES: usize = 1000;
 /// In bytes: EC2 gives names no more than 256 characters. Completions show what is kept.
 const NAME_SIZE: usize = 1024;

@@ -5,7 +5,7 @@
 //! prints, [`environment`] is read once.
 //! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`doctor`] examines every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
 //! is the loop, [`probe`] holds short sessions of our own with it.
-//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`report`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
+//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
 //! [`websocket`].
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -30,6 +30,7 @@ pub mod pace;
 pub mod picker;
 pub mod policy;
 pub mod private_file;
+pub mod private_socket;
 pub mod probe;
 pub mod push;
 pub mod report;
@@ -120,16 +121,18 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
         key_file: connect.common.key_file.clone(),
         settings: connect::aws_settings(&connect.common),
     };
-    on_runtime(async {
+    on_runtime(interrupt::unless_ended(async {
         let network = network(&options.settings).await?;
         send_key::run(&options, &network, &environment.ssh_directory).await
-    })
+    }))
 }
 
 fn find(question: &Question, environment: &Environment) -> Result<Answer, Failure> {
     log_to_stderr(question.verbosity);
     let network = network(&question.settings);
-    on_runtime(async { connect::find(question, &network.await?, &environment.cache).await })
+    on_runtime(interrupt::unless_ended(async {
+        connect::find(question, &network.await?, &environment.cache).await
+    }))
 }
 
 fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
@@ -159,7 +162,9 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             }
             let cache = Environment::read()?.cache;
             let first = Settings { profile: list.profile.first().cloned(), ..Settings::default() };
-            on_runtime(async { list::run(&list, before.batch, &network(&first).await?, &cache).await })
+            on_runtime(interrupt::unless_ended(async {
+                list::run(&list, before.batch, &network(&first).await?, &cache).await
+            }))
         }
         Command::Config(mut config) => {
             config.common = config.common.over(before);
@@ -203,8 +208,10 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
         client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
-    let request = proxy::Request { target, choice: connect::choice(&common), found_by, options };
-    let cache = Environment::read()?.cache;
+    let Environment { cache, surroundings, .. } = Environment::read()?;
+    // By the environment, which known-hosts has from the same ssh; `--agent-socket` is as old as the user's ssh_config.
+    let sockets = surroundings.places.sockets();
+    let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };
     on_runtime(async { proxy::run(&request, &network(&request.options.settings).await?, &cache).await })
 }
 
@@ -294,7 +301,9 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
     on_runtime(async {
         let network = network(&request.settings).await?;
         let (store, cache) = (&store, &environment.cache);
-        let means = commands::known_hosts::Means { store, network: &network, cache, interrupt: &interrupt };
+        let sockets = &environment.surroundings.places.sockets();
+        let (network, interrupt) = (&network, &interrupt);
+        let means = commands::known_hosts::Means { store, network, cache, interrupt, sockets };
         let work = async {
             match command.trust {
                 Some(key) => commands::known_hosts::trust(&request, &key, means).await,
@@ -302,7 +311,7 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
                 None => commands::known_hosts::run(&request, means).await,
             }
         };
-        interrupt::guard(work, &interrupt).await
+        interrupt::guard(work, interrupt).await
     })
 }
 

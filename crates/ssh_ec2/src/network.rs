@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::{env, fmt, fs, io};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use thiserror::Error;
@@ -119,18 +117,8 @@ pub struct Network(Arc<Shared>);
 
 struct Shared {
     ca_bundle: Option<PathBuf>,
-    https_proxy: Option<String>,
-    no_proxy: String,
     matcher: Matcher,
-    roots: OnceLock<Roots>,
     tls: OnceLock<Arc<ClientConfig>>,
-}
-
-/// The trusted roots, in the two forms that the TLS users take.
-pub(crate) struct Roots {
-    store: RootCertStore,
-    /// The same certificates for the AWS SDK, which takes nothing but PEM.
-    pub(crate) pem: Vec<u8>,
 }
 
 impl Network {
@@ -147,14 +135,7 @@ impl Network {
         };
         let matcher =
             Matcher::builder().https(https_proxy.as_deref().unwrap_or("")).no(no_proxy.as_str()).build();
-        Ok(Self(Arc::new(Shared {
-            ca_bundle: environment.ca_bundle.clone(),
-            https_proxy,
-            no_proxy,
-            matcher,
-            roots: OnceLock::new(),
-            tls: OnceLock::new(),
-        })))
+        Ok(Self(Arc::new(Shared { ca_bundle: environment.ca_bundle.clone(), matcher, tls: OnceLock::new() })))
     }
 
     /// The proxy for a TLS connection to `authority` (`host` or `host:port`), if one is to be used.
@@ -163,21 +144,7 @@ impl Network {
         self.0.matcher.intercept(&uri)
     }
 
-    /// The proxy's URL, with its password, and the hosts to spare; for the AWS SDK's own matcher.
-    pub(crate) fn proxy_settings(&self) -> Option<(&str, &str)> {
-        self.0.https_proxy.as_deref().map(|proxy| (proxy, self.0.no_proxy.as_str()))
-    }
-
-    /// The trusted roots, read at the first call.
-    pub(crate) fn roots(&self) -> Result<&Roots, NetworkError> {
-        if let Some(roots) = self.0.roots.get() {
-            return Ok(roots);
-        }
-        let roots = Roots::load(self.0.ca_bundle.as_deref())?;
-        Ok(self.0.roots.get_or_init(|| roots))
-    }
-
-    /// The TLS settings of every connection that the AWS SDK does not make itself.
+    /// The TLS settings of every connection. The trusted roots are read at the first call.
     pub(crate) fn tls(&self) -> Result<Arc<ClientConfig>, NetworkError> {
         if let Some(tls) = self.0.tls.get() {
             return Ok(Arc::clone(tls));
@@ -187,7 +154,7 @@ impl Network {
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(NetworkError::Tls)?
-            .with_root_certificates(self.roots()?.store.clone())
+            .with_root_certificates(trusted_roots(self.0.ca_bundle.as_deref())?)
             .with_no_client_auth();
         Ok(Arc::clone(self.0.tls.get_or_init(|| Arc::new(tls))))
     }
@@ -199,25 +166,18 @@ impl fmt::Debug for Network {
     }
 }
 
-impl Roots {
-    fn load(ca_bundle: Option<&Path>) -> Result<Self, NetworkError> {
-        let certificates = match ca_bundle {
-            Some(path) => read_bundle(path)?,
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        let mut roots = Self { store: RootCertStore::empty(), pem: Vec::new() };
-        for certificate in certificates {
-            // System stores contain certificates that rustls refuses, and the SDK panics on those: both get
-            // only what parses.
-            if roots.store.add(certificate.clone()).is_ok() {
-                append_pem(&mut roots.pem, &certificate);
-            }
-        }
-        match ca_bundle {
-            _ if !roots.store.is_empty() => Ok(roots),
-            Some(path) => Err(NetworkError::CaBundleEmpty { path: path.to_owned() }),
-            None => Err(NetworkError::NoRoots),
-        }
+fn trusted_roots(ca_bundle: Option<&Path>) -> Result<RootCertStore, NetworkError> {
+    let certificates = match ca_bundle {
+        Some(path) => read_bundle(path)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut roots = RootCertStore::empty();
+    // System stores contain certificates that rustls refuses.
+    roots.add_parsable_certificates(certificates);
+    match ca_bundle {
+        _ if !roots.is_empty() => Ok(roots),
+        Some(path) => Err(NetworkError::CaBundleEmpty { path: path.to_owned() }),
+        None => Err(NetworkError::NoRoots),
     }
 }
 
@@ -227,15 +187,6 @@ fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetworkError
     CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
         .map_err(|source| NetworkError::CaBundleMalformed { path: path.to_owned(), source })
-}
-
-fn append_pem(pem: &mut Vec<u8>, certificate: &CertificateDer<'_>) {
-    pem.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
-    for line in STANDARD.encode(certificate).as_bytes().chunks(64) {
-        pem.extend_from_slice(line);
-        pem.push(b'\n');
-    }
-    pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
 }
 
 fn proxy_url(text: &str) -> Result<String, NetworkError> {
@@ -337,16 +288,16 @@ mod tests {
          +qYCIQC+DgDJ/E4WSK/w6dgocLwXSGII4rPmRDy4brm40ytFYw==";
 
     #[test]
-    fn the_sdk_is_given_the_certificates_that_we_trust() {
+    fn what_is_no_certificate_is_passed_over_and_the_rest_is_trusted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
         let unusable = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let usable = format!("-----BEGIN CERTIFICATE-----\n{CERTIFICATE}\n-----END CERTIFICATE-----\n");
         fs::write(&path, format!("{unusable}{usable}")).unwrap();
-        let roots = Roots::load(Some(&path)).unwrap();
-        let passed_on: Vec<_> = CertificateDer::pem_slice_iter(&roots.pem).map(Result::unwrap).collect();
-        assert_eq!((roots.store.len(), passed_on.len()), (1, 1));
-        assert_eq!(STANDARD.encode(&passed_on[0]), CERTIFICATE);
+        let roots = trusted_roots(Some(&path)).unwrap();
+        let subjects: Vec<_> = roots.subjects();
+        assert_eq!(subjects.len(), 1);
+        assert!(subjects[0].as_ref().windows(7).any(|bytes| bytes == b"test ca"), "{subjects:?}");
     }
 
     #[test]

@@ -28,10 +28,10 @@ use crate::websocket::{DialError, StreamUrl, dial};
 /// What to hear.
 #[derive(Clone, Copy, Debug)]
 pub enum Question<'a> {
-    /// All that a command prints.
-    Command(&'a str),
     /// The first line that a port says.
     Port(Port),
+    /// All that a shell script prints.
+    Script(&'a str),
 }
 
 /// The wish that a question be given up.
@@ -102,6 +102,14 @@ pub enum ProbeError {
         /// The target.
         instance: InstanceId,
     },
+    /// The script did not run: its shell could not be started, or the session failed.
+    #[error("the SSM agent of {instance} could not run a command: {words}")]
+    NotRun {
+        /// The target.
+        instance: InstanceId,
+        /// What the SSM agent reported, on one line.
+        words: String,
+    },
     /// The websocket was lost, which is not mended for so short a session.
     #[error("the websocket of the session on {instance} was lost")]
     Lost {
@@ -118,6 +126,9 @@ impl ProbeError {
             Self::Dial(error) => error.hints(),
             Self::Interrupted => Vec::new(),
             Self::Key(_) => vec!["try again".into()],
+            Self::NotRun { instance, .. } => {
+                vec![format!("see that {instance} has a shell, `sh`, and that its SSM agent is up to date")]
+            }
             Self::Late { .. } | Self::Lost { .. } => vec![
                 "see that nothing between here and ssmmessages on port 443 holds websockets up: a proxy, a firewall".into(),
             ],
@@ -177,6 +188,9 @@ async fn ask_within(
         let opened = asked.elapsed();
         let first = Attachment { socket, token: ticket.token };
         let heard = hear(instance, question, first, asked, deadline, interrupt).await?;
+        if let (Question::Script(_), Some(words)) = (question, heard.failure()) {
+            return Err(ProbeError::NotRun { instance: instance.clone(), words });
+        }
         Ok(Answer {
             session: session.clone(),
             stream_url: ticket.stream_url.clone(),
@@ -202,8 +216,8 @@ async fn ask_within(
 impl Question<'_> {
     fn session(self, instance: &InstanceId, reason: &str) -> StartSession {
         let (document, parameter, value) = match self {
-            Self::Command(command) => (COMMAND_DOCUMENT, "command", command.to_owned()),
             Self::Port(port) => (PORT_DOCUMENT, "portNumber", port.to_string()),
+            Self::Script(script) => (COMMAND_DOCUMENT, "command", shell_command(script)),
         };
         StartSession {
             target: instance.clone(),
@@ -215,19 +229,43 @@ impl Question<'_> {
 
     fn is_answered_by(self, output: &[u8]) -> bool {
         match self {
-            Self::Command(_) => output.len() >= OUTPUT_LIMIT,
             Self::Port(_) => output.contains(&b'\n') || output.len() >= LINE_LIMIT,
+            Self::Script(_) => output.len() >= OUTPUT_LIMIT,
         }
     }
+}
+
+/// The command line that runs a script. The SSM agent splits it as a shell would and executes the first word itself,
+/// so that globs, variables and keywords need a shell of their own (`agent/session/plugins/noninteractivecommands`
+/// of amazon-ssm-agent).
+fn shell_command(script: &str) -> String {
+    format!("sh -c '{}'", script.replace('\'', r"'\''"))
 }
 
 /// What came over the websocket.
 struct Heard {
     output: Vec<u8>,
+    error_output: Vec<u8>,
     ready: Option<Duration>,
     heard: Option<Duration>,
     agent_version: Option<SsmAgentVersion>,
     closed: Option<Closed>,
+}
+
+impl Heard {
+    /// Why a command was not run. The SSM agent reports a program that it cannot start as error output, and then
+    /// ends the session like any other; most else it reports when the session ends, with no output before.
+    fn failure(&self) -> Option<String> {
+        let words = match &self.closed {
+            _ if !self.error_output.is_empty() => String::from_utf8_lossy(&self.error_output),
+            Some(Closed::ByGateway { output }) if self.output.is_empty() => output.as_str().into(),
+            _ => return None,
+        };
+        // The SSM agent's own text has several lines, of which the first is a ruler.
+        let lines = words.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("----"));
+        let line = lines.collect::<Vec<_>>().join("; ");
+        (!line.is_empty()).then_some(line)
+    }
 }
 
 async fn hear(
@@ -240,6 +278,7 @@ async fn hear(
 ) -> Result<Heard, ProbeError> {
     let channel = tunnel::client_channel().map_err(KeyError::from)?;
     let output = Rc::new(RefCell::new(Vec::new()));
+    let error_output = RefCell::new(Vec::new());
     let (ready, heard, agent_version) = (Cell::new(None), Cell::new(None), Cell::new(None));
     let mut late = pin!(sleep_until(deadline));
     let mut was_ready = false;
@@ -265,11 +304,16 @@ async fn hear(
             agent_version.set(version);
         }
         Notice::FirstBytes(_) => heard.set(Some(asked.elapsed())),
+        Notice::ErrorOutput(bytes) => {
+            let mut taken = error_output.borrow_mut();
+            let room = OUTPUT_LIMIT.saturating_sub(taken.len());
+            taken.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
         _ => {}
     };
     let word = match question {
-        Question::Command(_) => &b""[..],
         Question::Port(_) => IDENTIFICATION.as_bytes(),
+        Question::Script(_) => b"",
     };
     let local = (Box::new(word.chain(Silence)) as _, Box::new(Collector { taken: Rc::clone(&output) }) as _);
     let outcome = tunnel::run(channel, first, local, stop, resume, notice).await;
@@ -280,6 +324,7 @@ async fn hear(
     };
     Ok(Heard {
         output: output.take(),
+        error_output: error_output.take(),
         ready: ready.get(),
         heard: heard.get(),
         agent_version: agent_version.get(),
@@ -334,3 +379,51 @@ pub const PORT_DOCUMENT: &str = "AWS-StartSSHSession";
 const GREETING_TIMEOUT: Duration = Duration::from_secs(6);
 /// For a call that nobody waits for any more.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_was_not_run_is_no_empty_answer() {
+        let heard = |error_output: &str, output: &str, end: &str| Heard {
+            output: output.into(),
+            error_output: error_output.into(),
+            ready: None,
+            heard: None,
+            agent_version: None,
+            closed: Some(Closed::ByGateway { output: end.into() }),
+        };
+        let missing = "exec: \"sh\": executable file not found in $PATH";
+        let ruler = "\n----------ERROR-------\nUnable to start command: no\n\n";
+        for (error_output, output, end, failure) in [
+            ("", "ssh-ed25519 AAAA\n", "", None),
+            ("", "", "", None),
+            ("", "ssh-ed25519 AAAA\n", "Session terminated", None),
+            (missing, "", "", Some(missing)),
+            (missing, "half", "", Some(missing)),
+            (ruler, "", ruler, Some("Unable to start command: no")),
+            ("", "", ruler, Some("Unable to start command: no")),
+        ] {
+            assert_eq!(heard(error_output, output, end).failure().as_deref(), failure, "{error_output}{end}");
+        }
+    }
+
+    #[test]
+    fn a_script_is_one_word_whatever_stands_in_it() {
+        let instance = "i-0a1b2c3d".parse().unwrap();
+        for script in
+            ["cat /etc/ssh/*.pub", "for f in 'a b' \"$HOME\"; do echo $f\\n; done # x\ntrue", "''", ""]
+        {
+            let session = Question::Script(script).session(&instance, "a test");
+            assert_eq!(session.document_name, "AWS-StartNonInteractiveCommand");
+            let [command] = session.parameters["command"].as_slice() else { panic!("{session:?}") };
+            // A shell splits words as the SSM agent does, but for what stands outside of quotes here: nothing.
+            let words = std::process::Command::new("sh")
+                .args(["-c", &format!("printf '%s\\0' {command}")])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(words.stdout).unwrap(), format!("sh\0-c\0{script}\0"));
+        }
+    }
+}

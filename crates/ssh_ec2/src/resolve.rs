@@ -343,9 +343,8 @@ impl<'a> Resolver<'a> {
                 return Ok(user);
             }
         }
-        let managed = allowed(self.aws.describe_managed(Some(id), None).await)?;
-        let managed = managed.and_then(|(managed, _)| managed.into_iter().find(|managed| managed.id == *id));
-        let Some(managed) = managed else { return Ok(None) };
+        let managed = allowed(self.aws.managed(id).await)?;
+        let Some(managed) = managed.flatten() else { return Ok(None) };
         tracing::info!("Session Manager says that {id} runs {}", managed.platform);
         Ok(login::of_system(&managed.platform).and_then(|user| user.parse().ok()))
     }

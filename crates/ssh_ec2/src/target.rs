@@ -147,7 +147,7 @@ impl TargetError {
                 vec!["instance ids look like `i-0a1b2c3d4e5f60718` (8 or 17 hexadecimal digits) or `mi-…`".into()]
             }
             Self::OsUser(_) => vec![
-                "use 1 to 32 letters, digits and `_ . @ - $`, not digits alone; for example `ec2-user` or `ubuntu`".into(),
+                "use 1 to 32 letters, digits and `_ . @ - $`, a letter, digit or `_` first, not digits alone; for example `ec2-user` or `ubuntu`".into(),
             ],
             Self::Target(_) => vec![
                 "name it by id, Name tag, `tag:KEY=VALUE`, address, DNS name or `asg:GROUP`".into(),
@@ -209,18 +209,31 @@ impl FromStr for OsUser {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-$".contains(&byte);
-        // A leading hyphen would be read as an option by whatever it is handed to.
-        // Where a dollar sign could begin a variable it is none of a user's.
-        let dollar = text.find('$').is_none_or(|at| at + 1 == text.len());
-        let valid = dollar
-            && (1..=32).contains(&text.len())
-            && text.bytes().all(allowed)
-            && !text.bytes().all(|byte| byte.is_ascii_digit())
-            && !text.starts_with('-')
-            && !matches!(text, "." | "..");
-        if valid { Ok(Self(text.to_owned())) } else { Err(TargetError::OsUser(text.to_owned())) }
+        if is_os_user(text) { Ok(Self(text.to_owned())) } else { Err(TargetError::OsUser(text.to_owned())) }
     }
+}
+
+/// Whether `SendSSHPublicKey` takes a name: its service model has 1 to 32 characters and two patterns.
+///
+/// ```text
+/// ^[A-Za-z_][A-Za-z0-9\@\._-]{0,30}[A-Za-z0-9\$_-]?$
+/// ^(?=.{2,32}$)[0-9]{1,32}[A-Za-z\@\._-][A-Za-z0-9\@\._-]*[A-Za-z0-9\$_-]?$
+/// ```
+///
+/// A name that passes can be handed to programs: no hyphen begins it, and no dollar sign could begin a
+/// variable.
+fn is_os_user(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
+    // A dollar sign ends a name; it is no name alone, nor behind nothing but digits.
+    let name = text.strip_suffix('$').unwrap_or(text);
+    let Some(first) = name.bytes().next() else { return false };
+    let begins_with_digit = first.is_ascii_digit();
+    text.len() <= 32
+        && name.bytes().all(allowed)
+        && (begins_with_digit || first.is_ascii_alphabetic() || first == b'_')
+        && !name.bytes().all(|byte| byte.is_ascii_digit())
+        // The first pattern has no place for these as the last of 32.
+        && (begins_with_digit || text.len() < 32 || !text.ends_with(['.', '@']))
 }
 
 impl fmt::Display for OsUser {
@@ -258,12 +271,13 @@ impl fmt::Display for Port {
 /// A tag's key has 128 characters, its value 256.
 const MAX_TARGET: usize = 512;
 /// What EC2's names of its own end in, in any partition.
-const DNS_SUFFIXES: [&str; 5] = [
+const DNS_SUFFIXES: [&str; 6] = [
     ".ec2.internal",
     ".compute.internal",
     ".compute.amazonaws.com",
     ".compute-1.amazonaws.com",
     ".compute.amazonaws.com.cn",
+    ".compute.amazonaws.eu",
 ];
 const REGION_AREAS: [&str; 11] = ["af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us"];
 const REGION_DIRECTIONS: [&str; 9] =
@@ -316,6 +330,10 @@ mod tests {
             ("2001:db8::1", Target::Address("2001:db8::1".parse().unwrap())),
             ("[2001:db8::1]", Target::Address("2001:db8::1".parse().unwrap())),
             ("IP-10-0-0-1.ec2.internal", Target::DnsName("ip-10-0-0-1.ec2.internal".into())),
+            (
+                "ec2-203-0-113-9.eusc-de-east-1.compute.amazonaws.eu",
+                Target::DnsName("ec2-203-0-113-9.eusc-de-east-1.compute.amazonaws.eu".into()),
+            ),
             ("i-0a1b2c3d", Target::Id("i-0a1b2c3d".parse().unwrap())),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
@@ -352,11 +370,45 @@ mod tests {
 
     #[test]
     fn user_names_follow_the_limits_of_the_api() {
-        for user in ["ec2-user", "ubuntu", "a.b@corp", "svc$", "0a"] {
+        let long = ["a".repeat(32), "a".repeat(31) + "$", "a".repeat(30) + ".", "0".repeat(31) + "@"];
+        let short =
+            ["ec2-user", "ubuntu", "a.b@corp", "svc$", "0a", "_", "a.", "a@", "a-", "0.", "0-", "0.$"];
+        for user in short.into_iter().chain(long.iter().map(String::as_str)) {
             assert_eq!(user.parse::<OsUser>().unwrap().as_str(), user);
         }
-        for user in ["", "123", "-oProxyCommand=x", "a b", "a/b", "..", "$x", "a$b", "é", &"a".repeat(33)] {
+        let long = ["a".repeat(33), "a".repeat(31) + ".", "a".repeat(31) + "@", "0".repeat(32) + "a"];
+        let short = [
+            "",
+            "123",
+            "-oProxyCommand=x",
+            "a b",
+            "a/b",
+            ".",
+            "..",
+            ".a",
+            "@a",
+            "$",
+            "$x",
+            "a$b",
+            "0$",
+            "a$$",
+            "é",
+            "a\n",
+        ];
+        for user in short.into_iter().chain(long.iter().map(String::as_str)) {
             assert_eq!(user.parse::<OsUser>(), Err(TargetError::OsUser(user.into())), "{user:?}");
+        }
+    }
+
+    /// How many of all texts of these lengths Python's `re` finds with the pattern of the service model.
+    #[test]
+    fn as_many_short_names_are_users_as_the_pattern_of_the_api_accepts() {
+        let mut names = vec![String::new()];
+        for accepted in [2, 19, 124, 754, 4534] {
+            let longer =
+                names.iter().flat_map(|name| "a0_.@-$".chars().map(move |last| format!("{name}{last}")));
+            names = longer.collect();
+            assert_eq!(names.iter().filter(|name| name.parse::<OsUser>().is_ok()).count(), accepted);
         }
     }
 

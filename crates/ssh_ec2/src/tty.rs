@@ -75,7 +75,7 @@ pub fn tell(text: &str) {
 }
 
 /// The terminal that we are in the foreground of. Reading another one would stop us.
-fn terminal() -> Option<File> {
+pub fn terminal() -> Option<File> {
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
     (tcgetpgrp(&terminal).ok()? == getpgrp()).then_some(terminal)
 }

@@ -58,6 +58,8 @@ pub enum Notice {
     NothingAnswers,
     /// The SSM agent has not taken the session up yet.
     NotTakenUp,
+    /// Standard error of a command, or why it could not be started.
+    ErrorOutput(Bytes),
 }
 
 /// How a tunnel ended.
@@ -380,6 +382,10 @@ where
 
     fn poll_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
+        while let Some(bytes) = self.channel.read_error() {
+            moved = true;
+            (self.notice)(Notice::ErrorOutput(bytes));
+        }
         while let Some(event) = self.channel.poll_event() {
             moved = true;
             match event {
@@ -391,6 +397,7 @@ where
                     (self.notice)(Notice::Lost);
                     self.link = Link::Down { resuming: (self.resume)(), since: now, told: false };
                 }
+                Event::ExitStatus(status) => tracing::debug!(status, "the command has ended"),
                 Event::Flag(flag) => tracing::debug!(?flag, "the SSM agent set a flag"),
                 Event::Closed(reason) => {
                     let asked = self.state == State::Ending;

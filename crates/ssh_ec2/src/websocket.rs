@@ -19,6 +19,7 @@ use tokio_rustls::rustls;
 use tokio_tungstenite::WebSocketStream;
 
 pub use self::connect::{Connection, Way};
+pub(crate) use self::connect::{ask_proxy, tls};
 pub use self::head::HeadError;
 pub use self::url::{NotAStreamUrl, StreamUrl, Transport};
 use crate::network::{Network, NetworkError};

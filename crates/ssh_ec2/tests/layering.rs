@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 33] = [
+const MODULES: [(&str, &[&str]); 34] = [
     ("host_key", &[]),
     ("key", &[]),
     ("login", &[]),
@@ -20,6 +20,7 @@ const MODULES: [(&str, &[&str]); 33] = [
     ("openssh", &[]),
     ("picker", &[]),
     ("private_file", &[]),
+    ("private_socket", &[]),
     ("pace", &["private_file"]),
     ("report", &[]),
     ("ssh_config", &[]),
@@ -31,7 +32,7 @@ const MODULES: [(&str, &[&str]); 33] = [
     ("cache", &["pace", "private_file", "target"]),
     ("known_hosts", &["host_key", "private_file", "target"]),
     ("policy", &["login", "target"]),
-    ("agent", &["key"]),
+    ("agent", &["key", "private_socket"]),
     ("aws", &["network", "private_file", "target", "tty", "websocket"]),
     ("push", &["aws", "pace", "target"]),
     ("resolve", &["aws", "cache", "login", "target"]),
@@ -100,6 +101,7 @@ const MODULES: [(&str, &[&str]); 33] = [
             "picker",
             "probe",
             "policy",
+            "private_socket",
             "push",
             "resolve",
             "ssh_config",
@@ -116,21 +118,30 @@ const MODULES: [(&str, &[&str]); 33] = [
 
 /// Paths that only these files may contain. A path that ends in `*` stands for all that begin so; a file that ends
 /// in `/` for all below it.
-const CONFINED: [(&str, &[&str]); 15] = [
+const CONFINED: [(&str, &[&str]); 16] = [
     ("aws_*", &["aws.rs", "aws/", "network.rs"]),
     ("clap", &["cli.rs"]),
     ("crossterm", &["commands/pick.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key.rs"]),
     ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key.rs", "tunnel.rs"]),
-    ("hyper_util", &["aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
+    ("dns_lookup", &["aws/connections.rs"]),
+    ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
     (
         "std::env",
-        &["aws.rs", "aws/sso.rs", "commands/sandbox.rs", "environment.rs", "main.rs", "network.rs", "tty.rs"],
+        &[
+            "aws.rs",
+            "aws/sso/sign_on.rs",
+            "commands/sandbox.rs",
+            "environment.rs",
+            "main.rs",
+            "network.rs",
+            "tty.rs",
+        ],
     ),
     ("std::process::exit", &[]),
     ("std::thread", &[]),
-    ("tokio::net", &["agent/socket.rs", "stdio.rs", "websocket/connect.rs"]),
+    ("tokio::net", &["agent/socket.rs", "private_socket.rs", "stdio.rs", "websocket/connect.rs"]),
     ("tokio::spawn", &[]),
     ("tokio_rustls", &["aws/error.rs", "network.rs", "websocket.rs", "websocket/"]),
     ("tokio_tungstenite", &["tunnel.rs", "websocket.rs", "websocket/"]),
@@ -138,9 +149,11 @@ const CONFINED: [(&str, &[&str]); 15] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 14] = [
+const PURE: [&str; 16] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
+    "aws/mfa.rs",
+    "aws/process/words.rs",
     "aws/query.rs",
     "aws/refusal.rs",
     "host_key.rs",

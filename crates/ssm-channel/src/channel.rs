@@ -81,6 +81,9 @@ pub enum Event {
     NeedsResume,
     /// The peer set a flag.
     Flag(Flag),
+    /// A command with separate outputs has ended. SSM agents say 0 also when they stopped it or lost its output,
+    /// and -1 when a signal killed it.
+    ExitStatus(i32),
     /// The session is over; what was received can still be read.
     Closed(Closed),
 }
@@ -112,7 +115,7 @@ pub enum Closed {
 /// One session's data channel, for either side.
 ///
 /// After every call poll [`poll_transmit`](Self::poll_transmit), then [`poll_event`](Self::poll_event), then
-/// [`read`](Self::read), each until `None`, and arrange to call [`handle_timeout`](Self::handle_timeout) at
+/// [`read`](Self::read) and [`read_error`](Self::read_error), each until `None`, and arrange to call [`handle_timeout`](Self::handle_timeout) at
 /// [`poll_timeout`](Self::poll_timeout).
 pub struct Channel {
     side: Side,
@@ -343,13 +346,15 @@ impl Channel {
     }
 
     /// Asks the peer to end the session, after everything that was sent before. Ends in [`Event::Closed`] within
-    /// a second. Without a websocket, or when the SSM agent does not know the request, at once: use the API.
+    /// a second. Without a websocket, or when the SSM agent would not obey, at once: use the API. Sessions other than
+    /// those to ports acknowledge the request and go on, and old SSM agents do not know it.
     pub fn terminate(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Closed) {
             return;
         }
         let takes_flag = self.agent_version.is_some_and(SsmAgentVersion::takes_terminate_flag);
-        if !self.attached || !takes_flag || matches!(self.side, Side::Instance { .. }) {
+        let obeys = takes_flag && self.session.as_ref().is_some_and(SessionType::is_port);
+        if !self.attached || !obeys || matches!(self.side, Side::Instance { .. }) {
             return self.close(Closed::Terminated { acknowledged: false });
         }
         let flag = Some(self.push_bytes(now, PayloadType::Flag, &Flag::TerminateSession.to_payload()));
@@ -405,6 +410,12 @@ impl Channel {
         self.receive.read()
     }
 
+    /// The same for bytes of standard error. A command that cannot be started says why here, also where its outputs
+    /// are not separate; sessions to ports have none.
+    pub fn read_error(&mut self) -> Option<Bytes> {
+        self.receive.read_error()
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
@@ -447,7 +458,7 @@ impl Channel {
         self.send.stalled_since()
     }
 
-    /// Bytes that wait in [`read`](Self::read). A driver stops reading its websocket at a few MiB: a message that
+    /// Bytes that wait in [`read`](Self::read) and [`read_error`](Self::read_error). A driver stops reading its websocket at a few MiB: a message that
     /// finds no room is not acknowledged, and SSM agents repeat only ten of those a second.
     pub fn backlog(&self) -> usize {
         self.receive.backlog()
@@ -538,14 +549,21 @@ impl Channel {
     fn take(&mut self, now: Instant, payload_type: PayloadType, payload: Bytes) -> Result<(), ProtocolError> {
         self.receive.advance();
         match (payload_type, &self.side) {
-            (PayloadType::Output, Side::Client { .. }) => {
+            (PayloadType::Output | PayloadType::ErrorOutput, Side::Client { .. }) => {
                 if let Phase::Handshake { .. } = self.phase {
                     // A session without a handshake begins with data.
                     self.phase = Phase::Open;
                     self.announce(String::new());
                 }
                 self.peer_takes_data = true;
-                self.receive.deliver(payload);
+                if payload_type == PayloadType::ErrorOutput {
+                    self.receive.deliver_error(payload);
+                } else {
+                    self.receive.deliver(payload);
+                }
+            }
+            (PayloadType::ExitStatus, Side::Client { .. }) => {
+                self.events.extend(parse_exit_status(&payload).map(Event::ExitStatus));
             }
             // The SSM agent acknowledges data that comes too early, and throws it away.
             (PayloadType::Output, Side::Instance { .. }) if matches!(self.phase, Phase::Handshake { .. }) => {
@@ -710,6 +728,11 @@ impl Channel {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+}
+
+/// Reads `EXIT_CODE: 3`.
+fn parse_exit_status(payload: &[u8]) -> Option<i32> {
+    std::str::from_utf8(payload).ok()?.strip_prefix("EXIT_CODE:")?.trim().parse().ok()
 }
 
 impl std::fmt::Debug for Channel {

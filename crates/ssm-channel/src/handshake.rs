@@ -40,7 +40,7 @@ impl SsmAgentVersion {
     /// 3.0.1124. Older ones refuse them.
     pub fn knows_session_type(self, session_type: &str) -> bool {
         let since = match session_type {
-            "Port" => Self([2, 3, 672, 0]),
+            PORT => Self([2, 3, 672, 0]),
             "NonInteractiveCommands" => Self([3, 0, 1124, 0]),
             _ => Self([0; 4]),
         };
@@ -70,6 +70,14 @@ pub struct SessionType {
     /// The document's properties; for `Port` an object of strings.
     #[serde(default)]
     pub properties: Value,
+}
+
+impl SessionType {
+    /// Only such sessions end when the client sets [`Flag::TerminateSession`](crate::Flag::TerminateSession); all
+    /// others acknowledge it and go on (`agent/session/plugins/port/port.go` looks at the flag, `shell` does not).
+    pub(crate) fn is_port(&self) -> bool {
+        self.session_type == PORT
+    }
 }
 
 #[derive(Serialize)]
@@ -249,6 +257,7 @@ fn to_json<T: Serialize>(value: &T) -> String {
 }
 
 const SESSION_TYPE: &str = "SessionType";
+const PORT: &str = "Port";
 const STATUS_SUCCESS: u32 = 1;
 const STATUS_UNSUPPORTED: u32 = 3;
 

@@ -116,6 +116,10 @@ pub enum PayloadType {
     HandshakeComplete,
     /// A [`Flag`].
     Flag,
+    /// Standard error of a command, or why it could not be started.
+    ErrorOutput,
+    /// How a command with separate outputs ended, as text.
+    ExitStatus,
     /// A number that this crate gives no meaning.
     Other(u32),
 }
@@ -130,6 +134,8 @@ impl From<u32> for PayloadType {
             6 => Self::HandshakeResponse,
             7 => Self::HandshakeComplete,
             10 => Self::Flag,
+            11 => Self::ErrorOutput,
+            12 => Self::ExitStatus,
             other => Self::Other(other),
         }
     }
@@ -145,6 +151,8 @@ impl From<PayloadType> for u32 {
             PayloadType::HandshakeResponse => 6,
             PayloadType::HandshakeComplete => 7,
             PayloadType::Flag => 10,
+            PayloadType::ErrorOutput => 11,
+            PayloadType::ExitStatus => 12,
             PayloadType::Other(number) => number,
         }
     }

@@ -19,6 +19,9 @@ pub(crate) struct ReceiveStream {
     early_bytes: usize,
     /// Stream bytes in order, not read yet.
     ready: VecDeque<Bytes>,
+    /// The same of what belongs on standard error.
+    ready_errors: VecDeque<Bytes>,
+    /// The cost of both.
     ready_bytes: usize,
 }
 
@@ -37,7 +40,14 @@ pub(crate) enum Arrival {
 
 impl ReceiveStream {
     pub(crate) fn new() -> Self {
-        Self { expected: 0, early: BTreeMap::new(), early_bytes: 0, ready: VecDeque::new(), ready_bytes: 0 }
+        Self {
+            expected: 0,
+            early: BTreeMap::new(),
+            early_bytes: 0,
+            ready: VecDeque::new(),
+            ready_errors: VecDeque::new(),
+            ready_bytes: 0,
+        }
     }
 
     /// Sorts an arriving message. One that is [`Arrival::Next`] must be handed on and then counted with
@@ -79,8 +89,22 @@ impl ReceiveStream {
         }
     }
 
+    /// Appends bytes of standard error.
+    pub(crate) fn deliver_error(&mut self, payload: Bytes) {
+        if !payload.is_empty() {
+            self.ready_bytes += cost(&payload);
+            self.ready_errors.push_back(payload);
+        }
+    }
+
     pub(crate) fn read(&mut self) -> Option<Bytes> {
         let payload = self.ready.pop_front()?;
+        self.ready_bytes -= cost(&payload);
+        Some(payload)
+    }
+
+    pub(crate) fn read_error(&mut self) -> Option<Bytes> {
+        let payload = self.ready_errors.pop_front()?;
         self.ready_bytes -= cost(&payload);
         Some(payload)
     }

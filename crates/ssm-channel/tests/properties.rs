@@ -38,6 +38,7 @@ prop_compose! {
             away: Duration::from_millis(away),
             announce_pauses,
             agent_version,
+            session_type: "Port",
             accepts_data: true,
             size_limit,
             seed,

@@ -319,6 +319,63 @@ fn agents_too_old_for_the_flag_are_left_to_the_api() {
 }
 
 #[test]
+fn sessions_that_ignore_the_flag_are_left_to_the_api() {
+    for session_type in ["NonInteractiveCommands", "InteractiveCommands", "Standard_Stream"] {
+        let mut pair = Pair::open(Faults { session_type, ..Faults::default() });
+        let before = pair.client.log.len();
+        pair.client.channel.terminate(pair.now);
+        let closed = Event::Closed(Closed::Terminated { acknowledged: false });
+        assert_eq!(pair.client.channel.poll_event(), Some(closed), "{session_type}");
+        pair.run_for(Duration::from_secs(2));
+        assert_eq!(pair.client.log.len(), before, "{session_type}: no flag was sent");
+    }
+}
+
+/// A message of the instance with this payload.
+fn output(number: i64, payload_type: u32, payload: &'static [u8]) -> Bytes {
+    let header = ssm_channel::Header {
+        message_type: MessageType::OutputStreamData,
+        created_at: 1,
+        sequence_number: number,
+        flags: 0,
+        id: ssm_channel::MessageId::from_bytes([7; 16]),
+        payload_type: payload_type.into(),
+    };
+    ssm_channel::Message { header, payload: Bytes::from_static(payload) }.encode()
+}
+
+#[test]
+fn a_command_that_cannot_be_started_says_why() {
+    let words = b"exec: \"x\": executable file not found in $PATH";
+    let mut pair = Pair::open(Faults { session_type: "NonInteractiveCommands", ..Faults::default() });
+    pair.client.channel.handle_message(pair.now, output(2, 11, words)).unwrap();
+    assert_eq!(pair.client.channel.backlog(), words.len() + 120);
+    assert_eq!(pair.client.channel.read(), None, "it is not output");
+    assert_eq!(pair.client.channel.read_error().as_deref(), Some(&words[..]));
+    assert_eq!((pair.client.channel.read_error(), pair.client.channel.backlog()), (None, 0));
+}
+
+#[test]
+fn separate_outputs_and_the_exit_status_are_told_apart() {
+    let mut pair = Pair::open(Faults { session_type: "NonInteractiveCommands", ..Faults::default() });
+    let messages: [(u32, &[u8]); 5] = [
+        (11, b"err"),
+        (1, b"out"),
+        (12, b"EXIT_CODE: nonsense"),
+        (12, b"EXIT_CODE: -1"),
+        (12, b"EXIT_CODE: 3"),
+    ];
+    for (number, (payload_type, payload)) in (2..).zip(messages) {
+        pair.client.channel.handle_message(pair.now, output(number, payload_type, payload)).unwrap();
+    }
+    assert_eq!(pair.client.channel.read().as_deref(), Some(&b"out"[..]));
+    assert_eq!(pair.client.channel.read_error().as_deref(), Some(&b"err"[..]));
+    assert_eq!(pair.client.channel.poll_event(), Some(Event::ExitStatus(-1)));
+    assert_eq!(pair.client.channel.poll_event(), Some(Event::ExitStatus(3)));
+    assert_eq!(pair.client.channel.poll_event(), None);
+}
+
+#[test]
 fn the_gateways_reason_is_kept_and_what_came_before_can_be_read() {
     let mut pair = Pair::open(Faults::default());
     pair.client.reads = false;

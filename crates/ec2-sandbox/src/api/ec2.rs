@@ -1,6 +1,8 @@
 //! EC2, as far as finding an instance and trusting it need it: DescribeInstances, DescribeRegions and
 //! GetConsoleOutput, read-only.
 
+use std::collections::HashMap;
+
 use http::StatusCode;
 
 use super::{Call, error::ApiError, page, query::Query, xml::Xml};
@@ -44,16 +46,18 @@ fn describe_instances(call: &Call<'_>, query: &Query) -> Result<String, ApiError
     check_ids(call, &ids)?;
     let mut found: Vec<&Instance> = call.instances().collect();
     found.retain(|instance| ids.is_empty() || ids.contains(&instance.id.as_str()));
-    for (name, patterns) in query.filters() {
-        filter::retain(call.world.instances(), &mut found, name, &patterns)?;
+    let filters = filter::read(query)?;
+    for (name, patterns) in &filters {
+        filter::retain(call, &mut found, name, patterns)?;
     }
-    let (found, next) = page::page(found, size.unwrap_or(MOST_RESULTS), query.value("NextToken"))
+    let reach = if ids.is_empty() { page::Reach::of(filters.len()) } else { page::Reach::Whole };
+    let (found, next) = page::page(found, size.unwrap_or(MOST_RESULTS), reach, query.value("NextToken"))
         .map_err(|_| ApiError::new("InvalidParameterValue", "Invalid value for nextToken"))?;
 
     let mut xml = Xml::document();
     xml.root("DescribeInstancesResponse", NAMESPACE, |xml| {
         xml.text("requestId", call.request_id);
-        xml.list("reservationSet", found, |xml, instance| reservation(xml, call, instance));
+        xml.list("reservationSet", reservations(&found), |xml, instances| reservation(xml, call, &instances));
         if let Some(next) = next {
             xml.text("nextToken", next);
         }
@@ -95,11 +99,25 @@ fn check_ids(call: &Call<'_>, ids: &[&str]) -> Result<(), ApiError> {
     }
 }
 
-fn reservation(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
-    xml.text("reservationId", instance.id.replacen("i-", "r-", 1));
+/// What was launched by one call, in the order of the first of each.
+fn reservations<'a>(instances: &[&'a Instance]) -> Vec<Vec<&'a Instance>> {
+    let mut reservations: Vec<Vec<&Instance>> = Vec::new();
+    let mut places = HashMap::new();
+    for instance in instances {
+        let place = *places.entry(&instance.reservation).or_insert(reservations.len());
+        match reservations.get_mut(place) {
+            Some(reservation) => reservation.push(instance),
+            None => reservations.push(vec![instance]),
+        }
+    }
+    reservations
+}
+
+fn reservation(xml: &mut Xml, call: &Call<'_>, instances: &[&Instance]) {
+    xml.text("reservationId", instances.first().map_or("", |instance| &instance.reservation));
     xml.text("ownerId", ACCOUNT);
     xml.element("groupSet", |_| ());
-    xml.list("instancesSet", [instance], |xml, instance| item(xml, call, instance));
+    xml.list("instancesSet", instances, |xml, instance| item(xml, call, instance));
 }
 
 fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
@@ -115,16 +133,16 @@ fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
     xml.element("productCodes", |_| ());
     xml.text("instanceType", instance.instance_type);
     // Launched longer ago than the region runs, as instances are.
-    xml.text("launchTime", calendar::extended(call.world.started() - instance.age));
+    xml.text("launchTime", launch_time(call, instance));
     xml.element("placement", |xml| {
         xml.text("availabilityZone", &instance.availability_zone);
         xml.text("tenancy", "default");
     });
-    xml.text("platformDetails", "Linux/UNIX");
+    xml.text("platformDetails", PLATFORM);
     xml.element("monitoring", |xml| xml.text("state", "disabled"));
     if instance.has_profile() {
         xml.element("iamInstanceProfile", |xml| {
-            xml.text("arn", format!("arn:aws:iam::{ACCOUNT}:instance-profile/sandbox"));
+            xml.text("arn", profile_arn());
             xml.text("id", PROFILE_ID);
         });
     }
@@ -139,7 +157,7 @@ fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
     if let Some(address) = &instance.ipv6_address {
         xml.text("ipv6Address", address);
     }
-    xml.text("architecture", "x86_64");
+    xml.text("architecture", ARCHITECTURE);
     xml.text("rootDeviceType", "ebs");
     xml.text("rootDeviceName", instance.platform.root_device());
     xml.list("tagSet", &instance.tags, |xml, (key, value)| {
@@ -147,6 +165,14 @@ fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
         xml.text("value", value);
     });
     xml.list("networkInterfaceSet", instance.has_network().then_some(instance), network_interface);
+}
+
+fn launch_time(call: &Call<'_>, instance: &Instance) -> String {
+    calendar::extended(call.world.started() - instance.age)
+}
+
+fn profile_arn() -> String {
+    format!("arn:aws:iam::{ACCOUNT}:instance-profile/sandbox")
 }
 
 /// The only network interface of an instance.
@@ -167,8 +193,10 @@ fn network_interface(xml: &mut Xml, instance: &Instance) {
     xml.list("ipv6AddressesSet", &instance.ipv6_address, |xml, address| xml.text("ipv6Address", address));
 }
 
+const ARCHITECTURE: &str = "x86_64";
 const MOST_RESULTS: usize = 1000;
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
+const PLATFORM: &str = "Linux/UNIX";
 const PROFILE_ID: &str = "AIPA0SANDBOX0SANDBOX0";
 const SUBNET: &str = "subnet-0decaf00000000000";
 const VPC: &str = "vpc-0decaf00000000000";

@@ -1,7 +1,7 @@
 //! EC2 Instance Connect: takes public keys for a minute. It never looks inside the instance, so success does
 //! not mean that the key will be honoured.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use russh::keys::{PublicKey, ssh_key::public::KeyData};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -63,35 +63,47 @@ fn is_instance_id(id: &str) -> bool {
     (10..=32).contains(&id.len()) && id.strip_prefix("i-").is_some_and(is_hex)
 }
 
-/// Letters, digits and `_.@-`, with `$` at the end only, 1 to 32 characters, not digits alone; it starts with
-/// a letter, a digit or `_`.
+/// The pattern of the service model and its 1 to 32 characters:
+/// `(^[A-Za-z_][A-Za-z0-9\@\._-]{0,30}[A-Za-z0-9\$_-]?$)` or
+/// `(^(?=.{2,32}$)[0-9]{1,32}[A-Za-z\@\._-][A-Za-z0-9\@\._-]*[A-Za-z0-9\$_-]?$)`.
 fn is_os_user(user: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'@' | b'-');
-    let Some(((&last, rest), &first)) = user.as_bytes().split_last().zip(user.as_bytes().first()) else {
-        return false;
+    let user = user.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"@._-".contains(byte);
+    // The last character is optional in both: what is inside may go to the end.
+    let ends = |rest: &[u8]| match rest.split_last() {
+        Some((b'$', rest)) => rest.iter().all(inner),
+        _ => rest.iter().all(inner),
     };
-    user.len() <= 32
-        && (first.is_ascii_alphanumeric() || first == b'_')
-        && rest.iter().all(|byte| plain(*byte))
-        && (last.is_ascii_alphanumeric() || matches!(last, b'_' | b'-' | b'$'))
-        && !user.bytes().all(|byte| byte.is_ascii_digit())
+    let digits = user.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match user {
+        [] => false,
+        [first, rest @ ..] if first.is_ascii_alphabetic() || *first == b'_' => {
+            let last_is_inside = rest.len() <= 30 || rest.last().is_some_and(|byte| !b"@.".contains(byte));
+            user.len() <= 32 && ends(rest) && last_is_inside
+        }
+        _ => match &user[digits..] {
+            [next, rest @ ..] => digits > 0 && user.len() <= 32 && *next != b'$' && inner(next) && ends(rest),
+            [] => false,
+        },
+    }
 }
 
-/// One line of 80 to 4096 characters with an RSA or Ed25519 key whose blob names the same type.
+/// One line of 80 to 4096 characters with an Ed25519 key, or an RSA key of at least 2048 bits, as the
+/// documentation has it: without options in front of it, and nothing behind the key in its blob.
 fn is_public_key(key: &str) -> bool {
-    let mut words = key.trim().split(' ');
-    let (Some(kind), Some(blob)) = (words.next(), words.next()) else { return false };
-    let Ok(blob) = STANDARD.decode(blob) else { return false };
-    let named = blob.split_first_chunk::<4>().is_some_and(|(length, rest)| {
-        u32::from_be_bytes(*length) as usize == kind.len() && rest.starts_with(kind.as_bytes())
-    });
-    (80..=4096).contains(&key.len())
-        && !key.trim().contains(['\r', '\n'])
-        && matches!(kind, "ssh-ed25519" | "ssh-rsa")
-        && named
+    let line = key.trim();
+    if !(80..=4096).contains(&key.len()) || line.contains(['\r', '\n']) {
+        return false;
+    }
+    match PublicKey::from_openssh(line).as_ref().map(PublicKey::key_data) {
+        Ok(KeyData::Ed25519(_)) => true,
+        Ok(KeyData::Rsa(key)) => key.key_size() >= LEAST_RSA_BITS,
+        _ => false,
+    }
 }
 
 const ACTION: &str = "ec2-instance-connect:SendSSHPublicKey";
+const LEAST_RSA_BITS: u32 = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -111,6 +123,7 @@ mod tests {
             &KEY.replace("AAAAC3", "!AAAC3"),
             &format!("{KEY}\n{KEY}"),
             &format!("{KEY} {}", "x".repeat(4096)),
+            &format!("no-pty {KEY}"),
         ] {
             assert!(!is_public_key(key), "{key}");
         }
@@ -121,8 +134,27 @@ mod tests {
         for user in ["ec2-user", "root", "a", "_svc$", "first.last@example.com", "0day"] {
             assert!(is_os_user(user), "{user}");
         }
-        for user in ["", "1234", "a b", "$a", "a$b", "-a", "a.", &"a".repeat(33)] {
+        for user in ["a.", "a@", "0.", "1.$", "a-", &"a".repeat(32), &format!("0{}@", "a".repeat(30))] {
+            assert!(is_os_user(user), "{user}");
+        }
+        for user in ["", "1234", "a b", "$a", "a$b", "-a", "0$", "$", ".a", "é", &"a".repeat(33)] {
             assert!(!is_os_user(user), "{user}");
+        }
+        // A character at the end of 32 is the optional one, unless digits come first.
+        for (last, accepted) in [('a', true), ('$', true), ('-', true), ('.', false), ('@', false)] {
+            assert_eq!(is_os_user(&format!("{}{last}", "a".repeat(31))), accepted, "{last}");
+        }
+    }
+
+    /// How many of all texts of these lengths Python's `re` finds with the pattern of the model.
+    #[test]
+    fn as_many_short_names_are_users_as_the_pattern_accepts() {
+        let mut names = vec![String::new()];
+        for accepted in [2, 19, 124, 754, 4534] {
+            let longer =
+                names.iter().flat_map(|name| "a0_.@-$".chars().map(move |last| format!("{name}{last}")));
+            names = longer.collect();
+            assert_eq!(names.iter().filter(|name| is_os_user(name)).count(), accepted);
         }
     }
 

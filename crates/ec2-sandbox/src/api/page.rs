@@ -6,18 +6,56 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct InvalidToken;
 
+/// How far a first page gets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reach {
+    /// To no item yet, since filters have to find them.
+    Empty,
+    /// To a few items.
+    Short,
+    /// As far as a page is long.
+    Whole,
+}
+
+impl Reach {
+    /// That of a list with so many filters.
+    pub(super) fn of(filters: usize) -> Self {
+        if filters == 0 { Self::Short } else { Self::Empty }
+    }
+
+    fn limit(self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Short => SHORT,
+            Self::Whole => usize::MAX,
+        }
+    }
+}
+
 /// At most `size` of `items` from where `token` says, and the token of the page after.
+///
+/// AWS promises no more: a page may have fewer items than were asked for, or none, and only a missing token
+/// says that it is the last. Here each list begins with such a page, so that a client that takes it for the
+/// whole list is found out.
+///
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/Query-Requests.html#api-pagination>
 pub(super) fn page<T>(
     mut items: Vec<T>,
     size: usize,
+    reach: Reach,
     token: Option<&str>,
 ) -> Result<(Vec<T>, Option<String>), InvalidToken> {
-    let start = token.map_or(Ok(0), read)?;
+    let (start, size) = match token {
+        None => (0, size.min(reach.limit())),
+        Some(token) => (read(token)?, size),
+    };
     if start > items.len() {
         return Err(InvalidToken);
     }
     let mut rest = items.split_off(start);
-    let next = (rest.len() > size).then(|| write(start + size));
+    // Before the filters have been gone through, it is not known that they find nothing.
+    let more = rest.len() > size || size == 0;
+    let next = more.then(|| write(start + size));
     rest.truncate(size);
     Ok((rest, next))
 }
@@ -34,30 +72,49 @@ fn read(token: &str) -> Result<usize, InvalidToken> {
 
 /// Long enough that the token has `=`, `+` and `/` to be encoded on its way back.
 const PREFIX: &str = "\u{3fb}\u{fbf}\u{3ff}next:";
+/// Fewer than a client may ask for: the least `MaxResults` is 5.
+const SHORT: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn pages_hold_every_item_once() {
-        let (mut seen, mut token) = (Vec::new(), None);
+    /// The lengths of the pages of so many items, which hold each of them once, in order.
+    fn lengths(reach: Reach, items: usize) -> Vec<usize> {
+        let (mut seen, mut lengths, mut token) = (Vec::new(), Vec::new(), None);
         loop {
-            let (items, next) = page((0..12).collect(), 5, token.as_deref()).unwrap();
-            assert!((1..=5).contains(&items.len()));
-            seen.extend(items);
+            let (page, next) = page((0..items).collect(), 5, reach, token.as_deref()).unwrap();
+            lengths.push(page.len());
+            seen.extend(page);
             token = next;
             if token.is_none() {
                 break;
             }
         }
-        assert_eq!(seen, (0..12).collect::<Vec<_>>());
+        assert_eq!(seen, (0..items).collect::<Vec<_>>());
+        lengths
+    }
+
+    #[test]
+    fn pages_hold_every_item_once() {
+        assert_eq!(lengths(Reach::Whole, 12), [5, 5, 2]);
+        assert_eq!(lengths(Reach::Whole, 0), [0]);
+    }
+
+    #[test]
+    fn a_first_page_may_be_short_or_empty() {
+        assert_eq!(lengths(Reach::of(0), 12), [4, 5, 3]);
+        assert_eq!(lengths(Reach::of(0), 4), [4]);
+        assert_eq!(lengths(Reach::of(0), 0), [0]);
+        assert_eq!(lengths(Reach::of(1), 12), [0, 5, 5, 2]);
+        assert_eq!(lengths(Reach::of(2), 0), [0, 0]);
     }
 
     #[test]
     fn a_foreign_token_is_refused() {
         for token in ["", "5", "AAAA", &write(13)] {
-            assert_eq!(page((0..12).collect::<Vec<_>>(), 5, Some(token)), Err(InvalidToken), "{token}");
+            let page = page((0..12).collect::<Vec<_>>(), 5, Reach::Whole, Some(token));
+            assert_eq!(page, Err(InvalidToken), "{token}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The input of the query protocols: form data with numbered names for lists.
 
+use http::{HeaderMap, header};
+
 use crate::form;
 
 /// The parameters of a call, in the order in which they came.
@@ -7,7 +9,12 @@ use crate::form;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads form data. A body that is none, such as JSON, gives parameters that nobody asks for.
+    /// Reads the body of a request that says that it is form data. Any other has no parameters.
+    pub(super) fn of(headers: &HeaderMap, body: &[u8]) -> Self {
+        if has_type(headers, FORM) { Self::parse(body) } else { Self(Vec::new()) }
+    }
+
+    /// Reads form data.
     pub(super) fn parse(body: &[u8]) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self(form::parse(body).iter().map(|(name, value)| (text(name), text(value))).collect())
@@ -23,16 +30,26 @@ impl Query {
         (1..).map_while(|number| self.value(&format!("{name}.{number}"))).collect()
     }
 
-    /// The filters of a Describe call, each with its accepted values.
-    pub(super) fn filters(&self) -> Vec<(&str, Vec<&str>)> {
+    /// The filters of a Describe call, each with its name, if it has one, and its accepted values.
+    pub(super) fn filters(&self) -> Vec<(Option<&str>, Vec<&str>)> {
         (1..)
             .map_while(|number| {
-                let name = self.value(&format!("Filter.{number}.Name"))?;
-                Some((name, self.list(&format!("Filter.{number}.Value"))))
+                let prefix = format!("Filter.{number}.");
+                let is_there = self.0.iter().any(|(name, _)| name.starts_with(&prefix));
+                let filter = || (self.value(&format!("{prefix}Name")), self.list(&format!("{prefix}Value")));
+                is_there.then(filter)
             })
             .collect()
     }
 }
+
+/// Whether a request says that its body is of the type `expected`, whatever its parameters.
+pub(super) fn has_type(headers: &HeaderMap, expected: &str) -> bool {
+    let found = headers.get(header::CONTENT_TYPE).and_then(|found| found.to_str().ok()).unwrap_or_default();
+    found.split(';').next().is_some_and(|found| found.trim().eq_ignore_ascii_case(expected))
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
 
 #[cfg(test)]
 mod tests {
@@ -46,6 +63,7 @@ mod tests {
         );
         assert_eq!(query.value("Action"), Some("DescribeInstances"));
         assert_eq!(query.list("InstanceId"), ["i-1", "i-2"]);
-        assert_eq!(query.filters(), [("tag:Name", vec!["web 1", "b"]), ("instance-id", vec![])]);
+        let expected = [(Some("tag:Name"), vec!["web 1", "b"]), (Some("instance-id"), vec![])];
+        assert_eq!(query.filters(), expected);
     }
 }

@@ -1,12 +1,12 @@
 //! Systems Manager, as far as sessions need it: sessions and the state of SSM agents.
 //!
-//! Sessions run the documents AWS-StartSSHSession and AWS-StartNonInteractiveCommand and no others. What happens on a session's data channel is
-//! the gateway's business.
+//! Sessions run the documents AWS-StartSSHSession and AWS-StartNonInteractiveCommand and no others. What
+//! happens on a session's data channel is the gateway's business.
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Call, error::ApiError, page::InvalidToken};
+use super::{Call, constraint::Constraints, error::ApiError, page::InvalidToken};
 use crate::world::Instance;
 
 mod describe;
@@ -33,44 +33,16 @@ struct GetConnectionStatus {
 }
 
 fn connection_status(call: &Call<'_>, input: &GetConnectionStatus) -> Result<Value, ApiError> {
-    let target = required(input.target.as_deref(), "target", 400)?;
+    let mut constraints = Constraints::default();
+    let target = constraints.required("target", input.target.as_deref());
+    constraints.length("target", input.target.as_deref(), 1, 400);
+    constraints.finish()?;
     let connected = call.instance(target).is_some_and(Instance::is_managed);
     Ok(json!({"Target": target, "Status": if connected { "connected" } else { "notconnected" }}))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::coral("SerializationException", error.to_string()))
-}
-
-/// A string that must be there and have between one and `limit` characters.
-fn required<'a>(value: Option<&'a str>, name: &str, limit: usize) -> Result<&'a str, ApiError> {
-    match value {
-        None => Err(constraint(name, "Member must not be null")),
-        Some("") => Err(constraint(name, "Member must have length greater than or equal to 1")),
-        Some(value) if value.chars().count() > limit => {
-            Err(constraint(name, &format!("Member must have length less than or equal to {limit}")))
-        }
-        Some(value) => Ok(value),
-    }
-}
-
-/// A number that, if there, must be in `range`.
-fn bounded(value: Option<usize>, name: &str, low: usize, high: usize) -> Result<Option<usize>, ApiError> {
-    match value {
-        Some(value) if value < low => {
-            Err(constraint(name, &format!("Member must have value greater than or equal to {low}")))
-        }
-        Some(value) if value > high => {
-            Err(constraint(name, &format!("Member must have value less than or equal to {high}")))
-        }
-        value => Ok(value),
-    }
-}
-
-fn constraint(name: &str, rule: &str) -> ApiError {
-    let message =
-        format!("1 validation error detected: Value at '{name}' failed to satisfy constraint: {rule}");
-    ApiError::new("ValidationException", message)
 }
 
 impl From<InvalidToken> for ApiError {

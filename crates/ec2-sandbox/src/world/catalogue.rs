@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{
-    instance::{Condition, Console, Instance, Platform},
+    instance::{Condition, Console, Instance, Platform, reservation},
     place::AwsRegion,
 };
 
@@ -25,6 +25,7 @@ pub(super) fn catalogue() -> Vec<Instance> {
 /// What is particular about single instances, beyond their rows.
 fn adorn(instance: &mut Instance) {
     match instance.id.as_str() {
+        "i-0decaf00000000002" => instance.reservation = reservation("i-0decaf00000000001"),
         "i-0decaf00000000004" => {
             instance.platform = Platform::Ubuntu;
             instance.age = 3 * DAY;
@@ -42,6 +43,7 @@ fn adorn(instance: &mut Instance) {
         "i-0decaf00000000007" => {
             instance.tag(GROUP_TAG, "workers");
             instance.instance_type = "c7i.large";
+            instance.reservation = reservation("i-0decaf00000000006");
             instance.age = 2 * HOUR;
             instance.ipv6_address = Some("2001:db8::17".to_owned());
         }

@@ -5,12 +5,21 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use super::{instance::Instance, place::AwsRegion};
+use super::{
+    instance::{Instance, reservation},
+    place::AwsRegion,
+};
 
 /// The instances `node-0001` and so on.
 pub(super) fn fleet(size: usize) -> impl Iterator<Item = Instance> {
     let places = (0..).flat_map(|row: u32| AwsRegion::ALL.map(|region| (row, region)));
     (1..=size).zip(places).map(|(number, (row, region))| node(number, row, region))
+}
+
+/// The id of the node with this number. Decimal digits are hexadecimal ones too, and easier to tell from the
+/// name.
+fn id(number: usize) -> String {
+    format!("i-0f1ee7{number:011}")
 }
 
 /// The name of the node with this number.
@@ -22,8 +31,9 @@ pub(crate) fn name(number: usize) -> String {
 fn node(number: usize, row: u32, region: AwsRegion) -> Instance {
     let network = u32::from(Ipv4Addr::new(10, region.network(), 16, 0));
     let private_address = Ipv4Addr::from(network + row);
-    // Decimal digits are hexadecimal ones too, and easier to tell from the name.
-    let mut node = Instance::new(format!("i-0f1ee7{number:011}"), name(number), region, private_address);
+    let mut node = Instance::new(id(number), name(number), region, private_address);
+    // Three rows of a region were launched together, and restarted since.
+    node.reservation = reservation(&id(number - AwsRegion::ALL.len() * (row as usize % TOGETHER)));
     // 198.18.0.0/15 belongs to nobody: RFC 2544 keeps it for measurements.
     let public = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + u32::try_from(number).unwrap_or_default();
     node.public_address = Some(Ipv4Addr::from(public).to_string());
@@ -38,6 +48,8 @@ fn node(number: usize, row: u32, region: AwsRegion) -> Instance {
 const LAUNCH_INTERVAL: Duration = Duration::from_secs(37 * 60);
 /// Half a year of them; then it begins anew, or large fleets would be older than EC2.
 const LAUNCHES: u32 = 7000;
+/// How many nodes one call launched.
+const TOGETHER: usize = 3;
 
 #[cfg(test)]
 mod tests {

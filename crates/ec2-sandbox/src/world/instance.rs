@@ -189,6 +189,8 @@ pub struct InstanceSummary {
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
     pub(crate) id: String,
+    /// The call that launched it, perhaps together with others.
+    pub(crate) reservation: String,
     pub(crate) name: String,
     pub(crate) region: AwsRegion,
     pub(crate) condition: Condition,
@@ -213,6 +215,7 @@ impl Instance {
         let [a, b, c, d] = private_address.octets();
         Self {
             tags: vec![("Name", name.clone())],
+            reservation: reservation(&id),
             id,
             name,
             region,
@@ -334,6 +337,11 @@ impl Instance {
             condition: self.condition,
         }
     }
+}
+
+/// The reservation of an instance that was launched first, or alone.
+pub(super) fn reservation(id: &str) -> String {
+    id.replacen("i-", "r-", 1)
 }
 
 /// As long as a host's name may be.

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -72,6 +72,9 @@ pub(crate) enum TokenRefusal {
     /// The token was never given out, has been used, or was replaced by a fresh one.
     #[error("the token is wrong, used or replaced")]
     WrongToken,
+    /// The token was given out too long ago.
+    #[error("the token has expired")]
+    ExpiredToken,
 }
 
 /// What StartSession was asked for, checked.
@@ -134,6 +137,11 @@ pub(crate) struct SessionRecord {
 }
 
 impl SessionRecord {
+    /// Whether a client has been on its data channel.
+    pub(crate) fn was_attached(&self) -> bool {
+        self.attachments > 0
+    }
+
     /// Whether it lives.
     pub(crate) fn state(&self) -> SessionState {
         if self.ended.is_none() { SessionState::Connected } else { SessionState::Terminated }
@@ -160,11 +168,18 @@ impl SessionRecord {
     }
 }
 
+/// What admits one connection, for a while.
+#[derive(Debug)]
+struct Token {
+    text: String,
+    made: SystemTime,
+}
+
 /// A session with its secret parts.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) record: SessionRecord,
-    token: Option<String>,
+    token: Option<Token>,
     state: watch::Sender<SessionState>,
 }
 
@@ -186,12 +201,12 @@ impl Session {
             output: String::new(),
         };
         let state = watch::Sender::new(SessionState::Connected);
-        Ok(Self { record, token: Some(fresh_token()?), state })
+        Ok(Self { record, token: Some(fresh_token(now)?), state })
     }
 
     /// The token that has not been used, if there is one.
     pub(crate) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+        self.token.as_ref().map(|token| token.text.as_str())
     }
 
     /// Whether it lives.
@@ -200,18 +215,27 @@ impl Session {
     }
 
     /// Replaces the token by a fresh one; an ended session gets none.
-    pub(crate) fn renew_token(&mut self) -> io::Result<()> {
-        self.token = if self.is_connected() { Some(fresh_token()?) } else { None };
+    pub(crate) fn renew_token(&mut self, now: SystemTime) -> io::Result<()> {
+        self.token = if self.is_connected() { Some(fresh_token(now)?) } else { None };
         Ok(())
     }
 
-    /// Consumes the token.
-    pub(crate) fn take_token(&mut self, token: &str) -> Result<SessionInfo, TokenRefusal> {
+    /// Consumes the token, which must have been made less than `life` ago.
+    pub(crate) fn take_token(
+        &mut self,
+        token: &str,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<SessionInfo, TokenRefusal> {
         if !self.is_connected() {
             return Err(TokenRefusal::Terminated);
         }
-        if self.token.as_deref() != Some(token) {
-            return Err(TokenRefusal::WrongToken);
+        let made = match &self.token {
+            Some(fresh) if fresh.text == token => fresh.made,
+            _ => return Err(TokenRefusal::WrongToken),
+        };
+        if made + life <= now {
+            return Err(TokenRefusal::ExpiredToken);
         }
         self.token = None;
         self.record.attachments += 1;
@@ -237,8 +261,8 @@ impl Session {
 }
 
 /// Two hundred characters of base64, within the range that the service sends.
-fn fresh_token() -> io::Result<String> {
+fn fresh_token(now: SystemTime) -> io::Result<Token> {
     let mut bytes = [0; 150];
     random(&mut bytes)?;
-    Ok(STANDARD.encode(bytes))
+    Ok(Token { text: STANDARD.encode(bytes), made: now })
 }

@@ -61,21 +61,33 @@ fn keys_are_honoured_where_sshd_reads_them_for_a_user_that_exists() {
 fn a_token_serves_one_connection() {
     let world = world();
     let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
-    let info = world.take_token(&ticket.session_id, &ticket.token).unwrap();
+    let info = world.take_token(&ticket.session_id, &ticket.token, start()).unwrap();
     assert_eq!((info.target.as_str(), info.purpose), ("i-0decaf00000000001", Purpose::Port(22)));
-    let again = world.take_token(&ticket.session_id, &ticket.token);
+    let again = world.take_token(&ticket.session_id, &ticket.token, start());
     assert_eq!(again.unwrap_err(), TokenRefusal::WrongToken);
+}
+
+#[test]
+fn a_token_is_good_for_a_minute() {
+    let world = world();
+    let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
+    let late = world.take_token(&ticket.session_id, &ticket.token, start() + TOKEN_LIFE);
+    assert_eq!(late.unwrap_err(), TokenRefusal::ExpiredToken);
+    let later = start() + TOKEN_LIFE;
+    let fresh = world.resume_session(&ticket.session_id, later).unwrap().unwrap();
+    let in_time = later + TOKEN_LIFE - Duration::from_nanos(1);
+    assert!(world.take_token(&ticket.session_id, &fresh.token, in_time).is_ok());
 }
 
 #[test]
 fn resuming_replaces_the_token() {
     let world = world();
     let first = world.start_session(opening(), &Caller::you(), start()).unwrap();
-    let second = world.resume_session(&first.session_id).unwrap().unwrap();
+    let second = world.resume_session(&first.session_id, start()).unwrap().unwrap();
     assert_eq!(second.stream_url, first.stream_url);
-    let refused = world.take_token(&first.session_id, &first.token);
+    let refused = world.take_token(&first.session_id, &first.token, start());
     assert_eq!(refused.unwrap_err(), TokenRefusal::WrongToken);
-    assert!(world.take_token(&first.session_id, &second.token).is_ok());
+    assert!(world.take_token(&first.session_id, &second.token, start()).is_ok());
 }
 
 #[test]
@@ -84,9 +96,9 @@ fn a_terminated_session_gives_out_an_empty_token_and_takes_none() {
     let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
     assert!(world.terminate(&ticket.session_id, start()));
     assert!(!world.terminate(&ticket.session_id, start()));
-    assert_eq!(world.resume_session(&ticket.session_id).unwrap().unwrap().token, "");
+    assert_eq!(world.resume_session(&ticket.session_id, start()).unwrap().unwrap().token, "");
     for token in ["", &ticket.token] {
-        let refused = world.take_token(&ticket.session_id, token);
+        let refused = world.take_token(&ticket.session_id, token, start());
         assert_eq!(refused.unwrap_err(), TokenRefusal::Terminated);
     }
 }
@@ -95,7 +107,7 @@ fn a_terminated_session_gives_out_an_empty_token_and_takes_none() {
 fn whoever_holds_the_channel_learns_of_its_termination() {
     let world = world();
     let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
-    let info = world.take_token(&ticket.session_id, &ticket.token).unwrap();
+    let info = world.take_token(&ticket.session_id, &ticket.token, start()).unwrap();
     assert_eq!(*info.state.borrow(), SessionState::Connected);
     world.terminate(&ticket.session_id, start());
     assert_eq!(*info.state.borrow(), SessionState::Terminated);
@@ -104,8 +116,8 @@ fn whoever_holds_the_channel_learns_of_its_termination() {
 #[test]
 fn an_unknown_session_is_neither_resumed_nor_opened() {
     let world = world();
-    assert!(world.resume_session("you-0").unwrap().is_none());
-    assert_eq!(world.take_token("you-0", "").unwrap_err(), TokenRefusal::UnknownSession);
+    assert!(world.resume_session("you-0", start()).unwrap().is_none());
+    assert_eq!(world.take_token("you-0", "", start()).unwrap_err(), TokenRefusal::UnknownSession);
 }
 
 #[test]

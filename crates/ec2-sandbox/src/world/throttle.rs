@@ -44,7 +44,12 @@ struct Level {
 }
 
 impl Buckets {
-    pub(super) fn new(throttles: Vec<Throttle>) -> Self {
+    /// With what AWS throttles by default, unless `throttles` has the same action.
+    pub(super) fn new(mut throttles: Vec<Throttle>) -> Self {
+        let (action, calls) = START_SESSION;
+        if throttles.iter().all(|throttle| throttle.action != action) {
+            throttles.push(Throttle { action: action.to_owned(), rate: f64::from(calls), burst: calls });
+        }
         Self { throttles, levels: BTreeMap::new() }
     }
 
@@ -64,6 +69,11 @@ impl Buckets {
         admitted
     }
 }
+
+/// Calls a second, of an account in a region: a quota of Session Manager.
+///
+/// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
+const START_SESSION: (&str, u32) = ("StartSession", 3);
 
 #[cfg(test)]
 mod tests {
@@ -99,6 +109,16 @@ mod tests {
         assert!(!buckets.admit("StartSession", AwsRegion::HOME, at(0.0)));
         assert!(buckets.admit("StartSession", AwsRegion::EuWest1, at(0.0)));
         assert!(buckets.admit("ResumeSession", AwsRegion::HOME, at(0.0)));
+    }
+
+    #[test]
+    fn sessions_are_started_at_the_rate_of_aws_unless_another_is_asked_for() {
+        let admitted = |buckets: &mut Buckets, action: &str| {
+            (0..50).filter(|_| buckets.admit(action, AwsRegion::HOME, at(0.0))).count()
+        };
+        let mut usual = Buckets::new(Vec::new());
+        assert_eq!([admitted(&mut usual, "StartSession"), admitted(&mut usual, "SendSSHPublicKey")], [3, 50]);
+        assert_eq!(admitted(&mut buckets("StartSession:20/20"), "StartSession"), 20);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A client that signs for itself: its code must not be the region's, or both could be wrong alike.
 
-use ec2_sandbox::Region;
+use ec2_sandbox::{Faults, Options, Region};
 use hmac::{Hmac, KeyInit, Mac};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,6 +16,15 @@ pub(crate) struct Client {
     pub(crate) session_token: Option<String>,
     pub(crate) region: String,
     pub(crate) host: String,
+}
+
+/// A region without the quota of StartSession, for tests that start many sessions and are not about it.
+pub(crate) async fn without_quota() -> (Region, Client) {
+    let mut faults = Faults::default();
+    faults.add(WITHOUT_QUOTA).unwrap();
+    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
+    let client = Client::new(&region);
+    (region, client)
 }
 
 pub(crate) struct Reply {
@@ -53,15 +62,47 @@ impl Client {
     }
 
     pub(crate) async fn ec2<N: AsRef<str>>(&self, input: &[(N, N)]) -> Reply {
-        self.post("ec2", None, &query(input)).await
+        self.post("ec2", None, &versioned(input, "2016-11-15")).await
     }
 
     pub(crate) async fn sts(&self, input: &[(&str, &str)]) -> Reply {
-        self.post("sts", None, &query(input)).await
+        self.post("sts", None, &versioned(input, "2011-06-15")).await
     }
 
     pub(crate) async fn iam(&self, input: &[(&str, &str)]) -> Reply {
-        self.post("iam", None, &query(input)).await
+        self.post("iam", None, &versioned(input, "2010-05-08")).await
+    }
+
+    /// The ids on every page of DescribeInstances.
+    pub(crate) async fn instance_pages(&self, input: &[(&str, &str)]) -> Vec<Vec<String>> {
+        let mut pages = Vec::new();
+        let mut token = None::<String>;
+        loop {
+            let mut input = [&[("Action", "DescribeInstances")], input].concat();
+            input.extend(token.as_deref().map(|token| ("NextToken", token)));
+            let reply = self.ec2(&input).await;
+            assert_eq!(reply.status, 200, "{}", reply.body);
+            pages.push(reply.elements("instanceId"));
+            token = reply.elements("nextToken").pop();
+            if token.is_none() {
+                return pages;
+            }
+        }
+    }
+
+    /// What Systems Manager knows of all instances that pass `filters`, from every page.
+    pub(crate) async fn agents(&self, filters: &Value) -> Vec<Value> {
+        let mut agents = Vec::new();
+        let mut token = Value::Null;
+        loop {
+            let input = json!({"Filters": filters, "NextToken": token});
+            let page = self.ssm("DescribeInstanceInformation", &input).await.json();
+            agents.extend(page["InstanceInformationList"].as_array().unwrap().iter().cloned());
+            token = page["NextToken"].clone();
+            if token.is_null() {
+                return agents;
+            }
+        }
     }
 
     /// The same client with the credentials that an answer of STS holds.
@@ -75,11 +116,19 @@ impl Client {
         }
     }
 
-    /// A signed call.
+    /// A signed call, of the type that goes with its protocol.
     pub(crate) async fn post(&self, service: &str, target: Option<&str>, body: &str) -> Reply {
-        let extra: Vec<_> = target.map(|target| ("x-amz-target", target)).into_iter().collect();
-        let headers = self.sign("POST", "/", service, &extra, body);
-        let headers: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain(extra).collect();
+        let kind = if target.is_some() { JSON } else { "application/x-www-form-urlencoded; charset=utf-8" };
+        let target = target.map(|target| ("x-amz-target", target));
+        let extra: Vec<_> = [("content-type", kind)].into_iter().chain(target).collect();
+        self.post_with(service, &extra, body).await
+    }
+
+    /// A signed call with these headers, which are signed too.
+    pub(crate) async fn post_with(&self, service: &str, extra: &[(&str, &str)], body: &str) -> Reply {
+        let headers = self.sign("POST", "/", service, extra, body);
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers: Vec<_> = headers.chain(extra.iter().copied()).collect();
         self.send("POST", "/", &headers, body).await
     }
 
@@ -200,13 +249,22 @@ pub(crate) fn query<N: AsRef<str>>(pairs: &[(N, N)]) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
+/// The same with the version of the API, unless the input names one.
+fn versioned<N: AsRef<str>>(pairs: &[(N, N)], version: &str) -> String {
+    let body = query(pairs);
+    if pairs.iter().any(|(name, _)| name.as_ref() == "Version") {
+        return body;
+    }
+    format!("{body}&Version={version}")
+}
+
 /// The time as `date` tells it, which knows the calendar better than a test should.
 fn now() -> String {
     let output = std::process::Command::new("date").args(["-u", "+%Y%m%dT%H%M%SZ"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn sha256(text: &str) -> String {
+pub(crate) fn sha256(text: &str) -> String {
     hex(&Sha256::digest(text))
 }
 
@@ -219,3 +277,9 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// Lifts the quota of StartSession.
+pub(crate) const WITHOUT_QUOTA: &str = "throttle=StartSession:1000/1000";
+
+/// The type of AWS's JSON protocol 1.1.
+pub(crate) const JSON: &str = "application/x-amz-json-1.1";

@@ -9,7 +9,7 @@ use ssm_channel::{Channel, Closed, Draft, Event, Origin, Outgoing, SessionType, 
 use tokio::net::TcpStream;
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::client::{Client, Reply};
+use crate::client::{Client, Reply, without_quota};
 
 const HEALTHY: &str = "i-0decaf00000000001";
 const DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
@@ -126,8 +126,7 @@ async fn input_is_dropped_and_an_interrupt_is_not() {
 
 #[tokio::test]
 async fn the_files_of_an_instance_tell_its_keys_and_settings() {
-    let region = Region::start(Options::default()).await.unwrap();
-    let client = Client::new(&region);
+    let (region, client) = without_quota().await;
     let keys = run(&client, HEALTHY, "cat /etc/ssh/ssh_host_*_key.pub").await;
     let kinds: Vec<_> = keys.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(kinds, ["ecdsa-sha2-nistp256", "ssh-ed25519"]);

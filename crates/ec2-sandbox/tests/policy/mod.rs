@@ -1,11 +1,11 @@
 //! What the first caller's policy allows, and how each service refuses the rest.
 
-use ec2_sandbox::{Options, Region};
+use ec2_sandbox::{Faults, Options, Region};
 use serde_json::{Value, json};
 
 use crate::{
     HEALTHY, KEY,
-    client::{Client, Reply},
+    client::{Client, Reply, WITHOUT_QUOTA},
     start_session, upgrade,
 };
 
@@ -17,7 +17,9 @@ const ROLE: &str = "arn:aws:iam::123456789012:role/sandbox";
 
 async fn region(statements: Value) -> (Region, Client) {
     let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
-    let region = Region::start(Options { policy: Some(policy), ..Options::default() }).await.unwrap();
+    let mut faults = Faults::default();
+    faults.add(WITHOUT_QUOTA).unwrap();
+    let region = Region::start(Options { policy: Some(policy), faults, ..Options::default() }).await.unwrap();
     let client = Client::new(&region);
     (region, client)
 }

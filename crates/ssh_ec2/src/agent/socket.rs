@@ -8,20 +8,22 @@
 //! All changes are made under a lock on the directory, so the order in which connections end does not matter.
 
 use std::cell::Cell;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 
 use super::protocol::{FRAME_LIMIT, Request, answer, refusal};
 use crate::key::OneTimeKey;
+use crate::private_socket::{
+    DirectoryError, PATH_LIMIT, PrivateSocket, make_directory, peer, read_frame, remove_if_there,
+};
 
 /// The socket could not be set up.
 #[derive(Debug, Error)]
@@ -67,14 +69,12 @@ impl SocketError {
 /// A listening socket and the link that leads to it. Dropping it removes both.
 #[derive(Debug)]
 pub struct AgentSocket {
-    listener: UnixListener,
+    socket: PrivateSocket,
     directory: PathBuf,
     /// The name that ssh looks for.
     link: String,
     /// The name of our own socket.
     name: String,
-    /// Our user, who alone may connect.
-    uid: u32,
 }
 
 impl AgentSocket {
@@ -91,32 +91,17 @@ impl AgentSocket {
         else {
             return Err(fail(io::ErrorKind::InvalidInput.into()));
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
-        let uid = rustix::process::geteuid().as_raw();
-        if !is_private(directory, uid).map_err(fail)? {
-            return Err(SocketError::Exposed { path: directory.to_owned() });
-        }
+        make_directory(directory).map_err(|error| match error {
+            DirectoryError::Exposed => SocketError::Exposed { path: directory.to_owned() },
+            DirectoryError::Io(source) => fail(source),
+        })?;
         let name = socket_name(link, std::process::id());
         let own_path = directory.join(&name);
         let _lock = lock(directory).map_err(fail)?;
-        remove_if_there(&own_path).map_err(fail)?;
-        let listener = UnixListener::bind(&own_path).map_err(fail)?;
-        let socket = Self { listener, directory: directory.to_owned(), link: link.to_owned(), name, uid };
-        fs::set_permissions(&own_path, Permissions::from_mode(0o600)).map_err(fail)?;
+        let socket = PrivateSocket::listen(&own_path).map_err(fail)?;
+        let socket = Self { socket, directory: directory.to_owned(), link: link.to_owned(), name };
         socket.lead_to(&socket.name).map_err(fail)?;
         Ok(socket)
-    }
-
-    /// The next connection of our own user.
-    async fn accept(&self) -> io::Result<UnixStream> {
-        loop {
-            let (stream, _) = self.listener.accept().await?;
-            match stream.peer_cred() {
-                Ok(peer) if peer.uid() == self.uid => return Ok(stream),
-                Ok(peer) => tracing::warn!(uid = peer.uid(), "another user tried the key agent's socket"),
-                Err(error) => tracing::debug!(%error, "a connection to the key agent's socket broke"),
-            }
-        }
     }
 
     /// Points the link at `name`, in one step.
@@ -225,12 +210,10 @@ pub async fn serve<E>(
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
-            accepted = socket.accept() => match accepted {
+            accepted = socket.socket.accept() => match accepted {
                 Ok(stream) => {
                     // OpenSSH runs a ProxyCommand through `exec`, so ssh itself is our parent.
-                    let own = stream.peer_cred().is_ok_and(|peer| {
-                        peer.pid().and_then(|pid| u32::try_from(pid).ok()) == Some(std::os::unix::process::parent_id())
-                    });
+                    let own = peer(&stream) == Some(std::os::unix::process::parent_id());
                     connections.push(converse(stream, key, usage, own, &push));
                 }
                 // Out of descriptors, say: the connection attempt is lost, the agent goes on.
@@ -253,7 +236,7 @@ async fn converse<E>(
     push: &impl AsyncFn() -> Result<(), E>,
 ) -> Result<(), E> {
     let _guest = (!own).then(|| Guest::enter(usage));
-    while let Ok(Some(body)) = read_frame(&mut stream).await {
+    while let Ok(Some(body)) = read_frame(&mut stream, FRAME_LIMIT).await {
         let request = Request::parse(&body);
         let mut refused = Ok(());
         if request != Request::Unsupported {
@@ -290,21 +273,6 @@ impl Drop for Guest<'_> {
     }
 }
 
-/// The body of the next frame; none at the end. The length is checked before anything is allocated.
-async fn read_frame(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
-    let length = match stream.read_u32().await {
-        Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if length == 0 || length > FRAME_LIMIT {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    Ok(Some(body))
-}
-
 /// A name that tells which link a socket belongs to, in fewer characters than the link's: socket addresses are
 /// short. FNV-1a, so that all versions of this program agree; two links that met by chance would share keys that
 /// each refuses.
@@ -315,13 +283,6 @@ fn socket_name(link: &str, process: u32) -> String {
     format!(".{hash:016x}.{process}")
 }
 
-/// Whether nobody else can reach into a directory, or lead its name elsewhere: in `/tmp` anybody could have taken the
-/// name before us, for a link that they own.
-fn is_private(directory: &Path, uid: u32) -> io::Result<bool> {
-    let (entry, metadata) = (fs::symlink_metadata(directory)?, fs::metadata(directory)?);
-    Ok(entry.uid() == uid && metadata.uid() == uid && metadata.mode() & 0o077 == 0)
-}
-
 /// Held until dropped. The directory itself is locked, so no lock file stays behind.
 fn lock(directory: &Path) -> io::Result<File> {
     let lock = File::open(directory)?;
@@ -329,15 +290,6 @@ fn lock(directory: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
-const PATH_LIMIT: usize = 103;
 /// After the key is listed, sshd answers thrice at least: it takes the service, and refuses `none` and the key. With the
 /// shortest packets of any cipher that is more than this.
 const REFUSAL: u64 = 100;
@@ -346,6 +298,11 @@ const LITTLE: u64 = 600;
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     fn link(directory: &tempfile::TempDir) -> PathBuf {
@@ -427,13 +384,6 @@ mod tests {
         std::os::unix::fs::symlink(&name, &path).unwrap_or_default();
         drop(AgentSocket::bind(&path).unwrap());
         assert_eq!(names(&path), Vec::<String>::new());
-    }
-
-    #[tokio::test]
-    async fn an_oversized_frame_is_refused_before_allocation() {
-        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
-        assert_eq!(read_frame(&mut ours).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[tokio::test]

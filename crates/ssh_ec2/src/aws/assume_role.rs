@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use roxmltree::{Document, Node};
 use serde_json::{Map, Value, json};
 use sha1::{Digest as _, Sha1};
@@ -19,7 +17,9 @@ use tokio::sync::Mutex;
 use super::credentials::{Provider, SignIn};
 use super::endpoint::{self, Protocol, STS};
 use super::error::AwsError;
+use super::expiry;
 use super::identity::RoleSource;
+use super::mfa;
 use super::operation::{Call, Client, Failure};
 use super::query::{child, child_text, form};
 use super::refusal::Circumstances;
@@ -113,6 +113,9 @@ impl AssumedRole {
         if let Some(credentials) = self.cached() {
             return Ok(credentials);
         }
+        if let Some(serial) = &self.role.mfa_serial {
+            mfa::check_serial(serial, sign_in)?;
+        }
         let _asking = self.asking.lock().await;
         let source = self.source.credentials(sign_in).await?;
         // Forks that start together ask once: who waits for the lock reads what the first was given.
@@ -123,22 +126,44 @@ impl AssumedRole {
         if let Some(credentials) = self.cached() {
             return Ok(credentials);
         }
-        let code = match &self.role.mfa_serial {
-            Some(serial) => Some(self.ask(serial, sign_in).await?),
-            None => None,
+        let (credentials, text) = match &self.role.mfa_serial {
+            Some(serial) => self.assume_with_code(serial, &source, sign_in).await?,
+            None => self.assume(source, None, sign_in).await?,
         };
-        let (credentials, text) = self.assume(source, code, sign_in).await?;
         self.keep(&text);
         Ok(credentials)
     }
 
-    async fn ask(&self, serial: &str, sign_in: &SignIn) -> Result<String, AwsError> {
+    /// Asks for a code, and again if it was mistyped or came too late.
+    async fn assume_with_code(
+        &self,
+        serial: &str,
+        source: &Credentials,
+        sign_in: &SignIn,
+    ) -> Result<(Credentials, Value), AwsError> {
+        let mut problem = None;
+        for _ in 0..CODE_ATTEMPTS {
+            let typed = self.ask(serial, &mfa::question(serial, problem.as_ref()), sign_in).await?;
+            let result = match mfa::code(&typed) {
+                Some(code) => self.assume(source.clone(), Some(code), sign_in).await,
+                None => Err(AwsError::MfaTypo { serial: serial.to_owned() }),
+            };
+            match result {
+                Err(error @ (AwsError::MfaRefused { .. } | AwsError::MfaTypo { .. })) => {
+                    problem = Some(error)
+                }
+                result => return result,
+            }
+        }
+        Err(problem.unwrap_or_else(|| AwsError::MfaTypo { serial: serial.to_owned() }))
+    }
+
+    async fn ask(&self, serial: &str, question: &str, sign_in: &SignIn) -> Result<String, AwsError> {
         let (serial, sign_in) = (serial.to_owned(), sign_in.clone());
         if !self.may_ask.load(Ordering::Relaxed) {
             return Err(AwsError::MfaNeeded { serial, sign_in, source: AskError::Unwanted });
         }
-        let answer = tty::ask(&format!("MFA code of {serial}: ")).await;
-        answer.map_err(|source| AwsError::MfaNeeded { serial, sign_in, source })
+        tty::ask(question).await.map_err(|source| AwsError::MfaNeeded { serial, sign_in, source })
     }
 
     async fn assume(
@@ -260,7 +285,7 @@ fn entry(answer: Node<'_, '_>) -> Option<Value> {
 fn read_entry(entry: &Value, now: SystemTime, margin: Duration) -> Option<Credentials> {
     let credentials = entry.get("Credentials")?;
     let text = |name: &str| credentials.get(name)?.as_str().map(str::to_owned);
-    let expires = expiration(&text("Expiration")?)?;
+    let expires = expiry::read(&text("Expiration")?)?;
     if expires < now + margin {
         return None;
     }
@@ -268,15 +293,10 @@ fn read_entry(entry: &Value, now: SystemTime, margin: Duration) -> Option<Creden
     Some(Credentials::new(id, secret, Some(text("SessionToken")?), Some(expires), "role of a profile"))
 }
 
-/// A time in one of the forms that the CLI has written over the years.
-fn expiration(text: &str) -> Option<SystemTime> {
-    let text = text.strip_suffix("UTC").map_or_else(|| text.to_owned(), |text| format!("{text}Z"));
-    let time = DateTime::from_str(&text, Format::DateTimeWithOffset).ok()?;
-    SystemTime::try_from(time).ok()
-}
-
 /// A session must not end while a connection is being made. The CLI makes a new one earlier, at 15 minutes.
 const CACHE_MARGIN: Duration = Duration::from_secs(5 * 60);
+/// As sudo and sshd have it by default.
+const CODE_ATTEMPTS: usize = 3;
 /// Somebody is typing in another process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -306,7 +326,7 @@ mod tests {
                 "AccessKeyId": "ASIA", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": expiration,
             }})
         };
-        let now = expiration("2026-01-01T00:00:00Z").unwrap();
+        let now = expiry::read("2026-01-01T00:00:00Z").unwrap();
         for time in ["2026-01-01T01:00:00Z", "2026-01-01T01:00:00UTC", "2026-01-01T02:00:00+01:00"] {
             let credentials = read_entry(&entry(time), now, CACHE_MARGIN).unwrap();
             assert_eq!(credentials.expiry(), Some(now + Duration::from_secs(3600)), "{time}");

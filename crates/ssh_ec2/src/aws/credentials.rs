@@ -5,6 +5,7 @@
 //! five seconds, too soon for a `credential_process` that asks its user something.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -18,7 +19,10 @@ use tokio::sync::Mutex;
 use super::assume_role::AssumedRole;
 use super::error::AwsError;
 use super::identity::{Identity, Source};
-use super::sso::SignOn;
+use super::login::Login;
+use super::process::Process;
+use super::sso::SingleSignOn;
+use super::{sdk_error, web_identity};
 use crate::private_file::ReadError;
 
 /// A call must not outlive the credentials that it is signed with.
@@ -31,19 +35,12 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 pub(super) struct CredentialCache {
     provider: Arc<Provider>,
     sign_in: SignIn,
-    /// Where somebody could sign in again.
-    sign_on: Option<Arc<SignOn>>,
     cached: Arc<Mutex<Option<(Credentials, SystemTime)>>>,
 }
 
 impl CredentialCache {
-    pub(super) fn new(provider: Provider, sign_in: SignIn, sign_on: Option<SignOn>) -> Self {
-        Self {
-            provider: Arc::new(provider),
-            sign_in,
-            sign_on: sign_on.map(Arc::new),
-            cached: Arc::new(Mutex::new(None)),
-        }
+    pub(super) fn new(provider: Provider, sign_in: SignIn) -> Self {
+        Self { provider: Arc::new(provider), sign_in, cached: Arc::new(Mutex::new(None)) }
     }
 
     pub(super) fn sign_in(&self) -> &SignIn {
@@ -59,20 +56,13 @@ impl CredentialCache {
         {
             return Ok(credentials.clone());
         }
-        let credentials = match (self.provider.credentials(&self.sign_in).await, &self.sign_on) {
-            (Err(error), Some(sign_on)) if sign_on.is_due() => {
-                if !sign_on.run(&self.sign_in).await? {
-                    return Err(error);
-                }
-                self.provider.credentials(&self.sign_in).await?
-            }
-            (result, _) => result?,
-        };
+        let credentials = self.provider.credentials(&self.sign_in).await?;
+        // A program or a file may give credentials that are over. A call that does not get through would not notice.
+        if credentials.expiry().is_some_and(|expiry| expiry <= SystemTime::now()) {
+            return Err(AwsError::ExpiredToken { sign_in: self.sign_in.clone() });
+        }
         // What follows may be a connection, whose ssh then has the terminal.
         self.provider.ask_no_more();
-        if let Some(sign_on) = &self.sign_on {
-            sign_on.ask_no_more();
-        }
         let until = credentials.expiry().map_or(now + DEFAULT_LIFETIME, |expiry| expiry - MARGIN);
         *cached = Some((credentials.clone(), until));
         Ok(credentials)
@@ -91,18 +81,34 @@ impl CredentialCache {
 
 /// Whoever hands out credentials.
 pub(super) enum Provider {
+    Login(Box<Login>),
+    Process(Process),
     Sdk(SharedCredentialsProvider),
     Role(Box<AssumedRole>),
+    Sso(Box<SingleSignOn>),
+    /// The SDK's, once the file is seen to have a token.
+    WebIdentity(PathBuf, SharedCredentialsProvider),
 }
 
 impl Provider {
     pub(super) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+        let of_sdk = async |provider: &SharedCredentialsProvider| {
+            provider.provide_credentials().await.map_err(|source| explain(&source, sign_in.clone()))
+        };
         match self {
-            Self::Sdk(provider) => {
-                provider.provide_credentials().await.map_err(|source| explain(source, sign_in.clone()))
-            }
+            Self::Login(login) => login.credentials(sign_in).await,
+            Self::Process(process) => process
+                .credentials()
+                .await
+                .map_err(|source| AwsError::Process { sign_in: sign_in.clone(), source }),
             // A role may be assumed by another one.
             Self::Role(role) => Box::pin(role.credentials(sign_in)).await,
+            Self::Sdk(provider) => of_sdk(provider).await,
+            Self::Sso(sso) => sso.credentials(sign_in).await,
+            Self::WebIdentity(file, provider) => {
+                web_identity::check(file)?;
+                of_sdk(provider).await
+            }
         }
     }
 
@@ -112,24 +118,29 @@ impl Provider {
     }
 
     fn ask_no_more(&self) {
-        if let Self::Role(role) = self {
-            role.may_ask.store(false, Ordering::Relaxed);
-            role.source.ask_no_more();
+        match self {
+            Self::Process(process) => process.ask_no_more(),
+            Self::Role(role) => {
+                role.may_ask.store(false, Ordering::Relaxed);
+                role.source.ask_no_more();
+            }
+            Self::Sso(sso) => sso.ask_no_more(),
+            Self::Login(_) | Self::Sdk(_) | Self::WebIdentity(..) => {}
         }
     }
 }
 
-fn explain(source: CredentialsError, sign_in: SignIn) -> AwsError {
+fn explain(source: &CredentialsError, sign_in: SignIn) -> AwsError {
     match source {
         CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials { sign_in },
         // No profile, and the machine, asked last, gave none either, whatever it answered.
         source
             if matches!(sign_in, SignIn::Profile { renewal: Renewal::Absent, .. })
-                && is_from_metadata_service(&source) =>
+                && is_from_metadata_service(source) =>
         {
             AwsError::NoCredentials { sign_in }
         }
-        source => AwsError::Credentials { sign_in, source },
+        source => AwsError::Credentials { sign_in, source: sdk_error::in_words(source).into() },
     }
 }
 
@@ -250,7 +261,6 @@ mod tests {
             CredentialCache::new(
                 Provider::Sdk(SharedCredentialsProvider::new(provider)),
                 SignIn::Environment,
-                None,
             ),
             calls,
         )
@@ -264,6 +274,16 @@ mod tests {
             cache.resolve().await.unwrap();
             assert_eq!(calls.load(Ordering::Relaxed), resolutions, "{lifetime:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn credentials_that_are_over_are_not_used() {
+        let provider = provide_credentials_fn(|| async {
+            Ok(Credentials::new("AKID", "secret", None, Some(SystemTime::UNIX_EPOCH), "test"))
+        });
+        let provider = Provider::Sdk(SharedCredentialsProvider::new(provider));
+        let resolved = CredentialCache::new(provider, SignIn::Environment).resolve().await;
+        assert!(matches!(resolved, Err(AwsError::ExpiredToken { .. })), "{resolved:?}");
     }
 
     #[tokio::test]
@@ -305,7 +325,6 @@ mod tests {
             CredentialCache::new(
                 provider,
                 SignIn::Profile { name: Some("dev".into()), renewal: Renewal::Unknown },
-                None,
             )
             .resolve()
             .await

@@ -177,14 +177,17 @@ impl Aws {
         }
         let encoded = self
             .query(&GET_CONSOLE_OUTPUT, instance.as_str(), &parameters, |answer| {
+                if child_text(answer, "instanceId").is_some_and(|id| id != instance.as_str()) {
+                    return Err("it is about another instance");
+                }
                 let text = child_text(answer, "output").unwrap_or_default();
-                text.split_ascii_whitespace().collect::<String>()
+                Ok(text.split_ascii_whitespace().collect::<String>())
             })
             .await?;
-        let bytes = STANDARD.decode(encoded).map_err(|_| AwsError::Malformed {
-            action: GET_CONSOLE_OUTPUT.action(),
-            source: "its output is not base64".into(),
-        })?;
+        let decoded = encoded.and_then(|text| STANDARD.decode(text).map_err(|_| "its output is not base64"));
+        let malformed =
+            |fault: &str| AwsError::Malformed { action: GET_CONSOLE_OUTPUT.action(), source: fault.into() };
+        let bytes = decoded.map_err(malformed)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 

@@ -80,6 +80,18 @@ pub(super) const STS: Service = Service {
     gov_fips: GovFips::SameHost,
 };
 
+/// IAM Identity Center's portal, which gives roles to those who have signed in. Its calls are not signed.
+pub(super) const SSO: Service =
+    Service { id: "SSO", prefix: "portal.sso", protocol: json(""), gov_fips: GovFips::SameHost };
+
+/// IAM Identity Center, where people sign in. Its calls are not signed.
+pub(super) const SSO_OIDC: Service =
+    Service { id: "SSO OIDC", prefix: "oidc", protocol: json(""), gov_fips: GovFips::SameHost };
+
+/// AWS Sign-In, for `aws login`. What it is asked here is not signed, and its hosts follow a rule of their own.
+pub(super) const SIGN_IN: Service =
+    Service { id: "Signin", prefix: "signin", protocol: json(""), gov_fips: GovFips::OwnHost };
+
 const fn json(target: &'static str) -> Protocol {
     Protocol::Json { target }
 }
@@ -98,18 +110,19 @@ struct Partition {
     usual_region: &'static str,
     suffix: &'static str,
     dual_stack_suffix: &'static str,
+    sign_in_suffix: &'static str,
 }
 
 /// The first that matches; the last matches every region, as in the SDKs.
 const PARTITIONS: [Partition; 8] = [
-    partition("cn-", "cn-northwest-1", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    partition("us-gov-", "us-gov-west-1", "amazonaws.com", "api.aws"),
-    partition("us-iso-", "us-iso-east-1", "c2s.ic.gov", "api.aws.ic.gov"),
-    partition("us-isob-", "us-isob-east-1", "sc2s.sgov.gov", "api.aws.scloud"),
-    partition("eu-isoe-", "eu-isoe-west-1", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    partition("us-isof-", "us-isof-south-1", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    partition("eusc-", "eusc-de-east-1", "amazonaws.eu", "api.amazonwebservices.eu"),
-    partition("", "us-east-1", "amazonaws.com", "api.aws"),
+    partition("cn-", "cn-northwest-1", "amazonaws.com.cn", "api.amazonwebservices.com.cn", "amazonaws.cn"),
+    partition("us-gov-", "us-gov-west-1", "amazonaws.com", "api.aws", "amazonaws-us-gov.com"),
+    partition("us-iso-", "us-iso-east-1", "c2s.ic.gov", "api.aws.ic.gov", "c2shome.ic.gov"),
+    partition("us-isob-", "us-isob-east-1", "sc2s.sgov.gov", "api.aws.scloud", "sc2shome.sgov.gov"),
+    partition("eu-isoe-", "eu-isoe-west-1", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk", "csphome.adc-e.uk"),
+    partition("us-isof-", "us-isof-south-1", "csp.hci.ic.gov", "api.aws.hci.ic.gov", "csphome.hci.ic.gov"),
+    partition("eusc-", "eusc-de-east-1", "amazonaws.eu", "api.amazonwebservices.eu", "amazonaws-eusc.eu"),
+    partition("", "us-east-1", "amazonaws.com", "api.aws", "aws.amazon.com"),
 ];
 
 const fn partition(
@@ -117,14 +130,28 @@ const fn partition(
     usual_region: &'static str,
     suffix: &'static str,
     dual_stack_suffix: &'static str,
+    sign_in_suffix: &'static str,
 ) -> Partition {
-    Partition { region_prefix, usual_region, suffix, dual_stack_suffix }
+    Partition { region_prefix, usual_region, suffix, dual_stack_suffix, sign_in_suffix }
 }
 
 impl Place {
     /// The endpoint of `service` here, if the user configured none.
     pub(super) fn endpoint(&self, service: &Service) -> String {
         format!("https://{}", self.host(service))
+    }
+
+    /// The endpoint of AWS Sign-In here, if the user configured none.
+    pub(super) fn sign_in_endpoint(&self) -> String {
+        let (region, suffix) = (&self.region, self.partition().sign_in_suffix);
+        match (self.fips, self.dual_stack) {
+            (false, false) => format!("https://{region}.signin.{suffix}"),
+            (true, false) if region == "us-gov-west-1" => format!("https://signin-fips.{suffix}"),
+            (true, false) if region.starts_with("us-gov-") => {
+                format!("https://{region}.signin-fips.{suffix}")
+            }
+            _ => self.endpoint(&SIGN_IN),
+        }
     }
 
     /// The root of the message gateway's websockets.
@@ -161,10 +188,20 @@ impl Place {
         })
     }
 
-    /// Whether `host` is an interface endpoint of this region (AWS PrivateLink).
+    /// Whether `host` is an interface endpoint of this region for websockets (AWS PrivateLink), as in
+    /// `vpce-0a1b-2c3d.ssmmessages.eu-west-1.vpce.amazonaws.com`.
+    ///
+    /// The service's label decides: an endpoint service of anybody's has a name of the same form, with its
+    /// own id (`vpce-svc-…`) in that place.
+    ///
+    /// <https://docs.aws.amazon.com/vpc/latest/privatelink/privatelink-access-aws-services.html#interface-endpoint-dns-hostnames>
     fn is_private_link(&self, host: &str) -> bool {
         let suffix = format!(".{}.vpce.{}", self.region, self.partition().suffix);
-        host.to_ascii_lowercase().ends_with(&suffix)
+        let host = host.to_ascii_lowercase();
+        let labels = host.strip_suffix(&suffix).and_then(|labels| labels.split_once('.'));
+        labels.is_some_and(|(endpoint, service)| {
+            endpoint.starts_with("vpce-") && matches!(service, "ssmmessages" | "ssmmessages-fips")
+        })
     }
 
     /// Whether `host` belongs to AWS, by its suffix.
@@ -249,9 +286,13 @@ mod tests {
         for line in include_str!("endpoints.txt").lines().filter(|line| !line.starts_with('#')) {
             let [service, region, fips, dual_stack, expected] =
                 line.split(' ').collect::<Vec<_>>().try_into().unwrap();
-            let service = [&SSM, &INSTANCE_CONNECT, &EC2].into_iter().find(|s| s.prefix == service).unwrap();
             let place = place(region, fips == "1", dual_stack == "1");
-            assert_eq!(place.endpoint(service), expected, "{line}");
+            let services = [&SSM, &INSTANCE_CONNECT, &EC2, &SSO, &SSO_OIDC];
+            let found = match services.into_iter().find(|s| s.prefix == service) {
+                Some(service) => place.endpoint(service),
+                None => place.sign_in_endpoint(),
+            };
+            assert_eq!(found, expected, "{line}");
         }
     }
 
@@ -328,6 +369,28 @@ mod tests {
     fn an_interface_endpoint_makes_interface_endpoints_believable() {
         let endpoint = "https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com";
         assert_eq!(believed(&[endpoint], &URLS), URLS[..4]);
+    }
+
+    /// Anybody can offer an endpoint service of their own, whose names end as those of AWS's services do.
+    #[test]
+    fn an_interface_endpoint_is_believed_if_it_is_one_of_the_message_gateway() {
+        let endpoint = "https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com";
+        let hosts = [
+            "vpce-0a1b-2c3d.ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "VPCE-0a1b-2c3d-eu-west-1a.SSMMessages.eu-west-1.vpce.amazonaws.com",
+            "vpce-0a1b-2c3d.ssmmessages-fips.eu-west-1.vpce.amazonaws.com",
+            // None of the following.
+            "vpce-0a1b-2c3d.vpce-svc-0d1e2f.eu-west-1.vpce.amazonaws.com",
+            "ssmmessages.vpce-svc-0d1e2f.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.ssmmessages.vpce-svc-0d1e2f.eu-west-1.vpce.amazonaws.com",
+            "vpce-1-ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "ssmmessages.eu-west-1.vpce.amazonaws.com",
+            ".ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.ssm.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.ssmmessages.us-east-1.vpce.amazonaws.com",
+        ];
+        let urls = hosts.map(|host| format!("wss://{host}/v1"));
+        assert_eq!(believed(&[endpoint], &urls.each_ref().map(String::as_str)), urls[..3]);
     }
 
     #[test]

@@ -4,13 +4,16 @@
 //! it got here (`refusal.rs`), so all of it can be shown as it is.
 
 use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use aws_credential_types::provider::error::CredentialsError;
 use thiserror::Error;
 use tokio_rustls::rustls;
 
 use super::configuration::ConfigurationError;
 use super::credentials::SignIn;
+use super::process::ProcessError;
 use super::refusal::RequestId;
 use crate::network::NetworkError;
 use crate::tty::AskError;
@@ -52,8 +55,8 @@ pub enum AwsError {
     Credentials {
         /// Whose, and how they are renewed.
         sign_in: SignIn,
-        /// What the SDK's credential chain said.
-        source: CredentialsError,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
     },
     /// The credentials' time is over.
     #[error("the AWS credentials of {sign_in} have expired")]
@@ -115,6 +118,22 @@ pub enum AwsError {
         /// What AWS said.
         message: String,
     },
+    /// A role wants the code of a device that shows none.
+    #[error(
+        "the AWS credentials of {sign_in} need an MFA code, and {serial} is a security key, which has none"
+    )]
+    MfaSecurityKey {
+        /// The device's ARN.
+        serial: String,
+        /// Whose credentials.
+        sign_in: SignIn,
+    },
+    /// What was typed cannot be a code. It is not shown: it may be a password.
+    #[error("what was typed is no MFA code of {serial}: a code is six digits")]
+    MfaTypo {
+        /// The device's serial number or ARN.
+        serial: String,
+    },
     /// The network settings cannot be used.
     #[error("cannot make an encrypted connection to AWS")]
     Network(#[source] NetworkError),
@@ -124,9 +143,35 @@ pub enum AwsError {
         /// Where they were looked for.
         sign_in: SignIn,
     },
+    /// No TCP connection to the endpoint can be made: it has no such name, no route, refuses, or stays silent.
+    #[error("cannot reach {host}")]
+    NoConnection {
+        /// The host of the endpoint.
+        host: String,
+        /// What the last attempt met.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// IAM Identity Center knows the person, and does not give the role.
+    #[error("you have no role {role} in account {account} of IAM Identity Center")]
+    NoRole {
+        /// `sso_role_name`.
+        role: String,
+        /// `sso_account_id`.
+        account: String,
+        /// Whose credentials.
+        sign_in: SignIn,
+    },
     /// Neither option, environment nor profile names a region.
     #[error("no AWS region is set")]
     NoRegion,
+    /// The program of `credential_process` gave no credentials.
+    #[error("cannot get the AWS credentials of {sign_in}")]
+    Process {
+        /// Whose.
+        sign_in: SignIn,
+        /// Why.
+        source: ProcessError,
+    },
     /// AWS does not know the access key.
     #[error("AWS does not know the access key of {sign_in}")]
     RejectedCredentials {
@@ -159,6 +204,14 @@ pub enum AwsError {
         /// Where it was looked for.
         region: String,
     },
+    /// Somebody has to sign in: with IAM Identity Center, or with `aws login`.
+    #[error("the AWS sign-in of {sign_in} {why}")]
+    SignedOut {
+        /// Whose, and how it is done.
+        sign_in: SignIn,
+        /// What is wrong with the one that there was.
+        why: String,
+    },
     /// Signing in with IAM Identity Center failed.
     #[error("cannot sign in with IAM Identity Center")]
     SignOn {
@@ -171,6 +224,14 @@ pub enum AwsError {
         /// The IAM action.
         action: String,
     },
+    /// The service does not do this with this instance.
+    #[error("{action} is not supported: {message}")]
+    Unsupported {
+        /// The IAM action.
+        action: String,
+        /// What AWS said.
+        message: String,
+    },
     /// A configured endpoint would send credentials unencrypted to another machine.
     #[error("the endpoint configured for {service} is not encrypted, and {host} is not this machine")]
     UnencryptedEndpoint {
@@ -179,13 +240,21 @@ pub enum AwsError {
         /// The host of the endpoint.
         host: String,
     },
-    /// The endpoint did not answer, after retries.
+    /// The endpoint did not answer, after retries, although it may be there.
     #[error("cannot reach {host}")]
     Unreachable {
         /// The host of the endpoint.
         host: String,
         /// The failure: name, connection, TLS or time.
         source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The file with a web identity token has none.
+    #[error("cannot use the web identity token in {}", path.display())]
+    WebIdentityToken {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The service sent us to a websocket that is not Session Manager's.
     #[error("the session's websocket is at {host}, which is not Session Manager")]
@@ -204,6 +273,11 @@ impl From<ConfigurationError> for AwsError {
     }
 }
 
+/// A call took longer than it may.
+#[derive(Debug, Error)]
+#[error("no answer within {} seconds", .0.as_secs())]
+pub(super) struct NoAnswer(pub(super) Duration);
+
 impl AwsError {
     /// What to do about it, an action a line.
     pub fn hints(&self) -> Vec<String> {
@@ -219,7 +293,8 @@ impl AwsError {
             Self::Credentials { sign_in, .. }
             | Self::ExpiredToken { sign_in }
             | Self::NoCredentials { sign_in }
-            | Self::RejectedCredentials { sign_in } => sign_in.hints(),
+            | Self::RejectedCredentials { sign_in }
+            | Self::SignedOut { sign_in, .. } => sign_in.hints(),
             Self::InstanceNotFound { region, .. } => {
                 vec![format!("check the id, the region ({region}) and the account of the credentials")]
             }
@@ -241,12 +316,29 @@ impl AwsError {
             Self::MfaNeeded { .. } => vec![
                 "run `aws sts get-caller-identity` on a terminal: its session is used here as well".into(),
             ],
-            Self::MfaRefused { .. } => {
+            Self::MfaSecurityKey { .. } => vec![
+                "security keys work with `aws login` and IAM Identity Center only; for a role, name another device in `mfa_serial`".into(),
+            ],
+            Self::MfaRefused { .. } | Self::MfaTypo { .. } => {
                 vec!["type the code that the device shows now; each is good once, for half a minute".into()]
             }
             Self::Network(error) => error.hints(),
-            Self::SignOn { .. } => vec!["try `aws sso login`".into()],
-            Self::Service { .. } | Self::Signing { .. } | Self::Throttled { .. } => Vec::new(),
+            Self::Process { source, .. } => source.hints(),
+            Self::NoRole { sign_in, .. } => vec![format!(
+                "correct `sso_role_name` and `sso_account_id` of {sign_in}, or ask for the role; signing in again does not help"
+            )],
+            Self::SignOn { source } => match source.downcast_ref::<Self>().map(Self::hints) {
+                Some(hints) if !hints.is_empty() => hints,
+                _ => vec!["try `aws sso login`".into()],
+            },
+            Self::WebIdentityToken { path, .. } => vec![format!(
+                "see why {} has no token, or correct `web_identity_token_file` or AWS_WEB_IDENTITY_TOKEN_FILE, which names it",
+                path.display()
+            )],
+            Self::Service { .. }
+            | Self::Signing { .. }
+            | Self::Throttled { .. }
+            | Self::Unsupported { .. } => Vec::new(),
             Self::TargetNotConnected { instance, region } => vec![
                 format!(
                     "start {instance} if it is stopped; its region must be {region}, its account that of the credentials"
@@ -256,7 +348,9 @@ impl AwsError {
                 ),
             ],
             Self::UnencryptedEndpoint { .. } => vec!["use an `https` endpoint".into()],
-            Self::Unreachable { source, .. } => vec![reach_hint(source.as_ref()).into()],
+            Self::NoConnection { source, .. } | Self::Unreachable { source, .. } => {
+                vec![reach_hint(source.as_ref()).into()]
+            }
         }
     }
 
@@ -270,11 +364,16 @@ impl AwsError {
             | Self::Malformed { .. }
             | Self::MfaNeeded { .. }
             | Self::MfaRefused { .. }
+            | Self::MfaTypo { .. }
+            | Self::NoConnection { .. }
+            | Self::Process { .. }
             | Self::Service { .. }
+            | Self::SignedOut { .. }
             | Self::SignOn { .. }
             | Self::TargetNotConnected { .. }
             | Self::Throttled { .. }
-            | Self::Unreachable { .. } => false,
+            | Self::Unreachable { .. }
+            | Self::WebIdentityToken { .. } => false,
             Self::AccessDenied { .. }
             | Self::BadEndpoint { .. }
             | Self::BadRegion { .. }
@@ -282,11 +381,14 @@ impl AwsError {
             | Self::InstanceNotFound { .. }
             | Self::InstanceNotRunning { .. }
             | Self::InvalidDocument { .. }
+            | Self::MfaSecurityKey { .. }
             | Self::Network(_)
             | Self::NoCredentials { .. }
             | Self::NoRegion
+            | Self::NoRole { .. }
             | Self::Signing { .. }
             | Self::UnencryptedEndpoint { .. }
+            | Self::Unsupported { .. }
             | Self::UntrustedStreamUrl { .. } => true,
         }
     }
@@ -330,7 +432,7 @@ fn reach_hint(error: &(dyn StdError + 'static)) -> &'static str {
 
 /// The next error down. An I/O error hides the one that it wraps from `source`.
 fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match error.downcast_ref::<std::io::Error>() {
+    match error.downcast_ref::<io::Error>() {
         Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
         None => error.source(),
     }

@@ -1,105 +1,155 @@
-//! The HTTP client of the AWS SDK, set up with our certificates and proxy.
+//! The HTTP client of the AWS SDK, on the connections of `connections.rs`.
 //!
-//! The SDK's own default reads no CA bundle, loads certificates for plain connections too, and sends requests
-//! for container credentials through a proxy. Pooling, timeouts and connecting stay the SDK's.
+//! The SDK's own client reads no CA bundle, sends requests for container credentials through a proxy, and reports no
+//! difference between a host to which no TCP connection can be made and one that does not answer. HTTP and the pool of
+//! connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for another.
 
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_http_client::{Builder, Connector, ConnectorBuilder};
+use std::error::Error as StdError;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, ConnectionMetadata};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
 };
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::retry::ErrorKind;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use thiserror::Error;
+use tokio::time::timeout;
 
+use super::connections::{Connections, Dialer, TooSlow};
 use crate::network::Network;
 
 /// A client for the SDK's calls and its credential providers.
-pub(super) fn http_client(network: &Network) -> SharedHttpClient {
-    let encrypted = network.clone();
+pub(super) fn http_client(network: &Network, connections: &Connections) -> SharedHttpClient {
     SharedHttpClient::new(Client {
         network: network.clone(),
-        // Plain HTTP is for this machine and its metadata service, which no proxy should see.
-        plain: Builder::new()
-            .build_with_connector_fn(|settings, components| configured(settings, components).build_http()),
-        encrypted: Builder::new().build_with_connector_fn(move |settings, components| {
-            encrypted_connector(configured(settings, components), &encrypted)
-        }),
+        connections: connections.clone(),
+        pools: Mutex::default(),
     })
 }
 
-fn configured(
-    settings: Option<&HttpConnectorSettings>,
-    components: Option<&RuntimeComponents>,
-) -> ConnectorBuilder {
-    let mut builder = Connector::builder();
-    builder.set_connector_settings(settings.cloned());
-    builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-    builder
-}
+type Pool = legacy::Client<Dialer, SdkBody>;
 
-fn encrypted_connector(mut builder: ConnectorBuilder, network: &Network) -> Connector {
-    let proxy = network.proxy_settings();
-    // The URL was checked when `network` was made.
-    builder.set_proxy_config(
-        proxy.and_then(|(url, spared)| ProxyConfig::https(url).ok().map(|proxy| proxy.no_proxy(spared))),
-    );
-    let mut trusted = TrustStore::empty();
-    if let Ok(roots) = network.roots() {
-        trusted.add_pem_certificate(roots.pem.clone());
-    }
-    let builder = builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc));
-    match TlsContext::builder().with_trust_store(trusted).build() {
-        Ok(tls) => builder.tls_context(tls).build(),
-        Err(_) => builder.build(),
-    }
-}
-
-/// Two clients in one, because certificates should cost nothing until a connection needs them.
 #[derive(Debug)]
 struct Client {
     network: Network,
-    plain: SharedHttpClient,
-    encrypted: SharedHttpClient,
+    connections: Connections,
+    /// One for each limit on the time that a connection takes. The SDK has two: its metadata service is near.
+    pools: Mutex<Vec<(Option<Duration>, Pool)>>,
+}
+
+impl Client {
+    fn pool(&self, limit: Option<Duration>) -> Pool {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, pool)) = pools.iter().find(|(known, _)| *known == limit) {
+            return pool.clone();
+        }
+        let dialer = Dialer::new(self.network.clone(), self.connections.clone(), limit);
+        let pool = legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(dialer);
+        pools.push((limit, pool.clone()));
+        pool
+    }
 }
 
 impl HttpClient for Client {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
-        components: &RuntimeComponents,
+        _components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(ByScheme {
+        SharedHttpConnector::new(Exchange {
             network: self.network.clone(),
-            plain: self.plain.http_connector(settings, components),
-            encrypted: self.encrypted.clone(),
-            settings: settings.clone(),
-            components: components.clone(),
+            pool: self.pool(settings.connect_timeout()),
+            limit: settings.read_timeout(),
         })
     }
 }
 
 #[derive(Debug)]
-struct ByScheme {
+struct Exchange {
     network: Network,
-    plain: SharedHttpConnector,
-    encrypted: SharedHttpClient,
-    settings: HttpConnectorSettings,
-    components: RuntimeComponents,
+    pool: Pool,
+    /// From the request to the head of the answer.
+    limit: Option<Duration>,
 }
 
-impl HttpConnector for ByScheme {
+impl HttpConnector for Exchange {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        if request.uri().starts_with("http://") {
-            return self.plain.call(request);
+        let mut request = match request.try_into_http1x() {
+            Ok(request) => request,
+            Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
+        };
+        // Without usable certificates no connection is tried.
+        if request.uri().scheme_str() == Some("https")
+            && let Err(error) = self.network.tls()
+        {
+            return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into())));
         }
-        // Asked here, where it can be an error: the SDK's connector would go on without roots.
-        match self.network.roots() {
-            Ok(_) => self.encrypted.http_connector(&self.settings, &self.components).call(request),
-            Err(error) => HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
+        let captured = capture_connection(&mut request);
+        if let Some(capture) = request.extensions().get::<CaptureSmithyConnection>() {
+            capture.set_connection_retriever(move || metadata(&captured));
         }
+        let answer = self.pool.request(request);
+        let limit = self.limit;
+        HttpConnectorFuture::new(async move {
+            let answer = match limit {
+                Some(limit) => timeout(limit, answer)
+                    .await
+                    .map_err(|_| ConnectorError::timeout(NoAnswer(limit).into()))?,
+                None => answer.await,
+            };
+            let answer = answer.map_err(sort)?;
+            HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
     }
+}
+
+/// For the SDK, which has a connection closed after an answer that says that its server is unwell.
+fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
+    captured.connection_metadata().as_ref()?;
+    let captured = captured.clone();
+    let poison = move || {
+        if let Some(connected) = captured.connection_metadata().as_ref() {
+            connected.poison();
+        }
+    };
+    Some(ConnectionMetadata::builder().proxied(false).poison_fn(poison).build())
+}
+
+/// The head of an answer did not come in time.
+#[derive(Debug, Error)]
+#[error("no answer within {0:?}")]
+struct NoAnswer(Duration);
+
+/// Says of an error what the SDK's retries go by.
+fn sort(error: legacy::Error) -> ConnectorError {
+    let http = cause::<hyper::Error>(&error);
+    if cause::<TooSlow>(&error).is_some() || http.is_some_and(hyper::Error::is_timeout) {
+        return ConnectorError::timeout(error.into());
+    }
+    if http.is_some_and(hyper::Error::is_user) {
+        return ConnectorError::user(error.into());
+    }
+    if http.is_some_and(hyper::Error::is_incomplete_message) {
+        return ConnectorError::other(error.into(), Some(ErrorKind::TransientError));
+    }
+    let is_lost = http.is_some_and(|error| error.is_closed() || error.is_canceled());
+    if is_lost || error.is_connect() || cause::<io::Error>(&error).is_some() {
+        return ConnectorError::io(error.into());
+    }
+    ConnectorError::other(error.into(), None)
+}
+
+fn cause<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }

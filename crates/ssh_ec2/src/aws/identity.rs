@@ -266,10 +266,10 @@ impl Endpoints {
         let mut endpoints = Self { of_service, global, ..Self::default() };
         let Some(profile) = lookup.profile else { return Ok(endpoints) };
         endpoints.in_profile = profile.owned("endpoint_url")?.filter(|endpoint| !endpoint.is_empty());
-        if let Some(name) = profile.text("services")?
-            // The CLI does not look at what the environment overrides.
-            && endpoints.global.is_none()
-        {
+        // The CLI does not look into the section for what the environment has.
+        let is_covered = |service: &&str| endpoints.of_service.contains_key(*service);
+        let is_used = endpoints.global.is_none() && !CALLED.iter().all(is_covered);
+        if let Some(name) = profile.text("services")?.filter(|_| is_used) {
             let section = profiles.services(name).filter(|section| !section.is_empty());
             let section = section.ok_or_else(|| ConfigurationError::MissingServices {
                 profile: profile.name.to_owned(),
@@ -305,6 +305,9 @@ impl fmt::Debug for Endpoints {
         f.debug_struct("Endpoints").finish_non_exhaustive()
     }
 }
+
+/// The services that we call, as in `AWS_ENDPOINT_URL_…`.
+const CALLED: [&str; 4] = ["SSM", "EC2_INSTANCE_CONNECT", "EC2", "STS"];
 
 /// What counts when no profile is named.
 pub(super) const DEFAULT_PROFILE: &str = "default";

@@ -61,13 +61,40 @@ struct Information {
 }
 
 impl Aws {
-    /// One page of the machines that Systems Manager knows, or what it knows of one machine; and the token of the
-    /// next page.
+    /// What Systems Manager knows of one machine; `None` if it does not know it. A page may be empty and not
+    /// the last, so this reads on until the machine is found or there are no more pages.
+    ///
+    /// # Errors
+    ///
+    /// As [`describe_managed`](Self::describe_managed).
+    pub async fn managed(&self, instance: &InstanceId) -> Result<Option<Managed>, AwsError> {
+        let mut token = None;
+        for _ in 0..PAGES {
+            let (page, next) = self.managed_page(Some(instance), token.as_deref()).await?;
+            if let Some(found) = page.into_iter().find(|managed| managed.id == *instance) {
+                return Ok(Some(found));
+            }
+            token = next;
+            if token.is_none() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// One page of the machines that Systems Manager knows, and the token of the next page.
     ///
     /// # Errors
     ///
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ssm:DescribeInstanceInformation`.
     pub async fn describe_managed(
+        &self,
+        token: Option<&str>,
+    ) -> Result<(Vec<Managed>, Option<String>), AwsError> {
+        self.managed_page(None, token).await
+    }
+
+    async fn managed_page(
         &self,
         only: Option<&InstanceId>,
         token: Option<&str>,
@@ -92,3 +119,5 @@ impl Aws {
 
 /// The most that DescribeInstanceInformation gives at once.
 const PAGE: u32 = 50;
+/// One machine is on one page. This bounds what a broken peer can make us ask.
+const PAGES: usize = 100;

@@ -50,6 +50,10 @@ use super::query;
 use super::refusal::{Refusal, RequestId, error_code};
 use crate::network::NetworkError;
 
+mod unsigned;
+
+pub(super) use self::unsigned::{Denial, Request, Unsigned};
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The SDK's signer tolerates this much too; below it a difference of clocks is the network's delay.
@@ -244,10 +248,11 @@ impl From<SdkError<Refused, HttpResponse>> for Failure {
     fn from(error: SdkError<Refused, HttpResponse>) -> Self {
         match error {
             SdkError::ServiceError(error) => {
+                let status = error.raw().status().as_u16();
                 let Refused { meta, request_id } = error.into_err();
                 let code = meta.code().unwrap_or_default().to_owned();
                 let message = meta.message().unwrap_or_default().to_owned();
-                Self::Refused(Refusal { code, message, request_id })
+                Self::Refused(Refusal { status, code, message, request_id })
             }
             SdkError::ConstructionFailure(_) => Self::Malformed(Box::new(error)),
             error => match error.into_source() {
@@ -276,7 +281,8 @@ fn read(response: &HttpResponse, protocol: Protocol) -> Result<Answer, Orchestra
     let header = |name: &str| response.headers().get(name);
     let request_id = header("x-amzn-requestid").or_else(|| header("x-amzn-request-id")).map(RequestId::clean);
     let body = response.body().bytes().unwrap_or_default();
-    if response.status().is_success() {
+    // No operation of these protocols succeeds with another one. What does is not AWS.
+    if response.status().as_u16() == 200 {
         return Ok(Answer { request_id, body: Bytes::copy_from_slice(body) });
     }
     let status = response.status().as_u16();

@@ -3,20 +3,17 @@
 //! The SDK's chains are not used. They read the user's files by rules of their own, and look further where the AWS
 //! CLI would stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use aws_config::credential_process::CredentialProcessProvider;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::imds::region::ImdsRegionProvider;
-use aws_config::login::LoginCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
-use aws_config::sso::SsoCredentialsProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
@@ -31,8 +28,11 @@ use super::assume_role::{AssumedRole, Role};
 use super::configured_endpoint;
 use super::credentials::Provider;
 use super::endpoint::{Place, STS};
-use super::identity::{Endpoints, Identity, Keys, Metadata, RoleSource, Source, Sso, WebIdentity};
+use super::identity::{Endpoints, Identity, Keys, Metadata, RoleSource, Source, WebIdentity};
+use super::login::Login;
 use super::operation::Client;
+use super::process::Process;
+use super::sso::SingleSignOn;
 use super::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, CONNECT_TIMEOUT};
 
 /// The SDK's configuration, from our decision alone.
@@ -84,6 +84,8 @@ pub(super) struct Providers<'a> {
     pub(super) sdk: &'a SdkConfig,
     pub(super) place: &'a Place,
     pub(super) home: Option<&'a Path>,
+    /// Where `aws login` keeps what it was given.
+    pub(super) login_cache: Option<PathBuf>,
     /// Whether a person may be asked.
     pub(super) may_ask: bool,
 }
@@ -91,28 +93,32 @@ pub(super) struct Providers<'a> {
 impl Providers<'_> {
     /// The one for a source. None if its endpoint is no URL.
     pub(super) fn provider(&self, source: &Source) -> Option<Provider> {
-        Some(Provider::Sdk(match source {
-            Source::Environment(keys) | Source::Keys(keys) => of_keys(keys),
-            Source::Container => SharedCredentialsProvider::new(
-                EcsCredentialsProvider::builder().configure(&self.config()).build(),
-            ),
+        Some(match source {
+            Source::Environment(keys) | Source::Keys(keys) => Provider::Sdk(of_keys(keys)),
+            Source::Container => {
+                let provider = EcsCredentialsProvider::builder().configure(&self.config()).build();
+                Provider::Sdk(SharedCredentialsProvider::new(provider))
+            }
             Source::Login { session, .. } => {
-                let provider = LoginCredentialsProvider::builder(session).configure(&self.config()).build();
-                SharedCredentialsProvider::new(provider)
+                let directory = self.login_cache.as_ref()?;
+                Provider::Login(Box::new(Login::new(session, self.sdk, self.place, directory)))
             }
             Source::Metadata(metadata) => {
                 let client = metadata_client(metadata, &self.config())?;
                 let provider =
                     ImdsCredentialsProvider::builder().configure(&self.config()).imds_client(client);
-                SharedCredentialsProvider::new(provider.build())
+                Provider::Sdk(SharedCredentialsProvider::new(provider.build()))
             }
-            Source::Process { command, .. } => {
-                SharedCredentialsProvider::new(CredentialProcessProvider::new(command.clone()))
+            Source::Process { command, .. } => Provider::Process(Process::new(command.clone(), self.may_ask)),
+            Source::Role(role) => self.role(role)?,
+            Source::Sso { sso, .. } => {
+                let sso = SingleSignOn::new(sso.clone(), self.sdk, self.place, self.home?, self.may_ask);
+                Provider::Sso(Box::new(sso))
             }
-            Source::Role(role) => return self.role(role),
-            Source::Sso { sso, .. } => self.sso(sso),
-            Source::WebIdentity(web_identity) => self.web_identity(web_identity),
-        }))
+            Source::WebIdentity(web_identity) => {
+                Provider::WebIdentity(web_identity.token_file.clone(), self.web_identity(web_identity))
+            }
+        })
     }
 
     fn role(&self, role: &RoleSource) -> Option<Provider> {
@@ -129,19 +135,6 @@ impl Providers<'_> {
             may_ask: AtomicBool::new(self.may_ask),
             asking: Mutex::default(),
         })))
-    }
-
-    fn sso(&self, sso: &Sso) -> SharedCredentialsProvider {
-        let mut builder = SsoCredentialsProvider::builder()
-            .configure(&self.config())
-            .account_id(&sso.account_id)
-            .role_name(&sso.role_name)
-            .start_url(&sso.start_url)
-            .region(Region::new(sso.region.clone()));
-        if let Some(session) = &sso.session {
-            builder = builder.session_name(session);
-        }
-        SharedCredentialsProvider::new(builder.build())
     }
 
     fn web_identity(&self, web_identity: &WebIdentity) -> SharedCredentialsProvider {

@@ -18,7 +18,8 @@ pub(super) fn form(operation: &str, version: &str, parameters: &[(String, String
     body
 }
 
-fn encode(text: &str, form: &mut String) {
+/// Appends a text in the form that a URL or a form may have.
+pub(super) fn encode(text: &str, form: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             form.push(char::from(byte));

@@ -47,6 +47,8 @@ impl fmt::Display for RequestId {
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 #[error("{code}: {message}")]
 pub(super) struct Refusal {
+    /// Of HTTP.
+    pub(super) status: u16,
     pub(super) code: String,
     pub(super) message: String,
     pub(super) request_id: Option<RequestId>,
@@ -66,10 +68,14 @@ impl Circumstances<'_> {
     pub(super) fn explain(self, refusal: Refusal) -> AwsError {
         let Self { action, subject, region, sign_in } = self;
         let (instance, region, sign_in) = (subject.to_owned(), region.to_owned(), sign_in.clone());
-        let Refusal { code, message, request_id } = refusal;
+        let Refusal { status, code, message, request_id } = refusal;
+        // After a denial a host key may be accepted that nothing confirms. A service that is unwell denies nothing.
+        let is_answer = (400..500).contains(&status);
         match code.as_str() {
             // AuthException is EC2 Instance Connect's, UnauthorizedOperation is EC2's.
-            "AccessDeniedException" | "AccessDenied" | "AuthException" | "UnauthorizedOperation" => {
+            "AccessDeniedException" | "AccessDenied" | "AuthException" | "UnauthorizedOperation"
+                if is_answer =>
+            {
                 let principal = principal(&message);
                 AwsError::AccessDenied { action, subject: instance, principal, message, request_id }
             }
@@ -92,6 +98,7 @@ impl Circumstances<'_> {
             "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" => {
                 AwsError::Throttled { action }
             }
+            "UnsupportedOperation" if is_answer => AwsError::Unsupported { action, message },
             _ => AwsError::Service { action, code, message, request_id },
         }
     }
@@ -140,7 +147,8 @@ mod tests {
         let action = "ssm:StartSession".to_owned();
         let circumstances =
             Circumstances { action, subject: "i-0a1b2c3d", region: "eu-west-1", sign_in: &sign_in };
-        circumstances.explain(Refusal { code: code.into(), message: message.into(), request_id: None })
+        let (code, message) = (code.into(), message.into());
+        circumstances.explain(Refusal { status: 400, code, message, request_id: None })
     }
 
     #[test]

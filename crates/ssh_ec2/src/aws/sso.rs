@@ -1,63 +1,48 @@
-//! Signing in with IAM Identity Center, where `aws sso login` would have to be run otherwise.
+//! IAM Identity Center: a person's sign-in, and the role in an account that it is exchanged for.
 //!
-//! The device flow: a code is shown, a browser opens, and the token goes into the file in which the AWS CLI and the
-//! SDKs look for it. It is offered once, before there is a connection, to a person at a terminal.
+//! The token lies in a file of the AWS CLI's. One that can be refreshed is refreshed here as the CLI does it
+//! (botocore, `SSOTokenProvider`), but by one process at a time. Where only signing in helps, that is offered once,
+//! before there is a connection, to a person at a terminal.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+mod sign_on;
+
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aws_config::{Region, SdkConfig};
-use aws_sdk_ssooidc::error::{DisplayErrorContext, ProvideErrorMetadata as _};
-use aws_sdk_ssooidc::operation::register_client::RegisterClientOutput;
-use aws_sdk_ssooidc::operation::start_device_authorization::StartDeviceAuthorizationOutput;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
-use serde_json::{Value, json};
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use http::Method;
+use serde_json::{Map, Value, json};
 use sha1::{Digest as _, Sha1};
-use tokio::process::Command;
-use tokio::time::{Instant, sleep};
 
 use super::credentials::SignIn;
+use super::endpoint::{Place, SSO, SSO_OIDC};
 use super::error::AwsError;
 use super::identity::Sso;
-use crate::private_file;
-use crate::tty;
+use super::operation::{Denial, Request, Unsigned};
+use super::query::encode;
+use super::timestamp;
+use super::token_file::{Fields, TokenFile, text};
 
-/// Where somebody signs in, and where the token is kept.
-pub(super) struct SignOn {
-    client: aws_sdk_ssooidc::Client,
-    region: String,
-    start_url: String,
-    scopes: Vec<String>,
-    /// The file in `~/.aws/sso/cache`.
-    token: PathBuf,
+/// Credentials of a role, for a person who has signed in.
+pub(super) struct SingleSignOn {
+    sso: Sso,
+    calls: Unsigned,
+    token: TokenFile,
     may_ask: AtomicBool,
 }
 
-impl SignOn {
-    /// That of a profile; none if there is no home directory to keep a token in.
-    pub(super) fn new(sso: &Sso, sdk: &SdkConfig, home: Option<&Path>, may_ask: bool) -> Option<Self> {
-        let scopes = sso.scopes.as_deref().unwrap_or(DEFAULT_SCOPE);
-        // Legacy profiles cannot refresh, and ask for no scope.
-        let scopes = if sso.session.is_some() { scopes } else { "" };
+impl SingleSignOn {
+    /// The calls go to the region of Identity Center, which need not be that of the instances.
+    pub(super) fn new(sso: Sso, sdk: &SdkConfig, place: &Place, home: &Path, may_ask: bool) -> Self {
         let key = Sha1::digest(sso.session.as_ref().unwrap_or(&sso.start_url));
-        let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        let config = sdk.to_builder().region(Region::new(sso.region.clone())).build();
-        Some(Self {
-            client: aws_sdk_ssooidc::Client::new(&config),
-            region: sso.region.clone(),
-            start_url: sso.start_url.clone(),
-            scopes: scopes
-                .split(',')
-                .map(str::trim)
-                .filter(|scope| !scope.is_empty())
-                .map(str::to_owned)
-                .collect(),
-            token: home?.join(".aws/sso/cache").join(key + ".json"),
+        Self {
+            calls: Unsigned::new(sdk, place, &sso.region),
+            token: TokenFile::new(&home.join(".aws/sso/cache"), key),
+            sso,
             may_ask: AtomicBool::new(may_ask),
-        })
+        }
     }
 
     /// From here on the terminal is ssh's.
@@ -65,144 +50,186 @@ impl SignOn {
         self.may_ask.store(false, Ordering::Relaxed);
     }
 
-    /// Whether signing in again could help, and somebody could be asked to.
-    pub(super) fn is_due(&self) -> bool {
-        self.may_ask.load(Ordering::Relaxed) && !self.has_token(SystemTime::now())
-    }
-
-    fn has_token(&self, now: SystemTime) -> bool {
-        // A file that others could have written is as good as none: it is written anew.
-        let owner = rustix::process::getuid().as_raw();
-        let text = private_file::read(&self.token, owner).ok().flatten();
-        let token = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-        let expires = token.and_then(|token| {
-            let text = token.get("expiresAt")?.as_str()?.replace("UTC", "Z");
-            DateTime::from_str(&text, Format::DateTimeWithOffset).ok()
-        });
-        expires.and_then(|time| SystemTime::try_from(time).ok()).is_some_and(|time| time > now)
-    }
-
-    /// Signs in. False when it was declined, or nobody is there.
+    /// Exchanges the sign-in for the role's credentials; signs in first if that is what it takes.
     ///
     /// # Errors
-    /// What Identity Center said.
-    pub(super) async fn run(&self, sign_in: &SignIn) -> Result<bool, AwsError> {
-        // Forks that start together sign in once.
-        let lock = self.token.with_file_name("ssh_ec2.lock");
-        let _turn = private_file::lock(&lock, TURN_TIMEOUT).await;
-        if !self.is_due() {
-            return Ok(true);
-        }
-        let offer = format!(
-            "The AWS sign-in of {sign_in} has expired. Press Enter to sign in with a browser, Ctrl-C to leave it: "
-        );
-        if tty::confirm(&offer).await.is_err() {
-            return Ok(false);
-        }
-        self.ask_no_more();
-        let (client, device) = self.start().await?;
-        let (url, code) = (device.verification_uri_complete(), device.user_code().unwrap_or_default());
-        let url = url.or(device.verification_uri()).unwrap_or_default();
-        tty::tell(&format!("Confirm the code {code} at {url}"));
-        open(url).await;
-        self.wait(&client, &device).await.map(|()| true)
+    ///
+    /// [`AwsError`].
+    pub(super) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+        let error = match self.exchange(sign_in).await {
+            Err(error @ AwsError::SignedOut { .. }) if self.may_ask.load(Ordering::Relaxed) => error,
+            result => return result,
+        };
+        if self.sign_on(sign_in).await? { self.exchange(sign_in).await } else { Err(error) }
     }
 
-    async fn start(&self) -> Result<(RegisterClientOutput, StartDeviceAuthorizationOutput), AwsError> {
-        let client = self.client.register_client().client_name("ssh_ec2").client_type("public");
-        let client = client.set_scopes(Some(self.scopes.clone()).filter(|scopes| !scopes.is_empty()));
-        let client = client.send().await.map_err(|error| failed(&error))?;
-        let device = self
-            .client
-            .start_device_authorization()
-            .set_client_id(client.client_id().map(str::to_owned))
-            .set_client_secret(client.client_secret().map(str::to_owned))
-            .start_url(&self.start_url)
-            .send()
-            .await
-            .map_err(|error| failed(&error))?;
-        Ok((client, device))
-    }
-
-    /// Asks for the token until somebody has confirmed the code.
-    async fn wait(
-        &self,
-        client: &RegisterClientOutput,
-        device: &StartDeviceAuthorizationOutput,
-    ) -> Result<(), AwsError> {
-        let mut interval = Duration::from_secs(u64::try_from(device.interval()).unwrap_or(0).max(1));
-        let until = Instant::now() + Duration::from_secs(u64::try_from(device.expires_in()).unwrap_or(600));
-        loop {
-            sleep(interval).await;
-            let asked = self
-                .client
-                .create_token()
-                .set_client_id(client.client_id().map(str::to_owned))
-                .set_client_secret(client.client_secret().map(str::to_owned))
-                .grant_type(DEVICE_GRANT)
-                .set_device_code(device.device_code().map(str::to_owned))
-                .send()
-                .await;
-            let error = match asked {
-                Ok(token) => {
-                    let lifetime = Duration::from_secs(u64::try_from(token.expires_in()).unwrap_or(0));
-                    let expires = SystemTime::now() + lifetime;
-                    let registered = client.client_secret_expires_at();
-                    let mut kept = json!({
-                        "startUrl": self.start_url,
-                        "region": self.region,
-                        "accessToken": token.access_token(),
-                        "expiresAt": timestamp(DateTime::from(expires)),
-                        "clientId": client.client_id(),
-                        "clientSecret": client.client_secret(),
-                        "registrationExpiresAt": timestamp(DateTime::from_secs(registered)),
-                    });
-                    if let Some(refresh) = token.refresh_token() {
-                        kept["refreshToken"] = refresh.into();
-                    }
-                    let written = private_file::replace(&self.token, kept.to_string().as_bytes());
-                    return written.map_err(|source| AwsError::SignOn { source: source.into() });
-                }
-                Err(error) => error,
-            };
-            match error.code() {
-                Some("AuthorizationPendingException") if Instant::now() < until => {}
-                Some("SlowDownException") if Instant::now() < until => interval += Duration::from_secs(5),
-                _ => return Err(failed(&error)),
+    async fn exchange(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+        let signed_out = |why: &str| AwsError::SignedOut { sign_in: sign_in.clone(), why: why.to_owned() };
+        let token = self.token(&signed_out).await?;
+        let answer = match self.role_credentials(&token).await {
+            Ok(answer) => answer,
+            Err(Denial::Refused { code, .. }) if code == "UnauthorizedException" => {
+                return Err(signed_out("is not valid any more"));
             }
+            // AWS does not say whether there is such an account.
+            Err(Denial::Refused { code, .. })
+                if ["ForbiddenException", "ResourceNotFoundException"].contains(&code.as_str()) =>
+            {
+                return Err(AwsError::NoRole {
+                    role: self.sso.role_name.clone(),
+                    account: self.sso.account_id.clone(),
+                    sign_in: sign_in.clone(),
+                });
+            }
+            Err(denial) => return Err(denial.into()),
+        };
+        read(&answer).ok_or_else(|| AwsError::Malformed {
+            action: "sso:GetRoleCredentials".into(),
+            source: "it holds no credentials".into(),
+        })
+    }
+
+    async fn role_credentials(&self, token: &Fields) -> Result<Map<String, Value>, Denial> {
+        let endpoint = self.calls.endpoint(&SSO, |place| place.endpoint(&SSO)).map_err(Denial::Failed)?;
+        let mut path = "/federation/credentials?role_name=".to_owned();
+        encode(&self.sso.role_name, &mut path);
+        path.push_str("&account_id=");
+        encode(&self.sso.account_id, &mut path);
+        let access_token = token.text(ACCESS_TOKEN).unwrap_or_default().to_owned();
+        let request = Request {
+            service: &SSO,
+            operation: "GetRoleCredentials",
+            endpoint: &endpoint,
+            method: Method::GET,
+            path,
+            header: Some(("x-amz-sso_bearer_token", access_token)),
+            body: None,
+        };
+        self.calls.call(request).await
+    }
+
+    /// The token, refreshed if it is about to expire and can be.
+    async fn token(&self, signed_out: &impl Fn(&str) -> AwsError) -> Result<Fields, AwsError> {
+        let read = || match self.token.read() {
+            Ok(Some(token)) if token.text(ACCESS_TOKEN).is_some() => Ok(token),
+            Ok(_) => Err(signed_out("is missing")),
+            // Signing in writes another one.
+            Err(error) => Err(signed_out(&format!("is not believed: {error}"))),
+        };
+        let token = read()?;
+        if is_valid(&token, REFRESH_WINDOW) || !self.is_refreshable(&token) {
+            return if is_valid(&token, Duration::ZERO) { Ok(token) } else { Err(signed_out("has expired")) };
+        }
+        // Refresh tokens may be good for one use.
+        let _turn = self.token.turn(TURN_TIMEOUT).await;
+        let token = read()?;
+        if is_valid(&token, REFRESH_WINDOW) {
+            return Ok(token);
+        }
+        match self.refresh(&token).await {
+            Ok(token) => Ok(token),
+            Err(error) if is_valid(&token, Duration::ZERO) => {
+                tracing::info!(
+                    "the sign-in is used as it is: it cannot be refreshed: {}",
+                    AwsError::from(error)
+                );
+                Ok(token)
+            }
+            Err(Denial::Refused { .. }) => Err(signed_out("has expired")),
+            Err(Denial::Failed(error)) => Err(error),
         }
     }
-}
 
-fn failed<E, R>(error: &aws_sdk_ssooidc::error::SdkError<E, R>) -> AwsError
-where
-    E: std::error::Error + 'static,
-    R: std::fmt::Debug,
-{
-    let text = DisplayErrorContext(error).to_string();
-    AwsError::SignOn { source: crate::network::foreign_text(&text, 300).into() }
-}
+    /// Whether there is what a refresh takes; a token of a start URL alone is not refreshed, as in the CLI.
+    fn is_refreshable(&self, token: &Fields) -> bool {
+        let registered = token.time("registrationExpiresAt").is_some_and(|time| time > SystemTime::now());
+        self.sso.session.is_some()
+            && registered
+            && ["clientId", "clientSecret", REFRESH_TOKEN].iter().all(|name| token.text(name).is_some())
+    }
 
-fn timestamp(time: DateTime) -> String {
-    time.fmt(Format::DateTime).unwrap_or_default()
-}
+    async fn refresh(&self, token: &Fields) -> Result<Fields, Denial> {
+        let body = json!({
+            "clientId": token.text("clientId"),
+            "clientSecret": token.text("clientSecret"),
+            "grantType": "refresh_token",
+            "refreshToken": token.text(REFRESH_TOKEN),
+        });
+        let answer = self.oidc("CreateToken", "/token", body).await?;
+        let mut token = token.clone();
+        self.renew(&mut token.0, &answer).map_err(Denial::Failed)?;
+        match self.token.replace(&token.0) {
+            Ok(()) => tracing::info!("the sign-in with IAM Identity Center was refreshed"),
+            Err(error) => tracing::info!("the refreshed sign-in cannot be kept: {error}"),
+        }
+        Ok(token)
+    }
 
-/// Opens a browser; the address is on the terminal anyway.
-async fn open(url: &str) {
-    let named = std::env::var_os("BROWSER").filter(|program| !program.is_empty());
-    let usual = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let program = named.unwrap_or_else(|| usual.into());
-    let mut command = Command::new(program);
-    command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // A browser that stays must not be waited for.
-    if let Ok(mut child) = command.spawn() {
-        let _ = tokio::time::timeout(BROWSER_TIMEOUT, child.wait()).await;
+    /// Takes what is new into a token's fields; all others stay.
+    fn renew(&self, token: &mut Map<String, Value>, answer: &Map<String, Value>) -> Result<(), AwsError> {
+        let malformed = || AwsError::Malformed {
+            action: "sso-oidc:CreateToken".into(),
+            source: "it has no token".into(),
+        };
+        let access_token = text(answer, ACCESS_TOKEN).ok_or_else(malformed)?;
+        let seconds = answer.get("expiresIn").and_then(Value::as_u64).ok_or_else(malformed)?;
+        let expires = SystemTime::now().checked_add(Duration::from_secs(seconds)).ok_or_else(malformed)?;
+        token.insert("startUrl".into(), self.sso.start_url.as_str().into());
+        token.insert("region".into(), self.sso.region.as_str().into());
+        token.insert(ACCESS_TOKEN.into(), access_token.into());
+        token.insert("expiresAt".into(), whole_seconds(expires).into());
+        if let Some(refresh_token) = text(answer, REFRESH_TOKEN) {
+            token.insert(REFRESH_TOKEN.into(), refresh_token.into());
+        }
+        Ok(())
+    }
+
+    /// Calls the service that hands out tokens.
+    async fn oidc(
+        &self,
+        operation: &'static str,
+        path: &str,
+        body: Value,
+    ) -> Result<Map<String, Value>, Denial> {
+        let endpoint =
+            self.calls.endpoint(&SSO_OIDC, |place| place.endpoint(&SSO_OIDC)).map_err(Denial::Failed)?;
+        let request = Request {
+            service: &SSO_OIDC,
+            operation,
+            endpoint: &endpoint,
+            method: Method::POST,
+            path: path.to_owned(),
+            header: None,
+            body: Some(body),
+        };
+        self.calls.call(request).await
     }
 }
 
-/// What the CLI asks for as well; with it comes a token for refreshing.
-const DEFAULT_SCOPE: &str = "sso:account:access";
-const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// Somebody signs in in another process.
+/// Whether a token is good for longer than `margin`.
+fn is_valid(token: &Fields, margin: Duration) -> bool {
+    token.time("expiresAt").is_some_and(|time| time > SystemTime::now() + margin)
+}
+
+/// The credentials in an answer. They end at a number of milliseconds since 1970.
+fn read(answer: &Map<String, Value>) -> Option<Credentials> {
+    let fields = answer.get("roleCredentials")?.as_object()?;
+    let text = |name: &str| text(fields, name).map(str::to_owned);
+    let milliseconds = fields.get("expiration")?.as_u64()?;
+    let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds))?;
+    let (id, secret) = (text("accessKeyId")?, text("secretAccessKey")?);
+    Some(Credentials::new(id, secret, Some(text("sessionToken")?), Some(expires), "IAM Identity Center"))
+}
+
+/// A time as the CLI writes it into its files.
+fn whole_seconds(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()))
+}
+
+const ACCESS_TOKEN: &str = "accessToken";
+const REFRESH_TOKEN: &str = "refreshToken";
+/// As in the CLI: a token that ends within it is refreshed at its next use.
+const REFRESH_WINDOW: Duration = Duration::from_secs(15 * 60);
+/// Somebody may be signing in in another process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(300);
-const BROWSER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -28,10 +28,11 @@ impl LoadServiceConfig for Fixed {
 
 fn aws(endpoint: String) -> Aws {
     let network = Network::new(&NetworkEnvironment::default()).unwrap();
+    let connections = Connections::default();
     let retries = RetryConfig::standard().with_initial_backoff(Duration::from_millis(1));
     let sdk = SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
-        .http_client(http_client::http_client(&network))
+        .http_client(http_client::http_client(&network, &connections))
         .retry_config(retries)
         .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(5)).build())
         .service_config(Fixed(endpoint))
@@ -42,12 +43,13 @@ fn aws(endpoint: String) -> Aws {
         credentials: CredentialCache::new(
             Provider::Sdk(SharedCredentialsProvider::new(credentials)),
             SignIn::Environment,
-            None,
         ),
         place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
         access_key: String::new(),
         sdk,
+        connections,
+        limit: None,
         patience: Duration::ZERO,
     }
 }
@@ -78,7 +80,7 @@ async fn with_answers<T>(answers: &[String], calls: impl AsyncFnOnce(&Aws) -> T)
         requests
     };
     let both = async { tokio::join!(calls(&aws), serve) };
-    tokio::time::timeout(Duration::from_secs(10), both).await.expect("as many calls as answers")
+    timeout(Duration::from_secs(10), both).await.expect("as many calls as answers")
 }
 
 fn is_whole(request: &[u8]) -> bool {
@@ -122,6 +124,21 @@ async fn a_started_session_is_a_ticket_and_shows_no_secret() {
     assert!(requests[0].ends_with(
         r#"{"Target":"i-0a1b2c3d","DocumentName":"AWS-StartSSHSession","Parameters":{"portNumber":["22"]}}"#
     ));
+}
+
+#[tokio::test]
+async fn a_machine_may_be_on_a_later_page() {
+    let id = "i-0a1b2c3d".parse().unwrap();
+    let first = r#"{"InstanceInformationList":[],"NextToken":"more"}"#;
+    let second =
+        r#"{"InstanceInformationList":[{"InstanceId":"i-0a1b2c3d","PingStatus":"Online"}],"NextToken":""}"#;
+    let answers = [answer(200, "", first), answer(200, "", second)];
+    let (found, requests) = with_answers(&answers, async |aws| aws.managed(&id).await).await;
+    assert!(found.unwrap().unwrap().online);
+    assert!(requests[1].contains(r#""NextToken":"more""#), "{}", requests[1]);
+    let answers = [answer(200, "", first), answer(200, "", r#"{"NextToken":""}"#)];
+    let (found, _) = with_answers(&answers, async |aws| aws.managed(&id).await).await;
+    assert_eq!(found.unwrap(), None);
 }
 
 #[tokio::test]
@@ -244,4 +261,24 @@ async fn rejected_credentials_are_tried_in_the_usual_region() {
     })
     .await;
     assert!(!found, "neither with an endpoint of the user's, nor in that region itself");
+}
+
+/// A port on which nothing listens.
+async fn unused() -> String {
+    format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn a_host_that_refuses_connections_is_told_from_one_that_does_not_answer() {
+    let instance = "i-0a1b2c3d".parse().unwrap();
+    let refused = aws(unused().await).console_output(&instance, Latest::No).await;
+    assert!(matches!(refused, Err(AwsError::NoConnection { .. })), "{refused:?}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let aws = aws(url).with_limit(Duration::from_millis(200));
+    let silent = aws.console_output(&instance, Latest::No).await;
+    assert!(matches!(silent, Err(AwsError::Unreachable { .. })), "{silent:?}");
+    drop(listener);
+    let gone = aws.console_output(&instance, Latest::No).await;
+    assert!(matches!(gone, Err(AwsError::Unreachable { .. })), "it was there before: {gone:?}");
 }

@@ -1,8 +1,11 @@
-//! Ends a command when a signal says so, and first what it has open at AWS.
+//! Ends a command when a signal says so, and first what it has open at AWS, or has started here.
 
-use std::future::{Future, poll_fn};
+use std::fs;
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+
+use tokio::signal::unix::{self, SignalKind, signal};
 
 use crate::commands::signals::Signals;
 use crate::error::{ExitCode, Failure};
@@ -33,4 +36,43 @@ pub async fn guard(
         signal = signals.next() => tracing::info!("ending at once: {signal}"),
     }
     Ok(ExitCode::Interrupted)
+}
+
+/// Runs `work`, which has nothing open at AWS, to its end or to a signal. The signal drops it, which ends a
+/// `credential_process` that it waits for.
+///
+/// SIGINT is left alone: at the terminal such a program gets it as we do, and a shell that runs us in a loop ends the
+/// loop only if the signal ended us.
+///
+/// # Errors
+/// Those of the work; [`Failure::Interrupted`].
+pub async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let watch = |kind: SignalKind| {
+        let caught = (!is_ignored(kind)).then(|| signal(kind)).transpose();
+        caught.map_err(Failure::Stdio)
+    };
+    let (mut terminate, mut hangup) = (watch(SignalKind::terminate())?, watch(SignalKind::hangup())?);
+    tokio::select! {
+        biased;
+        result = work => result,
+        () = arrival(&mut terminate) => Err(Failure::Interrupted),
+        () = arrival(&mut hangup) => Err(Failure::Interrupted),
+    }
+}
+
+async fn arrival(signal: &mut Option<unix::Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
+    }
+}
+
+/// Whether whoever started us did so with this signal ignored, as nohup does: then it stays ignored, for ssh as well.
+/// Where the system does not say, it is left alone too.
+fn is_ignored(kind: SignalKind) -> bool {
+    // proc_pid_status(5)
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }

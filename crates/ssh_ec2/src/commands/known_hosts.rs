@@ -6,11 +6,15 @@
 //! interface endpoints, it is taken for one connection, and nothing is written down. What may pass is waited out or
 //! refused: whoever could disturb a call must not choose the key.
 
-mod sources;
+pub(in crate::commands) mod inquiry;
+pub(in crate::commands) mod sources;
+mod way;
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::sources::{Sources, Told};
+use self::sources::{Reason, Told};
+use self::way::Way;
 use crate::aws::Settings;
 use crate::aws::timestamp;
 use crate::cache::Cache;
@@ -52,6 +56,8 @@ pub struct Means<'a> {
     pub cache: &'a Cache,
     /// To give up what is under way.
     pub interrupt: &'a Interrupt,
+    /// Where proxies listen.
+    pub sockets: &'a Path,
 }
 
 /// Prints the keys as lines of known_hosts.
@@ -60,11 +66,11 @@ pub struct Means<'a> {
 /// When the server presented another key than is known, or the file cannot be used.
 pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
     let (presented, is_certificate) = presented(request);
-    let mut lookup = Lookup { request, store: means.store, sources: Sources::new(request, means) };
-    let instance = lookup.sources.instance().await?;
+    let mut lookup = Lookup { request, store: means.store, way: Way::new(request, means) };
+    let instance = lookup.way.instance().await?;
     if request.host.is_none() {
         // ssh's users have heard it from the proxy.
-        tell_distrust(lookup.sources.loaded(), means.cache);
+        tell_distrust(lookup.way.loaded(), means.cache);
     }
     let host = Host::new(&instance, request.port);
     let mut known = means.store.find(&host)?;
@@ -130,7 +136,7 @@ pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<Exi
             ui::shorten(key, 40)
         ))
     })?;
-    let instance = Sources::new(request, means).instance().await?;
+    let instance = Way::new(request, means).instance().await?;
     let host = Host::new(&instance, request.port);
     means.store.replace(&host, &key, Source::User, &now()).await?;
     ui::note(&format!("the {} key of {} is {} from now on", key.kind(), host.as_str(), key.fingerprint()));
@@ -142,7 +148,7 @@ pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<Exi
 /// # Errors
 /// When there are none, or the file cannot be written.
 pub async fn forget(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
-    let instance = Sources::new(request, means).instance().await?;
+    let instance = Way::new(request, means).instance().await?;
     let forgotten = means.store.forget(&instance).await?;
     if forgotten.is_empty() {
         return Err(Failure::HostKeyUnknown { instance });
@@ -161,7 +167,7 @@ pub async fn forget(request: &Request, means: Means<'_>) -> Result<ExitCode, Fai
 struct Lookup<'a> {
     request: &'a Request,
     store: &'a Store,
-    sources: Sources<'a>,
+    way: Way<'a>,
 }
 
 impl Lookup<'_> {
@@ -172,7 +178,7 @@ impl Lookup<'_> {
         host: &Host,
         presented: Option<&HostKey>,
     ) -> Result<Vec<Entry>, Failure> {
-        match (self.sources.ask(instance).await?, presented) {
+        match (self.way.ask(instance).await?, presented) {
             (Told::Keys(evidence, source), _)
                 if self.request.port == Port::SSH && !evidence.keys.is_empty() =>
             {
@@ -204,8 +210,8 @@ impl Lookup<'_> {
                 )
                 .await
             }
-            (Told::Unknown(why), Some(_)) => {
-                Err(Failure::HostKeyUnchecked { instance: instance.clone(), why })
+            (Told::Unknown(Reason { why, hints }), Some(_)) => {
+                Err(Failure::HostKeyUnchecked { instance: instance.clone(), why, hints })
             }
             (Told::OutOfReach(why), Some(key)) => {
                 ui::note(&format!(
@@ -276,7 +282,7 @@ impl Lookup<'_> {
         other_kind: bool,
     ) -> Failure {
         // Whether AWS tells it is worth the time now.
-        let confirmed = self.sources.who_tells(instance, key).await;
+        let confirmed = self.way.who_tells(instance, key).await;
         Failure::HostKeyChanged(Box::new(ChangedKey {
             host: host.as_str().to_owned(),
             old,

@@ -3,6 +3,7 @@
 //! The push of the key and StartSession run side by side. Whatever way this ends, the session that was started is
 //! ended at AWS, and the socket is gone. Standard output carries SSH bytes and nothing else.
 
+mod host_keys;
 mod resume;
 
 use std::cell::{Cell, RefCell};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use ssm_channel::Closed;
 use tokio::time::{sleep, timeout};
 
+use self::host_keys::HostKeys;
 use self::resume::Resumer;
 use crate::agent::socket::{AgentSocket, Usage, serve};
 use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
@@ -47,6 +49,8 @@ pub struct Request {
     pub choice: Choice,
     /// The name that an instance was found by before, when ssh was started.
     pub found_by: Option<Target>,
+    /// Where known-hosts looks for this proxy.
+    pub sockets: PathBuf,
     /// The rest.
     pub options: Options,
 }
@@ -83,7 +87,7 @@ pub enum Client {
 
 /// The work, once it is known which instance it is for.
 struct Job<'a> {
-    options: &'a Options,
+    request: &'a Request,
     instance: InstanceId,
     /// For pushes.
     pace: &'a Pace,
@@ -101,7 +105,7 @@ impl std::ops::Deref for Job<'_> {
     type Target = Options;
 
     fn deref(&self) -> &Options {
-        self.options
+        &self.request.options
     }
 }
 
@@ -159,7 +163,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
     tell_distrust(Some(&aws), cache);
     let pace = cache.pace(&scope(&aws));
     let job = |instance| Job {
-        options: &request.options,
+        request,
         instance,
         pace: &pace,
         system_user: Cell::new(None),
@@ -215,8 +219,38 @@ fn leads_nowhere(error: &Failure) -> bool {
     matches!(error, InstanceNotFound { .. } | InstanceNotRunning { .. } | TargetNotConnected { .. })
 }
 
-/// Connects to one instance.
+/// Connects to one instance, and answers known-hosts meanwhile.
 async fn connect(
+    job: &Job<'_>,
+    aws: &Aws,
+    network: &Network,
+    signals: &mut Signals,
+) -> Result<ExitCode, Failure> {
+    let interrupt = Interrupt::default();
+    let host_keys = HostKeys::new(job.request, &job.instance, aws, network, &interrupt);
+    let mut serving = pin!(host_keys.serve(&job.request.sockets));
+    let verdict = {
+        let mut tunnel = Box::pin(connect_tunnel(job, aws, network, signals));
+        tokio::select! {
+            biased;
+            verdict = tunnel.as_mut() => verdict,
+            never = serving.as_mut() => match never {},
+        }
+    };
+    if !interrupt.is_open() {
+        return verdict;
+    }
+    // ssh and its user do not wait for the end of a session that they know nothing of.
+    let verdict = verdict.or_else(|error| {
+        job.complain(&error);
+        Ok::<_, Failure>(error.exit_code())
+    });
+    stdio::leave().map_err(Failure::Stdio)?;
+    host_keys.end(serving, signals).await;
+    verdict
+}
+
+async fn connect_tunnel(
     options: &Job<'_>,
     aws: &Aws,
     network: &Network,
@@ -470,6 +504,8 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
                 options.stranger.replace(Some(line));
             }
         }
+        // Sessions to ports have none.
+        Notice::ErrorOutput(_) => {}
         Notice::Lost => tracing::info!("the connection was lost; resuming"),
         Notice::StillLost => {
             *told = true;

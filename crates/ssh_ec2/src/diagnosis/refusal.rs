@@ -22,7 +22,7 @@ pub const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd fr
 /// one. No cause if they are well, or not known.
 pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, limit: Duration) -> Refusal {
     let script = script(user);
-    let (question, instance) = (Question::Command(&script), prober.instance);
+    let (question, instance) = (Question::Script(&script), prober.instance);
     match probe::ask(Prober { reason: REASON, ..prober }, question, limit).await {
         Ok(answer) => {
             let facts = Facts::parse(&String::from_utf8_lossy(&answer.output)).unwrap_or_default();

@@ -98,8 +98,8 @@ impl Walk<'_> {
         let instance = &subject.instance;
         let described = subject.described.as_ref();
         let profile = described.and_then(|found| found.profile.as_deref());
-        let managed = match aws.describe_managed(Some(instance), None).await {
-            Ok((found, _)) => found.into_iter().find(|managed| managed.id == *instance),
+        let managed = match aws.managed(instance).await {
+            Ok(managed) => managed,
             Err(error) => {
                 let finding = match aws.is_connected(instance).await {
                     Ok(true) => Finding::warning(format!(

@@ -149,7 +149,7 @@ impl Walk<'_> {
             AwsError::AccessDenied { .. } => Layer::Permissions,
             AwsError::InstanceNotFound { .. } | AwsError::InstanceNotRunning { .. } => Layer::Instance,
             AwsError::TargetNotConnected { .. } => Layer::SessionManager,
-            AwsError::Unreachable { .. } => Layer::Endpoints,
+            AwsError::NoConnection { .. } | AwsError::Unreachable { .. } => Layer::Endpoints,
             _ => layer,
         };
         let finding = self.with_statement(Finding::failed(error, error.hints()), denied(error), aws, user);

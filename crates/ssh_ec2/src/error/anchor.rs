@@ -28,7 +28,7 @@ pub(super) fn of(failure: &Failure) -> Option<&'static str> {
         Failure::HandshakeTimeout { .. } => "agent-silent",
         Failure::HostKeyChanged(_) => "host-key-changed",
         Failure::HostKeyUnknown { .. } => "host-key-unknown",
-        Failure::HostKeyUnchecked { .. } => "host-key-unchecked",
+        Failure::HostKeyUnchecked { .. } | Failure::ProxySilent { .. } => "host-key-unchecked",
         Failure::KnownHosts(_) => "known-hosts-file",
         Failure::Key(_) => "no-randomness",
         Failure::KeyFile { .. } | Failure::NoKey { .. } => "own-key",
@@ -58,14 +58,20 @@ fn of_aws(error: &AwsError) -> &'static str {
         AwsError::InvalidDocument { .. } => "session-refused",
         AwsError::InvalidSignature { .. } => "signature",
         AwsError::Malformed { .. } | AwsError::UntrustedStreamUrl { .. } => "not-aws",
-        AwsError::MfaNeeded { .. } | AwsError::MfaRefused { .. } => "mfa",
+        AwsError::MfaNeeded { .. }
+        | AwsError::MfaRefused { .. }
+        | AwsError::MfaSecurityKey { .. }
+        | AwsError::MfaTypo { .. } => "mfa",
         AwsError::Network(error) => of_network(error),
+        AwsError::Process { .. } => "credential-process",
         AwsError::RejectedCredentials { .. } => "credentials-rejected",
-        AwsError::Service { .. } | AwsError::Signing { .. } => "aws-error",
-        AwsError::SignOn { .. } => "sign-in",
+        AwsError::Service { .. } | AwsError::Signing { .. } | AwsError::Unsupported { .. } => "aws-error",
+        AwsError::NoRole { .. } => "no-role",
+        AwsError::SignedOut { .. } | AwsError::SignOn { .. } => "sign-in",
         AwsError::TargetNotConnected { .. } => "not-connected",
         AwsError::Throttled { .. } => "throttled",
-        AwsError::Unreachable { .. } => "unreachable",
+        AwsError::NoConnection { .. } | AwsError::Unreachable { .. } => "unreachable",
+        AwsError::WebIdentityToken { .. } => "web-identity-token",
     }
 }
 

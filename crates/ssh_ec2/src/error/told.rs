@@ -1,6 +1,6 @@
 //! A failure, told to whoever called the process: to a person in a line, to the doctor in a file of its own.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,17 +12,7 @@ use crate::report::Told;
 impl Failure {
     /// The message, and each cause behind it.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !text.contains(&cause_text) {
-                text.push_str(": ");
-                text.push_str(&cause_text);
-            }
-            source = cause.source();
-        }
-        text
+        chain(self)
     }
 
     /// Writes it down, unless another one is there already: what came first is the cause of what follows. Who cannot
@@ -40,4 +30,19 @@ impl Failure {
             tracing::info!("the failure is not written down: {error}");
         }
     }
+}
+
+/// The message of an error, and each cause behind it.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }

@@ -83,7 +83,8 @@ async fn tcp_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn tls(
+/// Encrypts a connection to `host`, whose certificate is checked.
+pub(crate) async fn tls(
     stream: Box<dyn Connection>,
     host: &str,
     network: &Network,
@@ -108,12 +109,12 @@ async fn through(
     if encrypted {
         stream = tls(stream, host, network).await?;
     }
-    tunnel(&mut stream, &url.host_and_port(), proxy).await?;
+    ask_proxy(&mut stream, &url.host_and_port(), proxy).await?;
     Ok(stream)
 }
 
 /// Asks the proxy on `stream` to connect us to `destination` (RFC 9110, section 9.3.6).
-async fn tunnel<S: Connection>(
+pub(crate) async fn ask_proxy<S: Connection>(
     stream: &mut S,
     destination: &str,
     proxy: &Intercept,

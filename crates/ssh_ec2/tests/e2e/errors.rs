@@ -28,8 +28,7 @@ pub(crate) fn told(error: &str, hints: &[&str]) -> String {
 
 const INSTANCE_HINT: &str =
     "instance ids look like `i-0a1b2c3d4e5f60718` (8 or 17 hexadecimal digits) or `mi-…`";
-const USER_HINT: &str =
-    "use 1 to 32 letters, digits and `_ . @ - $`, not digits alone; for example `ec2-user` or `ubuntu`";
+const USER_HINT: &str = "use 1 to 32 letters, digits and `_ . @ - $`, a letter, digit or `_` first, not digits alone; for example `ec2-user` or `ubuntu`";
 
 #[test]
 fn a_bad_target_is_named() {

@@ -18,7 +18,9 @@ use ssh_ec2::ssh_config::{Places, ProxyOptions, block};
 use tokio::runtime::Runtime;
 
 pub(crate) use self::files::{assert_same, files_below, random_file};
-pub(crate) use self::process::{DEADLINE, Ended, Running, eventually, pid, run, run_with_input};
+pub(crate) use self::process::{
+    DEADLINE, Ended, Running, eventually, find_processes, pid, run, run_with_input,
+};
 pub(crate) use self::terminal::Terminal;
 
 /// The instances of the region, by what they show.
@@ -34,6 +36,9 @@ pub(crate) const THROTTLED: &str = "i-0dead000000000008";
 pub(crate) const THROTTLED_FOR_EVER: &str = "i-0dead000000000009";
 /// No instance has this id.
 pub(crate) const ABSENT: &str = "i-0ffff000000000001";
+
+/// Lifts the quota of StartSession, for tests that start many sessions and are not about it.
+pub(crate) const WITHOUT_QUOTA: &str = "throttle=StartSession:1000/1000";
 
 /// What serves SSH on the instances.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,7 +97,9 @@ impl Sandbox {
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let region = runtime.block_on(Region::start(options)).unwrap();
+        // A client that stopped signing its websockets would be found out.
+        let faults = Faults { require_signature: true, ..options.faults };
+        let region = runtime.block_on(Region::start(Options { faults, ..options })).unwrap();
         let config = |directory: &Path| block(binary(), &places(directory), &ProxyOptions::default());
         let workspace = Workspace::new(&region, config).unwrap();
         workspace.add_program("ssh_ec2", binary()).unwrap();
@@ -234,7 +241,7 @@ impl Sandbox {
 
     /// The process ids of the proxies of this workspace.
     pub(crate) fn proxies(&self) -> Vec<u32> {
-        process::find_processes(|words| {
+        find_processes(|words| {
             words.first().is_some_and(|word| Path::new(word) == binary())
                 && words.iter().any(|word| Path::new(word).starts_with(self.directory()))
         })

@@ -12,6 +12,7 @@ mod ansible;
 mod aws_cli;
 /// `ssh_ec2 config`, and plain ssh after it.
 mod config;
+mod credential_process;
 /// What is wrong, by `ssh_ec2 doctor` and by plain ssh.
 mod doctor;
 /// What becomes of the proxy and the session when one of the two sides goes.
@@ -32,9 +33,14 @@ mod impostor;
 mod interface;
 /// The one-time key's socket, and the user's own agent.
 mod key_agent;
+mod login;
+/// Host keys that only the server itself presents.
+mod made_up_keys;
 mod mfa;
 mod moto;
 mod names;
+/// Credentials are fetched once for a connection.
+mod one_process;
 /// Many connections at once.
 mod parallel;
 /// What `ssh_ec2 policy` prints, enforced.
@@ -46,5 +52,6 @@ mod sso;
 mod stdout;
 /// Files there and back.
 mod transfer;
+mod web_identity;
 /// `ssh_ec2` in front of ssh's own command line.
 mod wrapper;

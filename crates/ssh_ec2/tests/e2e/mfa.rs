@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::errors::told;
-use crate::harness::{Sandbox, Terminal, binary, files_below, run};
+use crate::harness::{Sandbox, Terminal, binary, eventually, files_below, run};
 
 pub(crate) const QUESTION: &str = "MFA code of arn:aws:iam::123456789012:mfa/you: ";
 
@@ -85,17 +85,82 @@ fn what_the_aws_cli_has_cached_is_used() {
     assert_eq!(roles_assumed(&sandbox), 1);
 }
 
+fn wrong_code(sandbox: &Sandbox) -> &'static str {
+    if sandbox.region.mfa_code() == "000000" { "111111" } else { "000000" }
+}
+
 #[test]
-fn a_wrong_code_is_told() {
+fn a_code_that_is_refused_is_asked_for_again() {
     let sandbox = Sandbox::start();
-    let wrong = if sandbox.region.mfa_code() == "000000" { "111111" } else { "000000" };
+    let (wrong, code) = (wrong_code(&sandbox), sandbox.region.mfa_code());
     let mut terminal = Terminal::start(ssh_ec2(&sandbox, &CONNECT), 24, 200);
     terminal.wait_for(QUESTION);
     terminal.type_in(&format!("9\u{7f}{wrong}\r"));
-    terminal.wait_for("error: AWS did not accept the MFA code of arn:aws:iam::123456789012:mfa/you: MultiFactorAuthentication failed");
-    terminal.wait_for("hint: type the code that the device shows now");
+    terminal.wait_for(&format!("AWS did not accept this code. {QUESTION}"));
+    terminal.type_in(&format!("{code}\r"));
+    terminal.wait_for("in\r\n");
+    assert_eq!(terminal.status(), 0);
+    assert_eq!(roles_assumed(&sandbox), 2);
+    assert!([wrong, code].iter().all(|code| !terminal.screen().contains(code)), "{}", terminal.screen());
+}
+
+#[test]
+fn a_typo_is_seen_before_aws_is_asked() {
+    let sandbox = Sandbox::start();
+    let code = sandbox.region.mfa_code();
+    let mut terminal = Terminal::start(ssh_ec2(&sandbox, &CONNECT), 24, 200);
+    terminal.wait_for(QUESTION);
+    terminal.type_in("31415\r");
+    terminal.wait_for(&format!("A code is six digits. {QUESTION}"));
+    assert_eq!(roles_assumed(&sandbox), 0);
+    let (first, second) = code.split_at(3);
+    terminal.type_in(&format!("{first} {second}\r"));
+    terminal.wait_for("in\r\n");
+    assert_eq!(terminal.status(), 0);
+    assert_eq!(roles_assumed(&sandbox), 1);
+}
+
+#[test]
+fn after_three_attempts_the_last_failure_is_told() {
+    let sandbox = Sandbox::start();
+    let wrong = wrong_code(&sandbox);
+    // The text of a security key, and a refused code.
+    for (attempts, error) in [
+        (["31415", "31415", "cccjgjgkhcbbirdrfdnl"], "what was typed is no MFA code of"),
+        (["31415", wrong, wrong], "AWS did not accept the MFA code of"),
+    ] {
+        let mut terminal = Terminal::start(ssh_ec2(&sandbox, &CONNECT), 24, 250);
+        let questions = |screen: &str| {
+            screen.lines().filter(|line| line.trim_end_matches('\r').ends_with(QUESTION)).count()
+        };
+        for (count, attempt) in attempts.into_iter().enumerate() {
+            eventually("it is asked", || (questions(&terminal.screen()) > count).then_some(()));
+            terminal.type_in(&format!("{attempt}\r"));
+        }
+        terminal.wait_for(&format!("error: {error} arn:aws:iam::123456789012:mfa/you: "));
+        terminal.wait_for("hint: type the code that the device shows now");
+        assert_eq!(terminal.status(), 1);
+        let screen = terminal.screen();
+        assert_eq!(questions(&screen), 3, "{screen}");
+        assert!(attempts.iter().all(|attempt| !screen.contains(attempt)), "{screen}");
+    }
+    assert_eq!(roles_assumed(&sandbox), 2);
+}
+
+#[test]
+fn a_security_key_is_not_asked_for_a_code() {
+    let sandbox = Sandbox::start();
+    let text = fs::read_to_string(profiles(&sandbox)).unwrap();
+    let serial = "arn:aws:iam::123456789012:u2f/user/you/key-ABCDEFGH";
+    let text = text.replace("arn:aws:iam::123456789012:mfa/you", serial);
+    let command = ssh_ec2(&sandbox, &CONNECT);
+    fs::write(sandbox.file("profiles"), text).unwrap();
+    let mut terminal = Terminal::start(command, 24, 300);
+    terminal.wait_for(&format!("need an MFA code, and {serial} is a security key, which has none"));
+    terminal.wait_for("hint: security keys work with `aws login` and IAM Identity Center only");
     assert_eq!(terminal.status(), 1);
-    assert!(!terminal.screen().contains(wrong));
+    assert!(!terminal.screen().contains("MFA code of"), "{}", terminal.screen());
+    assert_eq!(roles_assumed(&sandbox), 0);
 }
 
 #[test]

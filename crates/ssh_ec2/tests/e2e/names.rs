@@ -69,11 +69,13 @@ fn actions(sandbox: &Sandbox, before: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_connection_by_name_makes_four_calls_and_the_next_three() {
+fn a_connection_by_name_makes_a_call_for_each_page_and_three_more_and_the_next_those_three() {
     let sandbox = Sandbox::start();
     let connection = ["ec2-instance-connect:SendSSHPublicKey", "ssm:StartSession", "ssm:TerminateSession"];
     let described = [
         "ec2-instance-connect:SendSSHPublicKey",
+        // Two pages: the first is empty.
+        "ec2:DescribeInstances",
         "ec2:DescribeInstances",
         "ssm:StartSession",
         "ssm:TerminateSession",
@@ -82,7 +84,7 @@ fn a_connection_by_name_makes_four_calls_and_the_next_three() {
     assert_eq!(user_on(&sandbox, &["web-1"]), "ec2-user");
     sandbox.assert_tidy();
     let mut first = actions(&sandbox, 0);
-    assert!(first.remove(2) == "ec2:GetConsoleOutput" && first == described, "{first:?}");
+    assert!(first.remove(3) == "ec2:GetConsoleOutput" && first == described, "{first:?}");
     let before = sandbox.region.calls().len();
     fs::remove_dir_all(sandbox.directory().join("cache")).unwrap();
     assert_eq!(user_on(&sandbox, &["web-1"]), "ec2-user");
@@ -108,7 +110,7 @@ fn a_burst_of_connections_to_one_name_asks_once() {
     sandbox.assert_tidy();
     let described =
         actions(&sandbox, 0).into_iter().filter(|action| action == "ec2:DescribeInstances").count();
-    assert_eq!(described, 1);
+    assert_eq!(described, 2, "one question, of two pages");
 }
 
 #[test]
@@ -429,7 +431,8 @@ fn completions_know_names_profiles_and_regions() {
     assert!(complete(&[""]).iter().all(|word| !word.contains("evil")), "names for terminals only");
     assert_eq!(
         sandbox.region.calls().iter().filter(|call| call.action == "ec2:DescribeInstances").count(),
-        1
+        2,
+        "one list, of two pages"
     );
 
     // As bash does it.

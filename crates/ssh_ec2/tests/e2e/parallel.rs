@@ -5,10 +5,10 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use ec2_sandbox::SessionState;
+use ec2_sandbox::{ApiCall, SessionState};
 use rustix::process::{Signal, kill_process};
 
-use crate::harness::{Running, Sandbox, files_below, pid};
+use crate::harness::{Running, Sandbox, WITHOUT_QUOTA, files_below, pid};
 
 /// A connection that stays until its input ends, and then says so.
 fn connect(sandbox: &Sandbox, number: usize) -> Running {
@@ -26,7 +26,7 @@ fn end(ssh: Running, number: usize) {
 
 #[test]
 fn twenty_connections_leave_nothing_behind() {
-    let sandbox = Sandbox::start();
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
     let mut running: Vec<_> = (0..20).map(|number| Some(connect(&sandbox, number))).collect();
     running.iter_mut().flatten().for_each(wait_until_connected);
     assert_eq!(sandbox.proxies().len(), 20);
@@ -72,13 +72,28 @@ fn who_authenticates_with_the_key_of_another_connection_is_not_left_alone() {
 
 #[test]
 fn a_service_that_throttles_is_given_time() {
-    let sandbox = Sandbox::with_faults(&["throttle=SendSSHPublicKey:5/10"]);
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA, "throttle=SendSSHPublicKey:5/10"]);
     let running: Vec<_> =
         (0..40).map(|_| Running::start(sandbox.ssh(&sandbox.target()).args(["-n", "echo in"]))).collect();
     for mut running in running {
         assert_eq!(running.wait().success().text(), "in\n");
     }
     sandbox.assert_tidy();
+}
+
+/// AWS lets an account start three sessions a second in a region, and so does the region here.
+#[test]
+fn connections_beyond_the_quota_of_sessions_wait_for_their_turn() {
+    let sandbox = Sandbox::start();
+    let running: Vec<_> =
+        (0..15).map(|_| Running::start(sandbox.ssh(&sandbox.target()).args(["-n", "echo in"]))).collect();
+    for mut running in running {
+        assert_eq!(running.wait().success().text(), "in\n");
+    }
+    sandbox.assert_tidy();
+    assert_eq!(sandbox.region.sessions().len(), 15);
+    let refused = |call: &ApiCall| call.action == "ssm:StartSession" && !call.ok;
+    assert!(sandbox.region.calls().iter().any(refused), "the quota was met");
 }
 
 #[test]

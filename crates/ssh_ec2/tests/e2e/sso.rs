@@ -1,19 +1,30 @@
 //! A profile of IAM Identity Center whose sign-in has expired.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value, json};
+
+use crate::credential_process::alone;
+use crate::errors::told;
 use crate::harness::{Sandbox, Terminal, binary, run};
 
 const CONNECT: [&str; 6] = ["--profile", "sso", "-q", "-n", "web-1", "echo in"];
 
+/// A session and a profile that are whole.
+const SETTINGS: &str = "[sso-session s]\nsso_start_url = https://sandbox.awsapps.com/start\nsso_region = us-east-1\n\
+    sso_registration_scopes = sso:account:access\n\
+    [profile sso]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = sandbox\n\
+    region = us-east-1\n";
+
 fn command(sandbox: &Sandbox, program: &str, words: &[&str]) -> Command {
     let profiles = sandbox.file("profiles");
-    let text = "[sso-session s]\nsso_start_url = https://sandbox.awsapps.com/start\nsso_region = us-east-1\n\
-                sso_registration_scopes = sso:account:access\n\
-                [profile sso]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = sandbox\n\
-                region = us-east-1\n";
-    fs::write(&profiles, text).unwrap();
+    // A test may have written its own.
+    if !profiles.exists() {
+        fs::write(&profiles, SETTINGS).unwrap();
+    }
     let mut command = sandbox.command(program);
     // The region takes a visit of its page for a person's consent.
     command.env("AWS_CONFIG_FILE", &profiles).env("BROWSER", "curl").args(words);
@@ -21,6 +32,28 @@ fn command(sandbox: &Sandbox, program: &str, words: &[&str]) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// The file of the session's token: the SHA-1 of its name.
+fn token(sandbox: &Sandbox) -> PathBuf {
+    sandbox.home().join(".aws/sso/cache/a0f1490a20d0211c997b44bc357e1972deab8ae3.json")
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Signs in once.
+fn sign_in(sandbox: &Sandbox) {
+    let mut terminal = Terminal::start(ssh_ec2(sandbox), 24, 200);
+    terminal.wait_for("Press Enter to sign in");
+    terminal.type_in("\r");
+    terminal.wait_for("in\r\n");
+    assert_eq!(terminal.status(), 0);
+}
+
+fn calls(sandbox: &Sandbox, action: &str) -> usize {
+    sandbox.region.calls().iter().filter(|call| call.action == action).count()
 }
 
 fn ssh_ec2(sandbox: &Sandbox) -> Command {
@@ -59,16 +92,128 @@ fn declined_or_without_a_terminal_the_command_is_named() {
     terminal.wait_for(hint);
     assert_eq!(terminal.status(), 1);
 
-    let there = ssh_ec2(&sandbox);
-    let mut alone = sandbox.plain_command("setsid");
-    alone.arg("--wait").arg(there.get_program()).args(there.get_args());
-    for (name, value) in there.get_envs() {
-        match value {
-            Some(value) => alone.env(name, value),
-            None => alone.env_remove(name),
-        };
-    }
+    let mut alone = alone(&sandbox, &ssh_ec2(&sandbox));
     let ended = run(&mut alone).status(1);
     assert!(ended.stderr.contains(hint), "{ended}");
     assert!(!sandbox.region.calls().iter().any(|call| call.action.starts_with("sso-oidc:")));
+}
+
+/// What is in the file besides is somebody else's, and stays.
+#[test]
+fn a_token_that_can_be_refreshed_is_and_its_file_keeps_the_rest() {
+    let sandbox = Sandbox::start();
+    sign_in(&sandbox);
+    let path = token(&sandbox);
+    let mut expired = read(&path);
+    expired["expiresAt"] = json!("2020-01-01T00:00:00UTC");
+    expired["other"] = json!({ "kept": [1] });
+    fs::write(&path, expired.to_string()).unwrap();
+
+    let ended = run(&mut alone(&sandbox, &ssh_ec2(&sandbox))).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+    let refreshed = read(&path);
+    assert_ne!(refreshed["accessToken"], expired["accessToken"]);
+    for name in ["clientId", "clientSecret", "registrationExpiresAt", "startUrl", "region", "other"] {
+        assert_eq!(refreshed[name], expired[name], "{name}");
+    }
+    assert!(refreshed["refreshToken"].is_string(), "{refreshed}");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // The AWS CLI goes on with it.
+    let caller = ["--profile", "sso", "sts", "get-caller-identity"];
+    run(&mut command(&sandbox, "aws", &caller)).success();
+    assert_eq!((calls(&sandbox, "sso-oidc:RegisterClient"), calls(&sandbox, "sso-oidc:CreateToken")), (1, 2));
+}
+
+#[test]
+fn forks_that_start_together_refresh_once() {
+    let sandbox = Sandbox::start();
+    sign_in(&sandbox);
+    let mut expired = read(&token(&sandbox));
+    expired["expiresAt"] = json!("2020-01-01T00:00:00Z");
+    fs::write(token(&sandbox), expired.to_string()).unwrap();
+    let script = "for i in 1 2 3 4; do \"$0\" --profile sso -q -n web-1 'echo in' & done; wait";
+    let mut forks = command(&sandbox, "sh", &["-c", script]);
+    forks.arg(binary());
+    let ended = run(&mut alone(&sandbox, &forks)).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\nin\nin\nin\n", ""));
+    assert_eq!(calls(&sandbox, "sso-oidc:CreateToken"), 2, "the sign-in, and one refresh");
+}
+
+#[test]
+fn a_role_that_is_not_the_users_is_named_without_a_word_of_signing_in() {
+    let sandbox = Sandbox::start();
+    sign_in(&sandbox);
+    for (wrong, role, account) in [
+        (SETTINGS.replace("name = sandbox", "name = Admin"), "Admin", "123456789012"),
+        (SETTINGS.replace("123456789012", "210987654321"), "sandbox", "210987654321"),
+    ] {
+        fs::write(sandbox.file("profiles"), wrong).unwrap();
+        let ended = run(&mut alone(&sandbox, &ssh_ec2(&sandbox))).status(1);
+        let error = format!("you have no role {role} in account {account} of IAM Identity Center");
+        let hint = "correct `sso_role_name` and `sso_account_id` of profile sso, or ask for the role; signing in \
+                    again does not help";
+        assert_eq!(ended.stderr, told(&error, &[hint]));
+        assert_eq!(ended.links, ["no-role"]);
+    }
+}
+
+#[test]
+fn a_profile_that_lacks_something_opens_no_browser() {
+    for option in ["sso_account_id", "sso_role_name"] {
+        let sandbox = Sandbox::start();
+        let lines = SETTINGS.lines().filter(|line| !line.starts_with(option));
+        fs::write(sandbox.file("profiles"), lines.collect::<Vec<_>>().join("\n")).unwrap();
+        let mut terminal = Terminal::start(ssh_ec2(&sandbox), 24, 200);
+        terminal.wait_for(option);
+        assert_eq!(terminal.status(), 1);
+        assert!(!terminal.screen().contains("Press Enter"), "{}", terminal.screen());
+        assert_eq!(calls(&sandbox, "sso-oidc:RegisterClient"), 0);
+    }
+}
+
+#[test]
+fn a_sign_in_that_aws_takes_back_is_offered_anew() {
+    let sandbox = Sandbox::start();
+    sign_in(&sandbox);
+    let mut revoked = read(&token(&sandbox));
+    revoked["accessToken"] = json!("revoked");
+    fs::write(token(&sandbox), revoked.to_string()).unwrap();
+    let ended = run(&mut alone(&sandbox, &ssh_ec2(&sandbox))).status(1);
+    let hint = "sign in again: `aws sso login --profile sso`";
+    assert_eq!(ended.stderr, told("the AWS sign-in of profile sso is not valid any more", &[hint]));
+    sign_in(&sandbox);
+    assert_eq!(calls(&sandbox, "sso-oidc:RegisterClient"), 2);
+}
+
+#[test]
+fn a_sign_in_that_fails_is_told_in_words() {
+    let sandbox = Sandbox::start();
+    let mut unreachable = ssh_ec2(&sandbox);
+    unreachable.env("AWS_ENDPOINT_URL_SSO_OIDC", "https://oidc.invalid");
+    let mut terminal = Terminal::start(unreachable, 24, 300);
+    terminal.wait_for("Press Enter to sign in");
+    terminal.type_in("\r");
+    terminal.wait_for("error: cannot sign in with IAM Identity Center: cannot reach oidc.invalid: ");
+    terminal.wait_for("hint: check the region and the network; set HTTPS_PROXY if this network has a proxy");
+    assert_eq!(terminal.status(), 1);
+    for shape in ["{", "Some(", "DispatchFailure", "ConnectorError"] {
+        assert!(!terminal.screen().contains(shape), "{}", terminal.screen());
+    }
+}
+
+/// A file that others could have written is no sign-in, and is not sent anywhere.
+#[test]
+fn a_token_that_others_could_have_written_is_not_used() {
+    let sandbox = Sandbox::start();
+    sign_in(&sandbox);
+    fs::set_permissions(token(&sandbox), fs::Permissions::from_mode(0o666)).unwrap();
+    let before = calls(&sandbox, "sso:GetRoleCredentials");
+    let ended = run(&mut alone(&sandbox, &ssh_ec2(&sandbox))).status(1);
+    let error = format!(
+        "the AWS sign-in of profile sso is not believed: others than you may write to {}",
+        token(&sandbox).display()
+    );
+    assert!(ended.stderr.starts_with(&format!("ssh_ec2: error: {error}\n")), "{ended}");
+    assert_eq!(calls(&sandbox, "sso:GetRoleCredentials"), before);
 }

@@ -31,6 +31,7 @@ pub struct Faults {
     /// Whether the gateway says that the other side is away.
     pub announce_pauses: bool,
     pub agent_version: &'static str,
+    pub session_type: &'static str,
     /// Whether the instance's TCP connection stands from the start.
     pub accepts_data: bool,
     /// What the gateway does to records larger than this.
@@ -55,6 +56,7 @@ impl Default for Faults {
             away: Duration::from_millis(20),
             announce_pauses: false,
             agent_version: "3.3.1142.0",
+            session_type: "Port",
             accepts_data: true,
             size_limit: None,
             seed: 1,
@@ -128,7 +130,10 @@ impl Pair {
         let now = Instant::now();
         let origin = Origin { seed: faults.seed, unix_time: Duration::from_secs(1_700_000_000), now };
         let client = Side::Client { client_id: "6f2c4b7e-0000-4000-8000-000000000001".into() };
-        let session = SessionType { session_type: "Port".into(), properties: json!({ "portNumber": "22" }) };
+        let session = SessionType {
+            session_type: faults.session_type.into(),
+            properties: json!({ "portNumber": "22" }),
+        };
         let agent_version = SsmAgentVersion::parse(faults.agent_version).unwrap();
         let instance = Side::Instance { agent_version, session };
         let random = faults.seed;

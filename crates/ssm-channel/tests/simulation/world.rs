@@ -556,7 +556,7 @@ impl Peer {
                 Event::Ready { .. } => self.became_ready = true,
                 Event::Flag(Flag::TerminateSession) => self.terminated = true,
                 Event::Closed(closed) => self.closed = Some(closed),
-                Event::Flag(_) | Event::NeedsResume => {}
+                Event::Flag(_) | Event::ExitStatus(_) | Event::NeedsResume => {}
             }
         }
         records

@@ -15,10 +15,8 @@ pub(super) fn describe(call: &Call<'_>, query: &Query) -> Result<String, ApiErro
     }
     let mut found = AwsRegion::ALL.to_vec();
     found.retain(|region| names.is_empty() || names.contains(&region.name()));
-    for (name, patterns) in query.filters() {
-        let field = field(name).ok_or_else(|| {
-            ApiError::new("InvalidParameterValue", format!("The filter '{name}' is invalid"))
-        })?;
+    for (name, patterns) in filter::read(query)? {
+        let field = field(name).ok_or_else(|| filter::invalid(name))?;
         found.retain(|region| filter::accepts(&patterns, &field(*region)));
     }
     let mut xml = Xml::document();

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{constraint, required};
 use crate::{
-    api::{Call, error::ApiError},
+    api::{Call, constraint::Constraints, error::ApiError},
     world::{ACCOUNT, AwsRegion, Instance, Opening, Purpose, SessionRecord, SessionState, StreamTicket},
 };
 
@@ -22,13 +21,7 @@ pub(super) struct StartSession {
 
 /// Starts a session, after the checks in the order of AWS: form, permission, rate, document, target.
 pub(super) fn start(call: &Call<'_>, input: StartSession) -> Result<Value, ApiError> {
-    let target = required(input.target.as_deref(), "target", 400)?.to_owned();
-    if let Some(reason) = &input.reason {
-        required(Some(reason), "reason", 256)?;
-        if reason.contains(['\r', '\n']) {
-            return Err(constraint("reason", "Member must satisfy regular expression pattern: ^.{1,256}$"));
-        }
-    }
+    let target = check_form(&input)?.to_owned();
     // Without a name the account's shell document is meant.
     let name = input.document_name.as_deref().unwrap_or("SSM-SessionManagerRunShell");
     let document = bare_name(call.region, name);
@@ -57,6 +50,36 @@ pub(super) fn start(call: &Call<'_>, input: StartSession) -> Result<Value, ApiEr
     Ok(write(&ticket))
 }
 
+/// Checks what the service model says of the members; the target.
+fn check_form(input: &StartSession) -> Result<&str, ApiError> {
+    let mut constraints = Constraints::default();
+    let target = constraints.required("target", input.target.as_deref());
+    constraints.length("target", input.target.as_deref(), 1, 400);
+    let document = input.document_name.as_deref();
+    constraints.pattern("documentName", document, r"^[a-zA-Z0-9_\-.:/]{3,128}$", is_document_name);
+    let reason = input.reason.as_deref();
+    // An empty one and a long one break the pattern as well; one error says enough.
+    match reason {
+        Some(text) if text.contains(['\r', '\n']) => {
+            constraints.pattern("reason", reason, "^.{1,256}$", |_| false);
+        }
+        _ => constraints.length("reason", reason, 1, 256),
+    }
+    for (name, values) in input.parameters.iter().flatten() {
+        constraints.length("parameters", Some(name), 1, 255);
+        for (number, value) in (1..).zip(values) {
+            let member = format!("parameters.{name}.member.{number}");
+            constraints.length(&member, Some(value), 1, 65_535);
+        }
+    }
+    constraints.finish().map(|()| target)
+}
+
+fn is_document_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
+    (3..=128).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct SessionIdInput {
@@ -68,7 +91,7 @@ pub(super) fn resume(call: &Call<'_>, input: &SessionIdInput) -> Result<Value, A
     let id = permitted(call, input, "ssm:ResumeSession")?;
     let absent = || ApiError::new("DoesNotExistException", format!("Session with id {id} does not exist."));
     find(call, id).ok_or_else(absent)?;
-    let ticket = call.world.resume_session(id).map_err(|_| ApiError::internal(INTERNAL))?;
+    let ticket = call.world.resume_session(id, call.now).map_err(|_| ApiError::internal(INTERNAL))?;
     Ok(write(&ticket.ok_or_else(absent)?))
 }
 
@@ -89,7 +112,10 @@ pub(super) fn terminate(call: &Call<'_>, input: &SessionIdInput) -> Result<Value
 
 /// The session id, if the caller may perform `action` on the instance of that session.
 fn permitted<'a>(call: &Call<'_>, input: &'a SessionIdInput, action: &str) -> Result<&'a str, ApiError> {
-    let id = required(input.session_id.as_deref(), "sessionId", 96)?;
+    let mut constraints = Constraints::default();
+    let id = constraints.required("sessionId", input.session_id.as_deref());
+    constraints.length("sessionId", input.session_id.as_deref(), 1, 96);
+    constraints.finish()?;
     let instance = find(call, id).and_then(|session| call.instance(&session.opening.target));
     if instance.is_some_and(|instance| !call.permits(action, instance)) {
         let resource = format!("arn:aws:ssm:{}:{ACCOUNT}:session/{id}", call.region);

@@ -55,14 +55,6 @@ impl Source {
             other => other,
         }
     }
-
-    /// Where somebody would have to sign in for it.
-    pub(crate) fn sso(&self) -> Option<&Sso> {
-        match self.origin() {
-            Self::Sso { sso, .. } => Some(sso),
-            _ => None,
-        }
-    }
 }
 
 /// An access key. Its `Debug` shows the id alone.

@@ -1,180 +1,205 @@
-//! Asks AWS which host keys an instance has: EC2 for its console, then, if the caller may, the instance itself through a
-//! session.
+//! Asks AWS which host keys an instance has: EC2 for its console output, then the instance itself, through a session.
 //!
-//! That a source has nothing to tell, or is not for this caller, is an answer. That it cannot be reached is none.
+//! What AWS answers is kept apart from what only looks like it. That an instance has no host keys to show is an answer,
+//! as is that this caller may not ask. A service that is unwell, a page of an HTTP proxy, a time-out and the like are
+//! none, and a key that only the server itself presents must not be accepted after them: whoever could disturb a call
+//! would choose the key.
 
-use std::time::{Duration, SystemTime};
+use std::cell::RefCell;
+use std::time::Duration;
 
-use tokio::time::timeout;
+use ssm_channel::Closed;
 
-use super::{Means, Request};
-use crate::aws::{Aws, AwsError, Latest, Settings};
-use crate::cache::{Entry, Key};
-use crate::error::Failure;
+use crate::aws::{Aws, AwsError, Latest};
+use crate::error::{Failure, chain};
 use crate::host_key::{Evidence, HostKey, Source};
-use crate::probe::{self, ProbeError, Prober, Question};
-use crate::resolve::{Resolver, scope};
-use crate::target::{InstanceId, Target};
+use crate::network::Network;
+use crate::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
+use crate::target::InstanceId;
 
-/// What is told.
-pub(super) enum Told {
-    /// These, by this one.
+/// What is known of an instance's host keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::commands) enum Told {
+    /// These are its keys.
     Keys(Evidence, Source),
-    /// Nothing, by nobody.
+    /// AWS answered, and has nothing to say.
     Nothing,
-    /// There is no way to whoever would tell; why.
+    /// No connection to EC2 can be made, and the instance has nothing to say.
     OutOfReach(String),
-    /// Who would tell does not, for a reason that may pass.
-    Unknown(String),
+    /// There is no answer.
+    Unknown(Reason),
 }
 
-pub(super) struct Sources<'a> {
-    request: &'a Request,
-    means: Means<'a>,
-    aws: Option<Aws>,
+/// Why there is no answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::commands) struct Reason {
+    /// The fact.
+    pub(in crate::commands) why: String,
+    /// What to do about it, an action a line.
+    pub(in crate::commands) hints: Vec<String>,
+}
+
+impl Reason {
+    pub(in crate::commands) fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), hints: Vec::new() }
+    }
+}
+
+impl From<AwsError> for Reason {
+    fn from(error: AwsError) -> Self {
+        let hints = error.hints();
+        Self { why: chain(&error), hints }
+    }
+}
+
+impl From<ProbeError> for Reason {
+    fn from(error: ProbeError) -> Self {
+        match error {
+            ProbeError::Aws(error) => error.into(),
+            error => Self { hints: error.hints(), why: chain(&error) },
+        }
+    }
+}
+
+/// The sources for one instance.
+pub(in crate::commands) struct Sources<'a> {
+    aws: Aws,
+    network: &'a Network,
+    instance: &'a InstanceId,
+    interrupt: &'a Interrupt,
+    /// What was found out before. ssh asks twice within a second, and AWS need not be asked twice.
+    told: RefCell<Option<Told>>,
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn new(request: &'a Request, means: Means<'a>) -> Self {
-        Self { request, means, aws: None }
+    /// The sources, with the credentials of `aws`, which have to be there already: they may take any time, and EC2
+    /// would be blamed for it.
+    pub(in crate::commands) fn new(
+        aws: &Aws,
+        network: &'a Network,
+        instance: &'a InstanceId,
+        interrupt: &'a Interrupt,
+    ) -> Self {
+        let aws = aws.again().with_patience(PATIENCE).with_limit(CONSOLE_TIMEOUT);
+        Self { aws, network, instance, interrupt, told: RefCell::default() }
     }
 
-    /// The account, if it was needed.
-    pub(super) fn loaded(&self) -> Option<&Aws> {
-        self.aws.as_ref()
-    }
-
-    /// Only a name needs AWS, and the proxy has just found out what it means.
-    pub(super) async fn instance(&mut self) -> Result<InstanceId, Failure> {
-        if let Target::Id(id) = &self.request.target {
-            return Ok(id.clone());
+    /// What the first source says that says anything.
+    ///
+    /// Not to be dropped half-way: a session may be open. [`Interrupt`] ends it.
+    ///
+    /// # Errors
+    /// [`Failure::Interrupted`].
+    pub(in crate::commands) async fn ask(&self) -> Result<Told, Failure> {
+        if let Some(told) = self.told.borrow().clone() {
+            return Ok(told);
         }
-        let (cache, target, choice) = (self.means.cache, &self.request.target, self.request.choice);
-        let aws = self.aws().await?;
-        Ok(Resolver::new(aws, cache).instance(target, choice).await?.id)
-    }
-
-    async fn aws(&mut self) -> Result<&Aws, Failure> {
-        let aws = match self.aws.take() {
-            Some(aws) => aws,
-            None => {
-                let settings = Settings { batch: true, ..self.request.settings.clone() };
-                Aws::load(&settings, self.means.network).await?.with_patience(PATIENCE)
-            }
+        let told = match self.console().await {
+            told @ Told::Keys(..) => told,
+            told => told.and(self.files().await?),
         };
-        Ok(self.aws.insert(aws))
-    }
-
-    /// What the first source tells that tells anything. ssh asks twice within a second, and AWS need not be.
-    pub(super) async fn ask(&mut self, instance: &InstanceId) -> Result<Told, Failure> {
-        if self.was_noted(instance).await? {
-            return Ok(Told::Nothing);
-        }
-        let told = match self.console(instance).await? {
-            told @ Told::Keys(..) => return Ok(told),
-            told => match (self.files(instance).await?, told) {
-                (told @ Told::Keys(..), _) => return Ok(told),
-                (told, Told::Nothing) => told,
-                (_, told) => told,
-            },
-        };
-        if matches!(told, Told::Nothing) {
-            self.note(instance).await?;
+        // A reason that may pass by is looked at anew.
+        if !matches!(told, Told::Unknown(_)) {
+            self.told.replace(Some(told.clone()));
         }
         Ok(told)
     }
 
-    /// Which source tells this key.
-    pub(super) async fn who_tells(&mut self, instance: &InstanceId, key: &HostKey) -> Option<Source> {
-        let console = self.console(instance).await;
-        if tells(console.ok()?, key) {
+    /// Which source lists this key.
+    ///
+    /// Not to be dropped half-way, as [`ask`](Self::ask).
+    pub(in crate::commands) async fn who_tells(&self, key: &HostKey) -> Option<Source> {
+        if tells(&self.console().await, key) {
             return Some(Source::Console);
         }
-        tells(self.files(instance).await.ok()?, key).then_some(Source::Session)
+        tells(&self.files().await.ok()?, key).then_some(Source::Session)
     }
 
     /// What cloud-init printed when the instance started for the first time.
-    async fn console(&mut self, instance: &InstanceId) -> Result<Told, Failure> {
-        if instance.is_managed_node() {
-            return Ok(Told::Nothing);
+    async fn console(&self) -> Told {
+        if self.instance.is_managed_node() {
+            return Told::Nothing;
         }
-        let aws = self.aws().await?;
         for latest in [Latest::No, Latest::Yes] {
-            let answer = timeout(CONSOLE_TIMEOUT, aws.console_output(instance, latest)).await;
-            let seconds = CONSOLE_TIMEOUT.as_secs();
-            let late = || Told::OutOfReach(format!("EC2 does not answer within {seconds} seconds"));
-            let Ok(answer) = answer else { return Ok(late()) };
-            match answer.map(|text| Evidence::of_console(&text)) {
+            match self.aws.console_output(self.instance, latest).await.map(|text| Evidence::of_console(&text))
+            {
                 Ok(evidence) if evidence.is_empty() => {}
-                Ok(evidence) => return Ok(Told::Keys(evidence, Source::Console)),
+                Ok(evidence) => return Told::Keys(evidence, Source::Console),
                 Err(error) => {
-                    tracing::info!("the console tells no host keys: {error}");
-                    return Ok(match error {
-                        AwsError::AccessDenied { .. } => Told::Nothing,
-                        // Of instances that are not on the Nitro system.
-                        AwsError::Service { .. } if latest == Latest::Yes => Told::Nothing,
-                        error @ AwsError::Unreachable { .. } => Told::OutOfReach(error.to_string()),
-                        error => Told::Unknown(error.to_string()),
-                    });
+                    tracing::info!("EC2's console output has no host keys: {error}");
+                    return of_console_error(error, latest);
                 }
             }
         }
-        Ok(Told::Nothing)
+        Told::Nothing
     }
 
     /// What sshd's files say, if the caller may start sessions that run a command.
-    async fn files(&mut self, instance: &InstanceId) -> Result<Told, Failure> {
-        let Means { network, interrupt, .. } = self.means;
-        let aws = self.aws().await?;
+    async fn files(&self) -> Result<Told, Failure> {
+        let Self { aws, network, instance, interrupt, .. } = self;
         let prober = Prober { aws, network, instance, reason: REASON, interrupt };
-        let answer = match probe::ask(prober, Question::Command(READ_KEYS), READ_TIMEOUT).await {
-            Ok(answer) => answer,
-            Err(ProbeError::Interrupted) => return Err(Failure::Interrupted),
+        match probe::ask(prober, Question::Script(READ_KEYS), READ_TIMEOUT).await {
+            Ok(answer) => Ok(of_files(&answer, instance)),
+            Err(ProbeError::Interrupted) => Err(Failure::Interrupted),
             Err(error) => {
                 tracing::info!("the host keys cannot be read through Session Manager: {error}");
-                return Ok(match error {
-                    ProbeError::Aws(AwsError::AccessDenied { .. } | AwsError::InvalidDocument { .. }) => {
-                        Told::Nothing
-                    }
-                    error => Told::Unknown(error.to_string()),
-                });
+                Ok(of_files_error(error))
             }
-        };
-        let evidence = Evidence::of_files(&String::from_utf8_lossy(&answer.output));
-        Ok(match (evidence.is_empty(), answer.closed) {
-            (false, _) => Told::Keys(evidence, Source::Session),
-            (true, Some(_)) => Told::Nothing,
-            (true, None) => Told::Unknown(format!("{instance} did not answer in time")),
-        })
-    }
-
-    async fn was_noted(&mut self, instance: &InstanceId) -> Result<bool, Failure> {
-        let cache = self.means.cache;
-        let scope = scope(self.aws().await?);
-        Ok(cache.was_kept_within(&scope, &noted(instance), SystemTime::now(), MOMENT))
-    }
-
-    async fn note(&mut self, instance: &InstanceId) -> Result<(), Failure> {
-        let cache = self.means.cache;
-        let scope = scope(self.aws().await?);
-        let entry = Entry { id: instance.clone(), user: None };
-        cache.keep(&scope, &[(noted(instance), entry)], SystemTime::now());
-        Ok(())
+        }
     }
 }
 
-fn tells(told: Told, key: &HostKey) -> bool {
+impl Told {
+    /// What two sources say together, of which neither shows keys, or the second one does.
+    fn and(self, second: Self) -> Self {
+        match (self, second) {
+            (_, keys @ Self::Keys(..)) | (keys @ Self::Keys(..), _) => keys,
+            (unknown @ Self::Unknown(_), _) | (_, unknown @ Self::Unknown(_)) => unknown,
+            (out @ Self::OutOfReach(_), _) | (_, out @ Self::OutOfReach(_)) => out,
+            (Self::Nothing, Self::Nothing) => Self::Nothing,
+        }
+    }
+}
+
+/// Which refusals of EC2 are an answer.
+fn of_console_error(error: AwsError, latest: Latest) -> Told {
+    match error {
+        AwsError::AccessDenied { .. } => Told::Nothing,
+        // Instances that are not on the Nitro system have no console that could be read now.
+        AwsError::Unsupported { .. } if latest == Latest::Yes => Told::Nothing,
+        error @ AwsError::NoConnection { .. } => Told::OutOfReach(chain(&error)),
+        error => Told::Unknown(error.into()),
+    }
+}
+
+/// Which refusals of Session Manager are an answer: this caller may not, or there is no such document.
+fn of_files_error(error: ProbeError) -> Told {
+    match error {
+        ProbeError::Aws(AwsError::AccessDenied { .. } | AwsError::InvalidDocument { .. }) => Told::Nothing,
+        error => Told::Unknown(error.into()),
+    }
+}
+
+/// Whether the command ran to its end, with or without keys in what it printed.
+fn of_files(answer: &Answer, instance: &InstanceId) -> Told {
+    let evidence = Evidence::of_files(&String::from_utf8_lossy(&answer.output));
+    match (&answer.closed, answer.ready) {
+        _ if !evidence.is_empty() => Told::Keys(evidence, Source::Session),
+        (Some(Closed::ByGateway { .. }), Some(_)) => Told::Nothing,
+        _ => Told::Unknown(Reason::new(format!(
+            "{instance} did not answer a session of Session Manager within {} seconds",
+            READ_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+fn tells(told: &Told, key: &HostKey) -> bool {
     matches!(told, Told::Keys(evidence, _) if evidence.tells(key))
 }
 
-fn noted(instance: &InstanceId) -> Key {
-    Key::of(&["nothing tells its host keys", instance.as_str()])
-}
-
-/// Between the two questions of one connection.
-const MOMENT: Duration = Duration::from_secs(15);
-/// ssh's user waits.
+/// For calls that AWS throttles: ssh's user waits.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// For one call of GetConsoleOutput with all its attempts.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(6);
 const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub";
 /// For Session Manager's records.

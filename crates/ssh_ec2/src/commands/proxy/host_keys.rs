@@ -1,0 +1,173 @@
+//! Answers what `ssh_ec2 known-hosts` asks, which the same ssh runs, on a socket of its own.
+//!
+//! Everything runs in the proxy's one task and waits for nothing but sockets, so that no byte of the tunnel waits for
+//! an answer. Nothing that is asked, and no failure here, ends the tunnel: without an answer known-hosts refuses, and
+//! without this socket it asks AWS itself.
+
+use std::convert::Infallible;
+use std::fs;
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::os::unix::process::parent_id;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustix::process::{Pid, test_kill_process};
+use tokio::time::{sleep, timeout};
+
+use super::Request;
+use crate::aws::Aws;
+use crate::commands::known_hosts::inquiry::{
+    Connection, FRAME_LIMIT, Inquiry, Matter, Reply, socket, ssh_of,
+};
+use crate::commands::known_hosts::sources::Sources;
+use crate::commands::signals::Signals;
+use crate::error::Failure;
+use crate::host_key::{HostKey, Source};
+use crate::network::Network;
+use crate::private_socket::{
+    DirectoryError, PrivateSocket, is_sibling, make_directory, read_frame, remove_if_there, write_frame,
+};
+use crate::probe::Interrupt;
+use crate::target::InstanceId;
+
+/// What this proxy can say about the host keys of its instance.
+pub(super) struct HostKeys<'a> {
+    connection: Connection,
+    instance: &'a InstanceId,
+    sources: Sources<'a>,
+    interrupt: &'a Interrupt,
+}
+
+impl<'a> HostKeys<'a> {
+    pub(super) fn new(
+        request: &Request,
+        instance: &'a InstanceId,
+        aws: &Aws,
+        network: &'a Network,
+        interrupt: &'a Interrupt,
+    ) -> Self {
+        let settings = &request.options.settings;
+        let (profile, region) = (settings.profile.as_deref(), settings.region.as_deref());
+        Self {
+            connection: Connection::new(&request.target, request.choice, profile, region),
+            instance,
+            sources: Sources::new(aws, network, instance, interrupt),
+            interrupt,
+        }
+    }
+
+    /// Answers until dropped, which must not be half-way through an answer: see [`end`].
+    pub(super) async fn serve(&self, directory: &Path) -> Infallible {
+        let socket = match Socket::listen(directory) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::info!("known-hosts has to ask AWS itself: no socket for it: {error}");
+                return pending().await;
+            }
+        };
+        loop {
+            match socket.listener.accept().await {
+                Ok(mut stream) if is_sibling(&stream) => {
+                    // One after the other: ssh runs one known-hosts at a time.
+                    let asked = timeout(FRAME_TIMEOUT, read_frame(&mut stream, FRAME_LIMIT)).await;
+                    let Ok(Ok(Some(asked))) = asked else { continue };
+                    let Ok(inquiry) = serde_json::from_slice(&asked) else { continue };
+                    let Ok(reply) = serde_json::to_vec(&self.reply(&inquiry).await) else { continue };
+                    if let Ok(Err(error)) = timeout(FRAME_TIMEOUT, write_frame(&mut stream, &reply)).await {
+                        tracing::debug!(%error, "known-hosts did not wait for its answer");
+                    }
+                }
+                Ok(_) => tracing::debug!("a process that this ssh did not start asked for host keys"),
+                // Too many open files, say, which may pass.
+                Err(error) => {
+                    tracing::debug!(%error, "the socket for known-hosts refused a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn reply(&self, inquiry: &Inquiry) -> Reply {
+        if !inquiry.is_about(&self.connection, self.instance) {
+            return Reply::Elsewhere;
+        }
+        match &inquiry.matter {
+            Matter::Instance => Reply::Instance(self.instance.to_string()),
+            Matter::Keys => match self.sources.ask().await {
+                Ok(told) => told.into(),
+                Err(Failure::Interrupted) => Reply::Ending,
+                Err(error) => Reply::Unknown { why: error.chain(), hints: error.hints() },
+            },
+            Matter::WhoLists(key) => {
+                let listed_by = match HostKey::parse(key) {
+                    Some(key) => self.sources.who_tells(&key).await,
+                    None => None,
+                };
+                Reply::ListedBy(listed_by.map(Source::word).map(str::to_owned))
+            }
+        }
+    }
+
+    /// Ends what is open at AWS for an answer that nobody waits for any more; at once, if another signal comes.
+    pub(super) async fn end(
+        &self,
+        mut serving: Pin<&mut impl Future<Output = Infallible>>,
+        signals: &mut Signals,
+    ) {
+        self.interrupt.ask();
+        let ended = poll_fn(|cx| match self.interrupt.is_open() && serving.as_mut().poll(cx).is_pending() {
+            true if self.interrupt.is_open() => Poll::Pending,
+            _ => Poll::Ready(()),
+        });
+        tokio::select! {
+            () = ended => {}
+            signal = signals.next() => tracing::info!("ending at once: {signal}"),
+        }
+    }
+}
+
+/// The socket. It is gone when this is dropped.
+struct Socket {
+    listener: PrivateSocket,
+    path: PathBuf,
+}
+
+impl Socket {
+    fn listen(directory: &Path) -> io::Result<Self> {
+        make_directory(directory).map_err(|error| match error {
+            DirectoryError::Exposed => io::ErrorKind::PermissionDenied.into(),
+            DirectoryError::Io(error) => error,
+        })?;
+        sweep(directory)?;
+        let path = socket(directory, parent_id()).ok_or(io::ErrorKind::InvalidFilename)?;
+        Ok(Self { listener: PrivateSocket::listen(&path)?, path })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = remove_if_there(&self.path) {
+            tracing::debug!(%error, "the socket for known-hosts could not be removed");
+        }
+    }
+}
+
+/// Removes the sockets of proxies that were killed: those whose ssh does not exist any more.
+fn sweep(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let ssh = entry.file_name().to_str().and_then(ssh_of).and_then(|ssh| i32::try_from(ssh).ok());
+        let Some(ssh) = ssh.and_then(Pid::from_raw) else { continue };
+        if test_kill_process(ssh) == Err(rustix::io::Errno::SRCH) {
+            remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// For a question or an answer of a few bytes.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,203 @@
+//! Unix sockets that only this user can reach, and the frames that go over them.
+//!
+//! The directory is 0700 and the socket 0600; the peer's user id is checked besides, on both sides. A frame is a length
+//! of four bytes and a body, as in the protocol of SSH agents; its length is checked before memory is taken.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+pub use tokio::net::UnixStream;
+
+/// The directory of a socket cannot be used.
+#[derive(Debug)]
+pub enum DirectoryError {
+    /// It belongs to somebody else, or others can enter it.
+    Exposed,
+    /// The operating system refuses.
+    Io(io::Error),
+}
+
+/// Makes a directory that nobody else can enter, or checks that it is one.
+///
+/// # Errors
+/// [`DirectoryError`].
+pub fn make_directory(directory: &Path) -> Result<(), DirectoryError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(DirectoryError::Io)?;
+    match is_private(directory).map_err(DirectoryError::Io)? {
+        true => Ok(()),
+        false => Err(DirectoryError::Exposed),
+    }
+}
+
+/// Whether nobody else can reach into a directory, or lead its name elsewhere: in `/tmp` anybody could have taken the
+/// name before us, for a link that they own.
+fn is_private(directory: &Path) -> io::Result<bool> {
+    let uid = own_user();
+    let (entry, metadata) = (fs::symlink_metadata(directory)?, fs::metadata(directory)?);
+    Ok(entry.uid() == uid && metadata.uid() == uid && metadata.mode() & 0o077 == 0)
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct PrivateSocket(UnixListener);
+
+impl PrivateSocket {
+    /// Listens at `path`, in a directory that [`make_directory`] made. A socket that is there is replaced.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn listen(path: &Path) -> io::Result<Self> {
+        remove_if_there(path)?;
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        Ok(Self(listener))
+    }
+
+    /// The next connection of our own user. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of the operating system, such as that there are too many open files.
+    pub async fn accept(&self) -> io::Result<UnixStream> {
+        loop {
+            let (stream, _) = self.0.accept().await?;
+            match stream.peer_cred() {
+                Ok(peer) if peer.uid() == own_user() => return Ok(stream),
+                Ok(peer) => tracing::warn!(uid = peer.uid(), "another user tried a private socket"),
+                Err(error) => tracing::debug!(%error, "a connection to a private socket broke"),
+            }
+        }
+    }
+}
+
+/// Connects to a socket of our own user; none if nothing listens there.
+///
+/// # Errors
+/// When the socket, or its directory, belongs to somebody else or is open to others, and those of the operating system.
+pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    let stream = match UnixStream::connect(path).await {
+        Err(error) if matches!(error.kind(), ConnectionRefused | NotFound) => return Ok(None),
+        result => result?,
+    };
+    let directory = path.parent().unwrap_or(Path::new("."));
+    if stream.peer_cred()?.uid() != own_user() || !is_private(directory)? {
+        return Err(PermissionDenied.into());
+    }
+    Ok(Some(stream))
+}
+
+/// The process at the other end, where the system tells.
+pub fn peer(stream: &UnixStream) -> Option<u32> {
+    u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
+}
+
+/// Whether the process at the other end was started by the process that started this one, and still has it for a
+/// parent. A parent that has ended is no parent any more, so that a process number that came to be used again does not
+/// mislead. Without `/proc` nothing is known of other processes.
+pub fn is_sibling(stream: &UnixStream) -> bool {
+    let parent = std::os::unix::process::parent_id();
+    peer(stream).and_then(parent_of) == Some(parent)
+}
+
+fn parent_of(process: u32) -> Option<u32> {
+    // proc_pid_stat(5): the second field is the program's name, in parentheses, and may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The body of the next frame; none at the end. The length is checked before anything is allocated.
+///
+/// # Errors
+/// Those of reading, and that a frame has no bytes, or more than `limit`.
+pub async fn read_frame(stream: &mut UnixStream, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let length = match stream.read_u32().await {
+        Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if length == 0 || length > limit {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(Some(body))
+}
+
+/// Writes a frame.
+///
+/// # Errors
+/// Those of writing.
+pub async fn write_frame(stream: &mut UnixStream, body: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+    stream.write_all(&[&length.to_be_bytes(), body].concat()).await
+}
+
+/// Removes a file; that there is none is as good.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
+pub const PATH_LIMIT: usize = 103;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_oversized_frame_is_refused_before_allocation() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+        assert_eq!(read_frame(&mut ours, 1024).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn frames_arrive_as_they_were_sent_and_then_end() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        write_frame(&mut theirs, b"what").await.unwrap();
+        drop(theirs);
+        assert_eq!(read_frame(&mut ours, 4).await.unwrap().unwrap(), b"what");
+        assert_eq!(read_frame(&mut ours, 4).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_socket_in_a_directory_open_to_others_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let (private, path) = (directory.path().join("d"), directory.path().join("d/s"));
+        make_directory(&private).unwrap();
+        assert!(connect(&path).await.unwrap().is_none(), "there is none");
+        let socket = PrivateSocket::listen(&path).unwrap();
+        assert!(connect(&path).await.unwrap().is_some());
+        fs::set_permissions(&private, Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(make_directory(&private), Err(DirectoryError::Exposed)));
+        assert_eq!(connect(&path).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        fs::set_permissions(&private, Permissions::from_mode(0o700)).unwrap();
+        drop(socket);
+        assert!(connect(&path).await.unwrap().is_none(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn a_process_of_another_parent_is_no_sibling() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(peer(&ours), Some(std::process::id()));
+        assert_eq!(parent_of(std::process::id()), Some(std::os::unix::process::parent_id()));
+        assert!(is_sibling(&ours), "this process is its own sibling");
+        assert_ne!(parent_of(1), Some(std::os::unix::process::parent_id()));
+    }
+}

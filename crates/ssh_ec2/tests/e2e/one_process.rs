@@ -1,0 +1,324 @@
+//! One process of a connection talks to AWS: the proxy, which known-hosts asks over a private socket.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rustix::process::{Signal, kill_process};
+
+use crate::harness::{
+    Ended, HEALTHY, Running, Sandbox, eventually, files_below, pid, run, run_with_input, wait_until_runnable,
+};
+use crate::impostor::{impostor, listen};
+
+/// Presents another key than AWS lists.
+const IMPOSTOR: &str = "i-0dead00000000001d";
+/// Its console has no keys.
+const NO_CONSOLE: &str = "i-0decaf00000000008";
+const NO_FILES: &str = "deny=ssm:StartSession@AWS-StartNonInteractiveCommand";
+const KEY: &str = "ssh-ed25519:AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
+const EMPTY: &str = "<GetConsoleOutputResponse><output/></GetConsoleOutputResponse>";
+
+/// A program that gives the region's credentials, and notes each run.
+struct Counted {
+    config: PathBuf,
+    runs: PathBuf,
+}
+
+impl Counted {
+    fn new(sandbox: &Sandbox) -> Self {
+        let (config, runs) = (sandbox.file("aws_config"), sandbox.file("runs"));
+        let script = sandbox.file("credentials");
+        let variables = sandbox.region.environment();
+        let key = |name: &str| {
+            let found = variables.iter().find(|(found, _)| found == name);
+            found.unwrap().1.clone()
+        };
+        let json = format!(
+            r#"{{"Version": 1, "AccessKeyId": "{}", "SecretAccessKey": "{}", "SessionToken": "{}"}}"#,
+            key("AWS_ACCESS_KEY_ID"),
+            key("AWS_SECRET_ACCESS_KEY"),
+            key("AWS_SESSION_TOKEN")
+        );
+        let text = format!("#!/bin/sh\n[ \"$1\" = -V ] && exit\necho >> {}\necho '{json}'\n", runs.display());
+        write_script(&script, &text);
+        fs::write(&config, format!("[default]\ncredential_process = {}\n", script.display())).unwrap();
+        Self { config, runs }
+    }
+
+    /// How often the program runs until a command has succeeded.
+    #[track_caller]
+    fn count(&self, command: &mut Command) -> usize {
+        self.count_with_input(command, b"")
+    }
+
+    #[track_caller]
+    fn count_with_input(&self, command: &mut Command, input: &[u8]) -> usize {
+        let _ = fs::remove_file(&self.runs);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+            command.env_remove(name);
+        }
+        run_with_input(command.env("AWS_CONFIG_FILE", &self.config), input).success();
+        fs::read_to_string(&self.runs).unwrap_or_default().lines().count()
+    }
+}
+
+fn write_script(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    wait_until_runnable(path);
+}
+
+fn forget_all(sandbox: &Sandbox) {
+    let _ = fs::remove_file(sandbox.directory().join("known_hosts"));
+    let _ = fs::remove_dir_all(sandbox.directory().join("cache"));
+}
+
+#[test]
+fn credentials_are_fetched_once_for_a_connection() {
+    let sandbox = Sandbox::start();
+    let counted = Counted::new(&sandbox);
+    let file = sandbox.file("f");
+    fs::write(&file, "x").unwrap();
+    let name = format!("{}@web-1.ec2", sandbox.user());
+    let remote = |target: &str| format!("{target}:{}", sandbox.file("g").display());
+    let ssh = |target: &str| {
+        let mut command = sandbox.ssh(target);
+        command.arg("true");
+        command
+    };
+    let tool = |program: &str, words: &[&str]| {
+        let mut command = sandbox.command(program);
+        command.arg("-q").args(words).arg(&file).arg(remote(&sandbox.target()));
+        command
+    };
+    for (what, mut command) in [
+        ("ssh to an id", ssh(&sandbox.target())),
+        ("ssh to a name", ssh(&name)),
+        ("ssh to keys in sshd's files", ssh(&sandbox.at(NO_CONSOLE))),
+        ("scp", tool("scp", &[])),
+        ("rsync", tool("rsync", &["-a"])),
+    ] {
+        forget_all(&sandbox);
+        assert_eq!(counted.count(&mut command), 1, "{what}, first connection");
+        assert_eq!(counted.count(&mut command), 1, "{what}, later connection");
+    }
+    forget_all(&sandbox);
+    let mut sftp = sandbox.command("sftp");
+    sftp.args(["-q", "-b", "-", &sandbox.target()]);
+    assert_eq!(counted.count_with_input(&mut sftp, b"pwd\n"), 1, "sftp");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn the_wrapper_adds_a_run_at_most_and_none_for_an_id_with_a_user() {
+    let sandbox = Sandbox::start();
+    let counted = Counted::new(&sandbox);
+    for (target, runs) in [(sandbox.target(), 1), (HEALTHY.to_owned(), 2), ("web-1".to_owned(), 2)] {
+        forget_all(&sandbox);
+        for when in ["first", "later"] {
+            let mut command = sandbox.ssh_ec2();
+            assert_eq!(counted.count(command.args([&target, "true"])), runs, "{target}, {when} connection");
+        }
+    }
+    let mut scp = sandbox.ssh_ec2();
+    let there = format!("{}:{}", sandbox.target(), sandbox.file("g").display());
+    fs::write(sandbox.file("f"), "x").unwrap();
+    assert_eq!(counted.count(scp.args(["scp", "-q"]).arg(sandbox.file("f")).arg(there)), 1, "scp");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_shared_connection_fetches_credentials_once_for_all_its_sessions() {
+    let sandbox = Sandbox::start();
+    let counted = Counted::new(&sandbox);
+    let shared = |words: &[&str]| {
+        let mut command = sandbox.command("ssh");
+        command.args(["-o", "LogLevel=ERROR", "-o", "ControlPath=/tmp/ssh_ec2-%C"]).args(words);
+        command.arg(sandbox.target());
+        command
+    };
+    // The master stays in the background, and must not have the pipes that are read to their end.
+    let mut master =
+        shared(&["-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-fNT", "-E", "/dev/null"]);
+    assert_eq!(counted.count(&mut master), 1, "the master");
+    assert_eq!(counted.count(shared(&[]).arg("true")), 0, "a session of it");
+    run(&mut shared(&["-O", "exit"])).success();
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_proxy_that_ssh_does_not_run_itself_is_no_help_and_no_harm() {
+    let sandbox = Sandbox::start();
+    let counted = Counted::new(&sandbox);
+    let script = sandbox.file("wrapped");
+    write_script(&script, "#!/bin/sh\n[ \"$1\" = -V ] && exit\nssh_ec2 proxy \"$@\" | cat\n");
+    let wrapped = |instance: &str| {
+        let mut command = sandbox.command("ssh");
+        command.arg("-o").arg(format!("ProxyCommand={} %r %h %p", script.display()));
+        command.args(["-o", "LogLevel=ERROR", &sandbox.at(instance), "true"]);
+        command
+    };
+    assert_eq!(counted.count(&mut wrapped(HEALTHY)), 2, "known-hosts asks AWS itself");
+    assert_eq!(counted.count(&mut wrapped(HEALTHY)), 1, "what is known needs no credentials");
+    let ended = run(&mut wrapped(IMPOSTOR)).status(255);
+    assert!(ended.stderr.contains(&format!("error: {IMPOSTOR} presents the host key ")), "{ended}");
+    sandbox.assert_tidy();
+}
+
+/// ssh to a host of which no key is written down and AWS lists none, with another EC2.
+fn through(sandbox: &Sandbox, ec2: &str) -> Command {
+    let mut command = sandbox.ssh(&sandbox.at(IMPOSTOR));
+    command.env("AWS_ENDPOINT_URL_EC2", format!("http://{ec2}"));
+    command
+}
+
+#[test]
+fn each_ssh_asks_its_own_proxy_although_connections_share_a_key_agent() {
+    let sandbox = Sandbox::with_faults(&[NO_FILES]);
+    let asked = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let count = |of: usize| asked[of].load(Ordering::Relaxed);
+    let ec2 = |of: usize, status: u16, body: &'static str| {
+        let asked = Arc::clone(&asked[of]);
+        impostor(move |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            (status, body.to_owned())
+        })
+    };
+    let mut first = Running::start(through(&sandbox, &ec2(0, 200, EMPTY)).arg("echo in; cat"));
+    first.wait_for_output(|output| output == b"in\n");
+    assert_eq!(count(0), 2, "as kept, and as it is now; once for both questions");
+    forget_all(&sandbox);
+    let refused = run(through(&sandbox, &ec2(1, 500, "")).arg("echo in")).status(255);
+    assert!(refused.stderr.contains(" cannot be checked: ") && refused.text().is_empty(), "{refused}");
+    assert_eq!((count(0), count(1) > 0), (2, true));
+    let linked = sandbox.sockets().join(format!("{}:22", sandbox.at(IMPOSTOR)));
+    assert!(fs::symlink_metadata(linked).unwrap().is_symlink());
+    first.finish().success();
+    sandbox.assert_tidy();
+}
+
+/// A proxy that this process runs, as known-hosts would be run by it.
+fn proxy(sandbox: &Sandbox, instance: &str, ec2: Option<&str>) -> (Running, PathBuf) {
+    let mut command = sandbox.proxy(instance);
+    if let Some(ec2) = ec2 {
+        command.env("AWS_ENDPOINT_URL_EC2", format!("http://{ec2}"));
+    }
+    let mut proxy = Running::start(&mut command);
+    proxy.wait_for_output(|output| output.ends_with(b"\n"));
+    (proxy, sandbox.sockets().join(format!(".host-keys.{}", std::process::id())))
+}
+
+fn known_hosts(sandbox: &Sandbox, instance: &str) -> Running {
+    let mut command = sandbox.ssh_ec2();
+    command.args(["known-hosts", "--host", "x", "--presented", KEY, instance]);
+    // AWS itself cannot be asked this way.
+    command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env_remove("AWS_SECRET_ACCESS_KEY");
+    Running::start(&mut command)
+}
+
+fn is_unchecked(ended: &Ended, cause: &str) {
+    let lines: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("ssh_ec2: error: ")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(" cannot be checked: "), "{ended}");
+    assert!(lines[0].contains(cause) && ended.text().is_empty() && ended.code == 1, "{ended}");
+}
+
+#[test]
+fn the_tunnel_goes_on_while_a_question_waits_and_ends_without_its_answer() {
+    let sandbox = Sandbox::with_faults(&[NO_FILES]);
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&is_asked);
+    let silent = listen(move |mut stream| {
+        if stream.read(&mut [0; 1]).is_ok_and(|read| read > 0) {
+            flag.store(true, Ordering::Relaxed);
+        }
+        while stream.read(&mut [0; 1024]).is_ok_and(|read| read > 0) {}
+    });
+    let (mut proxy, _) = proxy(&sandbox, HEALTHY, Some(&silent));
+    let mut asking = known_hosts(&sandbox, HEALTHY);
+    eventually("the proxy asks EC2", || is_asked.load(Ordering::Relaxed).then_some(()));
+    let before = proxy.wait_for_output(|_| true).len();
+    proxy.write(b"SSH-2.0-test\r\n");
+    proxy.wait_for_output(|output| output.len() > before);
+    assert!(!asking.has_ended());
+    proxy.finish().success();
+    is_unchecked(&asking.wait(), "the ssh_ec2 proxy of this connection ended before it answered");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_session_that_reads_keys_is_ended_with_the_connection() {
+    let sandbox = Sandbox::with_faults(&["slow-attach=3s"]);
+    let (proxy, _) = proxy(&sandbox, NO_CONSOLE, None);
+    let mut asking = known_hosts(&sandbox, NO_CONSOLE);
+    sandbox.wait_for_sessions(2);
+    proxy.finish().success();
+    assert_eq!(asking.wait().code, 1);
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_proxy_that_was_killed_is_no_answer_and_leaves_nothing_for_long() {
+    let sandbox = Sandbox::with_faults(&[NO_FILES]);
+    let silent = listen(|mut stream| while stream.read(&mut [0; 1024]).is_ok_and(|read| read > 0) {});
+    let (mut killed, socket) = proxy(&sandbox, HEALTHY, Some(&silent));
+    killed.signal(Signal::STOP);
+    let mut asking = known_hosts(&sandbox, HEALTHY);
+    let fd = format!("/proc/{}/fd", asking.id());
+    let is_connected = || {
+        let links = fs::read_dir(&fd).into_iter().flatten().flatten();
+        let sockets = links.filter_map(|link| fs::read_link(link.path()).ok());
+        // Its own pair for signals has two.
+        (sockets.filter(|link| link.to_string_lossy().starts_with("socket:")).count() > 2).then_some(())
+    };
+    eventually("known-hosts has connected", is_connected);
+    kill_process(pid(killed.id()), Signal::KILL).unwrap();
+    killed.wait().status(137);
+    is_unchecked(&asking.wait(), "the ssh_ec2 proxy of this connection ");
+    assert!(socket.exists(), "nobody could remove it");
+    // Nobody listens there, so that known-hosts is on its own.
+    let alone = known_hosts(&sandbox, HEALTHY).wait();
+    assert!(!alone.stderr.contains("proxy of this connection"), "{alone}");
+    let (again, _) = proxy(&sandbox, HEALTHY, None);
+    again.finish().success();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn the_socket_is_private_and_answers_nobody_else() {
+    let sandbox = Sandbox::start();
+    let (running, socket) = proxy(&sandbox, HEALTHY, None);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&sandbox.sockets()), mode(&socket)), (0o700, 0o600));
+    // This process is the proxy's parent, and not its sibling.
+    let asked = br#"{"connection":{"target":"i-0decaf00000000001","choice":"unique","profile":null,"region":null},"matter":"Instance"}"#;
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    // It may have hung up before it could be asked.
+    let _ = stream.write_all(&[&u32::try_from(asked.len()).unwrap().to_be_bytes()[..], asked].concat());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert_eq!(answer, b"");
+    // Of another instance it says nothing either; known-hosts then asks AWS, for which it has no credentials here.
+    let other = known_hosts(&sandbox, IMPOSTOR).wait();
+    assert_eq!(other.text(), "", "{other}");
+    assert!(!other.stderr.contains("proxy of this connection"), "{other}");
+    running.finish().success();
+    assert_eq!(files_below(&sandbox.sockets()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn known_hosts_needs_neither_credentials_nor_aws_beside_its_proxy() {
+    let sandbox = Sandbox::start();
+    let (running, _) = proxy(&sandbox, NO_CONSOLE, None);
+    let ended = known_hosts(&sandbox, NO_CONSOLE).wait().status(1);
+    // A made-up key, which the proxy's AWS refutes.
+    assert!(ended.stderr.contains(&format!("error: {NO_CONSOLE} presents the host key ED25519 ")), "{ended}");
+    assert!(ended.stderr.contains(", and its own files, read through Session Manager told "), "{ended}");
+    running.finish().success();
+    sandbox.assert_tidy();
+}
