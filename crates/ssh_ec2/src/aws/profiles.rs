@@ -4,7 +4,6 @@
 //! files: what it needs, it gets from here.
 
 mod ini;
-mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 pub use self::ini::SyntaxError;
 pub(crate) use self::ini::{Section, Value};
-pub(crate) use self::words::words;
 use super::configuration::ConfigurationError;
+use super::process;
 use super::variables::Variables;
 
 /// Reads a file. None if there is no regular file: the CLI takes a pipe or a device for no file.
@@ -70,7 +69,7 @@ impl Profiles {
         for (kind, sections) in kinds {
             if header.starts_with(kind) {
                 // botocore takes the first word for good if it only begins like this.
-                if let Some([_, name]) = words(&header).as_deref() {
+                if let Ok([_, name]) = process::split(&header).as_deref() {
                     sections.insert(name.clone(), section);
                 }
                 return;

@@ -250,10 +250,10 @@ impl Draft {
 
     /// Gives a profile somewhere to get credentials from, or nothing.
     fn source(&mut self, profile: &str, depth: usize) {
-        match self.random.below(if depth < MAX_DEPTH { 32 } else { 18 }) {
+        match self.random.below(if depth < MAX_DEPTH { 34 } else { 19 }) {
             0..=2 => self.keys(File::Credentials, profile, "keys in the credentials file"),
             3..=4 => self.keys(File::Config, profile, "keys in the config file"),
-            5..=6 => self.process(profile),
+            5..=6 | 18 => self.process(profile),
             7..=10 => self.single_sign_on(profile),
             11 | 16..=17 => {
                 self.rule("login_session");
@@ -745,6 +745,13 @@ impl Draft {
             self.section(File::Config, "profile", profile)
                 .settings
                 .push(("s3".into(), Setting::Nested(nested)));
+        }
+        if self.chance(2) {
+            let option = self.pick(&["region", "credential_process"]);
+            let nested = Setting::Nested(vec![("a".to_owned(), "b".to_owned())]);
+            let section = self.section(File::Config, "profile", profile);
+            section.settings.retain(|(name, _)| name != option);
+            section.settings.push((option.to_owned(), nested));
         }
         if profile == "default" && self.chance(12) {
             self.rule("the last spelling wins");
