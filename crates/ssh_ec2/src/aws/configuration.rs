@@ -1,7 +1,7 @@
 //! What can be wrong with the AWS configuration of the user: files, variables, and how they go together.
 //!
-//! Each case is one in which the AWS CLI fails as well, or would take an identity that the user may not expect. The
-//! message names the profile, option or variable; nothing here has the value of a key.
+//! In each case the AWS CLI fails as well, or would use an identity that the user may not expect. The message names
+//! the profile, option or variable; nothing here has the value of a key.
 
 use std::io;
 use std::path::PathBuf;
@@ -138,7 +138,7 @@ pub enum ConfigurationError {
         /// The second one.
         default_profile: String,
     },
-    /// A `credential_source` that nobody knows.
+    /// An unknown `credential_source`.
     #[error("`credential_source` of profile {profile} is {credential_source}, which is not known")]
     UnknownCredentialSource {
         /// The profile.
@@ -175,7 +175,7 @@ pub enum ConfigurationError {
 pub enum KeyPlace {
     /// The variables.
     Environment,
-    /// A file of the long gone EC2 tools, or of boto.
+    /// A file of EC2's first command line tools, or of boto.
     File(PathBuf),
     /// A profile.
     Profile(String),

@@ -20,7 +20,7 @@ use super::endpoint;
 use super::profiles::{Profile, Profiles, ReadFile, Value};
 use super::variables::Variables;
 
-/// What the command line says.
+/// The options of the command line that matter here.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options<'a> {
     /// `--profile`. It switches credentials in the environment off.
@@ -131,7 +131,7 @@ impl Identity {
 }
 
 impl Identity {
-    /// Whether it is a role that somebody else assumes.
+    /// Whether it is a role that other credentials assume.
     pub(crate) fn is_role(&self) -> bool {
         matches!(self.source, Some(Source::Role(_)))
     }
@@ -149,7 +149,7 @@ pub(crate) fn profile_names(
     Ok(Profiles::read(variables, read)?.names().map(str::to_owned).collect())
 }
 
-/// The profile that the environment names. Two different ones are more likely an accident than an order.
+/// The profile that the environment names. Two different names are refused: one of them would be ignored silently.
 fn profile_of(variables: &Variables) -> Result<Option<String>, ConfigurationError> {
     match (variables.get("AWS_PROFILE"), variables.get("AWS_DEFAULT_PROFILE")) {
         (Some(profile), Some(default)) if !default.is_empty() && profile != default => {
@@ -177,7 +177,7 @@ fn select<'a>(
 
 fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
     match region {
-        // An empty one is for those who need a region.
+        // `Aws::load` refuses an empty one, after other mistakes: the CLI reports those first.
         Some(region) if !region.is_empty() && !endpoint::is_region(region) => {
             Err(ConfigurationError::BadRegion { region: region.to_owned() })
         }

@@ -1,7 +1,7 @@
 //! The user's AWS profiles, read as the AWS CLI reads them. (Pure, but for the file that the caller hands in.)
 //!
-//! The SDK's own parser refuses files that the CLI reads, and finds other profiles in some. It never sees the user's
-//! files: what it needs, it gets from here.
+//! The SDK's own parser refuses files that the CLI reads, and finds other profiles in some. It never sees the
+//! user's files.
 
 mod ini;
 
@@ -30,7 +30,7 @@ pub(crate) struct Profiles {
     credentials: BTreeMap<String, Section>,
     sso_sessions: BTreeMap<String, Section>,
     services: BTreeMap<String, Section>,
-    /// Sections of the config file that are nothing to the CLI.
+    /// The other sections of the config file, which the CLI ignores.
     other: Vec<String>,
     config_path: Option<PathBuf>,
 }

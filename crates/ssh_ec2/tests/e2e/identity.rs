@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::errors::fails;
+use crate::errors::told;
 use crate::harness::{Sandbox, run};
 
 const KEYS: [(&str, &str); 3] = [
@@ -57,6 +57,13 @@ fn both_connect(sandbox: &Sandbox, config: &str, credentials: &str, profile: Opt
     run(theirs.args(&option).args(["sts", "get-caller-identity"])).success();
 }
 
+/// ssh ends, after what we say.
+#[track_caller]
+fn refuses(command: &mut Command, error: &str, hint: &str) {
+    let ended = run(command).status(255);
+    assert!(ended.stderr.contains(&told(error, &[hint])), "{ended}");
+}
+
 #[test]
 fn indented_files_are_read_like_any() {
     let sandbox = Sandbox::start();
@@ -101,16 +108,15 @@ fn a_header_that_lacks_a_word_is_shown() {
     let error = format!(
         "no AWS profile is named foo; {config} has such a section, but its header lacks the word `profile`"
     );
-    fails(
+    refuses(
         &mut with_files(
             &sandbox,
             "[foo]\nregion = us-east-1\n",
             "",
             &["--profile", "foo", &sandbox.target()],
         ),
-        1,
         &error,
-        &["write `[profile foo]` in its place"],
+        "write `[profile foo]` in its place",
     );
 }
 
@@ -123,11 +129,10 @@ fn the_default_profile_has_two_variables() {
     assert_eq!(ended.text(), "in\n", "{ended}");
     let mut both = connect();
     both.env("AWS_DEFAULT_PROFILE", "prod").env("AWS_PROFILE", "default");
-    fails(
+    refuses(
         &mut both,
-        1,
         "AWS_PROFILE is default, and AWS_DEFAULT_PROFILE is prod",
-        &["unset one of the two, or name the profile with `--profile`"],
+        "unset one of the two, or name the profile with `--profile`",
     );
     let ended = run(connect().env("AWS_DEFAULT_PROFILE", "prod").env("AWS_PROFILE", "prod")).success();
     assert_eq!(ended.text(), "in\n", "{ended}");
@@ -140,7 +145,7 @@ fn half_a_key_is_an_error_for_the_connection_and_the_doctor() {
     let error = "there is only half of an access key in the environment: AWS_SECRET_ACCESS_KEY is missing";
     let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY together, or unset both to use a profile";
     let mut connect = with_files(&sandbox, config, "", &[&sandbox.target(), "echo in"]);
-    fails(connect.env("AWS_ACCESS_KEY_ID", "AKIAOTHER"), 1, error, &[hint]);
+    refuses(connect.env("AWS_ACCESS_KEY_ID", "AKIAOTHER"), error, hint);
     let mut doctor = with_files(&sandbox, config, "", &["doctor", &sandbox.target()]);
     let ended = run(doctor.env("AWS_ACCESS_KEY_ID", "AKIAOTHER")).status(1);
     assert!(ended.text().contains(error), "{ended}");
@@ -199,7 +204,7 @@ fn a_role_never_falls_back_to_the_machine() {
             if !by_option {
                 command.env("AWS_PROFILE", "c");
             }
-            let ended = run(&mut command).status(1);
+            let ended = run(&mut command).status(255);
             assert!(ended.stderr.starts_with(&format!("ssh_ec2: error: {error}\n")), "{ended}");
         }
     }
@@ -226,11 +231,10 @@ fn services_are_named_as_the_cli_names_them() {
     };
     let ended = run(&mut connect(&services("ec2_instance_connect"))).success();
     assert_eq!(ended.text(), "in\n", "{ended}");
-    fails(
+    refuses(
         &mut connect("[default]\nregion = us-east-1\nservices = gone\nKEYS\n"),
-        1,
         "profile default has `services = gone`, and there is no such section",
-        &["add a section `[services gone]` to the config file, or take out `services`"],
+        "add a section `[services gone]` to the config file, or take out `services`",
     );
 }
 
