@@ -24,7 +24,7 @@ pub(super) const HOME: &str = "/R/home";
 /// The case of a seed: one thing at a time, or everything together, in which much hides behind something else.
 pub(super) fn case(seed: u64) -> Case {
     let mut draft = Draft::new(seed);
-    if seed % 5 < 2 {
+    if seed.is_multiple_of(3) {
         draft.focus();
         return draft.finish();
     }
@@ -229,7 +229,8 @@ impl Draft {
             }
             15 => {
                 self.rule("an empty profile is a name");
-                self.set_env(if self.count % 2 == 0 { "AWS_PROFILE" } else { "AWS_DEFAULT_PROFILE" }, "");
+                let variable = self.pick(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]);
+                self.set_env(variable, "");
             }
             16 => {
                 self.rule("a named profile exists");

@@ -25,7 +25,7 @@ const CASES: usize = 5_000;
 /// In how many cases each rule decides at least: if it were broken, the answer would be another.
 const OCCURRENCES: usize = 50;
 /// In so many cases of a rule the broken rule is tried.
-const BROKEN: usize = 100;
+const BROKEN: usize = 75;
 
 /// Where we differ, and why.
 struct Difference {

@@ -1,6 +1,6 @@
 //! One thing at a time: rules that would seldom decide where everything goes together.
 
-use super::{Draft, File, Setting};
+use super::{Draft, File, Section, Setting};
 
 impl Draft {
     /// A profile that is named plainly, with a region and one thing more.
@@ -14,7 +14,7 @@ impl Draft {
         }
         let region = self.some_region();
         self.set(File::Config, name, "region", region);
-        match self.random.below(20) {
+        match self.random.below(30) {
             0 => self.ec2_file(),
             1 => self.boto_file(),
             2 | 3 => self.focus_on_the_machine(name),
@@ -50,10 +50,93 @@ impl Draft {
                 self.set_env("AWS_REGION", first);
                 self.set_env("AWS_DEFAULT_REGION", second);
             }
+            19..=21 => self.focus_on_mistakes(name),
+            22 => {
+                self.rule("a mode that is none");
+                self.set_env("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "IPv5");
+            }
+            23 => {
+                self.rule("a header needs the word profile");
+                self.config.iter_mut().for_each(|section| section.kind = "");
+            }
+            24 => {
+                self.rule("the last spelling wins");
+                self.case.profile = None;
+                self.case.env.remove("AWS_PROFILE");
+                self.set(File::Config, "default", "region", "eu-north-1");
+                let settings = vec![("region".to_owned(), Setting::Text("eu-south-1".into()))];
+                self.config.push(Section { kind: "default", name: "default".into(), settings });
+            }
+            25 => self.focus_on_half_sign_ins(name),
+            26..=28 => self.focus_on_order_of_endpoints(name),
             _ => {
                 self.rule("the machine's region");
                 self.section(File::Config, "profile", name).settings.clear();
             }
+        }
+    }
+
+    fn focus_on_mistakes(&mut self, name: &str) {
+        let (rules, options): (&[_], &[_]) = match self.random.below(7) {
+            0 => (&["two sources"], &["source_profile", "credential_source"]),
+            1 => (&["no source"], &[]),
+            2 => (&["unknown sources", "sources have a case"], &[]),
+            3 => (&["a missing source profile"], &["source_profile"]),
+            4 => (&["a web identity needs a role"], &["web_identity_token_file"]),
+            5 => (&["circles"], &[]),
+            _ => (&["a source without credentials"], &[]),
+        };
+        rules.iter().for_each(|rule| self.rule(rule));
+        if rules != ["a web identity needs a role"] {
+            self.set(File::Config, name, "role_arn", "arn:aws:iam::1:role/r");
+        }
+        for option in options {
+            self.set(File::Config, name, option, format!("of-{option}"));
+        }
+        match rules {
+            ["unknown sources", ..] => {
+                self.set_key_env();
+                self.case.env.remove("AWS_PROFILE");
+                self.case.profile = Some(name.to_owned());
+                self.set(File::Config, name, "credential_source", "environment");
+            }
+            ["circles"] => self.set(File::Config, name, "source_profile", name),
+            ["a source without credentials"] => {
+                self.set(File::Config, name, "source_profile", "empty");
+                self.set(File::Config, "empty", "region", "eu-west-3");
+            }
+            _ => {}
+        }
+    }
+
+    fn focus_on_half_sign_ins(&mut self, name: &str) {
+        let all = ["sso_account_id", "sso_role_name", "sso_start_url", "sso_region"];
+        let missing = self.random.below(4);
+        self.rule(if missing < 2 {
+            "half of Identity Center"
+        } else {
+            "nothing is missing for Identity Center"
+        });
+        for (at, option) in all.into_iter().enumerate() {
+            if at != missing {
+                self.set(File::Config, name, option, format!("of-{option}"));
+            }
+        }
+    }
+
+    fn focus_on_order_of_endpoints(&mut self, name: &str) {
+        self.keys(File::Credentials, name, "keys in the credentials file");
+        if self.chance(50) {
+            self.rule("a service's variable before the one of all");
+            self.set_env("AWS_ENDPOINT_URL_SSM", "http://ssm.env");
+            self.set_env("AWS_ENDPOINT_URL", "http://all.env");
+        } else {
+            self.rule("services before endpoint_url");
+            self.set(File::Config, name, "services", "s");
+            self.set(File::Config, name, "endpoint_url", "http://all.profile");
+            let nested = vec![("endpoint_url".to_owned(), "http://ec2.services".to_owned())];
+            let section = self.section(File::Config, "services", "s");
+            section.settings.push(("ec2".into(), Setting::Nested(nested)));
         }
     }
 
@@ -111,7 +194,7 @@ impl Draft {
 
     /// Two sources, of which the first counts.
     fn focus_on_order(&mut self, name: &str) {
-        let (rule, options): (_, &[_]) = match self.random.below(4) {
+        let (rule, options): (_, &[_]) = match self.random.below(5) {
             0 => {
                 self.keys(File::Credentials, name, "keys in the credentials file");
                 ("keys before login", &["login_session"])
@@ -120,6 +203,10 @@ impl Draft {
             2 => {
                 self.keys(File::Config, name, "keys in the config file");
                 ("a process before the config file's keys", &["credential_process"])
+            }
+            3 => {
+                self.keys(File::Credentials, name, "keys in the credentials file");
+                ("Identity Center before keys", &TWO_SIGN_INS[2..])
             }
             _ => ("web identity before Identity Center", &TWO_SIGN_INS),
         };

@@ -179,7 +179,7 @@ impl Draft {
                 self.rule("text is UTF-8");
                 [b"# caf\xe9\n", text.as_bytes()].concat()
             }
-            2 => {
+            2 | 8 => {
                 self.rule("a carriage return ends a line");
                 text.replace('\n', "\r").into_bytes()
             }

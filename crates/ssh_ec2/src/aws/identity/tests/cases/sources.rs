@@ -81,7 +81,7 @@ impl Draft {
         self.rule("credential_process");
         let program = self.fresh("/bin/cp");
         let arguments = ["", " a", " 'b c'", " \"d e\" f", " g\\ h"];
-        let mut command = program + &self.pick(&arguments);
+        let mut command = program + self.pick(&arguments);
         if self.chance(15) {
             self.rule("deeper lines continue a value");
             command += "\n-x";
@@ -190,7 +190,15 @@ impl Draft {
                 if option == "external_id" {
                     self.rule("comments do not end a value");
                 }
-                let value = if option == "duration_seconds" && self.chance(10) { "an hour" } else { value };
+                let value = match option {
+                    "duration_seconds" if self.chance(10) => "an hour",
+                    "external_id" if self.chance(20) => {
+                        self.rule("deeper lines continue a value");
+                        self.rule("blank lines belong to values");
+                        "x\n\ny"
+                    }
+                    _ => value,
+                };
                 self.set_somewhere(profile, option, value);
             }
         }
