@@ -48,8 +48,19 @@ pub struct Faults {
     pub never_attach: bool,
     /// How long until a refused port is reported; the real SSM agent needs 60 s.
     pub port_refusal_delay: Option<Duration>,
-    /// The gateway closes the client's websocket when a payload has more bytes, with code 1009.
+    /// How long until a command that cannot be started is reported; the real SSM agent needs 1 s, and three times as
+    /// long for a quote that does not end.
+    pub command_error_delay: Option<Duration>,
+    /// The SSM agent's pause after each message of output; real ones sleep for 1 ms.
+    pub pace: Option<Duration>,
+    /// The service ends a session in which no data moves for so long; AWS's default is 20 minutes.
+    pub idle: Option<Duration>,
+    /// The gateway closes the client's websocket when a payload has more bytes, with code 1009; 128 KiB unless asked
+    /// for otherwise. No source says where AWS's own limit is.
     pub size_limit: Option<usize>,
+    /// While the SSM agent's websocket is lost, the gateway answers each message of the client with
+    /// `pause_publication`, as AWS's was once seen to do.
+    pub pause_each: bool,
     /// The most bytes that the SSM agent puts into a message; real ones take 1024.
     pub agent_payload: Option<usize>,
     /// The version that the SSM agent claims, and behaves as.
@@ -105,6 +116,11 @@ impl Faults {
             "pause" => self.pause_every = Some(parse_time(value)?),
             "slow-attach" => self.slow_attach = parse_time(value)?,
             "port-refusal" => self.port_refusal_delay = Some(parse_time(value)?),
+            "command-error" => self.command_error_delay = Some(parse_time(value)?),
+            "pace" => self.pace = Some(if value == "0" { Duration::ZERO } else { parse_time(value)? }),
+            "idle" => self.idle = Some(parse_time(value)?),
+            "pause-each" if value.is_empty() => self.pause_each = true,
+            "quick" if value.is_empty() => self.hurry(),
             "size-limit" => self.size_limit = Some(value.parse().ok().filter(|bytes| *bytes >= 1024)?),
             "agent-payload" => self.agent_payload = Some(value.parse().ok().filter(|bytes| *bytes > 0)?),
             "agent-version" => self.agent_version = Some(value.to_owned()).filter(|_| !value.is_empty()),
@@ -128,6 +144,13 @@ impl Faults {
             _ => return None,
         }
         Some(())
+    }
+
+    /// An SSM agent without its slowness, where nothing else was asked for: for tests of other things.
+    fn hurry(&mut self) {
+        self.pace.get_or_insert(Duration::ZERO);
+        self.command_error_delay.get_or_insert(Duration::from_millis(20));
+        self.port_refusal_delay.get_or_insert(Duration::from_secs(5));
     }
 
     /// Every fault with its form and meaning, a line each.
@@ -221,6 +244,16 @@ impl Line {
         self.insert(now, record);
     }
 
+    /// Adds a message of the gateway's own, to which nothing happens on the way.
+    pub(crate) fn push_own(&mut self, now: Instant, record: Bytes) {
+        self.bytes += record.len();
+        if self.delay.is_zero() && self.reorder <= 0.0 {
+            return self.straight.push_back(record);
+        }
+        self.sent += 1;
+        self.waiting.insert((now + self.delay, self.sent), record);
+    }
+
     fn insert(&mut self, now: Instant, record: Bytes) {
         let overtaken = if self.chance(self.reorder) { OVERTAKEN_BY } else { Duration::ZERO };
         self.bytes += record.len();
@@ -306,8 +339,13 @@ refuse-upgrade      every websocket is refused with status 403
 refuse-resume       every websocket of a session but its first is refused
 slow-attach=TIME    the SSM agent takes a session up this late
 never-attach        the SSM agent takes no session up
-port-refusal=TIME   a refused port is reported this late (real: 60s, here 5s)
-size-limit=BYTES    a larger payload from the client closes its websocket (at least 1024)
+port-refusal=TIME   a refused port is reported this late (real: 60s)
+command-error=TIME  a command that cannot be started is reported this late (real: 1s)
+pace=TIME           the SSM agent's pause after each message of output (real: 1ms); pace=0 for none
+idle=TIME           a session without data is ended after this (real: 20m)
+quick               an SSM agent without its slowness: pace=0, command-error=20ms, port-refusal=5s
+size-limit=BYTES    a larger payload from the client closes its websocket (at least 1024, else 131072)
+pause-each          while the SSM agent is away each message is answered by a pause
 agent-payload=BYTES the SSM agent's messages are no larger (real: 1024)
 agent-version=V     the SSM agent claims this version
 deny=ACTION         an IAM action, such as ec2:DescribeInstances, is not allowed
@@ -351,6 +389,9 @@ mod tests {
             "redirect=https://elsewhere.example/a?b",
             "stream-redirect=ws://127.0.0.1:1/",
             "name-size=300",
+            "pace=2ms",
+            "quick",
+            "idle=1m",
         ] {
             faults.add(text).unwrap();
         }
@@ -376,6 +417,10 @@ mod tests {
                 redirect: Some("https://elsewhere.example/a?b".to_owned()),
                 stream_redirect: Some("ws://127.0.0.1:1/".to_owned()),
                 name_size: Some(300),
+                pace: Some(Duration::from_millis(2)),
+                command_error_delay: Some(Duration::from_millis(20)),
+                port_refusal_delay: Some(Duration::from_secs(5)),
+                idle: Some(Duration::from_secs(60)),
                 ..Faults::default()
             }
         );
@@ -400,6 +445,8 @@ mod tests {
             "stream-url=gateway.example",
             "redirect=http://two words",
             "name-size=-1",
+            "pace=1",
+            "quick=1",
         ] {
             assert_eq!(faults.add(text), Err(UnknownFault(text.into())));
         }

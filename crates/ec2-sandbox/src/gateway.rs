@@ -1,6 +1,7 @@
 //! The message gateway: joins a client's websockets to the SSM agent of its session.
 //!
-//! A session is one task, which outlives the client's websockets and owns the SSM agent. The gateway relays
+//! A session is one task, which begins with StartSession, outlives the client's websockets and owns the SSM agent. The
+//! gateway relays
 //! messages byte for byte, both ways, and makes `channel_closed`, `pause_publication` and `start_publication`
 //! itself. What happens to messages on the way is in `faults`.
 
@@ -33,7 +34,7 @@ use crate::{
     faults::Faults,
     hosts::Hosts,
     tasks::Tasks,
-    world::{SessionInfo, World},
+    world::{SessionInfo, SessionState, World},
 };
 
 mod first_message;
@@ -54,12 +55,27 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(world: Arc<World>, hosts: Hosts, tasks: Tasks, faults: Faults) -> Self {
-        Self { world, hosts: Arc::new(hosts), tasks, faults, sessions: Arc::default() }
+        let gateway = Self { world, hosts: Arc::new(hosts), tasks, faults, sessions: Arc::default() };
+        gateway.take_up_sessions();
+        gateway
+    }
+
+    /// SSM agents do not wait for a client: their clock runs from StartSession.
+    fn take_up_sessions(&self) {
+        let mut starts = self.world.watch_starts();
+        let welcome = self.welcome(String::new());
+        self.tasks.spawn(async move {
+            while let Some(info) = starts.recv().await {
+                if *info.state.borrow() == SessionState::Connected {
+                    welcome.session(info);
+                }
+            }
+        });
     }
 
     /// Answers the upgrade of a data channel, and serves the websocket that follows.
     pub(crate) fn accept(&self, session_id: &str, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let resumed = self.running(session_id).is_some();
+        let resumed = self.world.was_attached(session_id);
         if self.faults.refuse_upgrade || (self.faults.refuse_resume && resumed) {
             return refuse(StatusCode::FORBIDDEN, "the upgrade is refused, as asked for");
         }
@@ -91,11 +107,6 @@ impl Gateway {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         response
-    }
-
-    fn running(&self, session_id: &str) -> Option<mpsc::Sender<ClientSocket>> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(session_id).filter(|sender| !sender.is_closed()).cloned()
     }
 
     fn welcome(&self, session_id: String) -> Welcome {
@@ -153,14 +164,15 @@ impl Welcome {
     /// The way to the running session, or to a new one.
     fn session(&self, info: SessionInfo) -> mpsc::Sender<ClientSocket> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = sessions.get(&self.session_id).filter(|sender| !sender.is_closed()) {
+        if let Some(sender) = sessions.get(&info.id).filter(|sender| !sender.is_closed()) {
             return sender.clone();
         }
         let (sender, sockets) = mpsc::channel(1);
-        sessions.insert(self.session_id.clone(), sender.clone());
+        let id = info.id.clone();
+        sessions.insert(id.clone(), sender.clone());
         let session =
             Session::new(info, sockets, &self.faults, Arc::clone(&self.hosts), Arc::clone(&self.world));
-        let (all, id) = (Arc::clone(&self.sessions), self.session_id.clone());
+        let all = Arc::clone(&self.sessions);
         self.tasks.spawn(async move {
             session.run().await;
             all.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);

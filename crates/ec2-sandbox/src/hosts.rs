@@ -24,15 +24,19 @@ use tokio::{
 
 use crate::{
     ssh_server::{self, SshConfig},
+    ssm_agent::Start,
     tasks::Tasks,
     world::{Condition, Instance, World},
 };
 
-pub(crate) use self::command::Command;
-use self::root::Root;
+use self::{
+    command::{Command, Surroundings},
+    root::Root,
+};
 
 mod command;
 mod root;
+mod shlex;
 
 /// The instances' servers.
 pub(crate) struct Hosts {
@@ -52,6 +56,7 @@ impl std::fmt::Debug for Hosts {
 
 /// An established TCP connection, as the SSM agent would hold it.
 pub(crate) struct Connection {
+    /// Both ways.
     pub(crate) stream: Box<dyn Stream>,
     /// sshd reads the pushed keys from files.
     keys: Option<KeyFiles>,
@@ -88,16 +93,24 @@ impl Hosts {
         }
     }
 
-    /// Runs a command on an instance; `None` when there is no such instance.
+    /// Runs a command on an instance, split into words as the SSM agent does it.
     ///
-    /// An instance is emulated: the command runs on this machine as whoever started the region, in the instance's
-    /// home directory. What it says of an instance's own files, `/etc/ssh/` for one, is made to mean those below the
-    /// instance's directory, and some programs are the instance's own.
-    pub(crate) fn run(&self, instance: &str, command: &str) -> io::Result<Option<Command>> {
-        let Some(instance) = self.world.instance(instance) else { return Ok(None) };
+    /// An instance is emulated: the program runs on this machine as the user who started the region, and nothing is
+    /// isolated. Where a word names an instance's own files, `/etc/ssh/` for one, it is made to name those below the
+    /// instance's directory; some programs are the instance's own; HOME is a directory of the instance.
+    pub(crate) fn run(&self, instance: &str, command: &str) -> io::Result<Start> {
+        let instance =
+            self.world.instance(instance).ok_or_else(|| io::Error::other("there is no such instance"))?;
+        let words = match shlex::split(command) {
+            Ok(words) if words.is_empty() => return Ok(Start::Blank),
+            Ok(words) => words,
+            Err(reason) => return Ok(Start::Unparsable(reason)),
+        };
         let root = self.root(instance)?;
+        let words: Vec<_> = words.iter().map(|word| root.rewrite(word)).collect();
         let path = root::program_path(&self.directory.path().join(PROGRAMS), instance);
-        Command::spawn(&root.rewrite(command), &root.home(), &path).map(Some)
+        let started = Command::spawn(&words, Surroundings { home: &root.home(), path: &path });
+        Ok(started.map_or_else(Start::NotStarted, |command| Start::Running(Box::new(command))))
     }
 
     fn root(&self, instance: &Instance) -> io::Result<Root> {
@@ -114,7 +127,7 @@ impl Hosts {
                 let _ = theirs.write_all(BAD_REQUEST).await;
             }
         });
-        Connection { stream: Box::new(ours), keys: None, _sshd: None }
+        Connection::new(Box::new(ours))
     }
 
     fn serve(&self, instance: &Instance, home: PathBuf) -> io::Result<Connection> {
@@ -125,7 +138,7 @@ impl Hosts {
                 tracing::debug!(%error, "an ssh connection ended badly");
             }
         });
-        Ok(Connection { stream: Box::new(ours), keys: None, _sshd: None })
+        Ok(Connection::new(Box::new(ours)))
     }
 
     fn config(&self, instance: &Instance, home: PathBuf) -> io::Result<Arc<SshConfig>> {
@@ -186,6 +199,11 @@ impl Hosts {
 }
 
 impl Connection {
+    /// One to something else than sshd.
+    pub(crate) fn new(stream: Box<dyn Stream>) -> Self {
+        Self { stream, keys: None, _sshd: None }
+    }
+
     /// Called before bytes from the client are handed on: authentication may be about to happen.
     pub(crate) fn refresh_keys(&self) {
         if let Some(keys) = &self.keys {
@@ -225,8 +243,7 @@ fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
     let Ok(stream) = std::net::TcpStream::connect(("localhost", port)) else { return Ok(None) };
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
-    let stream = Box::new(TcpStream::from_std(stream)?);
-    Ok(Some(Connection { stream, keys: None, _sshd: None }))
+    Ok(Some(Connection::new(Box::new(TcpStream::from_std(stream)?))))
 }
 
 fn sshd_config(directory: &Path, host_key: &Path) -> String {

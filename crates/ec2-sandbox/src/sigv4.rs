@@ -69,7 +69,7 @@ pub(crate) fn verify(
     check_skew(date, now)?;
     authorization.check_headers(parts.headers)?;
     let digest = hex(&Sha256::digest(parts.body));
-    if parts.headers.get(&CONTENT_DIGEST).is_some_and(|told| told.as_bytes() != digest.as_bytes()) {
+    if parts.headers.get(&CONTENT_DIGEST).is_some_and(|sent| sent.as_bytes() != digest.as_bytes()) {
         return Err(Refusal::Mismatch);
     }
 

@@ -1,27 +1,37 @@
 //! The SSM agent of one session: the instance's side of the data channel, and its connection to the port, or the
 //! command that it runs.
 //!
-//! It behaves as measured of AWS's own: it connects only after the handshake, refuses data until it is connected,
-//! says nothing when the port refuses, and waits for its tail to be acknowledged when the server closes. A command
-//! runs to its end before any of its output is sent, and has no input. What it
-//! does not imitate is the pause of a millisecond after every kilobyte.
+//! It behaves as AWS's own does, in its slowness as well. It connects only after the handshake, refuses data until it
+//! is connected, and stops reading the websocket while the server does not read. A port that refuses crashes its
+//! worker, which is noticed after a minute. When the server closes it waits for its tail to be acknowledged. Output
+//! leaves at 1,024 bytes a millisecond. A command runs to its end before any of its output is sent, and has no input.
 
 use std::{
-    collections::VecDeque,
-    io,
+    future::Future as _,
+    io::{self, Read as _},
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
-use ssm_channel::{
-    Channel, Closed, Draft, Event, Flag, Origin, Outgoing, SessionType, Side, SsmAgentVersion,
+use ssm_channel::{MessageError, Origin, PayloadType, SessionType, SsmAgentVersion};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+
+pub(crate) use self::work::{Interrupt, Program, Start};
+use self::{
+    channel::{Channel, Event},
+    pieces::Pieces,
 };
+use crate::{hosts::Connection, world::Purpose};
 
-pub(crate) use self::work::Work;
-use crate::world::Purpose;
-
+mod channel;
+mod handshake;
+mod pieces;
+mod send_list;
+#[cfg(test)]
+mod tests;
 mod work;
 
 /// What became of a session on the instance.
@@ -33,62 +43,82 @@ pub(crate) enum Verdict {
     Failed(String),
 }
 
+/// How slow an SSM agent is, and how large its messages are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manners {
+    /// The most bytes in a message.
+    pub(crate) payload: usize,
+    /// The pause after each message of output.
+    pub(crate) pace: Duration,
+    /// How long until a worker that crashed is missed.
+    pub(crate) refusal_delay: Duration,
+    /// How long it waits before it says that a program cannot be started.
+    pub(crate) error_delay: Duration,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self { payload: PAYLOAD, pace: PACE, refusal_delay: REFUSAL_DELAY, error_delay: ERROR_DELAY }
+    }
+}
+
 pub(crate) struct SsmAgent {
-    pub(crate) channel: Channel,
+    channel: Channel,
+    manners: Manners,
     work: Option<Work>,
-    /// Received and not written to the server yet.
-    outbox: VecDeque<Bytes>,
-    /// Read from the server and not sent yet. Many messages to a read, since the real one's thousand reads a second
-    /// are no part of what is measured here.
-    inbox: BytesMut,
-    draft: Draft,
-    payload_limit: usize,
-    /// When the server closed: the time allowed for the tail.
-    draining_until: Option<Instant>,
-    /// When the parent of a crashed worker notices.
-    refused_at: Option<Instant>,
-    refusal_delay: Duration,
-    /// What the parent says then.
-    refusal: String,
+    /// How much of the channel's input the server has taken.
+    written: usize,
+    received: u64,
+    next_output: Option<Instant>,
+    /// When the port will be connected.
+    connects_at: Option<Instant>,
+    failing: Option<Failing>,
+    ending: Option<Ending>,
+    crashed_at: Option<Instant>,
     session_type: &'static str,
     knows_session_type: bool,
-    received: u64,
     verdict: Option<Verdict>,
 }
 
+enum Work {
+    Connection { connection: Box<Connection>, inbox: BytesMut },
+    Program(Box<dyn Program>),
+    Output { output: Box<dyn io::Read + Send>, pieces: Pieces },
+}
+
+/// A command could not be started, which is said later.
+struct Failing {
+    at: Instant,
+    error_output: String,
+    output: String,
+}
+
+/// It is over, as soon as the tail is acknowledged or the time for that has passed.
+struct Ending {
+    until: Instant,
+    verdict: Verdict,
+}
+
 impl SsmAgent {
-    pub(crate) fn new(
-        version: SsmAgentVersion,
-        purpose: &Purpose,
-        payload_limit: Option<usize>,
-        refusal_delay: Duration,
-        origin: Origin,
-    ) -> Self {
-        let (session_type, properties, payload, what) = match purpose {
-            Purpose::Command(_) => {
-                ("NonInteractiveCommands", Value::Null, Some(COMMAND_PAYLOAD), "run the command".to_owned())
-            }
-            Purpose::Port(port) => {
-                let properties = json!({ "portNumber": port.to_string() });
-                ("Port", properties, None, format!("connect to port {port}"))
-            }
+    pub(crate) fn new(version: SsmAgentVersion, purpose: &Purpose, manners: Manners, origin: Origin) -> Self {
+        let (session_type, properties) = match purpose {
+            Purpose::Command(_) => ("NonInteractiveCommands", Value::Null),
+            Purpose::Port(port) => (PORT, json!({ "portNumber": port.to_string() })),
         };
         let session = SessionType { session_type: session_type.to_owned(), properties };
-        let channel = Channel::new(Side::Instance { agent_version: version, session }, origin);
         Self {
-            payload_limit: payload_limit.or(payload).unwrap_or_else(|| channel.payload_limit()),
-            channel,
+            channel: Channel::new(version, session, origin),
+            manners,
             work: None,
-            outbox: VecDeque::new(),
-            inbox: BytesMut::new(),
-            draft: Draft::with_capacity(DRAFT_ALLOCATION),
-            draining_until: None,
-            refused_at: None,
-            refusal_delay,
-            refusal: format!("document process failed unexpectedly: unable to {what}"),
+            written: 0,
+            received: 0,
+            next_output: None,
+            connects_at: None,
+            failing: None,
+            ending: None,
+            crashed_at: None,
             session_type,
             knows_session_type: version.knows_session_type(session_type),
-            received: 0,
             verdict: None,
         }
     }
@@ -99,163 +129,319 @@ impl SsmAgent {
     }
 
     /// Takes the session up. One that SSM agents of its version cannot do never gets as far as a handshake.
-    pub(crate) fn attach(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) {
         if self.knows_session_type {
-            self.channel.attach(now, "");
+            self.channel.start(now);
         }
     }
 
-    /// Refuses such a session, now that there is a client to be told.
+    /// Its websocket was lost and replaced.
+    pub(crate) fn reconnect(&mut self) {
+        self.channel.reconnect();
+    }
+
+    /// Refuses a session that it cannot do, now that there is a client to be told.
     pub(crate) fn check_session_type(&mut self) {
         if !self.knows_session_type {
             let kind = self.session_type;
-            self.verdict.get_or_insert_with(|| {
-                Verdict::Failed(format!(
-                    "Plugin with name {kind} is not supported by this version of ssm agent, please update to latest \
-                     version. Step name: {kind}"
-                ))
-            });
+            self.end(Verdict::Failed(format!(
+                "Plugin with name {kind} is not supported by this version of ssm agent, please update to latest \
+                 version. Step name: {kind}"
+            )));
         }
     }
 
-    /// Ends at once, as the flag and the API demand.
+    /// Ends at once, as far as the client is concerned: the API was called.
     pub(crate) fn terminate(&mut self) {
-        self.work = None;
-        self.verdict.get_or_insert(Verdict::Success);
+        self.end(Verdict::Success);
     }
 
-    /// Moves what can be moved between the channel and the connection; true if anything was.
-    pub(crate) fn poll(
+    fn end(&mut self, verdict: Verdict) {
+        self.work = None;
+        self.verdict.get_or_insert(verdict);
+    }
+
+    /// Ends when everything is acknowledged, or nearly.
+    fn end_after_tail(&mut self, now: Instant, verdict: Verdict) {
+        self.work = None;
+        self.ending.get_or_insert(Ending { until: now + TAIL_TIME, verdict });
+    }
+
+    /// Whether it reads the next message. It does not while a server reads none, or a command has to end first.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.channel.is_reading()
+    }
+
+    /// A message from the gateway.
+    ///
+    /// # Errors
+    /// The message cannot be read.
+    pub(crate) fn receive(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        start: impl FnOnce() -> io::Result<Option<Work>>,
-    ) -> bool {
+        record: Bytes,
+    ) -> Result<(), MessageError> {
+        self.channel.handle_message(now, record)?;
+        self.poll_input(cx, now);
+        Ok(())
+    }
+
+    /// The next message for the gateway.
+    pub(crate) fn next_record(&mut self) -> Option<Bytes> {
+        self.channel.poll_transmit()
+    }
+
+    /// Moves what can be moved between the channel and the work; true if anything was.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, start: impl FnOnce() -> Start) -> bool {
         self.channel.handle_timeout(now);
         let mut moved = self.handle_events(now, start);
-        moved |= self.poll_read(cx, now);
-        moved |= self.poll_write(cx);
-        let drained = self.channel.unacknowledged() == 0;
-        if self.draining_until.is_some_and(|until| drained || until <= now) {
-            self.terminate();
+        if self.connects_at.take_if(|at| *at <= now).is_some() {
+            self.channel.connect();
+            moved = true;
         }
-        if self.refused_at.is_some_and(|at| at + self.refusal_delay <= now) {
-            self.verdict.get_or_insert(Verdict::Failed(self.refusal.clone()));
-        }
-        moved
+        moved |= self.poll_program(cx);
+        moved |= self.poll_input(cx, now);
+        moved |= self.poll_output(cx, now);
+        moved | self.run_schedule(now)
     }
 
     /// When [`poll`](Self::poll) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let refused = self.refused_at.map(|at| at + self.refusal_delay);
-        let work = self.work.as_ref().and_then(Work::deadline);
-        [self.channel.poll_timeout(), self.draining_until, refused, work].into_iter().flatten().min()
+        let crash = self.crashed_at.map(|at| at + self.manners.refusal_delay);
+        let failing = self.failing.as_ref().map(|failing| failing.at);
+        let ending = self.ending.as_ref().map(|ending| ending.until);
+        // What holds output back otherwise comes with a message.
+        let output = self.next_output.filter(|_| self.channel.is_active());
+        let timers = [self.channel.poll_timeout(), crash, failing, ending, self.connects_at, output];
+        timers.into_iter().flatten().min()
     }
 
-    fn handle_events(&mut self, now: Instant, start: impl FnOnce() -> io::Result<Option<Work>>) -> bool {
+    fn run_schedule(&mut self, now: Instant) -> bool {
+        if let Some(failing) = self.failing.take_if(|failing| failing.at <= now) {
+            self.channel.send(now, PayloadType::ErrorOutput, failing.error_output.as_bytes());
+            self.end_after_tail(now, Verdict::Failed(failing.output));
+            return true;
+        }
+        let drained = self.channel.is_drained();
+        if let Some(ending) = self.ending.take_if(|ending| drained || ending.until <= now) {
+            self.end(ending.verdict);
+        }
+        if self.crashed_at.is_some_and(|at| at + self.manners.refusal_delay <= now) {
+            self.end(Verdict::Failed(WORKER_CRASHED.to_owned()));
+        }
+        false
+    }
+
+    fn handle_events(&mut self, now: Instant, start: impl FnOnce() -> Start) -> bool {
         let mut start = Some(start);
         let mut moved = false;
         while let Some(event) = self.channel.poll_event() {
             moved = true;
             match event {
-                Event::Ready { .. } => match start.take().map(|start| start()) {
-                    Some(Ok(Some(work))) => {
-                        self.work = Some(work);
-                        self.channel.accept_data();
+                Event::Ready => {
+                    if let Some(start) = start.take() {
+                        self.begin(now, start());
                     }
-                    Some(Err(error)) => {
-                        tracing::error!(%error, "the work of a session could not be started");
-                        self.refused_at = Some(now);
-                    }
-                    Some(Ok(None)) | None => self.refused_at = Some(now),
-                },
-                Event::Flag(Flag::TerminateSession) => self.terminate(),
-                Event::Closed(Closed::HandshakeFailed { output }) => {
-                    self.verdict.get_or_insert(Verdict::Failed(output));
                 }
-                Event::Closed(Closed::HandshakeTimeout) => {
-                    let output = "handshake timed out; please ensure that you have the latest version of the session manager plugin";
-                    self.verdict.get_or_insert(Verdict::Failed(output.to_owned()));
+                Event::HandshakeFailed(output) => self.end_after_tail(now, Verdict::Failed(output)),
+                // No other session looks at flags.
+                Event::Flag(DISCONNECT_TO_PORT) if self.session_type == PORT => {
+                    self.end(Verdict::Failed(String::new()));
                 }
-                Event::Closed(_) => self.terminate(),
-                Event::Flag(_) | Event::ExitStatus(_) | Event::NeedsResume => {}
+                Event::Flag(TERMINATE_SESSION) if self.session_type == PORT => {
+                    self.end_after_tail(now, Verdict::Success);
+                }
+                Event::Flag(_) => {}
             }
         }
         moved
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+    /// Its worker process dies.
+    fn crash(&mut self, now: Instant) {
+        self.channel.crash();
+        self.work = None;
+        self.crashed_at = Some(now);
+    }
+
+    fn begin(&mut self, now: Instant, start: Start) {
+        let mut fail = |after, error_output: String, output| {
+            self.failing = Some(Failing { at: now + after, error_output, output });
+        };
+        match start {
+            Start::Connected(connection) => {
+                self.work = Some(Work::Connection { connection, inbox: BytesMut::new() });
+                self.connects_at = Some(now + DIAL_TIME);
+                return;
+            }
+            Start::Refused => return self.crash(now),
+            Start::Running(program) => self.work = Some(Work::Program(program)),
+            Start::Blank => fail(BLANK_DELAY, String::new(), BLANK.to_owned()),
+            Start::Unparsable(reason) => {
+                let text = format!("Unable to start command: Failed to parse commands input: {reason}\n\n");
+                fail(3 * self.manners.error_delay, text.clone(), format!("{}{text}", handshake::ERROR));
+            }
+            Start::NotStarted(text) => fail(self.manners.error_delay, text, String::new()),
+        }
+        self.channel.connect();
+    }
+
+    /// Notices the end of a program.
+    fn poll_program(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(Work::Program(program)) = &mut self.work else { return false };
+        match program.poll_end(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(output)) => self.work = Some(Work::Output { output, pieces: Pieces::default() }),
+            Poll::Ready(Err(error)) => self.fail(&error),
+        }
+        true
+    }
+
+    /// Fails as AWS's does, which says no word of why.
+    fn fail(&mut self, error: &io::Error) {
+        tracing::debug!(%error, "the work of a session failed");
+        self.end(Verdict::Failed(String::new()));
+    }
+
+    /// Gives the work what the channel has for it.
+    fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some(input) = self.channel.input() {
+            match &mut self.work {
+                Some(Work::Connection { connection, .. }) => {
+                    if self.received < AUTHENTICATION_BYTES {
+                        connection.refresh_keys();
+                    }
+                    let rest = input.get(self.written..).unwrap_or_default();
+                    let taken = if rest.is_empty() {
+                        Poll::Ready(Ok(0))
+                    } else {
+                        Pin::new(&mut connection.stream).poll_write(cx, rest)
+                    };
+                    match taken {
+                        Poll::Pending => return moved,
+                        Poll::Ready(Ok(written)) if written > 0 || rest.is_empty() => {
+                            self.written += written;
+                            self.received += written as u64;
+                            if self.written < input.len() {
+                                continue;
+                            }
+                            self.channel.input_taken(now);
+                        }
+                        Poll::Ready(_) => self.channel.input_failed(),
+                    }
+                }
+                Some(Work::Program(program)) => {
+                    let keys: Vec<_> = input.iter().copied().filter_map(Interrupt::of).collect();
+                    if !keys.is_empty() {
+                        if self.written == 0 {
+                            keys.into_iter().for_each(|key| program.interrupt(key));
+                        }
+                        // The reader waits for the program's end.
+                        self.written = input.len();
+                        return moved;
+                    }
+                    self.channel.input_taken(now);
+                }
+                None if self.session_type == PORT => self.channel.input_failed(),
+                Some(Work::Output { .. }) | None => self.channel.input_taken(now),
+            }
+            self.written = 0;
+            moved = true;
+        }
+        moved
+    }
+
+    /// Sends what the work gives.
+    fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
         let mut sent = 0;
-        while sent < READ_SIZE && self.draining_until.is_none() && self.channel.send_capacity() > 0 {
-            let Some(work) = &mut self.work else { break };
-            if self.inbox.is_empty() {
-                match work.poll_read(cx, now, &mut self.inbox) {
-                    Poll::Pending => break,
-                    Poll::Ready(Ok(length)) if length > 0 => {}
-                    // The real one ends on a half-close, too.
-                    Poll::Ready(_) => self.draining_until = Some(now + DRAIN_TIMEOUT),
+        while sent < BATCH && self.channel.is_active() && self.next_output.is_none_or(|at| at <= now) {
+            self.next_output = None;
+            let payload = match self.read(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(Some(payload))) => payload,
+                Poll::Ready(Ok(None)) => {
+                    self.end_after_tail(now, Verdict::Success);
+                    return true;
                 }
-            }
+                Poll::Ready(Err(error)) => {
+                    self.fail(&error);
+                    return true;
+                }
+            };
             moved = true;
-            let length = self.payload_limit.min(self.inbox.len());
-            self.draft.push(&self.inbox[..length]);
-            self.inbox.advance(length);
-            sent += length;
-            // The capacity was checked above.
-            let _ = self.channel.send(now, &mut self.draft);
+            sent += payload.len();
+            self.channel.send(now, PayloadType::Output, &payload);
+            if !self.manners.pace.is_zero() {
+                self.next_output = Some(now + self.manners.pace);
+            }
         }
         moved
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        let Some(work) = &mut self.work else { return false };
-        loop {
-            while self.outbox.len() < work::SLICES
-                && let Some(bytes) = self.channel.read()
-            {
-                self.outbox.push_back(bytes);
-            }
-            if self.outbox.is_empty() {
-                return moved;
-            }
-            match work.poll_write(cx, &self.outbox, self.received) {
-                Poll::Ready(Ok(written)) if written > 0 => {
-                    moved = true;
-                    self.received += written as u64;
-                    forget_written(&mut self.outbox, written);
+    /// The payload of the next message; none at the end.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
+        let Manners { payload, pace, .. } = self.manners;
+        match &mut self.work {
+            Some(Work::Connection { connection, inbox }) => {
+                if inbox.is_empty() {
+                    // Without its pauses it may as well read more at a time.
+                    let length = if pace.is_zero() { payload.max(BATCH) } else { payload };
+                    let Poll::Ready(()) = poll_read(cx, connection, inbox, length)? else {
+                        return Poll::Pending;
+                    };
                 }
-                Poll::Ready(_) | Poll::Pending => return moved,
+                let length = payload.min(inbox.len());
+                let piece = inbox.get(..length).map(<[u8]>::to_vec).filter(|piece| !piece.is_empty());
+                inbox.advance(length);
+                Poll::Ready(Ok(piece))
             }
+            Some(Work::Output { output, pieces }) => {
+                let mut piece = vec![0; payload];
+                let length = output.read(&mut piece)?;
+                piece.truncate(length);
+                Poll::Ready(Ok(if length == 0 { None } else { Some(pieces.cut(&piece)) }))
+            }
+            Some(Work::Program(_)) | None => Poll::Pending,
         }
     }
 }
 
-fn forget_written(outbox: &mut VecDeque<Bytes>, mut written: usize) {
-    while let Some(front) = outbox.front_mut() {
-        if written < front.len() {
-            front.advance(written);
-            return;
-        }
-        written -= front.len();
-        outbox.pop_front();
-    }
+/// Appends at most `length` bytes of the connection to `inbox`; none at its end.
+fn poll_read(
+    cx: &mut Context<'_>,
+    connection: &mut Connection,
+    inbox: &mut BytesMut,
+    length: usize,
+) -> Poll<io::Result<()>> {
+    inbox.reserve(length);
+    let mut room = inbox.limit(length);
+    pin!(connection.stream.read_buf(&mut room)).poll(cx).map_ok(|_| ())
 }
 
-/// The next record of the SSM agent for the gateway.
-pub(crate) fn next_record(channel: &mut Channel, now: Instant) -> Option<Bytes> {
-    match channel.poll_transmit(now)? {
-        Outgoing::Record(record) => Some(record),
-        // The instance's side opens nothing by text: it is attached inside the gateway.
-        Outgoing::Open(_) => None,
-    }
-}
-
+const PORT: &str = "Port";
+const DISCONNECT_TO_PORT: u32 = 1;
+const TERMINATE_SESSION: u32 = 2;
 /// In one pass, so that what was read leaves soon.
-const READ_SIZE: usize = 128 * 1024;
-const DRAFT_ALLOCATION: usize = 256 * 1024;
-/// As long as the real one waits for acknowledgements of its tail.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Shells and commands of clients expect no more; port sessions have been seen to take it.
-const COMMAND_PAYLOAD: usize = 1024;
+const BATCH: usize = 128 * 1024;
+/// `StreamDataPayloadSize` in `agent/session/config/config.go`.
+const PAYLOAD: usize = 1024;
+/// It sleeps for a millisecond after each read.
+const PACE: Duration = Duration::from_millis(1);
+/// A crash of the worker is noticed when its channel to the parent process times out.
+const REFUSAL_DELAY: Duration = Duration::from_secs(60);
+/// It sleeps for a second before it sends the error of a command, and for two more if the command was not even begun.
+const ERROR_DELAY: Duration = Duration::from_secs(1);
+/// Enough for the client's first messages to be acknowledged.
+const BLANK_DELAY: Duration = Duration::from_millis(10);
+/// From the end of the handshake to an open connection. Data that comes meanwhile is refused.
+const DIAL_TIME: Duration = Duration::from_millis(3);
+/// For acknowledgements at the end of a session.
+const TAIL_TIME: Duration = Duration::from_secs(2);
+/// SSH's key exchange and authentication fit well within; later bytes need no look at the keys.
+const AUTHENTICATION_BYTES: u64 = 64 * 1024;
+const BLANK: &str = "Commands cannot be empty for session type NonInteractiveCommands";
+const WORKER_CRASHED: &str = "document process failed unexpectedly: ipc messaging received timeout signal , check \
+                              [ssm-document-worker]/[ssm-session-worker] log for crash reason";

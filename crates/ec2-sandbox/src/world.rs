@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use self::throttle::Buckets;
 pub(crate) use self::{
@@ -74,6 +74,8 @@ struct State {
     buckets: Buckets,
     sign_on: SignOn,
     calls: Vec<ApiCall>,
+    /// Who takes sessions up.
+    starts: Option<mpsc::UnboundedSender<SessionInfo>>,
 }
 
 /// What a world is to have.
@@ -93,7 +95,7 @@ pub(crate) struct Settings {
     pub(crate) stream_url: Option<String>,
     /// How many bytes the name of `web-2` has, unless five.
     pub(crate) name_size: Option<usize>,
-    /// How long a session's token admits somebody, unless [`TOKEN_LIFE`].
+    /// How long a session's token is good, unless [`TOKEN_LIFE`].
     pub(crate) token_life: Option<Duration>,
 }
 
@@ -351,9 +353,26 @@ impl World {
         let session = Session::start(opening, caller, now)?;
         let ticket = self.ticket(&session);
         let mut state = self.lock();
+        if let Some(starts) = &state.starts {
+            // It fails only when the region is gone.
+            let _ = starts.send(session.info());
+        }
         state.sessions.push(session);
         self.count(&state);
         Ok(ticket)
+    }
+
+    /// Every session that is started from now on, as it is. Only the last caller learns of them.
+    pub(crate) fn watch_starts(&self) -> mpsc::UnboundedReceiver<SessionInfo> {
+        let (sender, starts) = mpsc::unbounded_channel();
+        self.lock().starts = Some(sender);
+        starts
+    }
+
+    /// Whether a client has been on the data channel of a session.
+    pub(crate) fn was_attached(&self, id: &str) -> bool {
+        let state = self.lock();
+        state.sessions.iter().any(|session| session.record.id == id && session.record.was_attached())
     }
 
     /// Gives out a fresh token for a session; `None` if there is no such session.

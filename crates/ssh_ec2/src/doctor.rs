@@ -169,7 +169,7 @@ impl Walk<'_> {
     async fn account(&mut self) -> ControlFlow<(), Aws> {
         let since = Instant::now();
         let aws = match Aws::load(&self.request.settings, self.means.network).await {
-            Ok(aws) => aws.with_patience(Duration::ZERO).within(CALL_TIMEOUT),
+            Ok(aws) => aws.with_patience(THROTTLED_PATIENCE).within(CALL_TIMEOUT),
             Err(error) => {
                 let layer = match error {
                     AwsError::NoRegion | AwsError::BadRegion { .. } => Layer::Region,
@@ -358,6 +358,9 @@ const REASON: &str = "ssh_ec2 doctor looks for what is wrong";
 const TOLERATED_SKEW: Duration = Duration::from_secs(4 * 60);
 /// There are a dozen calls, and somebody waits.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// AWS starts three sessions a second for all of an account in a region. The doctor starts some one after the
+/// other, and a quota that others use up for a moment breaks nothing.
+const THROTTLED_PATIENCE: Duration = Duration::from_secs(5);
 /// A host that drops packets does not answer at all.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(5);
 

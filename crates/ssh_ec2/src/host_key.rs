@@ -133,14 +133,14 @@ impl fmt::Display for Source {
 impl Evidence {
     /// From the console: the blocks that cloud-init prints when an instance starts for the first time.
     pub fn of_console(text: &str) -> Self {
-        let keys = block(text, "SSH HOST KEY KEYS", |lines| keys_in(&lines)).unwrap_or_default();
-        let prints_in = |lines: Vec<&str>| -> Vec<String> {
-            let words = lines.into_iter().flat_map(str::split_ascii_whitespace);
-            words.filter(|word| is_fingerprint(word)).map(str::to_owned).collect()
-        };
-        let fingerprints =
-            if keys.is_empty() { block(text, "SSH HOST KEY FINGERPRINTS", prints_in) } else { None };
+        let keys = keys_block(text).ok().flatten().unwrap_or_default();
+        let fingerprints = if keys.is_empty() { fingerprints_block(text).ok().flatten() } else { None };
         Self { keys, fingerprints: fingerprints.unwrap_or_default() }
+    }
+
+    /// Whether a console has blocks that contradict each other. That it lists no key then is no answer.
+    pub fn is_contradicted(console: &str) -> bool {
+        keys_block(console).is_err() || fingerprints_block(console).is_err()
     }
 
     /// From the contents of `ssh_host_*_key.pub`.
@@ -209,9 +209,27 @@ fn is_whole(algorithm: &str, mut rest: &[u8]) -> bool {
     rest.is_empty() && fields(algorithm).map_or(count > 0, |fields| fields == count)
 }
 
+fn keys_block(text: &str) -> Result<Option<Vec<HostKey>>, Contradiction> {
+    block(text, "SSH HOST KEY KEYS", |lines| keys_in(&lines))
+}
+
+fn fingerprints_block(text: &str) -> Result<Option<Vec<String>>, Contradiction> {
+    block(text, "SSH HOST KEY FINGERPRINTS", |lines| {
+        let words = lines.into_iter().flat_map(str::split_ascii_whitespace);
+        words.filter(|word| is_fingerprint(word)).map(str::to_owned).collect()
+    })
+}
+
+/// Two blocks list different keys.
+struct Contradiction;
+
 /// What stands between cloud-init's marks, if that is said once, or the same each time: a console is also written to
 /// by others than root, on some systems.
-fn block<'a, T: PartialEq>(text: &'a str, title: &str, read: impl Fn(Vec<&'a str>) -> T) -> Option<T> {
+fn block<'a, T: PartialEq>(
+    text: &'a str,
+    title: &str,
+    read: impl Fn(Vec<&'a str>) -> T,
+) -> Result<Option<T>, Contradiction> {
     let (begin, end) = (format!("-----BEGIN {title}-----"), format!("-----END {title}-----"));
     let mut found = None;
     let mut open: Option<Vec<&str>> = None;
@@ -221,14 +239,14 @@ fn block<'a, T: PartialEq>(text: &'a str, title: &str, read: impl Fn(Vec<&'a str
         } else if line.ends_with(&end) {
             let Some(told) = open.take().map(&read) else { continue };
             if found.as_ref().is_some_and(|before| *before != told) {
-                return None;
+                return Err(Contradiction);
             }
             found = Some(told);
         } else if let Some(lines) = &mut open {
             lines.push(line);
         }
     }
-    found
+    Ok(found)
 }
 
 /// The keys of lines that may have something in front of them, such as `ec2: ` or a time.
@@ -338,9 +356,10 @@ mod tests {
         assert!(Evidence::of_console(&format!("{ED25519}\n{end}")).is_empty());
         assert!(Evidence::of_console(ED25519).is_empty());
         let other = format!("{begin}{ED25519}\n{end}{begin}nothing\n{end}");
-        assert!(Evidence::of_console(&other).is_empty());
+        assert!(Evidence::of_console(&other).is_empty() && Evidence::is_contradicted(&other));
         let again = format!("{begin}{ED25519}\n{end}").repeat(2);
         assert_eq!(Evidence::of_console(&again).keys.len(), 1);
+        assert!(!Evidence::is_contradicted(&again) && !Evidence::is_contradicted(ED25519));
         let in_one_line = format!("{} {ED25519} {}", begin.trim(), end.trim());
         assert!(Evidence::of_console(&in_one_line).is_empty());
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
 use ssm_channel::{Channel, Closed, Draft, Event, MessageId, Origin, Outgoing, Side, SsmAgentVersion};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use self::liveness::Liveness;
@@ -138,6 +138,7 @@ where
         told_silence: false,
         told_delay: false,
         progress_at: now,
+        fruitless: 0,
     };
     tunnel.attach(now, first);
     let mut stop = pin!(stop);
@@ -178,6 +179,8 @@ struct Tunnel<'a, T, S, E, R, N> {
     told_delay: bool,
     /// When bytes last went to ssh.
     progress_at: Instant,
+    /// How many websockets in a row were lost before a message came.
+    fruitless: u32,
 }
 
 enum Link<'a, T, E> {
@@ -290,6 +293,7 @@ where
 
     fn attach(&mut self, now: Instant, attachment: Attachment<T>) {
         self.channel.attach(now.into_std(), attachment.token.as_ref());
+        self.fruitless = self.fruitless.saturating_add(1);
         self.link = Link::Up {
             socket: Box::new(attachment.socket),
             unflushed: false,
@@ -318,6 +322,7 @@ where
                     received += FRAME_COST + message.len();
                     match message {
                         Message::Binary(record) => {
+                            self.fruitless = 0;
                             if let Err(error) = self.channel.handle_message(now.into_std(), record) {
                                 tracing::warn!(%error, "a message from the gateway was dropped");
                             }
@@ -395,7 +400,8 @@ where
                 }
                 Event::NeedsResume => {
                     (self.notice)(Notice::Lost);
-                    self.link = Link::Down { resuming: (self.resume)(), since: now, told: false };
+                    let resuming = after(delay(self.fruitless), (self.resume)());
+                    self.link = Link::Down { resuming, since: now, told: false };
                 }
                 Event::ExitStatus(status) => tracing::debug!(status, "the command has ended"),
                 Event::Flag(flag) => tracing::debug!(?flag, "the SSM agent set a flag"),
@@ -556,6 +562,24 @@ where
     }
 }
 
+/// How long to wait before another websocket, when so many in a row brought no message. A gateway that takes an
+/// upgrade and then closes the websocket, as one does with a token that it does not accept, would otherwise be
+/// asked for another as fast as it answers.
+fn delay(fruitless: u32) -> Duration {
+    let Some(doublings) = fruitless.checked_sub(1) else { return Duration::ZERO };
+    2_u32.checked_pow(doublings).map_or(MAX_DELAY, |factor| FIRST_DELAY.saturating_mul(factor).min(MAX_DELAY))
+}
+
+fn after<'a, T: 'a, E: 'a>(delay: Duration, resuming: Resume<'a, T, E>) -> Resume<'a, T, E> {
+    if delay.is_zero() {
+        return resuming;
+    }
+    Box::pin(async move {
+        sleep(delay).await;
+        resuming.await
+    })
+}
+
 /// Bytes for ssh that wait in the channel before the websocket is no longer read. Generous, since acknowledgements
 /// come through the same door. Not reading is the only brake that loses no time: an SSM agent repeats what was
 /// not acknowledged at ten messages a second.
@@ -577,5 +601,8 @@ const TELL_SILENCE_AFTER: Duration = Duration::from_secs(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Some programs close their end early and go on reading.
 const LINGER: Duration = Duration::from_secs(5);
+/// Before a websocket that follows one that brought nothing; doubled for each one more, up to [`MAX_DELAY`].
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 /// For a close frame that nobody waits for.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);

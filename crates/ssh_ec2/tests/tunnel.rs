@@ -150,6 +150,30 @@ async fn a_gateway_that_takes_nothing_does_not_make_the_loop_spin() {
     assert!(matches!(end, End::Lost("there is no other")), "{end:?}");
 }
 
+/// As one does whose token is not accepted: the upgrade succeeds, and then the websocket is closed.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_closes_every_websocket_at_once_is_not_asked_for_others_in_haste() {
+    let (socket, mut gateway) = websockets().await;
+    gateway.close(None).await.unwrap();
+    let (output, _ssh) = duplex(64 * 1024);
+    let count = Cell::new(0);
+    let resume = || -> Resume<'static, String, &'static str> {
+        // Without any pause time would stand still, and this would never end.
+        if count.get() == 100 {
+            return Box::pin(pending());
+        }
+        count.set(count.get() + 1);
+        Box::pin(async {
+            let (socket, mut gateway) = websockets().await;
+            gateway.close(None).await.unwrap();
+            Ok(Attachment { socket, token: "token".to_owned() })
+        })
+    };
+    let (end, _) = run(socket, output, sleep(Duration::from_secs(30)), resume).await;
+    assert!(matches!(end, End::Stopped(())), "{end:?}");
+    assert!((5..15).contains(&count.get()), "{}", count.get());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_websocket_that_answers_pings_is_kept() {
     let (socket, mut gateway) = websockets().await;

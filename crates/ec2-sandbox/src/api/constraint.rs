@@ -31,7 +31,7 @@ impl Constraints {
         self.size("'[…]'", member, items.len(), low, high);
     }
 
-    /// A text that must satisfy `pattern`, if it is there. Whether it does, `accepts` knows.
+    /// A text that must satisfy `pattern`, if it is there; `accepts` stands for the pattern.
     pub(super) fn pattern(
         &mut self,
         member: &str,

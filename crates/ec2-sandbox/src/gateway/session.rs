@@ -1,7 +1,8 @@
 //! One session in the gateway: the SSM agent, at most one websocket of the client, and two lines between.
 //!
-//! One task polls all of it; no part waits for another. While the client is away the SSM agent is told to pause and
-//! what it sends regardless is lost, so that its repeats are exercised.
+//! One task polls all of it; no part waits for another. What the SSM agent sends before the first client comes is kept
+//! for it. When the client is away later, the SSM agent is told to pause, and what it sends regardless is lost, so that
+//! its repeats are exercised. It is the same the other way round while the SSM agent's websocket is lost.
 
 use std::{
     future::{Future, poll_fn},
@@ -28,7 +29,7 @@ use super::ClientSocket;
 use crate::{
     faults::{Faults, Line},
     hosts::Hosts,
-    ssm_agent::{SsmAgent, Verdict, Work, next_record},
+    ssm_agent::{Manners, SsmAgent, Start, Verdict},
     world::{Condition, Purpose, SessionInfo, SessionState, World},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Session {
     world: Arc<World>,
     sockets: mpsc::Receiver<ClientSocket>,
     client: Option<Client>,
+    /// A client has been here.
+    was_attached: bool,
     agent: SsmAgent,
     to_client: Line,
     to_agent: Line,
@@ -45,6 +48,10 @@ pub(super) struct Session {
     /// When the SSM agent takes the session up; none when it has, or never does.
     attaches_at: Option<Instant>,
     agent_attached: bool,
+    /// When the SSM agent has its next websocket, while it has none.
+    agent_returns: Option<Instant>,
+    /// When the service ends the session unless data moves before.
+    idles_at: Instant,
     next_close: Option<Instant>,
     next_reset: Option<Instant>,
     next_agent_cut: Option<Instant>,
@@ -87,18 +94,20 @@ impl Session {
         let version = version.unwrap_or_else(|| default_version(&info, &world));
         let condition = world.instance(&info.target).map(|instance| instance.condition);
         let attaches = !faults.never_attach && condition != Some(Condition::SsmAgentSilent);
-        let refusal_delay = faults.port_refusal_delay.unwrap_or(PORT_REFUSAL_DELAY);
         let origin = Origin { seed, unix_time, now };
         Self {
-            agent: SsmAgent::new(version, &info.purpose, faults.agent_payload, refusal_delay, origin),
+            agent: SsmAgent::new(version, &info.purpose, manners(faults), origin),
             hosts,
             world,
             sockets,
             client: None,
+            was_attached: false,
             to_client: Line::new(faults, seed, info.faults.clone()),
             to_agent: Line::new(faults, seed.wrapping_add(1), info.faults.clone()),
             attaches_at: attaches.then(|| now + faults.slow_attach),
             agent_attached: false,
+            agent_returns: None,
+            idles_at: now + faults.idle.unwrap_or(IDLE_LIMIT),
             next_close: faults.close_every.map(|every| now + every),
             next_reset: faults.reset_every.map(|every| now + every),
             next_agent_cut: faults.cut_agent_every.map(|every| now + every),
@@ -152,15 +161,18 @@ impl Session {
     fn poll_sockets(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let Poll::Ready(Some(socket)) = self.sockets.poll_recv(cx) else { return false };
         tracing::debug!(session = self.info.id, "a client is attached");
-        self.lose_client();
+        if self.was_attached {
+            self.lose_client();
+            self.publish_to_agent("start_publication", now);
+        }
+        self.was_attached = true;
         self.client = Some(Client { socket, unflushed: false, closing: false });
-        self.publish_to_agent("start_publication", now);
         true
     }
 
     fn poll_client_in(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
-        let size_limit = self.faults.size_limit.map_or(usize::MAX, |payload| HEADER_LENGTH + payload);
+        let size_limit = HEADER_LENGTH + self.faults.size_limit.unwrap_or(SIZE_LIMIT);
         let mut received = 0;
         while received < BATCH && self.to_agent.has_room() {
             let Some(client) = &mut self.client else { break };
@@ -175,7 +187,7 @@ impl Session {
                         }
                         Message::Binary(record) => {
                             received += record.len();
-                            self.to_agent.push(now, record);
+                            self.relay_to_agent(now, record);
                         }
                         Message::Ping(_) | Message::Close(_) => client.unflushed = true,
                         _ => {}
@@ -200,28 +212,37 @@ impl Session {
             self.agent.check_session_type();
         }
         let mut moved = false;
-        while let Some(record) = self.to_agent.pop(now) {
+        while self.agent.is_reading()
+            && let Some(record) = self.to_agent.pop(now)
+        {
             moved = true;
-            if let Err(error) = self.agent.channel.handle_message(now, record) {
+            if let Err(error) = self.agent.receive(cx, now, record) {
                 tracing::warn!(%error, session = self.info.id, "the client sent a bad message");
             }
         }
         let (hosts, info) = (&self.hosts, &self.info);
-        moved |= self.agent.poll(cx, now, || match &info.purpose {
-            Purpose::Command(command) => hosts.run(&info.target, command).map(|run| run.map(Work::Command)),
-            Purpose::Port(port) => {
-                hosts.connect(&info.target, *port).map(|connection| connection.map(Work::Connection))
-            }
-        });
+        moved |= self.agent.poll(cx, now, || begin(hosts, info));
         while self.to_client.has_room()
-            && let Some(record) = next_record(&mut self.agent.channel, now)
+            && let Some(record) = self.agent.next_record()
         {
             moved = true;
-            if self.client.is_some() {
+            if self.agent_returns.is_none() && (self.client.is_some() || !self.was_attached) {
                 self.to_client.push(now, record);
             }
         }
         moved
+    }
+
+    /// Takes a message of the client to the SSM agent, if that is there.
+    fn relay_to_agent(&mut self, now: Instant, record: Bytes) {
+        if is_stream_data(&record) {
+            self.idles_at = now + self.faults.idle.unwrap_or(IDLE_LIMIT);
+        }
+        if self.agent_returns.is_none() {
+            self.to_agent.push(now, record);
+        } else if self.faults.pause_each {
+            self.publish_to_client("pause_publication", now);
+        }
     }
 
     fn poll_client_out(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -240,6 +261,9 @@ impl Session {
         let mut moved = false;
         while !client.closing && Pin::new(&mut client.socket).poll_ready(cx).map_err(drop)?.is_ready() {
             let Some(record) = self.to_client.pop(now) else { break };
+            if is_stream_data(&record) {
+                self.idles_at = now + self.faults.idle.unwrap_or(IDLE_LIMIT);
+            }
             Pin::new(&mut client.socket).start_send(Message::Binary(record)).map_err(drop)?;
             client.unflushed = true;
             moved = true;
@@ -259,14 +283,24 @@ impl Session {
         let mut moved = false;
         if due(&mut self.attaches_at, now, None) {
             self.agent_attached = true;
-            self.agent.attach(now);
+            self.agent.start(now);
             moved = true;
         }
         if due(&mut self.next_agent_cut, now, self.faults.cut_agent_every) && self.agent_attached {
             self.to_agent.clear();
-            self.agent.channel.handle_closed(now);
-            self.agent.attach(now);
+            self.agent.reconnect();
+            self.agent_returns = Some(now + AGENT_AWAY);
             self.info.faults.add();
+            self.publish_to_client("pause_publication", now);
+            moved = true;
+        }
+        if due(&mut self.agent_returns, now, None) {
+            self.publish_to_client("start_publication", now);
+            moved = true;
+        }
+        if self.idles_at <= now {
+            tracing::debug!(session = self.info.id, "the session is idle");
+            self.agent.terminate();
             moved = true;
         }
         if due(&mut self.next_pause, now, self.faults.pause_every) {
@@ -333,14 +367,14 @@ impl Session {
 
     fn publish_to_agent(&mut self, message_type: &str, now: Instant) {
         if self.agent_attached {
-            // The SSM agent ignores what it cannot read; these it can.
-            let _ =
-                self.agent.channel.handle_message(now, gateway_record(message_type, b"", self.world.now()));
+            self.to_agent.push_own(now, gateway_record(message_type, b"", self.world.now()));
         }
     }
 
     fn publish_to_client(&mut self, message_type: &str, now: Instant) {
-        self.to_client.push(now, gateway_record(message_type, b"", self.world.now()));
+        if self.client.is_some() {
+            self.to_client.push_own(now, gateway_record(message_type, b"", self.world.now()));
+        }
     }
 
     /// Arms the timer; true when it has already fired.
@@ -348,6 +382,8 @@ impl Session {
         let arrivals = [self.to_client.next_arrival(), self.to_agent.next_arrival()];
         let schedule = [
             self.attaches_at,
+            self.agent_returns,
+            Some(self.idles_at),
             self.next_close,
             self.next_reset,
             self.next_agent_cut,
@@ -381,7 +417,7 @@ impl Session {
         let send = async {
             let now = Instant::now();
             // The last acknowledgements and data first: time no longer matters.
-            while let Some(record) = next_record(&mut self.agent.channel, now) {
+            while let Some(record) = self.agent.next_record() {
                 self.to_client.push(now, record);
             }
             while let Some(record) = self.to_client.pop(now + LONG) {
@@ -411,6 +447,35 @@ fn due(at: &mut Option<Instant>, now: Instant, every: Option<Duration>) -> bool 
         *at = every.map(|every| now + every);
     }
     is_due
+}
+
+fn manners(faults: &Faults) -> Manners {
+    let real = Manners::default();
+    Manners {
+        payload: faults.agent_payload.unwrap_or(real.payload),
+        pace: faults.pace.unwrap_or(real.pace),
+        refusal_delay: faults.port_refusal_delay.unwrap_or(real.refusal_delay),
+        error_delay: faults.command_error_delay.unwrap_or(real.error_delay),
+    }
+}
+
+/// Starts what a session is for.
+fn begin(hosts: &Hosts, info: &SessionInfo) -> Start {
+    let start = match &info.purpose {
+        Purpose::Command(command) => hosts.run(&info.target, command),
+        Purpose::Port(port) => hosts
+            .connect(&info.target, *port)
+            .map(|connection| connection.map_or(Start::Refused, |it| Start::Connected(Box::new(it)))),
+    };
+    start.unwrap_or_else(|error| {
+        tracing::error!(%error, session = info.id, "the work of a session could not be started");
+        Start::Refused
+    })
+}
+
+/// Whether a message counts as activity of the user, other than acknowledgements.
+fn is_stream_data(record: &[u8]) -> bool {
+    matches!(record.get(4..16), Some(b"input_stream" | b"output_strea"))
 }
 
 fn default_version(info: &SessionInfo, world: &World) -> SsmAgentVersion {
@@ -443,8 +508,12 @@ fn gateway_record(message_type: &str, payload: &[u8], now: SystemTime) -> Bytes 
 const BATCH: usize = 128 * 1024;
 /// In front of the payload of a message.
 const HEADER_LENGTH: usize = 120;
-/// The real parent process takes 60 s; nobody wants to wait that long to see the message.
-const PORT_REFUSAL_DELAY: Duration = Duration::from_secs(5);
+/// SSM agents suspect the service's limit here.
+const SIZE_LIMIT: usize = 128 * 1024;
+/// The default of the account's preferences.
+const IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// A real one was back within 3 to 12 ms.
+const AGENT_AWAY: Duration = Duration::from_millis(10);
 /// How long publication is held back.
 const PAUSE: Duration = Duration::from_millis(500);
 /// When fewer messages than were to vanish are sent.

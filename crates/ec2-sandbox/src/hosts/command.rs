@@ -1,167 +1,236 @@
-//! A command that a session runs on an instance: to its end, with its output in a file, as the SSM agent does it.
+//! A command that a session runs on an instance: one program, without a shell, with its output in a file, as the SSM
+//! agent does it.
 //!
-//! It runs on this machine, as whoever started the region. It has a process group of its own, of which nothing is
-//! left when it has ended, was running for too long, or was dropped.
+//! It runs on this machine, as the user who started the region: there is no root. When a session is ended early the
+//! program itself is killed; what it has started lives on.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     future::Future,
-    io::{self, Read, Seek},
-    path::Path,
+    io::{self, Read},
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
     pin::pin,
     process::Stdio,
     task::{Context, Poll},
-    time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
+
+use crate::ssm_agent::{Interrupt, Program};
+
+/// Where a command runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings<'a> {
+    /// HOME, and where its output is kept.
+    pub(super) home: &'a Path,
+    /// PATH.
+    pub(super) path: &'a str,
+}
 
 /// A running command.
 #[derive(Debug)]
 pub(crate) struct Command {
     child: Child,
-    /// Its process group, until that is gone.
-    group: Option<Pid>,
     output: File,
-    /// When it is killed, unless it was already.
-    deadline: Option<Instant>,
 }
 
 impl Command {
-    /// Starts `text` in a shell, in the directory `home`, with programs from `path` and no other variables.
-    pub(super) fn spawn(text: &str, home: &Path, path: &str) -> io::Result<Self> {
-        let output = tempfile::tempfile_in(home)?;
-        let child = tokio::process::Command::new("/bin/sh")
-            .args(["-c", text])
+    /// Starts the program that is the first of `words`. Its variables are those that the SSM agent sets; of the SSM
+    /// agent's own it has PATH.
+    ///
+    /// # Errors
+    /// Why it could not be started, in the words of Go's `os/exec`.
+    pub(super) fn spawn(words: &[String], surroundings: Surroundings<'_>) -> Result<Self, String> {
+        let Surroundings { home, path } = surroundings;
+        let (name, arguments) = words.split_first().ok_or("exec: no command")?;
+        let program =
+            find(name, path).ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))?;
+        let refused = |error: io::Error| format!("fork/exec {}: {}", program.display(), reason(&error));
+        let output = tempfile::tempfile_in(home).map_err(|error| error.to_string())?;
+        let [stdout, stderr] = [output.try_clone(), output.try_clone()].map(|file| file.map(Stdio::from));
+        let child = tokio::process::Command::new(&program)
+            .arg0(name)
+            .args(arguments)
             .env_clear()
             .env("PATH", path)
             .env("HOME", home)
-            .current_dir(home)
-            .process_group(0)
+            .env("TERM", "xterm-256color")
+            .env("LANG", "C.UTF-8")
+            .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output.try_clone()?)
+            .stdout(stdout.map_err(refused)?)
+            .stderr(stderr.map_err(refused)?)
             .kill_on_drop(true)
-            .spawn()?;
-        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Self { child, group, output, deadline: Some(Instant::now() + TIME_LIMIT) })
+            .spawn()
+            .map_err(refused)?;
+        Ok(Self { child, output })
+    }
+}
+
+impl Program for Command {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Read + Send>>> {
+        let Poll::Ready(status) = pin!(self.child.wait()).poll(cx) else { return Poll::Pending };
+        Poll::Ready(status.and_then(|_| {
+            let file = self.output.try_clone()?;
+            Ok(Box::new(Output { file, read: 0 }) as Box<dyn Read + Send>)
+        }))
     }
 
-    /// All that it has printed, once it has ended. Not to be called again after that.
-    pub(crate) fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<Vec<u8>>> {
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.deadline = None;
-            self.signal(Signal::KILL);
-        }
-        let ended = pin!(self.child.wait()).poll(cx);
-        let Poll::Ready(status) = ended else { return Poll::Pending };
-        // Its children have let go of nothing: in the background they would go on writing.
-        self.signal(Signal::KILL);
-        (self.group, self.deadline) = (None, None);
-        let mut output = Vec::new();
-        let read = status.and_then(|_| {
-            self.output.rewind()?;
-            (&self.output).take(OUTPUT_LIMIT).read_to_end(&mut output)
-        });
-        Poll::Ready(read.map(|_| output))
-    }
-
-    /// What the client types never reaches it, but two keys interrupt it.
-    pub(crate) fn type_in(&self, keys: &[u8]) {
-        for key in keys {
-            match key {
-                0x03 => self.signal(Signal::INT),
-                0x1c => self.signal(Signal::QUIT),
-                _ => {}
-            }
-        }
-    }
-
-    /// When [`poll_output`](Self::poll_output) has something to do, apart from the end.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            // The only failure is that the group has gone, which is as good.
-            let _ = kill_process_group(group, signal);
+    fn interrupt(&mut self, key: Interrupt) {
+        let signal = match key {
+            Interrupt::Int => Signal::INT,
+            Interrupt::Quit => Signal::QUIT,
+        };
+        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(id) = id {
+            // The only failure is that it has ended, which is as good.
+            let _ = kill_process(id, signal);
         }
     }
 }
 
-impl Drop for Command {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
+/// What a command has printed. It has a place of its own in the file, since what the command has left in the background
+/// may still write where the file's own place is.
+struct Output {
+    file: File,
+    read: u64,
+}
+
+impl Read for Output {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read_at(room, self.read)?;
+        self.read += length as u64;
+        Ok(length)
     }
 }
 
-/// Many times what looking at an instance takes; the real SSM agent waits until the session's own limit.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
-/// What a session of a minute could carry; it bounds memory.
-const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024;
+/// The file that `name` stands for. A name with a slash is one.
+fn find(name: &str, path: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(name.into());
+    }
+    let files = path.split(':').map(|directory| Path::new(directory).join(name));
+    files.into_iter().find(|file| {
+        fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    })
+}
+
+/// As Go writes errors of the system.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ if error.raw_os_error() == Some(EXEC_FORMAT) => "exec format error".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// ENOEXEC: neither a binary nor a script with an interpreter.
+const EXEC_FORMAT: i32 = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Duration};
 
     use tempfile::TempDir;
 
     use super::*;
 
-    fn start(text: &str) -> (TempDir, Command) {
+    fn spawn(home: &Path, words: &[&str]) -> Result<Command, String> {
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        Command::spawn(&words, Surroundings { home, path: "/usr/bin:/bin" })
+    }
+
+    fn start(words: &[&str]) -> (TempDir, Command) {
         let home = tempfile::tempdir().unwrap();
-        let command = Command::spawn(text, home.path(), "/usr/bin:/bin").unwrap();
+        let command = spawn(home.path(), words).unwrap();
         (home, command)
     }
 
     async fn output(command: &mut Command) -> String {
-        String::from_utf8(poll_fn(|cx| command.poll_output(cx, Instant::now())).await.unwrap()).unwrap()
+        let mut output = String::new();
+        poll_fn(|cx| command.poll_end(cx)).await.unwrap().read_to_string(&mut output).unwrap();
+        output
     }
 
     #[tokio::test]
     async fn both_outputs_come_in_order_and_nothing_is_inherited() {
-        let (home, mut command) = start("pwd; env | sort | cut -d= -f1; echo out; echo err >&2; cat; exit 3");
-        let path = home.path().canonicalize().unwrap();
-        assert_eq!(output(&mut command).await, format!("{}\nHOME\nPATH\nPWD\nout\nerr\n", path.display()));
+        let script = "pwd; env | sort | grep -v '^_='; echo out; echo err >&2; cat; exit 3";
+        let (home, mut command) = start(&["sh", "-c", script]);
+        let expected = format!(
+            "/\nHOME={}\nLANG=C.UTF-8\nPATH=/usr/bin:/bin\nPWD=/\nTERM=xterm-256color\nout\nerr\n",
+            home.path().display()
+        );
+        assert_eq!(output(&mut command).await, expected);
     }
 
     #[tokio::test]
-    async fn what_a_command_leaves_behind_is_gone() {
-        let (home, mut command) = start("mkfifo p; exec 3<>p; sleep 600 & echo left");
-        assert_eq!(output(&mut command).await, "left\n");
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
-        let pipe = rustix::fs::open(home.path().join("p"), flags, rustix::fs::Mode::empty()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(30);
-        // The end of a pipe is seen when nobody can write to it any more.
-        while File::from(pipe.try_clone().unwrap()).read(&mut [0]).is_err() {
-            assert!(Instant::now() < deadline, "somebody holds the pipe");
-            tokio::task::yield_now().await;
+    async fn there_is_no_shell() {
+        let (_home, mut command) = start(&["echo", "$HOME", "*", ";", "echo"]);
+        assert_eq!(output(&mut command).await, "$HOME * ; echo\n");
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_refused_in_gos_words() {
+        let home = tempfile::tempdir().unwrap();
+        let script = home.path().join("script");
+        fs::write(&script, "no interpreter").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+        let script = script.to_str().unwrap();
+        for (name, refusal) in [
+            ("for", "exec: \"for\": executable file not found in $PATH".to_owned()),
+            ("/etc/passwd", "fork/exec /etc/passwd: permission denied".to_owned()),
+            ("/etc", "fork/exec /etc: permission denied".to_owned()),
+            ("./there-is-none", "fork/exec ./there-is-none: no such file or directory".to_owned()),
+            (script, format!("fork/exec {script}: exec format error")),
+        ] {
+            assert_eq!(spawn(home.path(), &[name]).unwrap_err(), refusal);
         }
     }
 
     #[tokio::test]
     async fn an_interrupt_is_typed() {
         // A shell that was about to start a program would wait for it before it minds the trap.
-        let busy = "trap 'echo interrupted; exit' INT; mkfifo p; : >p; while :; do :; done";
-        let (home, mut command) = start(busy);
+        let home = tempfile::tempdir().unwrap();
         let ready = home.path().join("p");
+        let busy = format!(
+            "trap 'echo interrupted; exit' INT; mkfifo {0}; : >{0}; while :; do :; done",
+            ready.display()
+        );
+        let mut command = spawn(home.path(), &["sh", "-c", &busy]).unwrap();
         let opened = tokio::task::spawn_blocking(move || {
             while File::open(&ready).is_err() {
                 std::thread::yield_now();
             }
         });
         opened.await.unwrap();
-        command.type_in(b"no stdin\x03");
+        command.interrupt(Interrupt::Int);
         assert_eq!(output(&mut command).await, "interrupted\n");
     }
 
     #[tokio::test]
-    async fn a_command_has_a_minute() {
-        let (_home, mut command) = start("echo begun >&2; sleep 600");
-        let late = Instant::now() + TIME_LIMIT;
-        poll_fn(|cx| command.poll_output(cx, late)).await.unwrap();
-        assert_eq!(command.deadline(), None);
+    async fn what_a_program_has_started_outlives_it() {
+        let home = tempfile::tempdir().unwrap();
+        let [fifo, done] = ["fifo", "done"].map(|name| home.path().join(name));
+        let script = format!(
+            "mkfifo {0}; (read word <{0}; echo $word >{1}) & echo left; read never <{0}.none; sleep 600",
+            fifo.display(),
+            done.display()
+        );
+        let mut command = spawn(home.path(), &["sh", "-c", &script]).unwrap();
+        while !fifo.exists() {
+            tokio::task::yield_now().await;
+        }
+        command.child.start_kill().unwrap();
+        command.child.wait().await.unwrap();
+        drop(command);
+        // Opening it waits for the reader, which the program has left behind.
+        let written = tokio::task::spawn_blocking(move || fs::write(fifo, "alive\n"));
+        tokio::time::timeout(Duration::from_secs(60), written).await.unwrap().unwrap().unwrap();
+        while !fs::read_to_string(&done).is_ok_and(|word| word == "alive\n") {
+            tokio::task::yield_now().await;
+        }
     }
 }

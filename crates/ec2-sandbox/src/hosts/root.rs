@@ -48,12 +48,13 @@ impl Root {
         self.0.join("sshd")
     }
 
-    /// Has a command look at the instance's own files where it names those that instances have for themselves. The
-    /// text is replaced wherever it stands: what the region is asked to run has no other use for these names.
-    pub(super) fn rewrite(&self, command: &str) -> String {
-        OWN_PATHS.iter().fold(command.to_owned(), |command, path| {
-            command.replace(path, &format!("{}{path}", self.0.display()))
-        })
+    /// Has a word of a command name the instance's own files where it names those that instances have for themselves.
+    /// The text is replaced wherever it stands, in a script for `sh -c` too: what the region is asked to run has no
+    /// other use for these names.
+    pub(super) fn rewrite(&self, word: &str) -> String {
+        OWN_PATHS
+            .iter()
+            .fold(word.to_owned(), |word, path| word.replace(path, &format!("{}{path}", self.0.display())))
     }
 }
 

@@ -1,87 +1,52 @@
-//! What a session is for on the instance, as a stream of bytes each way: a connection to a port, or a command.
+//! What a session does on the instance: it is connected to a port, or it runs a program.
 
 use std::{
-    collections::VecDeque,
-    future::Future,
-    io::{self, IoSlice},
-    pin::{Pin, pin},
+    io,
     task::{Context, Poll},
-    time::Instant,
 };
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use crate::hosts::Connection;
 
-use crate::hosts::{Command, Connection};
+/// A program that a session runs.
+pub(crate) trait Program: Send {
+    /// All of its output, to be read once it has ended. Not to be called again after that.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn io::Read + Send>>>;
 
-/// A session's work. Dropping it ends it.
-pub(crate) enum Work {
-    /// Its output comes when it has ended, all at once.
-    Command(Command),
-    /// To a port.
-    Connection(Connection),
-    /// A command whose output has been read.
-    Done,
+    /// What the client types never reaches it, but two keys interrupt it.
+    fn interrupt(&mut self, key: Interrupt);
 }
 
-impl Work {
-    /// Appends what it gives to `inbox`; nothing at its end.
-    pub(super) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        inbox: &mut BytesMut,
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Command(command) => command.poll_output(cx, now).map_ok(|output| {
-                *self = Self::Done;
-                inbox.extend_from_slice(&output);
-                output.len()
-            }),
-            Self::Connection(connection) => {
-                inbox.reserve(super::READ_SIZE);
-                pin!(connection.stream.read_buf(inbox)).poll(cx)
-            }
-            Self::Done => Poll::Ready(Ok(0)),
-        }
-    }
+/// A key that is a signal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Interrupt {
+    /// Ctrl-C.
+    Int,
+    /// Ctrl-\.
+    Quit,
+}
 
-    /// Gives it some of `outbox`, of which `received` bytes have gone before; how many it took.
-    pub(super) fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        outbox: &VecDeque<Bytes>,
-        received: u64,
-    ) -> Poll<io::Result<usize>> {
-        let connection = match self {
-            Self::Connection(connection) => connection,
-            Self::Command(command) => {
-                outbox.iter().for_each(|bytes| command.type_in(bytes));
-                return Poll::Ready(Ok(outbox.iter().map(Bytes::len).sum()));
-            }
-            Self::Done => return Poll::Ready(Ok(outbox.iter().map(Bytes::len).sum())),
-        };
-        if received < AUTHENTICATION_BYTES {
-            connection.refresh_keys();
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        for (slice, bytes) in slices.iter_mut().zip(outbox) {
-            *slice = IoSlice::new(bytes);
-        }
-        let filled = outbox.len().min(SLICES);
-        Pin::new(&mut connection.stream).poll_write_vectored(cx, &slices[..filled])
-    }
-
-    /// When [`poll_read`](Self::poll_read) has something to do by the clock.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Command(command) => command.deadline(),
-            Self::Connection(_) | Self::Done => None,
+impl Interrupt {
+    pub(super) fn of(key: u8) -> Option<Self> {
+        match key {
+            0x03 => Some(Self::Int),
+            0x1c => Some(Self::Quit),
+            _ => None,
         }
     }
 }
 
-/// Payloads for one write to a server.
-pub(super) const SLICES: usize = 64;
-/// SSH's key exchange and authentication fit well within; later bytes need no look at the keys.
-const AUTHENTICATION_BYTES: u64 = 64 * 1024;
+/// What became of the attempt to begin.
+pub(crate) enum Start {
+    /// The port is connected.
+    Connected(Box<Connection>),
+    /// The program runs.
+    Running(Box<dyn Program>),
+    /// Nothing listens on the port.
+    Refused,
+    /// The command has no words.
+    Blank,
+    /// The command cannot be split into words, for this reason.
+    Unparsable(&'static str),
+    /// The program cannot be run, in the words of Go's `os/exec`.
+    NotStarted(String),
+}

@@ -1,7 +1,7 @@
 //! A Session Manager session: a record that the API shows, a token, and a state that others can watch.
 //!
-//! It holds no connection. The gateway asks for the token's worth with [`Session::take_token`] and from then
-//! on watches [`SessionInfo::state`].
+//! It holds no connection. The gateway learns of it when it is started, watches [`SessionInfo::state`], and lets those
+//! clients in whose token [`Session::take_token`] takes.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ pub enum SessionState {
 /// What a session does on its instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
-    /// It runs this in a shell.
+    /// It runs this, without a shell.
     Command(String),
     /// It connects to this port.
     Port(u16),
@@ -239,13 +239,18 @@ impl Session {
         }
         self.token = None;
         self.record.attachments += 1;
-        Ok(SessionInfo {
+        Ok(self.info())
+    }
+
+    /// What the gateway needs of it.
+    pub(crate) fn info(&self) -> SessionInfo {
+        SessionInfo {
             id: self.record.id.clone(),
             target: self.record.opening.target.clone(),
             purpose: self.record.opening.purpose.clone(),
             state: self.state.subscribe(),
             faults: self.record.faults.clone(),
-        })
+        }
     }
 
     /// Ends it; `false` if it had ended already.

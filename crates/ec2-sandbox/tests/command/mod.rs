@@ -19,12 +19,23 @@ async fn start(client: &Client, target: &str, document: &str, parameters: &Value
     client.ssm("StartSession", &input).await
 }
 
+/// A command in a shell.
+fn shell(script: &str) -> Value {
+    json!({"command": [format!("sh -c {}", quote(script))]})
+}
+
+/// One word, for the SSM agent as for a shell.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r#"'"'"'"#))
+}
+
 /// A client on a session's data channel.
 struct Session {
     socket: WebSocketStream<TcpStream>,
     channel: Channel,
     kind: Option<SessionType>,
     output: Vec<u8>,
+    errors: Vec<u8>,
     longest: usize,
 }
 
@@ -38,7 +49,7 @@ impl Session {
         let origin = Origin { seed: 1, unix_time: Duration::from_secs(1_700_000_000), now };
         let mut channel = Channel::new(Side::Client { client_id: "client".into() }, origin);
         channel.attach(now, &started.text("TokenValue"));
-        Self { socket, channel, kind: None, output: Vec::new(), longest: 0 }
+        Self { socket, channel, kind: None, output: Vec::new(), errors: Vec::new(), longest: 0 }
     }
 
     /// Takes part in the session until that is `enough` or it is over; then what the gateway said of it.
@@ -56,6 +67,9 @@ impl Session {
             while let Some(bytes) = self.channel.read() {
                 self.longest = self.longest.max(bytes.len());
                 self.output.extend_from_slice(&bytes);
+            }
+            while let Some(bytes) = self.channel.read_error() {
+                self.errors.extend_from_slice(&bytes);
             }
             while let Some(event) = self.channel.poll_event() {
                 match event {
@@ -85,10 +99,19 @@ impl Session {
     }
 }
 
-/// What a command prints on an instance.
-async fn run(client: &Client, target: &str, command: &str) -> String {
-    let started = start(client, target, DOCUMENT, &json!({"command": [command]})).await;
+/// What a script prints on an instance.
+async fn run(client: &Client, target: &str, script: &str) -> String {
+    let started = start(client, target, DOCUMENT, &shell(script)).await;
     Session::open(&started).await.finish().await
+}
+
+/// A command without a shell: its output, its error output and what the gateway says at the end.
+async fn run_bare(client: &Client, command: &str) -> (String, String, String) {
+    let started = start(client, HEALTHY, DOCUMENT, &json!({"command": [command]})).await;
+    let mut session = Session::open(&started).await;
+    let closed = session.until(|_| false).await.unwrap();
+    let [output, errors] = [session.output, session.errors].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output, errors, closed)
 }
 
 #[tokio::test]
@@ -96,7 +119,7 @@ async fn a_command_runs_to_its_end_and_its_output_comes_in_small_messages() {
     let region = Region::start(Options::default()).await.unwrap();
     let client = Client::new(&region);
     let document = format!("arn:aws:ssm:us-east-1::document/{DOCUMENT}");
-    let command = "printf '%05000d' 0; echo end >&2";
+    let command = "sh -c \"printf %05000d 0; echo end >&2\"";
     let started = start(&client, HEALTHY, &document, &json!({"command": [command]})).await;
     let mut session = Session::open(&started).await;
     assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
@@ -113,7 +136,7 @@ async fn a_command_runs_to_its_end_and_its_output_comes_in_small_messages() {
 #[tokio::test]
 async fn input_is_dropped_and_an_interrupt_is_not() {
     let region = Region::start(Options::default()).await.unwrap();
-    let command = json!({"command": ["trap 'echo interrupted; exit' INT; cat; while :; do :; done"]});
+    let command = shell("trap 'echo interrupted; exit' INT; cat; while :; do :; done");
     let mut session = Session::open(&start(&Client::new(&region), HEALTHY, DOCUMENT, &command).await).await;
     let mut draft = Draft::with_capacity(16);
     assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
@@ -122,6 +145,36 @@ async fn input_is_dropped_and_an_interrupt_is_not() {
     session.channel.send(Instant::now(), &mut draft).unwrap();
     assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
     assert!([&b"interrupted\n"[..], b""].contains(&&session.output[..]), "{:?}", session.output);
+}
+
+#[tokio::test]
+async fn a_command_runs_without_a_shell() {
+    let mut faults = Faults::default();
+    faults.add("command-error=20ms").unwrap();
+    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
+    let client = Client::new(&region);
+    let no = String::new;
+    let echoed = run_bare(&client, "echo one; echo $HOME ~ * # comment\nnext").await;
+    assert_eq!(echoed, ("one; echo $HOME ~ * next\n".to_owned(), no(), no()));
+    // What an SSM agent's `*` does not find either.
+    let (keys, ..) = run_bare(&client, "cat /etc/ssh/ssh_host_*_key.pub").await;
+    assert!(
+        keys.starts_with("cat: ") && keys.ends_with("ssh_host_*_key.pub': No such file or directory\n"),
+        "{keys}"
+    );
+    let not_found = run_bare(&client, "for i in 1; do echo $i; done").await;
+    assert_eq!(not_found, (no(), "exec: \"for\": executable file not found in $PATH".to_owned(), no()));
+    let denied = run_bare(&client, "/etc/passwd").await;
+    assert_eq!(denied, (no(), "fork/exec /etc/passwd: permission denied".to_owned(), no()));
+    let error =
+        "Unable to start command: Failed to parse commands input: EOF found when expecting closing quote\n\n";
+    let unparsable = run_bare(&client, "echo \"unterminated").await;
+    assert_eq!(unparsable, (no(), error.to_owned(), format!("\n----------ERROR-------\n{error}")));
+    let blank = run_bare(&client, " ").await;
+    assert_eq!(
+        blank,
+        (no(), no(), "Commands cannot be empty for session type NonInteractiveCommands".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -212,4 +265,71 @@ async fn what_is_no_ssh_server_answers_in_its_own_words() {
     draft.push(b"SSH-2.0-example\r\n");
     session.channel.send(Instant::now(), &mut draft).unwrap();
     assert_eq!(session.finish().await, "HTTP/1.1 400 Bad Request\r\n\r\n");
+}
+
+async fn region(faults: &[&str]) -> (Region, Client) {
+    let mut all = Faults::default();
+    for fault in faults {
+        all.add(fault).unwrap();
+    }
+    let region = Region::start(Options { faults: all, ..Options::default() }).await.unwrap();
+    let client = Client::new(&region);
+    (region, client)
+}
+
+#[tokio::test]
+async fn a_session_ends_when_nothing_moves() {
+    let (region, client) = region(&["idle=300ms"]).await;
+    let started = start(&client, HEALTHY, DOCUMENT, &shell("exec sleep 600")).await;
+    let mut session = Session::open(&started).await;
+    assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
+    assert!(session.kind.is_some(), "it had begun");
+    assert!(region.sessions_ended(Duration::from_secs(30)).await);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_costs_the_websocket() {
+    let (_region, client) = region(&[]).await;
+    let started = start(&client, HEALTHY, DOCUMENT, &shell("exec sleep 600")).await;
+    let mut session = Session::open(&started).await;
+    assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
+    for (length, end) in [(128 * 1024, None), (128 * 1024 + 1, Some("the websocket is closed"))] {
+        let mut draft = Draft::with_capacity(length);
+        draft.push(&vec![b'x'; length]);
+        session.channel.send(Instant::now(), &mut draft).unwrap();
+        let ended = session.until(|session| end.is_none() && session.channel.unacknowledged() == 0).await;
+        assert_eq!(ended.as_deref(), end);
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_is_acknowledged_when_the_command_has_ended() {
+    let (_region, client) = region(&[]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let [ready, go] = ["ready", "go"].map(|name| directory.path().join(name));
+    // The wait is one of the shell itself, which minds its trap at once.
+    let script = format!(
+        "trap 'read x <{1}; echo interrupted; exit' INT; mkfifo {0} {1}; : >{0}; while :; do :; done",
+        ready.display(),
+        go.display()
+    );
+    let started = start(&client, HEALTHY, DOCUMENT, &shell(&script)).await;
+    let mut session = Session::open(&started).await;
+    assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
+    let opened = tokio::task::spawn_blocking(move || {
+        while std::fs::File::open(&ready).is_err() {
+            std::thread::yield_now();
+        }
+    });
+    opened.await.unwrap();
+    let mut draft = Draft::with_capacity(16);
+    draft.push(b"\x03");
+    session.channel.send(Instant::now(), &mut draft).unwrap();
+    let repeated = Instant::now() + Duration::from_millis(500);
+    session.until(|_| Instant::now() >= repeated).await;
+    assert!(session.channel.unacknowledged() > 0, "the command has not ended");
+    let written = tokio::task::spawn_blocking(move || std::fs::write(go, "x\n"));
+    assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
+    written.await.unwrap().unwrap();
+    assert_eq!((session.output, session.channel.unacknowledged()), (b"interrupted\n".to_vec(), 0));
 }

@@ -25,7 +25,7 @@ async fn a_page_that_is_short_or_empty_need_not_be_the_last() {
     assert_eq!(client.instance_pages(&filter).await, [vec![], vec![HEALTHY.to_owned()]]);
     let nobody = [("Filter.1.Name", "tag:Name"), ("Filter.1.Value.1", "nobody")];
     assert_eq!(client.instance_pages(&nobody).await, [vec![""; 0], vec![]]);
-    // Who gives ids gets all of them at once.
+    // A call with ids has one page.
     let ids = [("InstanceId.1", HEALTHY), ("Filter.1.Name", "tag:Name"), ("Filter.1.Value.1", "web-1")];
     assert_eq!(client.instance_pages(&ids).await, [[HEALTHY]]);
 }

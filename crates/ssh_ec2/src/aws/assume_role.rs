@@ -1,7 +1,8 @@
 //! A profile's role: assumed with an MFA code if it wants one, and shared with the AWS CLI.
 //!
-//! The SDK's chain knows neither `mfa_serial` nor `duration_seconds`, and asks STS in every process. Here the CLI's
-//! cache is read and written, so that one code, and one call, serve both tools for as long as the session lasts.
+//! The SDK's chain knows neither `mfa_serial` nor `duration_seconds`, and asks STS in every process. Here the
+//! CLI's cache is read and written, so that one code, and one call, serve both tools for as long as the
+//! session lasts.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -49,8 +50,9 @@ impl Role {
         }
     }
 
-    /// The name of its file in the CLI's cache: the SHA-1 of the call's parameters as Python's `json.dumps` writes
-    /// them, sorted, without what changes each time (botocore, `BaseAssumeRoleCredentialFetcher._create_cache_key`).
+    /// The name of its file in the CLI's cache: the SHA-1 of the call's parameters as Python's `json.dumps`
+    /// writes them, sorted, without what changes each time (botocore,
+    /// `BaseAssumeRoleCredentialFetcher._create_cache_key`).
     fn cache_key(&self) -> String {
         let text = |value: &String| python_string(value);
         let parameters = [

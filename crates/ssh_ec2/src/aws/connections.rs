@@ -114,19 +114,19 @@ impl Dialer {
         // Plain HTTP is for this machine and its metadata service, which no proxy should see.
         let proxy = if is_encrypted { self.network.proxy_for(&destination) } else { None };
         let mut attempt = self.connections.begin(&host, port);
-        let mut stream: Box<dyn websocket::Connection> = match &proxy {
+        let mut stream = match &proxy {
             Some(proxy) => {
                 let uri = proxy.uri();
                 let (host, port) = place(uri).ok_or(NoHost)?;
                 let addresses = resolve(&host, port).await.map_err(|(_, error)| error)?;
-                let mut stream: Box<dyn websocket::Connection> = Box::new(connect(uri, addresses).await?);
+                let mut stream = connect(uri, addresses).await?;
                 if uri.scheme_str() == Some("https") {
                     stream = websocket::tls(stream, &host, &self.network).await?;
                 }
                 websocket::ask_proxy(&mut stream, &destination, proxy).await?;
                 stream
             }
-            None => Box::new(direct(&uri, &host, port, &mut attempt).await?),
+            None => direct(&uri, &host, port, &mut attempt).await?,
         };
         if is_encrypted {
             stream = websocket::tls(stream, &host, &self.network).await?;
@@ -141,7 +141,7 @@ async fn direct(
     host: &str,
     port: u16,
     attempt: &mut Attempt,
-) -> Result<impl websocket::Connection + use<>, BoxError> {
+) -> Result<Box<dyn websocket::Connection>, BoxError> {
     let addresses = resolve(host, port).await.map_err(|(lookup, error)| {
         attempt.is_in_vain(lookup == Lookup::NoSuchName);
         error
@@ -153,14 +153,11 @@ async fn direct(
 }
 
 /// Tries addresses of IPv6 and IPv4 side by side, as RFC 8305 wants it; the first that connects wins.
-async fn connect(
-    uri: &Uri,
-    addresses: Vec<SocketAddr>,
-) -> Result<impl websocket::Connection + use<>, BoxError> {
+async fn connect(uri: &Uri, addresses: Vec<SocketAddr>) -> Result<Box<dyn websocket::Connection>, BoxError> {
     let mut connector = HttpConnector::new_with_resolver(Known(addresses));
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    Ok(connector.call(uri.clone()).await?.into_inner())
+    Ok(Box::new(connector.call(uri.clone()).await?.into_inner()))
 }
 
 /// Whether a failure to connect says that nothing is there, or no way to it. Others, such as too many open files, say

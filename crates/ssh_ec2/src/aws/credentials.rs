@@ -1,8 +1,8 @@
 //! Whose credentials we use, how long they last, and how their owner renews them.
 //!
-//! The SDK's chain finds them. Our own cache stands in front of it because the websocket upgrade is signed
-//! outside the SDK's request path, whose cache is out of reach there; and because that cache gives up after
-//! five seconds, too soon for a `credential_process` that asks its user something.
+//! They are cached here because the websocket upgrade is signed outside the SDK's request path, whose cache
+//! is out of reach there; and because that cache gives up after five seconds, too soon for a
+//! `credential_process` that asks its user something.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -79,7 +79,7 @@ impl CredentialCache {
     }
 }
 
-/// Whoever hands out credentials.
+/// A source of credentials.
 pub(super) enum Provider {
     Login(Box<Login>),
     Process(Process),

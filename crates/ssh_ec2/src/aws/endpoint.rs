@@ -194,7 +194,7 @@ impl Place {
     /// The service's label decides: an endpoint service of anybody's has a name of the same form, with its
     /// own id (`vpce-svc-…`) in that place.
     ///
-    /// <https://docs.aws.amazon.com/vpc/latest/privatelink/privatelink-access-aws-services.html#interface-endpoint-dns-hostnames>
+    /// <https://docs.aws.amazon.com/vpc/latest/privatelink/privatelink-access-aws-services.html>
     fn is_private_link(&self, host: &str) -> bool {
         let suffix = format!(".{}.vpce.{}", self.region, self.partition().suffix);
         let host = host.to_ascii_lowercase();

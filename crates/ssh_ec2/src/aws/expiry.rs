@@ -7,8 +7,8 @@ use aws_smithy_types::date_time::Format;
 
 /// Reads a time that names its offset from UTC. One without is refused: it would be guessed wrong by hours.
 ///
-/// Besides RFC 3339 these are known: a space for the `T`, `UTC` for the `Z` (earlier versions of the AWS CLI), and an
-/// offset without a colon (`date +%z`).
+/// Besides RFC 3339 these are known: a space for the `T`, `UTC` for the `Z` (earlier versions of the AWS
+/// CLI), and an offset without a colon (`date +%z`).
 pub(super) fn read(text: &str) -> Option<SystemTime> {
     let mut text = text.trim().to_owned();
     if let Some(time) = text.strip_suffix("UTC") {

@@ -5,6 +5,7 @@
 //! connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for another.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -131,23 +132,43 @@ fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
 #[error("no answer within {0:?}")]
 struct NoAnswer(Duration);
 
+/// An exchange failed. hyper's own error says no more than in which phase, and the cause stands behind it.
+#[derive(Debug)]
+struct NoExchange(legacy::Error);
+
+impl fmt::Display for NoExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(cause) => write!(f, "{cause}"),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl StdError for NoExchange {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()?.source()
+    }
+}
+
 /// Says of an error what the SDK's retries go by.
 fn sort(error: legacy::Error) -> ConnectorError {
     let http = cause::<hyper::Error>(&error);
-    if cause::<TooSlow>(&error).is_some() || http.is_some_and(hyper::Error::is_timeout) {
-        return ConnectorError::timeout(error.into());
+    let is = |test: fn(&hyper::Error) -> bool| http.is_some_and(test);
+    let is_late = cause::<TooSlow>(&error).is_some() || is(hyper::Error::is_timeout);
+    let is_lost = is(hyper::Error::is_closed)
+        || is(hyper::Error::is_canceled)
+        || error.is_connect()
+        || cause::<io::Error>(&error).is_some();
+    let (is_user, is_cut) = (is(hyper::Error::is_user), is(hyper::Error::is_incomplete_message));
+    let error = NoExchange(error).into();
+    match () {
+        () if is_late => ConnectorError::timeout(error),
+        () if is_user => ConnectorError::user(error),
+        () if is_cut => ConnectorError::other(error, Some(ErrorKind::TransientError)),
+        () if is_lost => ConnectorError::io(error),
+        () => ConnectorError::other(error, None),
     }
-    if http.is_some_and(hyper::Error::is_user) {
-        return ConnectorError::user(error.into());
-    }
-    if http.is_some_and(hyper::Error::is_incomplete_message) {
-        return ConnectorError::other(error.into(), Some(ErrorKind::TransientError));
-    }
-    let is_lost = http.is_some_and(|error| error.is_closed() || error.is_canceled());
-    if is_lost || error.is_connect() || cause::<io::Error>(&error).is_some() {
-        return ConnectorError::io(error.into());
-    }
-    ConnectorError::other(error.into(), None)
 }
 
 fn cause<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {

@@ -1,8 +1,9 @@
 //! `aws login`: the credentials that it left, refreshed while its session lasts.
 //!
-//! They are good for a quarter of an hour, and their file holds what a refresh takes: a token that is good for one use,
-//! and the key that has to sign for it. The AWS CLI (botocore, `LoginCredentialFetcher`) and we refresh the same file,
-//! so that it has to stay whole: fields that are not ours, such as `signInRegion`, are kept.
+//! They are good for a quarter of an hour, and their file holds what a refresh takes: a token that is good
+//! for one use, and the key that has to sign for it. The AWS CLI (botocore, `LoginCredentialFetcher`) and we
+//! refresh the same file, so that it has to stay whole: fields that are not ours, such as `signInRegion`, are
+//! kept.
 
 mod proof;
 

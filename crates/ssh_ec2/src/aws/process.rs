@@ -1,8 +1,8 @@
 //! `credential_process`: a program that prints credentials, run as the AWS CLI runs it.
 //!
-//! It may ask for a PIN or a touch. So it reads from the terminal or from nothing, never from the pipe that is ssh's;
-//! what it writes to standard error is shown at once; and its time is limited only so that it ends some day. Its
-//! arguments and its answer may be secrets, and appear in no message and no log.
+//! It may ask for a PIN or a touch. So it reads from the terminal or from nothing, never from the pipe that
+//! is ssh's; what it writes to standard error is shown at once; and its time is limited only so that it ends
+//! some day. Its arguments and its answer may be secrets, and appear in no message and no log.
 
 mod running;
 mod words;
@@ -207,7 +207,8 @@ async fn collect(output: Option<impl AsyncRead + Unpin>, answer: &mut Vec<u8>) {
     }
 }
 
-/// Shows what the program says, as it is: it is the user's own and could have the terminal anyway. Keeps its end.
+/// Shows what the program says, as it is: it is the user's own and could have the terminal anyway. Keeps its
+/// end.
 async fn relay(errors: Option<impl AsyncRead + Unpin>, tail: &mut Vec<u8>) {
     let Some(mut errors) = errors else { return };
     let mut buffer = [0; 4096];

@@ -1,7 +1,7 @@
 //! What the SDK's credential providers say, in words.
 //!
-//! Their errors are chains: wrappers that say nothing ("service error"), and, for an exception that their models do not
-//! know, a text in the form of Rust's `Debug`.
+//! Their errors are chains: wrappers that say nothing ("service error"), and, for an exception that their
+//! models do not know, a text in the form of Rust's `Debug`.
 
 use std::error::Error;
 use std::iter::successors;

@@ -1,8 +1,8 @@
 //! IAM Identity Center: a person's sign-in, and the role in an account that it is exchanged for.
 //!
 //! The token lies in a file of the AWS CLI's. One that can be refreshed is refreshed here as the CLI does it
-//! (botocore, `SSOTokenProvider`), but by one process at a time. Where only signing in helps, that is offered once,
-//! before there is a connection, to a person at a terminal.
+//! (botocore, `SSOTokenProvider`), but by one process at a time. Where only signing in helps, that is offered
+//! once, before there is a connection, to a person at a terminal.
 
 mod sign_on;
 

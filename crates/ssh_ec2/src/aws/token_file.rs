@@ -1,7 +1,7 @@
 //! A file of the AWS CLI's in which a sign-in is kept: a JSON object, of which we know some fields.
 //!
-//! The CLI and other tools read and write it too. So it is replaced as a whole, by one of our processes at a time, and
-//! fields that we do not know stay in it.
+//! The CLI and other tools read and write it too. So it is replaced as a whole, by one of our processes at a
+//! time, and fields that we do not know stay in it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::private_file::{self, Lock, ReadError};
 /// The file, which need not be there.
 pub(super) struct TokenFile {
     path: PathBuf,
-    /// Who alone may have written it.
+    /// The only user whose writing is believed.
     owner: u32,
 }
 
@@ -47,7 +47,7 @@ impl TokenFile {
         Self { path: directory.join(name + ".json"), owner: rustix::process::getuid().as_raw() }
     }
 
-    /// What is in it; nothing if it is not there or is no JSON object, as after a crash of whoever wrote it.
+    /// What is in it; nothing if it is not there or is no JSON object, as after a crash while it was written.
     ///
     /// # Errors
     ///
@@ -66,8 +66,8 @@ impl TokenFile {
         private_file::replace(&self.path, &serde_json::to_vec(fields)?)
     }
 
-    /// Waits until no other process of ours is about to replace a file of this directory. Without one, as in a
-    /// directory that cannot be written, the work is done all the same.
+    /// Waits until no other process of ours is about to replace a file of this directory. Without one, as in
+    /// a directory that cannot be written, the work is done all the same.
     pub(super) async fn turn(&self, patience: Duration) -> Option<Lock> {
         private_file::lock(&self.path.with_file_name("ssh_ec2.lock"), patience).await.ok()
     }

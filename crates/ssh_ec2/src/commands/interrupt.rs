@@ -30,7 +30,8 @@ pub async fn guard(
         let over = !interrupt.is_open() || work.as_mut().poll(cx).is_ready();
         if over { Poll::Ready(()) } else { Poll::Pending }
     });
-    // A session that is being started can only be ended once it has. Who does not want to wait for that says so again.
+    // A session that is being started can only be ended once it has. Who does not want to wait for that says
+    // so again.
     tokio::select! {
         () = ended => {}
         signal = signals.next() => tracing::info!("ending at once: {signal}"),
@@ -41,8 +42,8 @@ pub async fn guard(
 /// Runs `work`, which has nothing open at AWS, to its end or to a signal. The signal drops it, which ends a
 /// `credential_process` that it waits for.
 ///
-/// SIGINT is left alone: at the terminal such a program gets it as we do, and a shell that runs us in a loop ends the
-/// loop only if the signal ended us.
+/// SIGINT is left alone: at the terminal such a program gets it as we do, and a shell that runs us in a loop
+/// ends the loop only if the signal ended us.
 ///
 /// # Errors
 /// Those of the work; [`Failure::Interrupted`].
@@ -67,8 +68,8 @@ async fn arrival(signal: &mut Option<unix::Signal>) {
     }
 }
 
-/// Whether whoever started us did so with this signal ignored, as nohup does: then it stays ignored, for ssh as well.
-/// Where the system does not say, it is left alone too.
+/// Whether this process was started with the signal ignored, as nohup does it: then it stays ignored, and ssh
+/// inherits that. Where the system does not say, it is left alone too.
 fn is_ignored(kind: SignalKind) -> bool {
     // proc_pid_status(5)
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -95,6 +95,8 @@ struct Job<'a> {
     system_user: Cell<Option<&'static str>>,
     /// What was said first, where sshd should have greeted.
     stranger: RefCell<Option<String>>,
+    /// Whether the SSM agent has completed the handshake.
+    ready: Cell<bool>,
     /// Whether it was said that nothing answers.
     silence_told: Cell<bool>,
     /// Bytes from the instance.
@@ -168,6 +170,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         pace: &pace,
         system_user: Cell::new(None),
         stranger: RefCell::default(),
+        ready: Cell::default(),
         silence_told: Cell::default(),
         received: Meter::default(),
     };
@@ -202,7 +205,10 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
 
 /// Turns a bare refusal into its cause, if that is found in a moment.
 async fn explain(error: Failure, aws: &Aws, instance: &InstanceId) -> Failure {
-    let silent = matches!(error, Failure::HandshakeTimeout { .. } | Failure::NothingAnswered { .. });
+    let silent = matches!(
+        error,
+        Failure::ChannelRefused { .. } | Failure::HandshakeTimeout { .. } | Failure::NothingAnswered { .. }
+    );
     if !silent && !leads_nowhere(&error) {
         return error;
     }
@@ -488,6 +494,7 @@ fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
     let (instance, port) = (&options.instance, options.port);
     match notice {
         Notice::Ready { agent_version, customer_message } => {
+            options.ready.set(true);
             let version = agent_version.map_or_else(|| "unknown".into(), |version| version.to_string());
             tracing::info!("channel open after {:.0?}; SSM agent {version}", started.elapsed());
             if !customer_message.is_empty() {
@@ -538,7 +545,7 @@ fn greeting_line(bytes: &[u8]) -> Option<&str> {
 /// What the end means to ssh.
 fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
     let instance = options.instance.clone();
-    let words = |output: &str| ui::shorten(&ui::sanitise(output), WORDS_WIDTH);
+    let words = |output: &str| ui::shorten(&ui::sanitise(&ui::one_line(output)), WORDS_WIDTH);
     if let Some(greeting) = options.stranger.take()
         && outcome.received < KEY_EXCHANGE_LENGTH
     {
@@ -553,6 +560,10 @@ fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode,
         End::Stopped(Stop::Asked) => Ok(ExitCode::Interrupted),
         End::Stopped(Stop::Failed(error)) | End::Lost(error) => Err(error),
         End::InputBroken(error) => Err(Failure::Stdio(error)),
+        // The SSM agent gave the session up before it tried the port.
+        End::Closed(Closed::ByGateway { output }) if !options.ready.get() && !output.is_empty() => {
+            Err(Failure::ChannelRefused { instance, output: words(&output) })
+        }
         End::Closed(Closed::ByGateway { output }) if outcome.received == 0 => {
             let (port, told) = (options.port, options.silence_told.get());
             Err(Failure::NothingAnswered { instance, port, output: words(&output), told })

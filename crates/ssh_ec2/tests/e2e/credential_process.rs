@@ -1,16 +1,17 @@
-//! A profile whose credentials a program makes: what the program is given, what is seen of it, and what is said when
-//! it fails.
+//! A profile whose credentials a program makes: what the program is given, what is seen of it, and what is
+//! said when it fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
 use crate::errors::{fails, told};
 use crate::harness::{
-    HEALTHY, Running, Sandbox, Terminal, binary, eventually, find_processes, run, run_with_input,
+    HEALTHY, Running, Sandbox, Terminal, binary, eventually, find_processes, pid, run, run_with_input,
     wait_until_runnable,
 };
 
@@ -132,11 +133,15 @@ fn what_the_program_says_is_shown_while_it_runs() {
     drop(running);
 }
 
-/// A program that waits until it is ended, with a program of its own below it, and how many there are of those.
+/// A program that waits until it is ended, with a program of its own below it, and how many there are of
+/// those.
 fn waiting_program(sandbox: &Sandbox) -> (String, impl Fn() -> usize + use<>) {
-    let mark = sandbox.directory().display().to_string();
-    let process = program(sandbox, &format!("echo waiting >&2; sh -c 'sleep 86399; :' '{mark}'; :"));
-    let count = move || find_processes(|words| words.get(3).is_some_and(|word| *word == mark)).len();
+    static NUMBER: AtomicUsize = AtomicUsize::new(1);
+    // Its time tells it apart from all others.
+    let time = format!("86{}.{}", 100 + NUMBER.fetch_add(1, Ordering::Relaxed), std::process::id());
+    let process = program(sandbox, &format!("sh -c 'sleep {time}; :'; :"));
+    // The shells have it in their own words.
+    let count = move || find_processes(|words| words.iter().any(|word| word.contains(&time))).len();
     (process.display().to_string(), count)
 }
 
@@ -171,7 +176,8 @@ fn an_ended_command_leaves_no_program_behind() {
             let sandbox = Sandbox::start();
             let (process, count) = waiting_program(&sandbox);
             let mut running = Running::start(&mut with_process(&sandbox, way(&sandbox), &process));
-            eventually("the program runs", || (count() == 1).then_some(()));
+            // From its first moment on.
+            eventually("the program runs", || (count() > 0).then_some(()));
             running.signal(signal);
             eventually("the command ends", || running.has_ended().then_some(()));
             eventually("the program ends", || (count() == 0).then_some(()));
@@ -180,12 +186,45 @@ fn an_ended_command_leaves_no_program_behind() {
     }
 }
 
+/// A stopped process gets no signal but SIGKILL before it goes on.
+#[test]
+fn a_stopped_program_is_ended_as_well() {
+    let sandbox = Sandbox::start();
+    let process = program(&sandbox, "kill -STOP $$");
+    let mut running =
+        Running::start(&mut with_process(&sandbox, sandbox.proxy(HEALTHY), &process.display().to_string()));
+    let script = process.display().to_string();
+    let states = || {
+        let found = find_processes(|words| words.get(1).is_some_and(|word| *word == script));
+        let stat = |id| fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        found.into_iter().map(stat).collect::<Vec<_>>()
+    };
+    eventually("the program stops", || states().iter().any(|stat| stat.contains(") T ")).then_some(()));
+    running.signal(Signal::TERM);
+    eventually("the proxy ends", || running.has_ended().then_some(()));
+    eventually("the program ends", || states().is_empty().then_some(()));
+}
+
+/// An agent that unlocks something for an hour, say, which has the pipes of the program still.
+#[test]
+fn what_the_program_leaves_running_is_not_waited_for() {
+    let sandbox = Sandbox::start();
+    let mark = format!("86399.{}", std::process::id());
+    let process = program(&sandbox, &format!("sleep {mark} &"));
+    let command = with_process(&sandbox, sandbox.proxy(HEALTHY), &process.display().to_string());
+    let mut running = Running::start(&mut alone(&sandbox, &command));
+    running.wait_for_output(|output| output.starts_with(b"SSH-2.0-"));
+    let left = find_processes(|words| words.get(1).is_some_and(|word| *word == mark));
+    assert_eq!(left.len(), 1);
+    kill_process(pid(left[0]), Signal::KILL).unwrap();
+}
+
 #[test]
 fn a_hangup_that_is_ignored_stays_ignored() {
     let sandbox = Sandbox::start();
     let process = program(&sandbox, "echo waiting >&2; while ! [ -e go ]; do sleep 0.02; done");
     let mut shell = sandbox.command("sh");
-    shell.args(["-c", "trap '' HUP; exec \"$0\" -q \"$1\" 'echo in'"]).arg(binary()).arg(sandbox.target());
+    shell.args(["-c", "trap '' HUP; exec \"$0\" -q web-1 'echo in'"]).arg(binary());
     let running = Running::start(&mut with_process(&sandbox, shell, &process.display().to_string()));
     eventually("the program runs", || running.said().contains("waiting").then_some(()));
     running.signal(Signal::HUP);

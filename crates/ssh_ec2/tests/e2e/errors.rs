@@ -371,11 +371,22 @@ fn a_closed_port_is_told() {
         &mut sandbox.proxy(PORT_CLOSED),
         1,
         &format!(
-            "nothing answered on port 22 of {PORT_CLOSED}: document process failed unexpectedly: unable to connect \
-             to port 22"
+            "nothing answered on port 22 of {PORT_CLOSED}: document process failed unexpectedly: ipc messaging \
+             received timeout signal , check [ssm-document-worker]/[ssm-session-worker] log for crash reason"
         ),
         &["start sshd on the instance, or give the port it listens on: `ssh -p PORT …` (tried 22)"],
     );
+}
+
+#[test]
+fn a_session_that_did_not_begin_is_no_closed_port() {
+    // What would find the cause is denied.
+    let sandbox =
+        Sandbox::with_faults(&["deny=ssm:DescribeInstanceInformation", "deny=ec2:DescribeInstances"]);
+    let ended = run(&mut sandbox.proxy("i-0dead000000000015"));
+    let told = "could not begin: Plugin with name Port is not supported by this version of ssm agent";
+    assert!(ended.stderr.contains(told), "{ended}");
+    assert!(!ended.stderr.contains("nothing answered"), "{ended}");
 }
 
 #[test]

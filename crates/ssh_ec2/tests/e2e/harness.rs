@@ -90,7 +90,9 @@ impl Sandbox {
         Self::with(Options { faults, ..Options::default() })
     }
 
-    pub(crate) fn with(options: Options) -> Self {
+    /// A region with an SSM agent that is not slow, unless the options say how slow.
+    pub(crate) fn with(mut options: Options) -> Self {
+        options.faults.add("quick").unwrap();
         let server = if options.sshd.is_some() { Server::OpenSsh } else { Server::BuiltIn };
         for program in ["ssh", "scp", "sftp"] {
             find(program, env::var_os("PATH").unwrap().as_os_str());

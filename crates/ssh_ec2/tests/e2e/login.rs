@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -146,6 +146,7 @@ fn credentials_that_last_are_used_and_nobody_is_asked() {
 fn a_refresh_keeps_all_that_it_does_not_renew() {
     let sandbox = Sandbox::start();
     let before = write(&sandbox, "2020-01-01T00:00:00Z");
+    let inode = fs::metadata(file(&sandbox)).unwrap().ino();
     let answer = renewed(&sandbox);
     let (service, seen) = sign_in_service(move |_| (200, answer.clone()));
     let mut command = ssh_ec2(&sandbox);
@@ -160,7 +161,9 @@ fn a_refresh_keeps_all_that_it_does_not_renew() {
     assert_eq!(after, expected, "nothing else has changed");
     let expires = after["accessToken"]["expiresAt"].as_str().unwrap();
     assert!(expires.len() == "2026-01-01T00:00:00Z".len() && expires.ends_with('Z'), "{expires}");
-    assert_eq!(fs::metadata(file(&sandbox)).unwrap().permissions().mode() & 0o777, 0o600);
+    let metadata = fs::metadata(file(&sandbox)).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    assert_ne!(metadata.ino(), inode, "the file is replaced as a whole: a reader never sees half of it");
 
     let [(head, body)] = &requests(&seen)[..] else { panic!("{:?}", requests(&seen)) };
     assert!(head.starts_with("POST /v1/token HTTP/1.1\r\n"), "{head}");

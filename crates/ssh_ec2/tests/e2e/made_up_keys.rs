@@ -112,6 +112,13 @@ const OF_ANOTHER: &str = "<GetConsoleOutputResponse><instanceId>i-0decaf00000000
     </GetConsoleOutputResponse>";
 const NO_BASE64: &str = "<GetConsoleOutputResponse><instanceId>i-0dead00000000001d</instanceId><output>*</output>\
     </GetConsoleOutputResponse>";
+/// Two blocks, of which the second one lists no key.
+const CONTRADICTED: &str = "<GetConsoleOutputResponse><output>\
+    LS0tLS1CRUdJTiBTU0ggSE9TVCBLRVkgS0VZUy0tLS0tDQpzc2gtZWQyNTUxOSBBQUFBQzNOemFDMWxaREkxTlRFNU\
+    FBQUFJSjF5SXE4SlFUbVI4Y1lxazBrV2tLcWs5bTBuTlEweXFHcTVtSm0xb0d4aw0KLS0tLS1FTkQgU1NIIEhPU1Qg\
+    S0VZIEtFWVMtLS0tLQ0KLS0tLS1CRUdJTiBTU0ggSE9TVCBLRVkgS0VZUy0tLS0tDQpub3RoaW5nDQotLS0tLUVORC\
+    BTU0ggSE9TVCBLRVkgS0VZUy0tLS0tDQo=\
+    </output></GetConsoleOutputResponse>";
 const OTHER_ROOT: &str = "<DescribeInstancesResponse/>";
 const HTML: &str = "<html><body>Please log in to the proxy</body></html>";
 const XHTML: &str = "<?xml version=\"1.0\"?><html><body>UnauthorizedOperation</body></html>";
@@ -186,6 +193,7 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("empty, then 400 of a proxy", Server(OK, Answer(400, HTML)), Known, By::Hand, No("400")),
     ("another operation's answer", Server(Answer(200, OTHER_ROOT), OK), Known, By::Hand, No("not the XML that was expected")),
     ("another instance's console", Server(Answer(200, OF_ANOTHER), OK), Known, By::Hand, No("about another instance")),
+    ("two blocks of keys", Server(Answer(200, CONTRADICTED), OK), Known, By::Hand, No("lists different host keys")),
     ("no base64", Server(Answer(200, NO_BASE64), OK), Known, By::Hand, No("not base64")),
     // The connection is there, and the answer is not.
     ("closed", Server(Close, OK), Known, By::Ssh, No("cannot reach 127.0.0.1")),

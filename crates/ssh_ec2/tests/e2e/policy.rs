@@ -10,7 +10,7 @@ use ec2_sandbox::{ApiCall, Faults, Options};
 use serde_json::Value;
 
 use crate::errors::fails;
-use crate::harness::{Ended, HEALTHY, Running, Sandbox, binary, eventually, run};
+use crate::harness::{Ended, HEALTHY, Running, Sandbox, WITHOUT_QUOTA, binary, eventually, run};
 
 const OTHER: &str = "i-0decaf00000000002";
 const EVERYTHING: &str = "names,host-keys,commands,doctor,forwarding,managed-nodes";
@@ -25,7 +25,8 @@ fn printed(words: &[&str]) -> String {
 
 fn enforcing(policy: &str, faults: &[&str]) -> Sandbox {
     let mut all = Faults::default();
-    for fault in faults {
+    // A call that the quota refuses would count as one that the policy lacks.
+    for fault in [&[WITHOUT_QUOTA], faults].concat() {
         all.add(fault).unwrap();
     }
     Sandbox::with(Options { policy: Some(policy.to_owned()), faults: all, ..Options::default() })

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use ec2_sandbox::Options;
 use serde_json::{Value, json};
 
 use crate::credential_process::alone;
@@ -127,7 +129,8 @@ fn a_token_that_can_be_refreshed_is_and_its_file_keeps_the_rest() {
 
 #[test]
 fn forks_that_start_together_refresh_once() {
-    let sandbox = Sandbox::start();
+    // All of them have read the old token before the first has another.
+    let sandbox = Sandbox::with(Options { latency: Duration::from_millis(200), ..Options::default() });
     sign_in(&sandbox);
     let mut expired = read(&token(&sandbox));
     expired["expiresAt"] = json!("2020-01-01T00:00:00Z");

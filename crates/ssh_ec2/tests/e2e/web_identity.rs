@@ -4,7 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use crate::errors::fails;
-use crate::harness::{HEALTHY, Sandbox};
+use crate::harness::{HEALTHY, Running, Sandbox};
+use crate::impostor::impostor;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/sandbox";
 
@@ -44,4 +45,23 @@ fn a_file_without_a_token_is_named_with_the_reason() {
         fails(&mut command, 1, &error, &[&hint]);
     }
     assert!(sandbox.region.calls().is_empty(), "{:?}", sandbox.region.calls());
+}
+
+/// What AWS says comes through the SDK, whose errors are in the form of Rust's `Debug` for codes that it does
+/// not know.
+#[test]
+fn what_aws_says_of_a_token_is_told_in_words() {
+    let sandbox = Sandbox::start();
+    let token = sandbox.file("token");
+    fs::write(&token, "eyJ.eyJ.sig\n").unwrap();
+    let address = impostor(|_| {
+        let error = "<Code>TokenIsOdd</Code><Message>The token is odd</Message>";
+        (400, format!("<ErrorResponse><Error><Type>Sender</Type>{error}</Error></ErrorResponse>"))
+    });
+    let mut command = without_keys(sandbox.proxy(HEALTHY));
+    command.env("AWS_WEB_IDENTITY_TOKEN_FILE", &token).env("AWS_ROLE_ARN", ROLE);
+    command.env("AWS_ENDPOINT_URL_STS", format!("http://{address}"));
+    let ended = Running::start(&mut command).wait().status(1);
+    let error = "cannot get the AWS credentials of the default profile: TokenIsOdd: The token is odd";
+    assert!(ended.stderr.starts_with(&format!("ssh_ec2: error: {error}\n")), "{ended}");
 }

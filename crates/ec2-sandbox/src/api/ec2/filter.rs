@@ -66,7 +66,7 @@ fn fields(call: &Call<'_>, instance: &Instance, name: &str) -> Option<Vec<String
         "architecture" => one(ARCHITECTURE),
         "availability-zone" => one(&instance.availability_zone),
         "dns-name" => instance.public_dns_name().into_iter().collect(),
-        // What no instance of the region has: security groups, key pairs, Windows.
+        // Security groups, key pairs and Windows: no instance of the region has any.
         "group-id" | "group-name" | "instance.group-id" | "instance.group-name" | "key-name" | "platform" => {
             Vec::new()
         }

@@ -56,7 +56,7 @@ pub(in crate::aws) enum Denial {
         /// The type of the exception.
         code: String,
         message: String,
-        /// OAuth 2's `error`, which tells apart what has one type.
+        /// OAuth 2's `error`, which distinguishes causes that share one type.
         reason: String,
     },
     /// The service did not get so far.

@@ -9,8 +9,8 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 
 /// A started program. Dropped before its end, it is asked to end, with all that it has started.
 ///
-/// It stays in our process group: in one of its own it could not read from the terminal, and Ctrl-C would not reach it.
-/// So its descendants have to be found one by one.
+/// It stays in our process group: in one of its own it could not read from the terminal, and Ctrl-C would not
+/// reach it. So its descendants have to be found one by one.
 pub(super) struct Running {
     child: Child,
     has_ended: bool,
@@ -41,9 +41,21 @@ impl Drop for Running {
         }
         // Its number is not used again before it has been waited for.
         let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) else { return };
-        for process in family(id).into_iter().filter_map(Pid::from_raw) {
+        // One that forks while it is looked at would leave a child behind; a stopped one cannot.
+        let mut stopped: Vec<Pid> = Vec::new();
+        loop {
+            let family = family(id).into_iter().filter_map(Pid::from_raw);
+            let new: Vec<_> = family.filter(|process| !stopped.contains(process)).collect();
+            if new.is_empty() || stopped.len() > LIMIT {
+                break;
+            }
+            for process in new {
+                let _ = kill_process(process, Signal::STOP);
+                stopped.push(process);
+            }
+        }
+        for process in stopped {
             let _ = kill_process(process, Signal::TERM);
-            // One that was stopped gets the other signal only once it goes on.
             let _ = kill_process(process, Signal::CONT);
         }
     }
@@ -65,8 +77,12 @@ fn family(root: i32) -> Vec<i32> {
     family
 }
 
-/// The parent, from proc_pid_stat(5): the second field behind the name, which may have brackets and spaces in it.
+/// The parent, from proc_pid_stat(5): the second field behind the name, which may have brackets and spaces in
+/// it.
 fn parent(id: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
+
+/// A family that grows faster than it is stopped means harm.
+const LIMIT: usize = 1000;

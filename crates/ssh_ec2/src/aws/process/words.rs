@@ -1,8 +1,8 @@
 //! The words of a `credential_process`, and of a profile's header. (Pure.)
 //!
-//! On Unix the AWS CLI splits the line with Python's `shlex.split` (botocore, `compat_shell_split`) and runs the first
-//! word without a shell. So `~`, `$HOME`, `*` and `;` mean themselves, quotes and backslashes work as in a shell, and
-//! `#` begins no comment.
+//! On Unix the AWS CLI splits the line with Python's `shlex.split` (botocore, `compat_shell_split`) and runs
+//! the first word without a shell. So `~`, `$HOME`, `*` and `;` mean themselves, quotes and backslashes work
+//! as in a shell, and `#` begins no comment.
 
 use super::ProcessError;
 

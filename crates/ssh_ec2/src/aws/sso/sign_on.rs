@@ -1,7 +1,7 @@
 //! Signing in with IAM Identity Center, where `aws sso login` would have to be run otherwise.
 //!
-//! The device flow: a code is shown, a browser opens, and the token goes into the file in which the AWS CLI and the
-//! SDKs look for it.
+//! The device flow: a code is shown, a browser opens, and the token goes into the file in which the AWS CLI
+//! and the SDKs look for it.
 
 use std::error::Error;
 use std::process::Stdio;

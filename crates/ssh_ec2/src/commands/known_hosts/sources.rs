@@ -120,16 +120,29 @@ impl<'a> Sources<'a> {
         if self.instance.is_managed_node() {
             return Told::Nothing;
         }
+        let mut is_contradicted = false;
         for latest in [Latest::No, Latest::Yes] {
-            match self.aws.console_output(self.instance, latest).await.map(|text| Evidence::of_console(&text))
-            {
-                Ok(evidence) if evidence.is_empty() => {}
-                Ok(evidence) => return Told::Keys(evidence, Source::Console),
+            let text = match self.aws.console_output(self.instance, latest).await {
+                Ok(text) => text,
                 Err(error) => {
                     tracing::info!("EC2's console output has no host keys: {error}");
-                    return of_console_error(error, latest);
+                    match of_console_error(error, latest) {
+                        Told::Nothing if is_contradicted => break,
+                        told => return told,
+                    }
                 }
+            };
+            let evidence = Evidence::of_console(&text);
+            if !evidence.is_empty() {
+                return Told::Keys(evidence, Source::Console);
             }
+            is_contradicted |= Evidence::is_contradicted(&text);
+        }
+        if is_contradicted {
+            let instance = self.instance;
+            return Told::Unknown(Reason::new(format!(
+                "the console output of {instance} lists different host keys in different places"
+            )));
         }
         Told::Nothing
     }

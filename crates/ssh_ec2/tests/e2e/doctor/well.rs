@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use ec2_sandbox::ApiCall;
 use serde_json::Value;
 
 use super::first;
@@ -17,6 +18,18 @@ pub(super) fn facts(report: &Value, verdict: &str) -> Vec<String> {
     found
         .map(|check| format!("{}: {}", check["layer"].as_str().unwrap(), check["fact"].as_str().unwrap()))
         .collect()
+}
+
+/// The quota of sessions is that of the whole account, and so can be used up for a moment.
+#[test]
+fn sessions_that_cannot_be_started_at_once_are_waited_for() {
+    let sandbox = Sandbox::with_faults(&["throttle=StartSession:0.5/1"]);
+    for _ in 0..2 {
+        let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", &sandbox.target()])).success();
+        assert_eq!(report(&ended)["healthy"], true, "{ended}");
+    }
+    let refused = |call: &ApiCall| call.action == "ssm:StartSession" && !call.ok;
+    assert!(sandbox.region.calls().iter().any(refused), "the quota was met");
 }
 
 #[test]

@@ -1,0 +1,202 @@
+//! A port or a program that does what a recorded one did, by the virtual clock.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Cursor, Read},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    Clock,
+    cases::{Case, Work},
+    recording::Line,
+};
+use crate::{
+    hosts::Connection,
+    ssm_agent::{Interrupt, Program, Start},
+};
+
+/// What happens on the instance.
+pub(super) struct Script {
+    work: Work,
+    /// What the port says, and when.
+    says: Vec<(Duration, Said)>,
+    /// When the program ends.
+    until: Duration,
+    delivered: Arc<Mutex<Vec<u8>>>,
+}
+
+#[derive(Clone, Debug)]
+enum Said {
+    Data(Vec<u8>),
+    Closed,
+    Reset,
+}
+
+impl Script {
+    /// The recorded messages with output are what the port said, one at a time.
+    pub(super) fn new(case: &Case, outputs: &[&Line]) -> Self {
+        let first = |number| outputs.iter().find(|line| line.number == number);
+        let count = outputs.iter().map(|line| line.number + 1).max().unwrap_or_default();
+        let mut says = Vec::new();
+        let mut before = Duration::MAX;
+        // From the last, since a message may have been overtaken.
+        for number in (0..count).rev() {
+            let Some(line) = first(number) else {
+                says.push((before, Said::Data(vec![b'?'; 1024])));
+                continue;
+            };
+            before = before.min(line.at.saturating_sub(EARLIER));
+            if line.payload_type == OUTPUT {
+                says.push((before, Said::Data(line.payload().to_vec())));
+            }
+        }
+        says.reverse();
+        let last = says.last().map(|(at, _)| *at).unwrap_or_default();
+        match case.work {
+            Work::Closes => says.push((last + EARLIER, Said::Closed)),
+            Work::Resets(at) => says.push((at, Said::Reset)),
+            _ => {}
+        }
+        let until = says.first().map_or(case.until, |(at, _)| *at);
+        Self { work: case.work.clone(), says, until, delivered: Arc::default() }
+    }
+
+    /// When something happens next.
+    pub(super) fn next_after(&self, now: Instant, start: Instant) -> Option<Instant> {
+        let says = self.says.iter().map(|(at, _)| start + *at);
+        let work = match self.work {
+            Work::Prints { .. } => Some(start + self.until),
+            Work::Stalls { until, .. } => Some(start + until),
+            _ => None,
+        };
+        says.chain(work).filter(|at| *at > now).min()
+    }
+
+    /// The reader of the websocket is stuck for good.
+    pub(super) fn is_never_read(&self) -> bool {
+        !matches!(self.work, Work::Stalls { .. } | Work::Interrupted { .. })
+    }
+
+    /// What the server got.
+    pub(super) fn delivered(&self) -> Vec<u8> {
+        self.delivered.lock().unwrap().clone()
+    }
+
+    pub(super) fn start(&self, clock: &Clock, start: Instant) -> Start {
+        let scripted = || Scripted {
+            clock: clock.clone(),
+            says: self.says.iter().map(|(at, said)| (start + *at, said.clone())).collect(),
+            delivered: Arc::clone(&self.delivered),
+            stalls: match self.work {
+                Work::Stalls { after, until } => Some((after, start + until)),
+                _ => None,
+            },
+        };
+        match &self.work {
+            Work::Talks | Work::Closes | Work::Resets(_) | Work::Stalls { .. } => {
+                Start::Connected(Box::new(Connection::new(Box::new(scripted()))))
+            }
+            Work::Refuses => Start::Refused,
+            Work::Prints { output } => Start::Running(Box::new(Printing {
+                clock: clock.clone(),
+                until: start + self.until,
+                output: output.clone(),
+                interrupted: None,
+            })),
+            Work::Interrupted { output } => Start::Running(Box::new(Printing {
+                clock: clock.clone(),
+                until: start + FOR_EVER,
+                output: output.clone(),
+                interrupted: Some(Duration::from_millis(30)),
+            })),
+            Work::Blank => Start::Blank,
+            Work::Unparsable(reason) => Start::Unparsable(reason),
+            Work::NotStarted(text) => Start::NotStarted((*text).to_owned()),
+        }
+    }
+}
+
+/// A server at the other end of a connection.
+pub(super) struct Scripted {
+    clock: Clock,
+    says: VecDeque<(Instant, Said)>,
+    delivered: Arc<Mutex<Vec<u8>>>,
+    /// It takes so many bytes, and then no more until later.
+    stalls: Option<(usize, Instant)>,
+}
+
+impl AsyncRead for Scripted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let now = self.clock.now();
+        let Some((_, said)) = self.says.pop_front_if(|(at, _)| *at <= now) else { return Poll::Pending };
+        match said {
+            Said::Data(data) => {
+                // A message is one read, so that it is one message again.
+                room.put_slice(&data);
+                Poll::Ready(Ok(()))
+            }
+            Said::Closed => Poll::Ready(Ok(())),
+            Said::Reset => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        }
+    }
+}
+
+impl AsyncWrite for Scripted {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut delivered = self.delivered.lock().unwrap();
+        if let Some((after, until)) = self.stalls
+            && delivered.len() >= after
+            && self.clock.now() < until
+        {
+            return Poll::Pending;
+        }
+        delivered.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A program that ends by the clock, or some time after it is interrupted.
+struct Printing {
+    clock: Clock,
+    until: Instant,
+    output: Vec<u8>,
+    interrupted: Option<Duration>,
+}
+
+impl Program for Printing {
+    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Box<dyn Read + Send>>> {
+        if self.clock.now() < self.until {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(Box::new(Cursor::new(self.output.clone()))))
+    }
+
+    fn interrupt(&mut self, _: Interrupt) {
+        if let Some(after) = self.interrupted {
+            self.until = self.clock.now() + after;
+        }
+    }
+}
+
+const OUTPUT: u32 = 1;
+/// A message reaches the gateway later than the SSM agent reads it.
+const EARLIER: Duration = Duration::from_millis(5);
+const FOR_EVER: Duration = Duration::from_secs(3600);
