@@ -515,7 +515,8 @@ fn sources() -> BTreeMap<String, Code> {
     let mut files = Vec::new();
     collect(&root, &mut files);
     let name = |file: &Path| file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-    let files = files.iter().filter(|file| file.file_name().is_some_and(|name| name != "tests.rs"));
+    let is_test = |file: &&PathBuf| file.iter().any(|part| part == "tests.rs" || part == "tests");
+    let files = files.iter().filter(|file| !is_test(file));
     files.map(|file| (name(file), Code::read(&fs::read_to_string(file).unwrap()))).collect()
 }
 

@@ -1,7 +1,7 @@
 //! What can be wrong with the AWS configuration of the user: files, variables, and how they go together.
 //!
-//! Each case is one in which the AWS CLI fails as well, or would take an identity that the user may not expect. The
-//! message names the profile, option or variable; nothing here has the value of a key.
+//! In each case the AWS CLI fails as well, or would use an identity that the user may not expect. The message names
+//! the profile, option or variable; nothing here has the value of a key.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,6 +13,12 @@ use super::profiles::SyntaxError;
 /// Environment and profiles say nothing, or two different things.
 #[derive(Debug, Error)]
 pub enum ConfigurationError {
+    /// The region's name cannot be part of a host name.
+    #[error("{region:?} is not the name of a region")]
+    BadRegion {
+        /// The region.
+        region: String,
+    },
     /// A role with two sources.
     #[error("profile {profile} has both `source_profile` and `credential_source`")]
     BothSources {
@@ -20,11 +26,8 @@ pub enum ConfigurationError {
         profile: String,
     },
     /// The variable is set and empty.
-    #[error("AWS_PROFILE is set to nothing, and no profile has that name")]
-    EmptyProfile {
-        /// Which variable.
-        variable: &'static str,
-    },
+    #[error("AWS_PROFILE or AWS_DEFAULT_PROFILE is set, but empty, and no profile has an empty name")]
+    EmptyProfile,
     /// The source that a role is to be assumed with has no credentials.
     #[error("`credential_source` of profile {profile} is {credential_source}, which has no credentials here")]
     EmptySource {
@@ -102,14 +105,14 @@ pub enum ConfigurationError {
         source_profile: String,
     },
     /// The profile and its `sso-session` say different things.
-    #[error("`{option}` of profile {profile} differs from that of its sso-session {session}")]
+    #[error("profile {profile} and its sso-session {session} differ in {}", .options.join(", "))]
     SsoConflict {
         /// The profile.
         profile: String,
         /// The section.
         session: String,
-        /// The option.
-        option: String,
+        /// The options.
+        options: Vec<String>,
     },
     /// Something is missing for Identity Center.
     #[error("profile {profile} is to sign in with IAM Identity Center, but lacks {}", .missing.join(", "))]
@@ -135,7 +138,7 @@ pub enum ConfigurationError {
         /// The second one.
         default_profile: String,
     },
-    /// A `credential_source` that nobody knows.
+    /// An unknown `credential_source`.
     #[error("`credential_source` of profile {profile} is {credential_source}, which is not known")]
     UnknownCredentialSource {
         /// The profile.
@@ -172,7 +175,7 @@ pub enum ConfigurationError {
 pub enum KeyPlace {
     /// The variables.
     Environment,
-    /// A file of the long gone EC2 tools, or of boto.
+    /// A file of EC2's first command line tools, or of boto.
     File(PathBuf),
     /// A profile.
     Profile(String),
@@ -192,9 +195,12 @@ impl ConfigurationError {
     /// What to do about it, an action a line.
     pub fn hints(&self) -> Vec<String> {
         let hint = match self {
+            Self::BadRegion { .. } => {
+                "name the region with `--region`, AWS_REGION, or `region` in the profile".into()
+            }
             Self::BothSources { .. } => "take out one of the two".into(),
-            Self::EmptyProfile { variable } => {
-                format!("unset {variable}, or name a profile with it or with `--profile`")
+            Self::EmptyProfile => {
+                "unset the variable, or name a profile with it or with `--profile`".into()
             }
             Self::EmptySource { .. } | Self::NoSource { .. } => {
                 "name a profile that has credentials as `source_profile`".into()
@@ -220,7 +226,7 @@ impl ConfigurationError {
             Self::SourceWithoutCredentials { source_profile, .. } => {
                 format!("add credentials to profile {source_profile}: keys, a sign-in or a `credential_process`")
             }
-            Self::SsoConflict { option, .. } => format!("take `{option}` out of the profile"),
+            Self::SsoConflict { options, .. } => format!("take {} out of the profile", options.join(" and ")),
             Self::SsoIncomplete { missing, .. } => {
                 format!("add {} to the profile or its `sso-session`", missing.join(" and "))
             }

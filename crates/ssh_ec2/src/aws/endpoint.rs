@@ -235,12 +235,16 @@ impl Place {
 
 /// Refuses a region that could not be part of a host name.
 pub(super) fn check_region(region: &str) -> Result<(), AwsError> {
+    if is_region(region) { Ok(()) } else { Err(AwsError::BadRegion { region: region.to_owned() }) }
+}
+
+/// Whether a region could be part of a host name.
+pub(super) fn is_region(region: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let valid = (1..=63).contains(&region.len())
+    (1..=63).contains(&region.len())
         && region.bytes().all(allowed)
         && !region.starts_with('-')
-        && !region.ends_with('-');
-    if valid { Ok(()) } else { Err(AwsError::BadRegion { region: region.to_owned() }) }
+        && !region.ends_with('-')
 }
 
 /// Refuses a configured endpoint that is no URL, or would send requests unencrypted to another machine.

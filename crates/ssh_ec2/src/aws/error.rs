@@ -49,7 +49,7 @@ pub enum AwsError {
     },
     /// Environment or files say nothing usable.
     #[error(transparent)]
-    Configuration(#[from] ConfigurationError),
+    Configuration(ConfigurationError),
     /// Credentials are configured but could not be had.
     #[error("cannot get the AWS credentials of {sign_in}")]
     Credentials {
@@ -262,6 +262,15 @@ pub enum AwsError {
         /// The host.
         host: String,
     },
+}
+
+impl From<ConfigurationError> for AwsError {
+    fn from(error: ConfigurationError) -> Self {
+        match error {
+            ConfigurationError::BadRegion { region } => Self::BadRegion { region },
+            error => Self::Configuration(error),
+        }
+    }
 }
 
 /// A call took longer than it may.

@@ -16,10 +16,11 @@ use std::path::PathBuf;
 pub(crate) use self::source::{Keys, RoleSource, Source, WebIdentity};
 pub(crate) use self::sso::Sso;
 use super::configuration::ConfigurationError;
+use super::endpoint;
 use super::profiles::{Profile, Profiles, ReadFile, Value};
 use super::variables::Variables;
 
-/// What the command line says.
+/// The options of the command line that matter here.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options<'a> {
     /// `--profile`. It switches credentials in the environment off.
@@ -88,13 +89,20 @@ impl Identity {
             None => profile_of(variables)?,
         };
         let profiles = Profiles::read(variables, read)?;
-        let selected = select(named.as_deref(), &profiles)?;
-        let lookup = Lookup { variables, profile: selected };
-        let region = match options.region.filter(|region| !region.is_empty()) {
-            Some(region) => Some(region.to_owned()),
-            None => lookup.first(&["AWS_REGION", "AWS_DEFAULT_REGION"], "region")?,
+        let selected = select(named.as_deref(), &profiles);
+        // Of several mistakes the CLI reports the one that it meets first, and so does this.
+        let metadata = match &selected {
+            Ok(profile) => metadata(&Lookup { variables, profile: *profile })?,
+            Err(_) => None,
         };
-        let metadata = metadata(&lookup)?;
+        let region = options.region.filter(|region| !region.is_empty()).map(str::to_owned);
+        let region = region.or_else(|| variables.get("AWS_REGION"));
+        let region = region.or_else(|| variables.get("AWS_DEFAULT_REGION"));
+        check_region(region.as_deref())?;
+        let selected = selected?;
+        let lookup = Lookup { variables, profile: selected };
+        let region = region.map_or_else(|| lookup.of_profile("region"), |region| Ok(Some(region)))?;
+        check_region(region.as_deref())?;
         let chain = source::Chain {
             profiles: &profiles,
             variables,
@@ -123,7 +131,7 @@ impl Identity {
 }
 
 impl Identity {
-    /// Whether it is a role that somebody else assumes.
+    /// Whether it is a role that other credentials assume.
     pub(crate) fn is_role(&self) -> bool {
         matches!(self.source, Some(Source::Role(_)))
     }
@@ -141,17 +149,11 @@ pub(crate) fn profile_names(
     Ok(Profiles::read(variables, read)?.names().map(str::to_owned).collect())
 }
 
-/// The profile that the environment names. Two different ones are more likely an accident than an order.
+/// The profile that the environment names. Two different names are refused: one of them would be ignored silently.
 fn profile_of(variables: &Variables) -> Result<Option<String>, ConfigurationError> {
     match (variables.get("AWS_PROFILE"), variables.get("AWS_DEFAULT_PROFILE")) {
         (Some(profile), Some(default)) if !default.is_empty() && profile != default => {
             Err(ConfigurationError::TwoProfiles { profile, default_profile: default })
-        }
-        (Some(name), _) if name.is_empty() => {
-            Err(ConfigurationError::EmptyProfile { variable: "AWS_PROFILE" })
-        }
-        (None, Some(name)) if name.is_empty() => {
-            Err(ConfigurationError::EmptyProfile { variable: "AWS_DEFAULT_PROFILE" })
         }
         (name, default) => Ok(name.or(default)),
     }
@@ -163,11 +165,24 @@ fn select<'a>(
     profiles: &'a Profiles,
 ) -> Result<Option<Profile<'a>>, ConfigurationError> {
     let Some(name) = named else { return Ok(profiles.get(DEFAULT_PROFILE)) };
-    let unknown = || ConfigurationError::UnknownProfile {
-        profile: name.to_owned(),
-        section_of: profiles.bare_section(name).map(PathBuf::from),
+    let unknown = || match name {
+        "" => ConfigurationError::EmptyProfile,
+        _ => ConfigurationError::UnknownProfile {
+            profile: name.to_owned(),
+            section_of: profiles.bare_section(name).map(PathBuf::from),
+        },
     };
     profiles.get(name).map(Some).ok_or_else(unknown)
+}
+
+fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
+    match region {
+        // `Aws::load` refuses an empty one, after other mistakes: the CLI reports those first.
+        Some(region) if !region.is_empty() && !endpoint::is_region(region) => {
+            Err(ConfigurationError::BadRegion { region: region.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Environment first, then the selected profile.
@@ -251,10 +266,10 @@ impl Endpoints {
         let mut endpoints = Self { of_service, global, ..Self::default() };
         let Some(profile) = lookup.profile else { return Ok(endpoints) };
         endpoints.in_profile = profile.owned("endpoint_url")?.filter(|endpoint| !endpoint.is_empty());
-        if let Some(name) = profile.text("services")?
-            // The CLI does not look at what the environment overrides.
-            && endpoints.global.is_none()
-        {
+        // The CLI does not look into the section for what the environment has.
+        let is_covered = |service: &&str| endpoints.of_service.contains_key(*service);
+        let is_used = endpoints.global.is_none() && !CALLED.iter().all(is_covered);
+        if let Some(name) = profile.text("services")?.filter(|_| is_used) {
             let section = profiles.services(name).filter(|section| !section.is_empty());
             let section = section.ok_or_else(|| ConfigurationError::MissingServices {
                 profile: profile.name.to_owned(),
@@ -290,6 +305,9 @@ impl fmt::Debug for Endpoints {
         f.debug_struct("Endpoints").finish_non_exhaustive()
     }
 }
+
+/// The services that we call, as in `AWS_ENDPOINT_URL_…`.
+const CALLED: [&str; 4] = ["SSM", "EC2_INSTANCE_CONNECT", "EC2", "STS"];
 
 /// What counts when no profile is named.
 pub(super) const DEFAULT_PROFILE: &str = "default";

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use self::running::Running;
+pub(super) use self::words::split;
 use super::{expiry, timestamp};
 use crate::network::foreign_text;
 use crate::tty;
@@ -130,7 +131,7 @@ impl Process {
     ///
     /// [`ProcessError`].
     pub(super) async fn credentials(&self) -> Result<Credentials, ProcessError> {
-        let words = words::split(&self.line)?;
+        let words = split(&self.line)?;
         let (program, arguments) = words.split_first().ok_or(ProcessError::Empty)?;
         tracing::info!("running {program} for credentials");
         let mut command = Command::new(program);

@@ -1,10 +1,9 @@
 //! The user's AWS profiles, read as the AWS CLI reads them. (Pure, but for the file that the caller hands in.)
 //!
-//! The SDK's own parser refuses files that the CLI reads, and finds other profiles in some. It never sees the user's
-//! files: what it needs, it gets from here.
+//! The SDK's own parser refuses files that the CLI reads, and finds other profiles in some. It never sees the
+//! user's files.
 
 mod ini;
-mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 pub use self::ini::SyntaxError;
 pub(crate) use self::ini::{Section, Value};
-pub(crate) use self::words::words;
 use super::configuration::ConfigurationError;
+use super::process;
 use super::variables::Variables;
 
 /// Reads a file. None if there is no regular file: the CLI takes a pipe or a device for no file.
@@ -31,7 +30,7 @@ pub(crate) struct Profiles {
     credentials: BTreeMap<String, Section>,
     sso_sessions: BTreeMap<String, Section>,
     services: BTreeMap<String, Section>,
-    /// Sections of the config file that are nothing to the CLI.
+    /// The other sections of the config file, which the CLI ignores.
     other: Vec<String>,
     config_path: Option<PathBuf>,
 }
@@ -70,7 +69,7 @@ impl Profiles {
         for (kind, sections) in kinds {
             if header.starts_with(kind) {
                 // botocore takes the first word for good if it only begins like this.
-                if let Some([_, name]) = words(&header).as_deref() {
+                if let Ok([_, name]) = process::split(&header).as_deref() {
                     sections.insert(name.clone(), section);
                 }
                 return;

@@ -1,4 +1,4 @@
-//! From a decision to somebody who can be asked: the SDK's providers, each with plain values, and ours for roles.
+//! Makes the provider for a source of credentials: the SDK's, each with plain values, or one of ours.
 //!
 //! The SDK's chains are not used. They read the user's files by rules of their own, and look further where the AWS
 //! CLI would stop.

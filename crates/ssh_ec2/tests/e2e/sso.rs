@@ -220,3 +220,40 @@ fn a_token_that_others_could_have_written_is_not_used() {
     assert!(ended.stderr.starts_with(&format!("ssh_ec2: error: {error}\n")), "{ended}");
     assert_eq!(calls(&sandbox, "sso:GetRoleCredentials"), before);
 }
+
+#[test]
+fn a_session_may_be_repeated_in_the_profile() {
+    let sandbox = Sandbox::start();
+    let repeated = "sso_start_url = https://sandbox.awsapps.com/start\nsso_region = us-east-1\n";
+    fs::write(sandbox.file("profiles"), format!("{SETTINGS}{repeated}")).unwrap();
+    sign_in(&sandbox);
+}
+
+#[test]
+fn nobody_signs_in_for_a_profile_that_cannot_be_used() {
+    let unusable = [
+        (
+            "sso_start_url = https://other.awsapps.com/start\n",
+            "profile sso and its sso-session s differ in sso_start_url",
+            "take sso_start_url out of the profile",
+        ),
+        (
+            "[profile sso2]\n",
+            "profile sso is to sign in with IAM Identity Center, but lacks sso_role_name",
+            "add sso_role_name to the profile or its `sso-session`",
+        ),
+    ];
+    for (at, (more, error, hint)) in unusable.into_iter().enumerate() {
+        let sandbox = Sandbox::start();
+        let settings =
+            if at == 0 { SETTINGS.to_owned() } else { SETTINGS.replace("sso_role_name = sandbox\n", "") };
+        fs::write(sandbox.file("profiles"), format!("{settings}{more}")).unwrap();
+        let mut terminal = Terminal::start(ssh_ec2(&sandbox), 24, 200);
+        terminal.wait_for(error);
+        terminal.wait_for(hint);
+        assert_eq!(terminal.status(), 1);
+        assert!(!terminal.screen().contains("Press Enter"), "{}", terminal.screen());
+        assert!(!terminal.screen().contains("sso login"), "{}", terminal.screen());
+        assert_eq!(sandbox.region.calls().len(), 0);
+    }
+}

@@ -1,5 +1,5 @@
-//! Where credentials come from: the order of botocore's providers, as one value that says whom to ask. (Pure, but for
-//! the files that the caller hands in.)
+//! Where credentials come from: the order of botocore's providers, decided before any of them is asked. (Pure, but
+//! for the files that the caller hands in.)
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::super::profiles::{self, Profile, Profiles, ReadFile};
 use super::super::variables::Variables;
 use super::{Metadata, Sso};
 
-/// Whom to ask for credentials.
+/// A source of credentials.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Source {
     /// The endpoint that the container's environment names.
@@ -25,7 +25,7 @@ pub(crate) enum Source {
         /// `login_session`.
         session: String,
     },
-    /// The machine.
+    /// The role of the machine, from its metadata service.
     Metadata(Metadata),
     /// A program.
     Process {
@@ -34,7 +34,7 @@ pub(crate) enum Source {
         /// `credential_process`.
         command: String,
     },
-    /// STS, with the credentials of somebody else.
+    /// STS, with credentials from another source.
     Role(Box<RoleSource>),
     /// IAM Identity Center.
     Sso {
@@ -48,7 +48,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Who has the credentials that the first role is assumed with; itself, if it is no role.
+    /// The source at the end of a chain of roles; itself, if it is no role.
     pub(crate) fn origin(&self) -> &Self {
         match self {
             Self::Role(role) => role.source.origin(),
@@ -71,7 +71,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// A role, and who assumes it.
+/// A role, and the source of the credentials that assume it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RoleSource {
     /// The profile that the role stands in.
@@ -81,11 +81,10 @@ pub(crate) struct RoleSource {
     pub(crate) external_id: Option<String>,
     pub(crate) mfa_serial: Option<String>,
     pub(crate) duration_seconds: Option<u32>,
-    /// Who may assume it.
     pub(crate) source: Source,
 }
 
-/// A role for whoever has the token.
+/// A role that STS grants for a token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct WebIdentity {
     pub(crate) token_file: PathBuf,
@@ -95,7 +94,7 @@ pub(crate) struct WebIdentity {
 
 type Result<T> = std::result::Result<T, ConfigurationError>;
 
-/// What the decision is made from.
+/// The inputs of the decision.
 pub(super) struct Chain<'a> {
     pub(super) profiles: &'a Profiles,
     pub(super) variables: &'a Variables,
@@ -114,7 +113,7 @@ impl Chain<'_> {
             return Ok(Some(Source::Environment(keys)));
         }
         if let Some(profile) = self.profiles.get(name).filter(is_role) {
-            // Nothing else is looked at: the role's source has credentials, or this is an error.
+            // No other source is tried: the role's source has credentials, or this is an error.
             return self.role(profile, &mut vec![name.to_owned()]).map(Some);
         }
         if let Some(source) = self.of_profile(name, self.environment)? {
@@ -169,7 +168,7 @@ impl Chain<'_> {
         Ok(Source::Role(Box::new(RoleSource {
             profile: owner(),
             arn: profile.owned("role_arn")?.unwrap_or_default(),
-            session_name: profile.owned("role_session_name")?,
+            session_name: filled(profile.owned("role_session_name")?),
             external_id: profile.owned("external_id")?,
             mfa_serial: profile.owned("mfa_serial")?,
             duration_seconds: seconds,
@@ -238,18 +237,17 @@ impl Chain<'_> {
             Some(value) if environment => Ok(Some(value)),
             _ => profile.map_or(Ok(None), |profile| profile.owned(option)),
         };
-        let filled = |value: Option<String>| value.filter(|value| !value.is_empty());
         let file = filled(get("AWS_WEB_IDENTITY_TOKEN_FILE", "web_identity_token_file")?);
         let Some(file) = file else { return Ok(None) };
         let Some(role_arn) = filled(get("AWS_ROLE_ARN", "role_arn")?) else {
             let profile = profile.map(|_| name.to_owned());
             return Err(ConfigurationError::WebIdentityWithoutRole { profile });
         };
-        let session_name = get("AWS_ROLE_SESSION_NAME", "role_session_name")?;
+        let session_name = filled(get("AWS_ROLE_SESSION_NAME", "role_session_name")?);
         Ok(Some(WebIdentity { token_file: file.into(), role_arn, session_name }))
     }
 
-    /// The files of EC2's first command line tools and of boto. Nobody has them, until somebody does.
+    /// The files of EC2's first command line tools and of boto, which botocore still reads.
     fn legacy_keys(&self) -> Result<Option<Keys>> {
         if let Some(path) = self.variables.get("AWS_CREDENTIAL_FILE") {
             let path = self.variables.expand_home(&path).unwrap_or_default();
@@ -292,7 +290,11 @@ impl Chain<'_> {
     }
 }
 
-/// Whether a profile has a role that somebody else assumes.
+fn filled(value: Option<String>) -> Option<String> {
+    value.filter(|value| !value.is_empty())
+}
+
+/// Whether a profile has a role that other credentials assume.
 fn is_role(profile: &Profile<'_>) -> bool {
     profile.has("role_arn") && !profile.has("web_identity_token_file")
 }

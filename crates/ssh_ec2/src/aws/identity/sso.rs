@@ -54,6 +54,7 @@ impl Sso {
                 .map(str::to_owned),
         };
         if missing.is_empty() {
+            check_token_session(profile, profiles)?;
             return Ok(Some(found));
         }
         Err(ConfigurationError::SsoIncomplete { profile: profile.name.to_owned(), missing })
@@ -93,12 +94,13 @@ fn session<'a>(
 /// The profile may repeat its session's settings, and not contradict them.
 fn check_agreement(profile: Profile<'_>, name: &str, section: &Section) -> Result<(), ConfigurationError> {
     let differs = |(option, value): &(&String, _)| profile.value(option).is_some_and(|own| own != *value);
-    match section.iter().find(differs) {
-        Some((option, _)) => Err(ConfigurationError::SsoConflict {
-            profile: profile.name.to_owned(),
-            session: name.to_owned(),
-            option: option.clone(),
-        }),
-        None => Ok(()),
+    let options: Vec<_> = section.iter().filter(differs).map(|(option, _)| option.clone()).collect();
+    if options.is_empty() {
+        return Ok(());
     }
+    Err(ConfigurationError::SsoConflict {
+        profile: profile.name.to_owned(),
+        session: name.to_owned(),
+        options,
+    })
 }

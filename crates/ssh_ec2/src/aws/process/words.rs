@@ -1,4 +1,4 @@
-//! The words of a `credential_process`. (Pure.)
+//! The words of a `credential_process`, and of a profile's header. (Pure.)
 //!
 //! On Unix the AWS CLI splits the line with Python's `shlex.split` (botocore, `compat_shell_split`) and runs
 //! the first word without a shell. So `~`, `$HOME`, `*` and `;` mean themselves, quotes and backslashes work
@@ -7,7 +7,7 @@
 use super::ProcessError;
 
 /// Splits a line. What it says is not part of any error: an argument may be a secret.
-pub(super) fn split(line: &str) -> Result<Vec<String>, ProcessError> {
+pub(in crate::aws) fn split(line: &str) -> Result<Vec<String>, ProcessError> {
     let (mut words, mut word) = (Vec::new(), None::<String>);
     let mut characters = line.chars();
     while let Some(character) = characters.next() {

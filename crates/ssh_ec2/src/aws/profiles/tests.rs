@@ -129,3 +129,12 @@ fn a_header_without_the_word_profile_is_remembered() {
     assert_eq!(found.bare_section("foo"), Some(Path::new("/home/me/.aws/config")));
     assert_eq!(found.bare_section("bar"), None);
 }
+
+/// The CLI takes it for an empty file, and would go on to another identity.
+#[test]
+fn a_file_that_must_not_be_read_is_an_error() {
+    let variables = Variables::new([], Some("/home/me".into()));
+    let denied = |_: &Path| Err(io::ErrorKind::PermissionDenied.into());
+    let error = Profiles::read(&variables, &denied).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read the AWS configuration in /home/me/.aws/config");
+}
