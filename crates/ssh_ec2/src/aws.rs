@@ -224,7 +224,7 @@ impl Aws {
     }
 
     /// The same, for calls that take at most so long with all their attempts, throttled ones included, not counting
-    /// the time that credentials take.
+    /// the time that credentials take. A call is dropped then, so that it must not be one that starts something.
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..self }
     }

@@ -9,15 +9,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use dns_lookup::{LookupErrorKind, getaddrinfo};
 
 use crate::harness::{Sandbox, WITHOUT_QUOTA, run, wait_until_runnable};
-use crate::impostor::listen;
+use crate::impostor::{impostor, listen, ticket};
 
 /// Presents another key than AWS lists.
 const IMPOSTOR: &str = "i-0dead00000000001d";
@@ -275,6 +275,29 @@ fn no_fault_of_the_region_gets_a_made_up_key_accepted() {
         sandbox.wait_for_the_end();
         found.map_err(|ended| format!("{faults:?}: {ended}"))
     });
+}
+
+/// A call that starts something is not given up when EC2's would be.
+#[test]
+fn a_session_that_starts_late_is_ended_all_the_same() {
+    let sandbox = Sandbox::start();
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    let websocket = listen(drop);
+    let session_manager = impostor(move |operation| {
+        if operation == "TerminateSession" {
+            count.fetch_add(1, Ordering::Relaxed);
+        } else {
+            let (_sender, nothing) = mpsc::channel::<()>();
+            let _ = nothing.recv_timeout(Duration::from_secs(7));
+        }
+        (200, ticket(&format!("ws://{websocket}/v1/data-channel/you-1")))
+    });
+    let mut command = by_hand(&sandbox);
+    command.env("AWS_ENDPOINT_URL_SSM", format!("http://{session_manager}"));
+    let cause = No("did not answer the websocket upgrade");
+    attempt(&mut command, &Server(OK, OK), Known, cause, KEY, 1).unwrap();
+    assert_eq!(ended.load(Ordering::Relaxed), 1);
 }
 
 /// Tries all rows, and fails with all that are wrong.

@@ -62,7 +62,10 @@ impl From<ProbeError> for Reason {
 
 /// The sources for one instance.
 pub(in crate::commands) struct Sources<'a> {
-    aws: Aws,
+    /// For calls that can be given up at any time.
+    ec2: Aws,
+    /// For sessions: one that AWS has begun to start has to be waited for, and ended.
+    session_manager: Aws,
     network: &'a Network,
     instance: &'a InstanceId,
     interrupt: &'a Interrupt,
@@ -79,8 +82,9 @@ impl<'a> Sources<'a> {
         instance: &'a InstanceId,
         interrupt: &'a Interrupt,
     ) -> Self {
-        let aws = aws.again().with_patience(PATIENCE).with_limit(CONSOLE_TIMEOUT);
-        Self { aws, network, instance, interrupt, told: RefCell::default() }
+        let session_manager = aws.again().with_patience(PATIENCE);
+        let ec2 = session_manager.again().with_limit(CONSOLE_TIMEOUT);
+        Self { ec2, session_manager, network, instance, interrupt, told: RefCell::default() }
     }
 
     /// What the first source says that says anything.
@@ -121,7 +125,7 @@ impl<'a> Sources<'a> {
         }
         let mut is_contradicted = false;
         for latest in [Latest::No, Latest::Yes] {
-            let text = match self.aws.console_output(self.instance, latest).await {
+            let text = match self.ec2.console_output(self.instance, latest).await {
                 Ok(text) => text,
                 Err(error) => {
                     tracing::info!("EC2's console output has no host keys: {error}");
@@ -148,7 +152,7 @@ impl<'a> Sources<'a> {
 
     /// What sshd's files say, if the caller may start sessions that run a command.
     async fn files(&self) -> Result<Told, Failure> {
-        let Self { aws, network, instance, interrupt, .. } = self;
+        let Self { session_manager: aws, network, instance, interrupt, .. } = self;
         let prober = Prober { aws, network, instance, reason: REASON, interrupt };
         match probe::ask(prober, Question::Script(READ_KEYS), READ_TIMEOUT).await {
             Ok(answer) => Ok(of_files(&answer, instance)),

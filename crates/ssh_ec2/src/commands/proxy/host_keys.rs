@@ -1,4 +1,4 @@
-//! Answers what `ssh_ec2 known-hosts` asks, which the same ssh runs, on a socket of its own.
+//! Answers the questions of `ssh_ec2 known-hosts`, which the same ssh runs, on a socket of their own.
 //!
 //! Everything runs in the proxy's one task and waits for nothing but sockets, so that no byte of the tunnel waits for
 //! an answer. Nothing that is asked, and no failure here, ends the tunnel: without an answer known-hosts refuses, and
@@ -59,7 +59,7 @@ impl<'a> HostKeys<'a> {
         }
     }
 
-    /// Answers until dropped, which must not be half-way through an answer: see [`end`].
+    /// Answers until dropped, which must not be half-way through an answer: see [`end`](Self::end).
     pub(super) async fn serve(&self, directory: &Path) -> Infallible {
         let socket = match Socket::listen(directory) {
             Ok(socket) => socket,
@@ -111,7 +111,7 @@ impl<'a> HostKeys<'a> {
         }
     }
 
-    /// Ends what is open at AWS for an answer that nobody waits for any more; at once, if another signal comes.
+    /// Ends the session that is open for an answer which has become useless. Another signal ends this at once.
     pub(super) async fn end(
         &self,
         mut serving: Pin<&mut impl Future<Output = Infallible>>,
