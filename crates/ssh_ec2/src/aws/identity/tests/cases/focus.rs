@@ -14,25 +14,25 @@ impl Draft {
         }
         let region = self.some_region();
         self.set(File::Config, name, "region", region);
-        match self.random.below(30) {
-            0 => self.ec2_file(),
-            1 => self.boto_file(),
-            2 | 3 => self.focus_on_the_machine(name),
-            4 => {
+        match self.random.below(47) {
+            0 | 30 => self.ec2_file(),
+            1 | 31 => self.boto_file(),
+            2 | 3 | 32..=34 => self.focus_on_the_machine(name),
+            4 | 41 => {
                 self.rule("a container");
                 self.rule("a container before the machine");
                 self.set_env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://localhost/c");
             }
-            5..=7 => self.focus_on_sessions(name),
-            8..=10 => self.focus_on_order(name),
-            11 | 12 => self.focus_on_endpoints(name),
+            5..=7 | 35 => self.focus_on_sessions(name),
+            8..=10 | 36..=37 | 42..=44 => self.focus_on_order(name),
+            11 | 12 | 38 => self.focus_on_endpoints(name),
             13 => self.focus_on_web_identity(name),
             14 => {
                 self.rule("[DEFAULT] is for all");
                 let value = Setting::Text("of-all".into());
                 self.section(File::Config, "", "DEFAULT").settings.push(("credential_process".into(), value));
             }
-            15 => {
+            15 | 40 | 45 => {
                 self.rule("roles");
                 self.set(File::Config, name, "role_arn", "arn:aws:iam::1:role/r");
                 self.named_source(name, &["Environment", "EcsContainer"]);
@@ -59,7 +59,7 @@ impl Draft {
                 self.rule("a header needs the word profile");
                 self.config.iter_mut().for_each(|section| section.kind = "");
             }
-            24 => {
+            24 | 39 => {
                 self.rule("the last spelling wins");
                 self.case.profile = None;
                 self.case.env.remove("AWS_PROFILE");
@@ -168,7 +168,7 @@ impl Draft {
             self.set(File::Config, name, option, value);
         }
         let url = "https://start.example/";
-        let which = self.random.below(4);
+        let which = self.random.below(5);
         if which == 0 {
             self.rule("a session exists");
             return;
@@ -176,7 +176,7 @@ impl Draft {
         self.rule("sso_session");
         let section = self.section(File::Config, "sso-session", "s");
         section.settings.push(("sso_start_url".into(), Setting::Text(url.into())));
-        if which == 1 {
+        if which == 1 || which == 4 {
             // The profile has what the section lacks, which is enough for credentials and not for a token.
             self.rule("a session is whole");
             self.set(File::Config, name, "sso_region", "eu-west-1");

@@ -160,11 +160,11 @@ impl Draft {
             ("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint"),
         ] {
             let value = self.pick(&["true", "True", "false", "yes"]);
-            if self.chance(5) {
+            if self.chance(7) {
                 self.rule(name);
                 self.set_env(name, value);
             }
-            if self.chance(5) {
+            if self.chance(7) {
                 self.rule(option);
                 self.set_somewhere(profile, option, value);
             }
