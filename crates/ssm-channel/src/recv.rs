@@ -59,7 +59,7 @@ impl ReceiveStream {
         if number == self.expected {
             return if self.ready_bytes + cost > READY_LIMIT { Arrival::Refused } else { Arrival::Next };
         }
-        if self.early_bytes + cost > EARLY_LIMIT || self.ready_bytes + cost > READY_LIMIT {
+        if self.early_bytes + cost > EARLY_LIMIT || self.ready_bytes > READY_LIMIT {
             return Arrival::Refused;
         }
         self.early_bytes += cost;

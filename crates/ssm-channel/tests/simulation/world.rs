@@ -186,7 +186,7 @@ impl World {
         };
         for peer in peers {
             let (sent, kept) = (peer.channel.unacknowledged(), peer.channel.backlog());
-            if sent > MAX_WINDOW + 2 * 65_700 || kept > 13 << 20 {
+            if sent > MAX_WINDOW + 2 * 65_700 || kept > BACKLOG {
                 return Err(format!("{sent} bytes unacknowledged and {kept} not read are too many"));
             }
         }
@@ -587,3 +587,6 @@ const HORIZON: Duration = Duration::from_secs(1200);
 /// For what is still under way when everything has arrived.
 const QUIET: Duration = Duration::from_secs(5);
 const LITTLE: Duration = Duration::from_millis(3);
+
+/// The bounds of `recv.rs`, for bytes in order and out of order, and a message.
+const BACKLOG: usize = (12 + 64 + 1) << 20;
