@@ -30,12 +30,15 @@ pub(super) fn encode(text: &str, form: &mut String) {
     }
 }
 
-/// Code and message of a refusal. EC2 and STS nest them differently.
+/// Code and message of a refusal. EC2 and STS nest them differently. What nests them in another way is neither: a
+/// bucket behind some proxy denies access with the same words.
 pub(super) fn error_code(status: u16, body: &[u8]) -> (String, String) {
     let text = String::from_utf8_lossy(body);
     let document = Document::parse(&text).ok();
-    let error = document.as_ref().and_then(|document| {
-        document.descendants().find(|node| node.is_element() && node.tag_name().name() == "Error")
+    let error = document.as_ref().map(Document::root_element).and_then(|root| match root.tag_name().name() {
+        "Response" => child(child(root, "Errors")?, "Error"),
+        "ErrorResponse" => child(root, "Error"),
+        _ => None,
     });
     let part = |name| error.and_then(|error| child_text(error, name));
     clean(status, part("Code").unwrap_or_default(), part("Message"))
@@ -79,7 +82,9 @@ mod tests {
         let told = |text: &str| error_code(403, text.as_bytes());
         assert_eq!(told(ec2), ("UnauthorizedOperation".into(), "You are not authorized".into()));
         assert_eq!(told(sts), ("AccessDenied".into(), "no 2J".into()));
-        for text in ["", "<html>", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "\u{0}"] {
+        let bucket = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+        let page = format!("<html><body>{bucket}</body></html>");
+        for text in ["", bucket, &page, "<html>", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "\u{0}"] {
             assert_eq!(told(text), ("status 403".into(), "it gave no reason".into()));
         }
     }

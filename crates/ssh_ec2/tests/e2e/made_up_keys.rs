@@ -122,6 +122,8 @@ const CONTRADICTED: &str = "<GetConsoleOutputResponse><output>\
 const OTHER_ROOT: &str = "<DescribeInstancesResponse/>";
 const HTML: &str = "<html><body>Please log in to the proxy</body></html>";
 const XHTML: &str = "<?xml version=\"1.0\"?><html><body>UnauthorizedOperation</body></html>";
+/// As S3 denies.
+const BUCKET: &str = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>no</Message></Error>";
 
 macro_rules! refusal {
     ($code:literal) => {
@@ -185,6 +187,8 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("bare 403", Server(Answer(403, ""), OK), Known, By::Ssh, No("403")),
     ("403 of a proxy", Server(Answer(403, HTML), OK), Known, By::Hand, No("403")),
     ("403 of XHTML", Server(Answer(403, XHTML), OK), Known, By::Hand, No("403")),
+    ("403 of a bucket", Server(Answer(403, BUCKET), OK), Known, By::Hand, No("403")),
+    ("empty, then 403 of a bucket", Server(OK, Answer(403, BUCKET)), Known, By::Hand, No("403")),
     ("404 of a proxy", Server(Answer(404, HTML), OK), Known, By::Hand, No("404")),
     ("407", Server(Answer(407, HTML), OK), Known, By::Hand, No("407")),
     ("502 of a proxy", Server(Answer(502, HTML), OK), Known, By::Hand, No("502")),
@@ -230,6 +234,9 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("expired credentials, refused", Refused, Expired, By::Hand, No("xpired")),
 ];
 
+/// The session ends while the first key is half printed.
+const CUT_SHORT: &[&str] = &["agent-payload=64", "pace=10s", "idle=1s"];
+
 /// What else can go wrong in the region, by its faults; and what EC2 does meanwhile.
 #[rustfmt::skip]
 const FAULTS: &[(&[&str], Ec2, Outcome)] = &[
@@ -248,6 +255,9 @@ const FAULTS: &[(&[&str], Ec2, Outcome)] = &[
     (&["never-attach"], Server(Answer(403, DENIED), OK), No("did not answer a session")),
     (&["never-attach"], Refused, No("did not answer a session")),
     (&["slow-attach=20s"], Refused, No("did not answer a session")),
+    (CUT_SHORT, Server(OK, OK), No("ended before it had read them")),
+    (CUT_SHORT, Server(Answer(403, DENIED), OK), No("ended before it had read them")),
+    (CUT_SHORT, Refused, No("ended before it had read them")),
     (&["refuse-upgrade"], Server(OK, OK), No("refused the websocket")),
     (&["refuse-upgrade"], Refused, No("refused the websocket")),
     (&["refuse-upgrade", "deny=ec2:GetConsoleOutput"], There, No("refused the websocket")),

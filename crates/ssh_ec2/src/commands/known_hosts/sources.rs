@@ -196,12 +196,16 @@ fn of_files_error(error: ProbeError) -> Told {
     }
 }
 
-/// Whether the command ran to its end, with or without keys in what it printed.
+/// Whether the script ran to its end, with or without keys in what it printed.
 fn of_files(answer: &Answer, instance: &InstanceId) -> Told {
-    let evidence = Evidence::of_files(&String::from_utf8_lossy(&answer.output));
-    match (&answer.closed, answer.ready) {
+    let text = String::from_utf8_lossy(&answer.output);
+    let evidence = Evidence::of_files(&text);
+    match &answer.closed {
         _ if !evidence.is_empty() => Told::Keys(evidence, Source::Session),
-        (Some(Closed::ByGateway { .. }), Some(_)) => Told::Nothing,
+        _ if text.lines().any(|line| line.trim_end() == ALL_READ) => Told::Nothing,
+        Some(Closed::ByGateway { .. }) => Told::Unknown(Reason::new(format!(
+            "the session that reads the host keys of {instance} ended before it had read them"
+        ))),
         _ => Told::Unknown(Reason::new(format!(
             "{instance} did not answer a session of Session Manager within {} seconds",
             READ_TIMEOUT.as_secs()
@@ -217,8 +221,22 @@ fn tells(told: &Told, key: &HostKey) -> bool {
 const PATIENCE: Duration = Duration::from_secs(4);
 /// For one call of GetConsoleOutput with all its attempts.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(6);
-const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub";
+/// A session whose command was killed, whose SSM agent was restarted, or which somebody ended at AWS, closes like one
+/// whose command is done. Only the last line shows that all was read.
+const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub; echo ssh_ec2: all read";
+/// What that prints last.
+const ALL_READ: &str = "ssh_ec2: all read";
 /// For Session Manager's records.
 const REASON: &str = "ssh_ec2 reads the public host keys";
 /// The SSM agent waits a second for acknowledgements at the end.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_says_at_its_end_that_all_was_read() {
+        assert!(READ_KEYS.ends_with(&format!("; echo {ALL_READ}")), "{READ_KEYS}");
+    }
+}
