@@ -34,7 +34,7 @@ pub async fn guard(
     // so again.
     tokio::select! {
         () = ended => {}
-        signal = signals.next() => tracing::info!("ending at once: {signal}"),
+        signal = signals.insisted() => tracing::info!("ending at once: {signal}"),
     }
     Ok(ExitCode::Interrupted)
 }

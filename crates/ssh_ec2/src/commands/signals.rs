@@ -6,7 +6,7 @@ use std::io;
 use tokio::signal::unix::{self, SignalKind};
 
 /// Why a process is asked to end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Signal {
     Hangup,
     Interrupt,
@@ -27,6 +27,7 @@ pub(crate) struct Signals {
     hangup: unix::Signal,
     interrupt: unix::Signal,
     terminate: unix::Signal,
+    seen: Vec<Signal>,
 }
 
 impl Signals {
@@ -36,11 +37,32 @@ impl Signals {
             hangup: unix::signal(SignalKind::hangup())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,
+            seen: Vec::new(),
         })
     }
 
     /// The next one. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
+        let signal = self.any().await;
+        self.seen.push(signal);
+        signal
+    }
+
+    /// SIGINT or SIGTERM once more, from somebody who does not want to wait. Cancel-safe.
+    ///
+    /// One event brings several signals: a terminal and `timeout` send them to ssh and to us, so that ssh's end may be
+    /// noticed before the signal, and a shell and ssh send SIGHUP besides. Only one that comes twice is meant so.
+    pub(crate) async fn insisted(&mut self) -> Signal {
+        loop {
+            let signal = self.any().await;
+            if self.seen.contains(&signal) && signal != Signal::Hangup {
+                return signal;
+            }
+            self.seen.push(signal);
+        }
+    }
+
+    async fn any(&mut self) -> Signal {
         tokio::select! {
             _ = self.hangup.recv() => Signal::Hangup,
             _ = self.interrupt.recv() => Signal::Interrupt,

@@ -265,6 +265,33 @@ fn a_session_that_reads_keys_is_ended_with_the_connection() {
     sandbox.assert_tidy();
 }
 
+/// Ctrl-C, a closed terminal and `timeout` end ssh and signal the proxy, in any order and more than once.
+#[test]
+fn a_session_that_reads_keys_is_ended_whatever_signals_come_with_the_end() {
+    let sandbox = Sandbox::with_faults(&["slow-attach=3s"]);
+    let mut sessions = 0;
+    for signals in
+        [&[Signal::INT][..], &[Signal::TERM], &[Signal::HUP], &[Signal::HUP, Signal::TERM, Signal::INT]]
+    {
+        let (mut proxy, _) = proxy(&sandbox, NO_CONSOLE, None);
+        let mut asking = known_hosts(&sandbox, NO_CONSOLE);
+        sessions += 2;
+        sandbox.wait_for_sessions(sessions);
+        // All of it is there when the proxy looks again.
+        proxy.signal(Signal::STOP);
+        proxy.close_input();
+        signals.iter().for_each(|signal| proxy.signal(*signal));
+        proxy.signal(Signal::CONT);
+        proxy.wait();
+        assert_eq!(asking.wait().code, 1);
+        sandbox.assert_tidy();
+        // AWS would end one that nobody ends, much later.
+        let calls = sandbox.region.calls();
+        let ended = calls.iter().filter(|call| call.action == "ssm:TerminateSession").count();
+        assert_eq!(ended, sessions, "{signals:?}");
+    }
+}
+
 #[test]
 fn a_proxy_that_was_killed_is_no_answer_and_leaves_nothing_for_long() {
     let sandbox = Sandbox::with_faults(&[NO_FILES]);

@@ -111,7 +111,7 @@ impl<'a> HostKeys<'a> {
         }
     }
 
-    /// Ends the session that is open for an answer which has become useless. Another signal ends this at once.
+    /// Ends the session that is open for an answer which has become useless. A repeated signal ends this at once.
     pub(super) async fn end(
         &self,
         mut serving: Pin<&mut impl Future<Output = Infallible>>,
@@ -124,7 +124,7 @@ impl<'a> HostKeys<'a> {
         });
         tokio::select! {
             () = ended => {}
-            signal = signals.next() => tracing::info!("ending at once: {signal}"),
+            signal = signals.insisted() => tracing::info!("ending at once: {signal}"),
         }
     }
 }
