@@ -37,7 +37,8 @@ mod web_identity;
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -166,7 +167,7 @@ impl Aws {
             sdk: &sdk,
             place: &place,
             home: variables.home(),
-            login_cache: variables.path("AWS_LOGIN_CACHE_DIRECTORY", ".aws/login/cache"),
+            login_cache: variables.path("AWS_LOGIN_CACHE_DIRECTORY", ".aws/login/cache")?,
             may_ask: !settings.batch,
         };
         let sign_in = SignIn::of(&identity);
@@ -448,5 +449,14 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if !path.is_file() {
         return Ok(None);
     }
-    std::fs::read(path).map(Some)
+    let mut bytes = Vec::new();
+    File::open(path)?.take(CONFIGURATION_LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > CONFIGURATION_LIMIT {
+        let what = format!("it is longer than {} MiB", CONFIGURATION_LIMIT >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(Some(bytes))
 }
+
+/// That of a hundred thousand profiles, more or less.
+const CONFIGURATION_LIMIT: u64 = 16 << 20;

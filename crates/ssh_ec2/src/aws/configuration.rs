@@ -13,6 +13,12 @@ use super::profiles::SyntaxError;
 /// Environment and profiles say nothing, or two different things.
 #[derive(Debug, Error)]
 pub enum ConfigurationError {
+    /// A variable that should say when the keys beside it end.
+    #[error("AWS_CREDENTIAL_EXPIRATION is {time:?}, which is no time with an offset from UTC")]
+    BadExpiration {
+        /// What was set.
+        time: String,
+    },
     /// The region's name cannot be part of a host name.
     #[error("{region:?} is not the name of a region")]
     BadRegion {
@@ -87,6 +93,12 @@ pub enum ConfigurationError {
         profile: String,
         /// The option.
         option: &'static str,
+    },
+    /// A path below the home directory of a user with that name.
+    #[error("the path `{path}` begins in the home directory of another user")]
+    OtherHome {
+        /// The path, as it was set.
+        path: String,
     },
     /// Half of a key.
     #[error("there is only half of an access key in {place}: {missing} is missing")]
@@ -195,6 +207,9 @@ impl ConfigurationError {
     /// What to do about it, an action a line.
     pub fn hints(&self) -> Vec<String> {
         let hint = match self {
+            Self::BadExpiration { .. } => {
+                "renew the keys in the environment, or unset AWS_CREDENTIAL_EXPIRATION".into()
+            }
             Self::BadRegion { .. } => {
                 "name the region with `--region`, AWS_REGION, or `region` in the profile".into()
             }
@@ -219,6 +234,7 @@ impl ConfigurationError {
                 format!("add a section `[sso-session {session}]` to the config file: `aws configure sso-session`")
             }
             Self::NotText { option, .. } => format!("write `{option} = …` in one line"),
+            Self::OtherHome { .. } => "write the whole path into the variable".into(),
             Self::PartialKey { place: KeyPlace::Environment, .. } => {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY together, or unset both to use a profile".into()
             }

@@ -57,10 +57,6 @@ impl CredentialCache {
             return Ok(credentials.clone());
         }
         let credentials = self.provider.credentials(&self.sign_in).await?;
-        // A program or a file may give credentials that are over. A call that does not get through would not notice.
-        if credentials.expiry().is_some_and(|expiry| expiry <= SystemTime::now()) {
-            return Err(AwsError::ExpiredToken { sign_in: self.sign_in.clone() });
-        }
         // What follows may be a connection, whose ssh then has the terminal.
         self.provider.ask_no_more();
         let until = credentials.expiry().map_or(now + DEFAULT_LIFETIME, |expiry| expiry - MARGIN);
@@ -91,7 +87,18 @@ pub(super) enum Provider {
 }
 
 impl Provider {
+    /// Credentials that a call can be signed with.
     pub(super) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+        let credentials = self.fetch(sign_in).await?;
+        // A program or a file may give credentials that are over. A call that does not get through would not notice.
+        if credentials.expiry().is_some_and(|expiry| expiry <= SystemTime::now()) {
+            return Err(AwsError::ExpiredToken { sign_in: sign_in.clone() });
+        }
+        check_characters(&credentials, sign_in)?;
+        Ok(credentials)
+    }
+
+    async fn fetch(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
         let of_sdk = async |provider: &SharedCredentialsProvider| {
             provider.provide_credentials().await.map_err(|source| explain(&source, sign_in.clone()))
         };
@@ -128,6 +135,22 @@ impl Provider {
             Self::Login(_) | Self::Sdk(_) | Self::WebIdentity(..) => {}
         }
     }
+}
+
+/// Refuses an access key id or a token that no header of a request can have: the SDK's signer panics.
+fn check_characters(credentials: &Credentials, sign_in: &SignIn) -> Result<(), AwsError> {
+    let is_sendable = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let parts = [
+        ("access key id", Some(credentials.access_key_id())),
+        ("session token", credentials.session_token()),
+    ];
+    for (part, text) in parts {
+        if !text.is_none_or(is_sendable) {
+            let source = format!("the {part} has a line end or another character that no request can have");
+            return Err(AwsError::Credentials { sign_in: sign_in.clone(), source: source.into() });
+        }
+    }
+    Ok(())
 }
 
 fn explain(source: &CredentialsError, sign_in: SignIn) -> AwsError {
@@ -284,6 +307,24 @@ mod tests {
         let provider = Provider::Sdk(SharedCredentialsProvider::new(provider));
         let resolved = CredentialCache::new(provider, SignIn::Environment).resolve().await;
         assert!(matches!(resolved, Err(AwsError::ExpiredToken { .. })), "{resolved:?}");
+    }
+
+    /// Each would end the process in the SDK.
+    #[tokio::test]
+    async fn credentials_that_no_request_can_have_are_refused_with_the_part() {
+        for (id, token, part) in [
+            ("AKID\nmore", Some("t"), "access key id"),
+            ("AK\0ID", None, "access key id"),
+            ("Schlüssel", None, "access key id"),
+            ("AKID", Some("a\r\nb"), "session token"),
+            ("AKID", Some("\x1b[0m"), "session token"),
+        ] {
+            let credentials = Credentials::new(id, "secret", token.map(str::to_owned), None, "test");
+            let provider = Provider::Sdk(SharedCredentialsProvider::new(credentials));
+            let error = CredentialCache::new(provider, SignIn::Environment).resolve().await.unwrap_err();
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert!(source.starts_with(&format!("the {part} has a line end")), "{source}");
+        }
     }
 
     #[tokio::test]

@@ -40,17 +40,17 @@ impl Profiles {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationError::Unreadable`], [`ConfigurationError::Syntax`].
+    /// [`ConfigurationError::OtherHome`], [`ConfigurationError::Unreadable`], [`ConfigurationError::Syntax`].
     pub(crate) fn read(variables: &Variables, read: ReadFile<'_>) -> Result<Self, ConfigurationError> {
         let mut found = Self::default();
-        if let Some(path) = variables.path("AWS_CONFIG_FILE", ".aws/config") {
+        if let Some(path) = variables.path("AWS_CONFIG_FILE", ".aws/config")? {
             for (header, section) in sections(&path, read)?.unwrap_or_default() {
                 found.add(header, section);
             }
             found.config_path = Some(path);
         }
         found.profiles = found.config.clone();
-        if let Some(path) = variables.path("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials") {
+        if let Some(path) = variables.path("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials")? {
             for (name, section) in sections(&path, read)?.unwrap_or_default() {
                 found.profiles.entry(name.clone()).or_default().extend(section.clone());
                 found.credentials.insert(name, section);

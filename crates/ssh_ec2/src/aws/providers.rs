@@ -170,8 +170,8 @@ impl Providers<'_> {
 }
 
 fn of_keys(keys: &Keys) -> SharedCredentialsProvider {
-    let Keys { id, secret, token } = keys.clone();
-    SharedCredentialsProvider::new(Credentials::new(id, secret, token, None, "keys"))
+    let Keys { id, secret, token, expires } = keys.clone();
+    SharedCredentialsProvider::new(Credentials::new(id, secret, token, expires, "keys"))
 }
 
 /// With the endpoint given, the SDK does not look for one in the user's files.

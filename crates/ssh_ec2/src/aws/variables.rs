@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::configuration::ConfigurationError;
+
 /// Environment variables and the home directory.
 #[derive(Clone, Default)]
 pub(crate) struct Variables {
@@ -45,27 +47,43 @@ impl Variables {
 
     /// The path that a variable names, or `default` in the home directory. `$NAME`, `${NAME}` and a leading `~` are
     /// replaced, as botocore does it. None if nothing is left, or there is no home directory.
-    pub(crate) fn path(&self, name: &str, default: &str) -> Option<PathBuf> {
-        let Some(value) = self.values.get(name) else { return Some(self.home.as_ref()?.join(default)) };
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::expand_home`].
+    pub(crate) fn path(&self, name: &str, default: &str) -> Result<Option<PathBuf>, ConfigurationError> {
+        let Some(value) = self.values.get(name) else {
+            return Ok(self.home.as_ref().map(|home| home.join(default)));
+        };
         match value.to_str() {
             Some(text) => self.expand(text),
-            None => Some(value.into()),
+            None => Ok(Some(value.into())),
         }
     }
 
     /// Replaces `$NAME`, `${NAME}` and a leading `~` in a path.
-    pub(crate) fn expand(&self, path: &str) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::expand_home`].
+    pub(crate) fn expand(&self, path: &str) -> Result<Option<PathBuf>, ConfigurationError> {
         self.expand_home(&self.expand_variables(path))
     }
 
     /// Replaces a leading `~` in a path.
-    pub(crate) fn expand_home(&self, path: &str) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError::OtherHome`] for `~name`. The AWS CLI asks the system for that user's home directory. To
+    /// take the path as it stands would be to read no file, and perhaps to use another identity.
+    pub(crate) fn expand_home(&self, path: &str) -> Result<Option<PathBuf>, ConfigurationError> {
         match path.strip_prefix('~') {
-            Some("") => self.home.clone(),
+            Some("") => Ok(self.home.clone()),
             Some(rest) if rest.starts_with('/') => {
-                Some(self.home.as_ref()?.join(rest.trim_start_matches('/')))
+                Ok(self.home.as_ref().map(|home| home.join(rest.trim_start_matches('/'))))
             }
-            _ => Some(path.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty()),
+            Some(_) => Err(ConfigurationError::OtherHome { path: path.to_owned() }),
+            None => Ok(Some(path.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty())),
         }
     }
 
@@ -101,11 +119,22 @@ mod tests {
         let values = [("A", "a"), ("FILE", "~/x/${A}"), ("EMPTY", ""), ("PLAIN", "/etc/$A$NO${NO}$/${A")];
         let values = values.map(|(name, value)| (name.into(), value.into()));
         let variables = Variables::new(values, Some("/home/me".into()));
-        let path = |name| variables.path(name, ".aws/config").map(|path| path.display().to_string());
+        let path = |name| variables.path(name, ".aws/config").unwrap().map(|path| path.display().to_string());
         assert_eq!(path("UNSET").as_deref(), Some("/home/me/.aws/config"));
         assert_eq!(path("FILE").as_deref(), Some("/home/me/x/a"));
         assert_eq!(path("PLAIN").as_deref(), Some("/etc/a$NO${NO}$/${A"));
         assert_eq!(path("EMPTY"), None);
-        assert_eq!(variables.expand("~").as_deref(), Some(Path::new("/home/me")));
+        assert_eq!(variables.expand("~").unwrap().as_deref(), Some(Path::new("/home/me")));
+    }
+
+    #[test]
+    fn the_home_directory_of_another_user_is_refused() {
+        let values = [("CONFIG", "~you/config"), ("WHO", "~you"), ("MADE", "${TILDE}you/x"), ("TILDE", "~")];
+        let values = values.map(|(name, value)| (name.into(), value.into()));
+        let variables = Variables::new(values, Some("/home/me".into()));
+        for (name, path) in [("CONFIG", "~you/config"), ("WHO", "~you"), ("MADE", "~you/x")] {
+            let error = variables.path(name, ".aws/config").unwrap_err();
+            assert!(error.to_string().contains(&format!("`{path}`")), "{error}");
+        }
     }
 }

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::errors::told;
-use crate::harness::{Sandbox, run};
+use crate::errors::{fails, told};
+use crate::harness::{HEALTHY, Sandbox, run};
 
 const KEYS: [(&str, &str); 3] = [
     ("AWS_ACCESS_KEY_ID", "aws_access_key_id"),
@@ -62,6 +62,57 @@ fn both_connect(sandbox: &Sandbox, config: &str, credentials: &str, profile: Opt
 fn refuses(command: &mut Command, error: &str, hint: &str) {
     let ended = run(command).status(255);
     assert!(ended.stderr.contains(&told(error, &[hint])), "{ended}");
+}
+
+#[test]
+fn keys_that_cannot_be_used_are_refused_before_a_call() {
+    let sandbox = Sandbox::start();
+    let renew = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, or unset all three to \
+                 use a profile";
+    let unset = "renew the keys in the environment, or unset AWS_CREDENTIAL_EXPIRATION";
+    let no_time = "AWS_CREDENTIAL_EXPIRATION is \"soon\", which is no time with an offset from UTC";
+    let line_end = "cannot get the AWS credentials of the environment: the access key id has a line end or another \
+                    character that no request can have";
+    for (variable, value, error, hint) in [
+        (
+            "AWS_CREDENTIAL_EXPIRATION",
+            "2020-01-01T00:00:00Z",
+            "the AWS credentials of the environment have expired",
+            renew,
+        ),
+        ("AWS_CREDENTIAL_EXPIRATION", "soon", no_time, unset),
+        ("AWS_ACCESS_KEY_ID", "AKID\nmore", line_end, renew),
+    ] {
+        fails(sandbox.proxy(HEALTHY).env(variable, value), 1, error, &[hint]);
+    }
+    assert!(sandbox.region.calls().is_empty(), "{:?}", sandbox.region.calls());
+}
+
+/// With the keys of the environment or of `[default]`, it would be another identity.
+#[test]
+fn a_file_in_the_home_directory_of_another_user_is_not_passed_over() {
+    let sandbox = Sandbox::start();
+    for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+        let error = "the path `~you/.aws/of-you` begins in the home directory of another user";
+        let mut command = sandbox.proxy(HEALTHY);
+        fails(
+            command.env(variable, "~you/.aws/of-you"),
+            1,
+            error,
+            &["write the whole path into the variable"],
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_too_long_is_refused() {
+    let sandbox = Sandbox::start();
+    let file = sandbox.file("endless");
+    fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+    let error = format!("cannot read the AWS configuration in {}: it is longer than 16 MiB", file.display());
+    let hint =
+        "make the file readable, or point AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE at another one";
+    fails(sandbox.proxy(HEALTHY).env("AWS_SHARED_CREDENTIALS_FILE", file), 1, &error, &[hint]);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::super::configuration::{ConfigurationError, KeyPlace};
+use super::super::expiry;
 use super::super::profiles::{self, Profile, Profiles, ReadFile};
 use super::super::variables::Variables;
 use super::{Metadata, Sso};
@@ -63,6 +65,7 @@ pub(crate) struct Keys {
     pub(crate) id: String,
     pub(crate) secret: String,
     pub(crate) token: Option<String>,
+    pub(crate) expires: Option<SystemTime>,
 }
 
 impl fmt::Debug for Keys {
@@ -219,7 +222,11 @@ impl Chain<'_> {
         };
         let tokens = ["AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"];
         let token = tokens.into_iter().find_map(|name| self.variables.filled(name));
-        Ok(Some(Keys { id, secret, token }))
+        let expires = match self.variables.filled("AWS_CREDENTIAL_EXPIRATION") {
+            Some(time) => Some(expiry::read(&time).ok_or(ConfigurationError::BadExpiration { time })?),
+            None => None,
+        };
+        Ok(Some(Keys { id, secret, token, expires }))
     }
 
     fn has_container(&self) -> bool {
@@ -250,7 +257,7 @@ impl Chain<'_> {
     /// The files of EC2's first command line tools and of boto, which botocore still reads.
     fn legacy_keys(&self) -> Result<Option<Keys>> {
         if let Some(path) = self.variables.get("AWS_CREDENTIAL_FILE") {
-            let path = self.variables.expand_home(&path).unwrap_or_default();
+            let path = self.variables.expand_home(&path)?.unwrap_or_default();
             let unreadable = |source| ConfigurationError::Unreadable { path: path.clone(), source };
             let missing = || unreadable(std::io::ErrorKind::NotFound.into());
             let text = (self.read)(&path).map_err(unreadable)?.ok_or_else(missing)?;
@@ -264,12 +271,12 @@ impl Chain<'_> {
                 let place = KeyPlace::File(path.clone());
                 let secret = value("AWSSecretKey")
                     .ok_or(ConfigurationError::PartialKey { place, missing: "AWSSecretKey" })?;
-                return Ok(Some(Keys { id, secret, token: None }));
+                return Ok(Some(Keys { id, secret, token: None, expires: None }));
             }
         }
         let files = match self.variables.get("BOTO_CONFIG") {
-            Some(path) => vec![self.variables.expand(&path)],
-            None => vec![Some("/etc/boto.cfg".into()), self.variables.expand("~/.boto")],
+            Some(path) => vec![self.variables.expand(&path)?],
+            None => vec![Some("/etc/boto.cfg".into()), self.variables.expand("~/.boto")?],
         };
         for path in files.into_iter().flatten() {
             if let Some(keys) = self.boto_keys(&path)? {
@@ -286,7 +293,7 @@ impl Chain<'_> {
         let missing = "aws_secret_access_key";
         let place = KeyPlace::File(path.to_owned());
         let secret = text(missing).ok_or(ConfigurationError::PartialKey { place, missing })?;
-        Ok(Some(Keys { id, secret, token: None }))
+        Ok(Some(Keys { id, secret, token: None, expires: None }))
     }
 }
 
@@ -313,5 +320,5 @@ fn keys_in(profile: Option<Profile<'_>>) -> Result<Option<Keys>> {
         Some(token) => Some(token),
         None => profile.owned("aws_session_token")?,
     };
-    Ok(Some(Keys { id, secret, token }))
+    Ok(Some(Keys { id, secret, token, expires: None }))
 }

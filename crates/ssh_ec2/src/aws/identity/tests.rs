@@ -1,2 +1,3 @@
 mod cases;
 mod differential;
+mod environment;

@@ -99,6 +99,8 @@ pub(super) fn is_space(character: char) -> bool {
 #[derive(Default)]
 struct Reader {
     sections: Vec<(String, BTreeMap<String, Vec<String>>)>,
+    /// Where each is, by its name.
+    places: BTreeMap<String, usize>,
     /// Of `[DEFAULT]`.
     defaults: BTreeMap<String, Vec<String>>,
     seen: BTreeSet<(String, String)>,
@@ -149,14 +151,15 @@ impl Reader {
         let options = if section == DEFAULTS {
             &mut self.defaults
         } else {
-            &mut self.sections.iter_mut().rfind(|(name, _)| name == section)?.1
+            let at = self.places.get(section)?;
+            &mut self.sections.get_mut(*at)?.1
         };
         Some(options.entry(option.to_owned()).or_default())
     }
 
     fn begin(&mut self, line: usize, name: &str) -> Result<(), SyntaxError> {
         if name != DEFAULTS {
-            if self.sections.iter().any(|(section, _)| section == name) {
+            if self.places.insert(name.to_owned(), self.sections.len()).is_some() {
                 return Err(SyntaxError::DuplicateSection { line, section: name.to_owned() });
             }
             self.sections.push((name.to_owned(), BTreeMap::new()));

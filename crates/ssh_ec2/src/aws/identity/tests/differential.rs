@@ -300,6 +300,7 @@ fn describe(source: &Source) -> Value {
 
 fn class(error: &ConfigurationError) -> &'static str {
     match error {
+        ConfigurationError::BadExpiration { .. } => "bad-expiration",
         ConfigurationError::BadRegion { .. } => "bad-region",
         ConfigurationError::BothSources { .. } => "both-sources",
         ConfigurationError::EmptyProfile | ConfigurationError::UnknownProfile { .. } => "unknown-profile",
@@ -311,6 +312,7 @@ fn class(error: &ConfigurationError) -> &'static str {
         ConfigurationError::MissingSsoSession { .. } => "missing-sso-session",
         ConfigurationError::NoSource { .. } => "no-source",
         ConfigurationError::NotText { .. } => "not-text",
+        ConfigurationError::OtherHome { .. } => "other-home",
         ConfigurationError::PartialKey { .. } => "partial-key",
         ConfigurationError::SourceWithoutCredentials { .. } => "source-without-credentials",
         ConfigurationError::SsoConflict { .. } => "sso-conflict",
