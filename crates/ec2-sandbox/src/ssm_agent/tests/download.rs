@@ -4,12 +4,13 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use ssm_channel::{Channel, Origin, Outgoing, Side, SsmAgentVersion};
+use ssm_channel::{Channel, Draft, Origin, Outgoing, Side, SsmAgentVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
@@ -18,9 +19,10 @@ use crate::{
     world::Purpose,
 };
 
-/// A server that says a file and then nothing.
+/// A server that says a file and then nothing, and keeps what it is sent.
 struct File {
     left: usize,
+    taken: Arc<Mutex<Vec<u8>>>,
 }
 
 impl AsyncRead for File {
@@ -41,6 +43,7 @@ impl AsyncRead for File {
 
 impl AsyncWrite for File {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.taken.lock().unwrap().extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -62,6 +65,8 @@ struct World {
     to_client: VecDeque<(Instant, Bytes)>,
     to_agent: VecDeque<(Instant, Bytes)>,
     received: usize,
+    /// What the server got.
+    taken: Arc<Mutex<Vec<u8>>>,
 }
 
 impl World {
@@ -82,6 +87,7 @@ impl World {
             to_client: VecDeque::new(),
             to_agent: VecDeque::new(),
             received: 0,
+            taken: Arc::default(),
         }
     }
 
@@ -93,10 +99,9 @@ impl World {
         while let Some((_, record)) = self.to_agent.pop_front_if(|(at, _)| *at <= now) {
             self.agent.receive(&mut cx, now, record).unwrap();
         }
-        let size = self.size;
-        while self
-            .agent
-            .poll(&mut cx, now, || Start::Connected(Box::new(Connection::new(Box::new(File { left: size })))))
+        let (size, taken) = (self.size, &self.taken);
+        let file = || File { left: size, taken: Arc::clone(taken) };
+        while self.agent.poll(&mut cx, now, || Start::Connected(Box::new(Connection::new(Box::new(file())))))
         {
         }
         while let Some(record) = self.agent.next_record() {
@@ -148,4 +153,19 @@ fn a_download_recovers_from_a_loss_while_the_ssm_agent_goes_on() {
     assert!(received > 15 << 20, "{received} bytes since the loss of {lost} messages");
     world.run_for(Duration::from_secs(1));
     assert!(world.received - before - received > 900 << 10, "it goes on at the SSM agent's pace");
+}
+
+#[test]
+fn what_is_sent_as_soon_as_the_client_allows_it_reaches_the_server() {
+    for one_way in [0, 1, 100] {
+        let mut world = World::new(0, Duration::from_millis(one_way));
+        while world.client.send_capacity() == 0 {
+            world.step();
+        }
+        let mut draft = Draft::with_capacity(16);
+        draft.push(b"first");
+        world.client.send(world.now, &mut draft).unwrap();
+        world.run_for(Duration::from_secs(2));
+        assert_eq!(*world.taken.lock().unwrap(), b"first", "{one_way} ms");
+    }
 }
