@@ -74,7 +74,7 @@ use crate::network::Network;
 use crate::private_file::ReadError;
 use crate::websocket::StreamUrl;
 
-/// The SDK's own, which its loader would set.
+/// The SDK's own value, which only its loader would set.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 /// One attempt at a call. The slowest of ours, StartSession, takes a second or two.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);

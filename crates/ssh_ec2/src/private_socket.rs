@@ -91,7 +91,7 @@ pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     Ok(Some(stream))
 }
 
-/// The process at the other end, where the system tells.
+/// The process at the other end, where the system reports it.
 pub fn peer(stream: &UnixStream) -> Option<u32> {
     u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
 }
@@ -138,7 +138,7 @@ pub async fn write_frame(stream: &mut UnixStream, body: &[u8]) -> io::Result<()>
     stream.write_all(&[&length.to_be_bytes(), body].concat()).await
 }
 
-/// Removes a file; that there is none is as good.
+/// Removes a file, if there is one.
 ///
 /// # Errors
 /// Those of the operating system.

@@ -601,7 +601,8 @@ const TELL_SILENCE_AFTER: Duration = Duration::from_secs(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Some programs close their end early and go on reading.
 const LINGER: Duration = Duration::from_secs(5);
-/// Before a websocket that follows one that brought nothing; doubled for each one more, up to [`MAX_DELAY`].
+/// The pause after the first websocket that brought no message; it doubles with each further one, up to
+/// [`MAX_DELAY`].
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
 /// For a close frame that nobody waits for.

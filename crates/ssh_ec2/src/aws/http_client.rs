@@ -115,7 +115,7 @@ impl HttpConnector for Exchange {
     }
 }
 
-/// For the SDK, which has a connection closed after an answer that says that its server is unwell.
+/// Lets the SDK close a connection after a server error, so that the retry goes over another one.
 fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     captured.connection_metadata().as_ref()?;
     let captured = captured.clone();
@@ -151,7 +151,7 @@ impl StdError for NoExchange {
     }
 }
 
-/// Says of an error what the SDK's retries go by.
+/// Classifies an error for the SDK's retries.
 fn sort(error: legacy::Error) -> ConnectorError {
     let http = cause::<hyper::Error>(&error);
     let is = |test: fn(&hyper::Error) -> bool| http.is_some_and(test);

@@ -281,7 +281,7 @@ fn read(response: &HttpResponse, protocol: Protocol) -> Result<Answer, Orchestra
     let header = |name: &str| response.headers().get(name);
     let request_id = header("x-amzn-requestid").or_else(|| header("x-amzn-request-id")).map(RequestId::clean);
     let body = response.body().bytes().unwrap_or_default();
-    // No operation of these protocols succeeds with another one. What does is not AWS.
+    // Every operation of these protocols succeeds with 200. Another success is not from AWS.
     if response.status().as_u16() == 200 {
         return Ok(Answer { request_id, body: Bytes::copy_from_slice(body) });
     }

@@ -40,9 +40,9 @@ pub(in crate::aws) struct Request<'a> {
     pub(in crate::aws) operation: &'static str,
     pub(in crate::aws) endpoint: &'a str,
     pub(in crate::aws) method: Method,
-    /// With a query, if there is one.
+    /// With the query, if there is one.
     pub(in crate::aws) path: String,
-    /// What stands for a signature.
+    /// A token or a proof in the place of a signature.
     pub(in crate::aws) header: Option<(&'static str, String)>,
     pub(in crate::aws) body: Option<Value>,
 }
@@ -59,7 +59,7 @@ pub(in crate::aws) enum Denial {
         /// OAuth 2's `error`, which distinguishes causes that share one type.
         reason: String,
     },
-    /// The service did not get so far.
+    /// There was no answer from the service.
     Failed(AwsError),
 }
 
@@ -78,7 +78,7 @@ impl From<Denial> for AwsError {
 }
 
 impl Unsigned {
-    /// Calls in a region other than that of the instances, perhaps.
+    /// `region` is that of the sign-in; the instances may be in another one.
     pub(in crate::aws) fn new(sdk: &SdkConfig, place: &Place, region: &str) -> Self {
         Self { sdk: sdk.clone(), place: Place { region: region.to_owned(), ..place.clone() } }
     }

@@ -107,7 +107,8 @@ struct Reader {
     /// The option that a deeper line continues.
     option: Option<String>,
     indentation: usize,
-    /// The first line that is nothing. It is reported if the rest brings no other error, as in Python.
+    /// The first line that is neither a section nor an option. It is reported unless a later line has an error of
+    /// another kind, as in Python.
     bad: Option<usize>,
 }
 
