@@ -562,9 +562,9 @@ where
     }
 }
 
-/// How long to wait before another websocket, when so many in a row brought no message. A gateway that takes an
-/// upgrade and then closes the websocket, as one does with a token that it does not accept, would otherwise be
-/// asked for another as fast as it answers.
+/// How long to wait before another websocket, when so many in a row brought no message. A gateway that takes
+/// an upgrade and then closes the websocket, as one does with a token that it does not accept, would
+/// otherwise be asked for another as fast as it answers.
 fn delay(fruitless: u32) -> Duration {
     let Some(doublings) = fruitless.checked_sub(1) else { return Duration::ZERO };
     2_u32.checked_pow(doublings).map_or(MAX_DELAY, |factor| FIRST_DELAY.saturating_mul(factor).min(MAX_DELAY))

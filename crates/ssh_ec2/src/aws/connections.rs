@@ -1,9 +1,9 @@
 //! Connections for API calls, and whether any could be made.
 //!
-//! In a network without a way to EC2 (interface endpoints for other services alone, say) a host key is accepted that
-//! nothing confirms. An attacker who only disturbs EC2's answers must not achieve the same. TCP decides: once any
-//! attempt established a connection to a host, that host can be reached. Proxy, certificates and errors are those of
-//! the websocket.
+//! In a network without a way to EC2 (interface endpoints for other services alone, say) a host key is
+//! accepted that nothing confirms. An attacker who only disturbs EC2's answers must not achieve the same. TCP
+//! decides: once any attempt established a connection to a host, that host can be reached. Proxy,
+//! certificates and errors are those of the websocket.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -43,8 +43,9 @@ struct Tally {
 }
 
 impl Connections {
-    /// Whether connections to the host of this URL were tried, and none can be made: each attempt was refused, had no
-    /// route, no answer, or no such name. An attempt through a proxy, which would know the way, is not of this kind.
+    /// Whether connections to the host of this URL were tried, and none can be made: each attempt was
+    /// refused, had no route, no answer, or no such name. An attempt through a proxy, which would know the
+    /// way, is not of this kind.
     pub(super) fn are_impossible(&self, url: &str) -> bool {
         let place = url.parse().ok().and_then(|uri| place(&uri));
         let tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -143,7 +143,8 @@ pub enum AwsError {
         /// Where they were looked for.
         sign_in: SignIn,
     },
-    /// No TCP connection to the endpoint can be made: it has no such name, no route, refuses, or stays silent.
+    /// No TCP connection to the endpoint can be made: it has no such name, no route, refuses, or stays
+    /// silent.
     #[error("cannot reach {host}")]
     NoConnection {
         /// The host of the endpoint.

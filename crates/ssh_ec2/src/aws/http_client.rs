@@ -1,8 +1,9 @@
 //! The HTTP client of the AWS SDK, on the connections of `connections.rs`.
 //!
-//! The SDK's own client reads no CA bundle, sends requests for container credentials through a proxy, and reports no
-//! difference between a host to which no TCP connection can be made and one that does not answer. HTTP and the pool of
-//! connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for another.
+//! The SDK's own client reads no CA bundle, sends requests for container credentials through a proxy, and
+//! reports no difference between a host to which no TCP connection can be made and one that does not answer.
+//! HTTP and the pool of connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for
+//! another.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -1,10 +1,11 @@
-//! Which profile, region, endpoints and credentials are meant: decided from a snapshot, before anything is asked.
-//! (Pure, but for the files that the caller hands in.)
+//! Which profile, region, endpoints and credentials are meant: decided from a snapshot, before anything is
+//! asked. (Pure, but for the files that the caller hands in.)
 //!
-//! The yardstick is version 2 of the AWS CLI: the same identity, or an error, and never another identity. The order
-//! of the sources is that of botocore's `create_credential_resolver`; version 2 looks at AWS_REGION before
-//! AWS_DEFAULT_REGION and at AWS_PROFILE before AWS_DEFAULT_PROFILE (`awscli/botocore/configprovider.py`). A
-//! differential test compares this module with botocore (`tests/differential.rs`).
+//! The yardstick is version 2 of the AWS CLI: the same identity, or an error, and never another identity. The
+//! order of the sources is that of botocore's `create_credential_resolver`; version 2 looks at AWS_REGION
+//! before AWS_DEFAULT_REGION and at AWS_PROFILE before AWS_DEFAULT_PROFILE
+//! (`awscli/botocore/configprovider.py`). A differential test compares this module with botocore
+//! (`tests/differential.rs`).
 
 mod source;
 mod sso;
@@ -149,7 +150,8 @@ pub(crate) fn profile_names(
     Ok(Profiles::read(variables, read)?.names().map(str::to_owned).collect())
 }
 
-/// The profile that the environment names. Two different names are refused: one of them would be ignored silently.
+/// The profile that the environment names. Two different names are refused: one of them would be ignored
+/// silently.
 fn profile_of(variables: &Variables) -> Result<Option<String>, ConfigurationError> {
     match (variables.get("AWS_PROFILE"), variables.get("AWS_DEFAULT_PROFILE")) {
         (Some(profile), Some(default)) if !default.is_empty() && profile != default => {

@@ -1,7 +1,7 @@
 //! Makes the provider for a source of credentials: the SDK's, given plain values, or one of this crate.
 //!
-//! The SDK's chains are not used. They read the user's files by rules of their own, and look further where the AWS
-//! CLI would stop.
+//! The SDK's chains are not used. They read the user's files by rules of their own, and look further where
+//! the AWS CLI would stop.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -43,8 +43,8 @@ impl Variables {
         self.home.as_deref()
     }
 
-    /// The path that a variable names, or `default` in the home directory. `$NAME`, `${NAME}` and a leading `~` are
-    /// replaced, as botocore does it. None if nothing is left, or there is no home directory.
+    /// The path that a variable names, or `default` in the home directory. `$NAME`, `${NAME}` and a leading
+    /// `~` are replaced, as botocore does it. None if nothing is left, or there is no home directory.
     pub(crate) fn path(&self, name: &str, default: &str) -> Option<PathBuf> {
         let Some(value) = self.values.get(name) else { return Some(self.home.as_ref()?.join(default)) };
         match value.to_str() {

@@ -1,5 +1,5 @@
-//! Where credentials come from: the order of botocore's providers, decided before any of them is asked. (Pure, but
-//! for the files that the caller hands in.)
+//! Where credentials come from: the order of botocore's providers, decided before any of them is asked.
+//! (Pure, but for the files that the caller hands in.)
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -210,7 +210,8 @@ impl Chain<'_> {
         found.ok_or(ConfigurationError::EmptySource { profile: owner, credential_source: named })
     }
 
-    /// The keys in the environment. An id without a secret is an error; a secret without an id counts for nothing.
+    /// The keys in the environment. An id without a secret is an error; a secret without an id counts for
+    /// nothing.
     fn environment_keys(&self) -> Result<Option<Keys>> {
         let Some(id) = self.variables.filled("AWS_ACCESS_KEY_ID") else { return Ok(None) };
         let Some(secret) = self.variables.filled("AWS_SECRET_ACCESS_KEY") else {
