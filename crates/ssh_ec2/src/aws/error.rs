@@ -47,7 +47,7 @@ pub enum AwsError {
         /// The region.
         region: String,
     },
-    /// Environment or files say nothing usable.
+    /// Environment, files and options do not name one identity.
     #[error(transparent)]
     Configuration(ConfigurationError),
     /// Credentials are configured but could not be had.

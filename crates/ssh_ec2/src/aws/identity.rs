@@ -24,7 +24,7 @@ use super::variables::Variables;
 /// The options of the command line that matter here.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options<'a> {
-    /// `--profile`. It switches credentials in the environment off.
+    /// `--profile`. With it, credentials in the environment are ignored.
     pub(crate) profile: Option<&'a str>,
     /// `--region`.
     pub(crate) region: Option<&'a str>,
@@ -74,7 +74,7 @@ pub(crate) struct Settings {
 }
 
 impl Identity {
-    /// Decides.
+    /// Resolves options, environment and files to one identity.
     ///
     /// # Errors
     ///
@@ -288,7 +288,7 @@ impl Endpoints {
         Ok(endpoints)
     }
 
-    /// That of a service, by its id.
+    /// The endpoint of a service, by its id.
     pub(crate) fn of(&self, service_id: &str) -> Option<&str> {
         let key = service_id.replace([' ', '-'], "_");
         let found = self
@@ -311,7 +311,7 @@ impl fmt::Debug for Endpoints {
 /// The services that we call, as in `AWS_ENDPOINT_URL_…`.
 const CALLED: [&str; 4] = ["SSM", "EC2_INSTANCE_CONNECT", "EC2", "STS"];
 
-/// What counts when no profile is named.
+/// The profile that is used when none is named.
 pub(super) const DEFAULT_PROFILE: &str = "default";
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ impl Failure {
         chain(self)
     }
 
-    /// Writes it down, unless another one is there already: what came first is the cause of what follows. Who cannot
-    /// write it has said it on standard error all the same.
+    /// Writes it down, unless another one is there already: what came first is the cause of what follows. A
+    /// process that cannot write it has printed it on standard error all the same.
     pub fn write_down(&self, file: &Path) {
         let anchor = anchor::of(self).map(str::to_owned);
         let told = Told { message: self.chain(), hints: self.hints(), anchor };

@@ -128,7 +128,7 @@ impl Chain<'_> {
         Ok(self.metadata.cloned().map(Source::Metadata))
     }
 
-    /// What a profile has for itself, without roles that others assume.
+    /// A profile's own source: any but a role that other credentials assume.
     fn of_profile(&self, name: &str, environment: bool) -> Result<Option<Source>> {
         let profile = self.profiles.get(name);
         if let Some(web_identity) = self.web_identity(name, profile, environment)? {
