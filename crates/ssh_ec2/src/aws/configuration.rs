@@ -163,7 +163,10 @@ pub enum ConfigurationError {
         source: io::Error,
     },
     /// A web identity without a role.
-    #[error("there is a `web_identity_token_file` for {}, and no `role_arn` to assume with it", profile_or_environment(.profile.as_ref()))]
+    #[error(
+        "there is a `web_identity_token_file` for {}, and no `role_arn` to assume with it",
+        profile_or_environment(.profile.as_ref())
+    )]
     WebIdentityWithoutRole {
         /// The profile, if one was named.
         profile: Option<String>,

@@ -318,7 +318,9 @@ impl AwsError {
                 "run `aws sts get-caller-identity` on a terminal: its session is used here as well".into(),
             ],
             Self::MfaSecurityKey { .. } => vec![
-                "security keys work with `aws login` and IAM Identity Center only; for a role, name another device in `mfa_serial`".into(),
+                "security keys work with `aws login` and IAM Identity Center only; for a role, name another device \
+                 in `mfa_serial`"
+                    .into(),
             ],
             Self::MfaRefused { .. } | Self::MfaTypo { .. } => {
                 vec!["type the code that the device shows now; each is good once, for half a minute".into()]
@@ -326,14 +328,16 @@ impl AwsError {
             Self::Network(error) => error.hints(),
             Self::Process { source, .. } => source.hints(),
             Self::NoRole { sign_in, .. } => vec![format!(
-                "correct `sso_role_name` and `sso_account_id` of {sign_in}, or ask for the role; signing in again does not help"
+                "correct `sso_role_name` and `sso_account_id` of {sign_in}, or ask for the role; signing in again \
+                 does not help"
             )],
             Self::SignOn { source } => match source.downcast_ref::<Self>().map(Self::hints) {
                 Some(hints) if !hints.is_empty() => hints,
                 _ => vec!["try `aws sso login`".into()],
             },
             Self::WebIdentityToken { path, .. } => vec![format!(
-                "see why {} has no token, or correct `web_identity_token_file` or AWS_WEB_IDENTITY_TOKEN_FILE, which names it",
+                "see why {} has no token, or correct `web_identity_token_file` or AWS_WEB_IDENTITY_TOKEN_FILE, \
+                 which names it",
                 path.display()
             )],
             Self::Service { .. }

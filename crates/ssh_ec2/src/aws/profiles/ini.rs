@@ -70,7 +70,10 @@ pub enum SyntaxError {
         option: String,
     },
     /// Something that stands before the first section.
-    #[error("line {line}: it stands before the first [section]{}", if *.marked { "; the file begins with a byte order mark" } else { "" })]
+    #[error(
+        "line {line}: it stands before the first [section]{}",
+        if *.marked { "; the file begins with a byte order mark" } else { "" }
+    )]
     NoSection {
         /// The line, from 1.
         line: usize,
