@@ -246,8 +246,8 @@ impl KeyFiles {
     }
 }
 
-/// Every login acts as the user who started the region, on this machine; so the other ports of an instance are
-/// those of this machine.
+/// Every login acts as the user who started the region, on this machine; so the other ports of an instance
+/// are those of this machine.
 fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
     // As the SSM agent does: the name, so either family. On loopback the answer is immediate.
     let Ok(stream) = std::net::TcpStream::connect(("localhost", port)) else { return Ok(None) };

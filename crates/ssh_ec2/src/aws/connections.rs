@@ -160,8 +160,8 @@ async fn connect(uri: &Uri, addresses: Vec<SocketAddr>) -> Result<Box<dyn websoc
     Ok(Box::new(connector.call(uri.clone()).await?.into_inner()))
 }
 
-/// Whether a failure to connect means that nothing listens, or that there is no route. Other failures, such as too
-/// many open files, concern this machine alone.
+/// Whether a failure to connect means that nothing listens, or that there is no route. Other failures, such
+/// as too many open files, concern this machine alone.
 fn is_without_way(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     let mut causes = std::iter::successors(Some(error), |&error: &&(dyn StdError + 'static)| error.source());

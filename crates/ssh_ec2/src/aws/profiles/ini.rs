@@ -111,8 +111,8 @@ struct Reader {
     /// The option that a deeper line continues.
     option: Option<String>,
     indentation: usize,
-    /// The first line that is neither a section nor an option. It is reported unless a later line has an error of
-    /// another kind, as in Python.
+    /// The first line that is neither a section nor an option. It is reported unless a later line has an
+    /// error of another kind, as in Python.
     bad: Option<usize>,
 }
 
