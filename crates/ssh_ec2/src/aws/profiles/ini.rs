@@ -71,7 +71,7 @@ pub enum SyntaxError {
     },
     /// Something that stands before the first section.
     #[error(
-        "line {line}: it stands before the first [section]{}",
+        "line {line}: there is no [section] above it{}",
         if *.marked { "; the file begins with a byte order mark" } else { "" }
     )]
     NoSection {
