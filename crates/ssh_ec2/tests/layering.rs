@@ -122,10 +122,10 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ("aws_*", &["aws.rs", "aws/", "network.rs"]),
     ("clap", &["cli.rs"]),
     ("crossterm", &["commands/pick.rs"]),
+    ("dns_lookup", &["aws/connections.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key.rs"]),
     ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key.rs", "tunnel.rs"]),
-    ("dns_lookup", &["aws/connections.rs"]),
     ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
     (
         "std::env",
