@@ -201,7 +201,7 @@ async fn close(mut socket: ClientSocket) {
     }
 }
 
-/// What answers the key of an upgrade that RFC 6455, section 4.2.1, allows.
+/// The answer to the key of an upgrade, or why RFC 6455, section 4.2.1, does not allow the upgrade.
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, &'static str)> {
     let text =
         |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
@@ -234,7 +234,7 @@ fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// With what a websocket is closed whose first message is wrong, late, or shows a token that admits nobody.
+/// The close code after a first message that is wrong, late, or has a token that admits nobody.
 /// Which code AWS has is not written anywhere.
 const REFUSAL_CODE: CloseCode = CloseCode::Policy;
 /// For a client's first message. Clients send it at once.

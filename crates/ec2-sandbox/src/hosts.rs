@@ -3,8 +3,8 @@
 //!
 //! Neither server listens anywhere: a connection is a pair of ends in memory or a socket pair. Each instance
 //! has a directory with its files and a host key of its own for as long as the region runs. No user is
-//! changed: whoever logs in to the built-in server, by whatever name, acts as the user who started the
-//! region; sshd knows only real users.
+//! changed: every login to the built-in server, by whatever name, acts as the user who started the region;
+//! sshd knows only real users.
 
 use std::{
     fmt::Write as _,
@@ -246,8 +246,8 @@ impl KeyFiles {
     }
 }
 
-/// Whoever logs in to an instance is the invoking user on this machine, so its other ports are this
-/// machine's.
+/// Every login acts as the user who started the region, on this machine; so the other ports of an instance
+/// are those of this machine.
 fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
     // As the SSM agent does: the name, so either family. On loopback the answer is immediate.
     let Ok(stream) = std::net::TcpStream::connect(("localhost", port)) else { return Ok(None) };

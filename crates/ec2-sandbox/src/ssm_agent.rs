@@ -155,7 +155,7 @@ impl SsmAgent {
         self.channel.reconnect();
     }
 
-    /// Refuses a session that it cannot do, now that there is a client to be told.
+    /// Ends a session of a type that it does not support, once there is a client to receive the reason.
     pub(crate) fn check_session_type(&mut self) {
         if !self.knows_session_type {
             let kind = self.session_type;
@@ -166,7 +166,7 @@ impl SsmAgent {
         }
     }
 
-    /// Ends at once, as far as the client is concerned: the API was called.
+    /// Ends at once, because TerminateSession was called. The client hears it from the gateway.
     pub(crate) fn terminate(&mut self) {
         self.end(Verdict::Success);
     }
@@ -341,7 +341,7 @@ impl SsmAgent {
         self.channel.send(now, PayloadType::ExitStatus, format!("EXIT_CODE: {status}").as_bytes());
     }
 
-    /// Fails as AWS's does, which says no word of why.
+    /// Fails as AWS's SSM agent does, which reports no reason.
     fn fail(&mut self, error: &io::Error) {
         tracing::debug!(%error, "the work of a session failed");
         self.end(Verdict::Failed(String::new()));

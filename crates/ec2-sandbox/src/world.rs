@@ -74,7 +74,7 @@ struct State {
     buckets: Buckets,
     sign_on: SignOn,
     calls: Vec<ApiCall>,
-    /// Who takes sessions up.
+    /// Where each new session is announced.
     starts: Option<mpsc::UnboundedSender<SessionInfo>>,
 }
 
@@ -362,7 +362,7 @@ impl World {
         Ok(ticket)
     }
 
-    /// Every session that is started from now on, as it is. Only the last caller learns of them.
+    /// Receives every session that is started from now on. Only the last caller does.
     pub(crate) fn watch_starts(&self) -> mpsc::UnboundedReceiver<SessionInfo> {
         let (sender, starts) = mpsc::unbounded_channel();
         self.lock().starts = Some(sender);

@@ -18,7 +18,7 @@ use ec2_sandbox::{Faults, Options, Region, SessionState};
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use crate::client::{Client, Reply, without_quota};
+use crate::client::{Client, Reply, with_faults, without_quota};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const HEALTHY: &str = "i-0decaf00000000001";
@@ -583,16 +583,6 @@ async fn every_service_throttles_in_its_own_words() {
         }
     }
     assert_eq!(client.in_region("eu-west-1").ec2(&describe).await.status, 200);
-}
-
-async fn with_faults(words: &[&str]) -> (Region, Client) {
-    let mut faults = Faults::default();
-    for word in words {
-        faults.add(word).unwrap();
-    }
-    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
-    let client = Client::new(&region);
-    (region, client)
 }
 
 #[tokio::test]

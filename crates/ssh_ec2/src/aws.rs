@@ -75,7 +75,7 @@ use crate::network::Network;
 use crate::private_file::ReadError;
 use crate::websocket::StreamUrl;
 
-/// The SDK's own, which its loader would set.
+/// The SDK's own value, which only its loader would set.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 /// One attempt at a call. The slowest of ours, StartSession, takes a second or two.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -119,7 +119,8 @@ pub struct Aws {
     access_key: String,
     sdk: SdkConfig,
     connections: Connections,
-    /// For how long a call may take with all its attempts, after credentials were had. None: as the SDK has it.
+    /// For how long a call may take with all its attempts, after credentials were had. None: as the SDK has
+    /// it.
     limit: Option<Duration>,
     /// For how long a throttled call is tried again, after the SDK's own attempts.
     patience: Duration,
@@ -143,7 +144,8 @@ impl Aws {
     ///
     /// # Errors
     ///
-    /// [`AwsError::Configuration`], [`AwsError::NoRegion`], [`AwsError::BadRegion`], [`AwsError::NoCredentials`].
+    /// [`AwsError::Configuration`], [`AwsError::NoRegion`], [`AwsError::BadRegion`],
+    /// [`AwsError::NoCredentials`].
     pub async fn load(settings: &Settings, network: &Network) -> Result<Self, AwsError> {
         let variables = variables();
         let identity = Identity::resolve(settings.options(), &variables, &read_file)?;
@@ -224,8 +226,9 @@ impl Aws {
         }
     }
 
-    /// The same, for calls that take at most so long with all their attempts, throttled ones included, not counting
-    /// the time that credentials take. A call is dropped then, so that it must not be one that starts something.
+    /// The same, for calls that take at most so long with all their attempts, throttled ones included, not
+    /// counting the time that credentials take. A call is dropped then, so that it must not be one that
+    /// starts something.
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..self }
     }
@@ -315,7 +318,8 @@ impl Aws {
     }
 
     /// Makes a call whose body is written already, and makes it again for a while if AWS throttles it: of many that
-    /// begin at once the last have to wait longer than the SDK does. No clock runs while credentials are fetched.
+    /// begin at once the last have to wait longer than the SDK does. No clock runs while credentials are
+    /// fetched.
     async fn invoke(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
         let mut spent = Duration::ZERO;
         let mut delay = THROTTLED_DELAY;

@@ -22,7 +22,7 @@ use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
 use crate::cache::Cache;
 use crate::diagnosis;
 use crate::known_hosts::Store;
-use crate::network::{Network, foreign_text};
+use crate::network::{self, Network, foreign_text};
 use crate::policy::{Feature, Policy, Wanted};
 use crate::probe::{Interrupt, Prober};
 use crate::report::{Check, Layer, Report, Verdict};
@@ -339,17 +339,7 @@ fn denied(error: &AwsError) -> Option<&str> {
 
 /// An error and its causes in one line.
 fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    foreign_text(&text, 1000)
+    foreign_text(&network::chain(error), 1000)
 }
 
 /// For Session Manager's records.

@@ -6,8 +6,6 @@
 mod anchor;
 mod told;
 
-pub use self::told::chain;
-
 use std::io;
 use std::path::PathBuf;
 use std::process;

@@ -3,10 +3,16 @@
 //!
 //! Top: [`cli`] reads what was typed, [`commands`] has one story each, [`error`] knows how each can fail, [`ui`]
 //! prints, [`environment`] is read once.
-//! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`doctor`] examines every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`]
-//! is the loop, [`probe`] holds short sessions of our own with it.
-//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`], [`stdio`], [`target`], [`transfer`], [`tty`],
-//! [`websocket`].
+//!
+//! Middle: [`aws`] makes the calls, [`resolve`] finds the instance that is meant with them and with
+//! [`cache`], [`inventory`] finds all, [`diagnosis`] finds out why one is out of reach, [`doctor`] examines
+//! every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`] is the loop,
+//! [`probe`] holds short sessions with it.
+//!
+//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`],
+//! [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`], [`stdio`],
+//! [`target`], [`transfer`], [`tty`], [`websocket`].
+//!
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
 pub mod agent;
@@ -209,7 +215,8 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
     let Environment { cache, surroundings, .. } = Environment::read()?;
-    // By the environment, which known-hosts has from the same ssh; `--agent-socket` is as old as the user's ssh_config.
+    // From the environment, which known-hosts inherits from the same ssh; `--agent-socket` may be older, from
+    // the user's ssh_config.
     let sockets = surroundings.places.sockets();
     let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };
     on_runtime(async { proxy::run(&request, &network(&request.options.settings).await?, &cache).await })

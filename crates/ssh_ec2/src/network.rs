@@ -4,6 +4,7 @@
 //! way out. Certificates are read when a TLS connection is first made, because reading the system's costs
 //! milliseconds that a plain loopback connection need not pay. This file opens no connection.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::{env, fmt, fs, io};
@@ -198,6 +199,21 @@ fn proxy_url(text: &str) -> Result<String, NetworkError> {
         (Some("http" | "https"), Some(host)) if !host.is_empty() && !url.contains('#') => Ok(url),
         _ => Err(NetworkError::Proxy),
     }
+}
+
+/// The message of an error, and each cause behind it.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// Text from a stranger, fit for a terminal: no control characters, blanks joined, at most `limit` characters.

@@ -1,7 +1,8 @@
 //! Unix sockets that only this user can reach, and the frames that go over them.
 //!
-//! The directory is 0700 and the socket 0600; the peer's user id is checked besides, on both sides. A frame is a length
-//! of four bytes and a body, as in the protocol of SSH agents; its length is checked before memory is taken.
+//! The directory is 0700 and the socket 0600; the peer's user id is checked besides, on both sides. A frame
+//! is a length of four bytes and a body, as in the protocol of SSH agents; its length is checked before
+//! memory is taken.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -34,8 +35,8 @@ pub fn make_directory(directory: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-/// Whether nobody else can reach into a directory, or lead its name elsewhere: in `/tmp` anybody could have taken the
-/// name before us, for a link that they own.
+/// Whether nobody else can reach into a directory, or lead its name elsewhere: in `/tmp` anybody could have
+/// taken the name before us, for a link that they own.
 fn is_private(directory: &Path) -> io::Result<bool> {
     let uid = own_user();
     let (entry, metadata) = (fs::symlink_metadata(directory)?, fs::metadata(directory)?);
@@ -77,7 +78,8 @@ impl PrivateSocket {
 /// Connects to a socket of our own user; none if nothing listens there.
 ///
 /// # Errors
-/// When the socket, or its directory, belongs to somebody else or is open to others, and those of the operating system.
+/// When the socket, or its directory, belongs to somebody else or is open to others, and those of the
+/// operating system.
 pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     let stream = match UnixStream::connect(path).await {
@@ -91,14 +93,14 @@ pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     Ok(Some(stream))
 }
 
-/// The process at the other end, where the system tells.
+/// The process at the other end, where the system reports it.
 pub fn peer(stream: &UnixStream) -> Option<u32> {
     u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
 }
 
-/// Whether the process at the other end was started by the process that started this one, and still has it for a
-/// parent. A parent that has ended is no parent any more, so that a process number that came to be used again does not
-/// mislead. Without `/proc` nothing is known of other processes.
+/// Whether the process at the other end was started by the process that started this one, and still has it
+/// for a parent. A parent that has ended is no parent any more, so that a process number that came to be used
+/// again does not mislead. Without `/proc` nothing is known of other processes.
 pub fn is_sibling(stream: &UnixStream) -> bool {
     let parent = std::os::unix::process::parent_id();
     peer(stream).and_then(parent_of) == Some(parent)
@@ -138,7 +140,7 @@ pub async fn write_frame(stream: &mut UnixStream, body: &[u8]) -> io::Result<()>
     stream.write_all(&[&length.to_be_bytes(), body].concat()).await
 }
 
-/// Removes a file; that there is none is as good.
+/// Removes a file, if there is one.
 ///
 /// # Errors
 /// Those of the operating system.

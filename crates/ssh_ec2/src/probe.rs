@@ -235,9 +235,9 @@ impl Question<'_> {
     }
 }
 
-/// The command line that runs a script. The SSM agent splits it as a shell would and executes the first word itself,
-/// so that globs, variables and keywords need a shell of their own (`agent/session/plugins/noninteractivecommands`
-/// of amazon-ssm-agent).
+/// The command line that runs a script. The SSM agent splits it as a shell would and executes the first word
+/// itself, so that globs, variables and keywords need a shell of their own
+/// (`agent/session/plugins/noninteractivecommands` of amazon-ssm-agent).
 fn shell_command(script: &str) -> String {
     format!("sh -c '{}'", script.replace('\'', r"'\''"))
 }
@@ -253,8 +253,9 @@ struct Heard {
 }
 
 impl Heard {
-    /// Why a command was not run. The SSM agent reports a program that it cannot start as error output, and then
-    /// ends the session like any other; most else it reports when the session ends, with no output before.
+    /// Why a command was not run. The SSM agent reports a program that it cannot start as error output, and
+    /// then ends the session like any other; most else it reports when the session ends, with no output
+    /// before.
     fn failure(&self) -> Option<String> {
         let words = match &self.closed {
             _ if !self.error_output.is_empty() => String::from_utf8_lossy(&self.error_output),
@@ -418,7 +419,8 @@ mod tests {
             let session = Question::Script(script).session(&instance, "a test");
             assert_eq!(session.document_name, "AWS-StartNonInteractiveCommand");
             let [command] = session.parameters["command"].as_slice() else { panic!("{session:?}") };
-            // A shell splits words as the SSM agent does, but for what stands outside of quotes here: nothing.
+            // A shell splits words as the SSM agent does, but for what stands outside of quotes here:
+            // nothing.
             let words = std::process::Command::new("sh")
                 .args(["-c", &format!("printf '%s\\0' {command}")])
                 .output()

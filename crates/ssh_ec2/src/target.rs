@@ -147,7 +147,9 @@ impl TargetError {
                 vec!["instance ids look like `i-0a1b2c3d4e5f60718` (8 or 17 hexadecimal digits) or `mi-…`".into()]
             }
             Self::OsUser(_) => vec![
-                "use 1 to 32 letters, digits and `_ . @ - $`, a letter, digit or `_` first, not digits alone; for example `ec2-user` or `ubuntu`".into(),
+                "use 1 to 32 letters, digits and `_ . @ - $`, a letter, digit or `_` first, not digits alone; for \
+                 example `ec2-user` or `ubuntu`"
+                    .into(),
             ],
             Self::Target(_) => vec![
                 "name it by id, Name tag, `tag:KEY=VALUE`, address, DNS name or `asg:GROUP`".into(),

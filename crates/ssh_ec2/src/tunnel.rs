@@ -562,9 +562,9 @@ where
     }
 }
 
-/// How long to wait before another websocket, when so many in a row brought no message. A gateway that takes an
-/// upgrade and then closes the websocket, as one does with a token that it does not accept, would otherwise be
-/// asked for another as fast as it answers.
+/// How long to wait before another websocket, when so many in a row brought no message. A gateway that takes
+/// an upgrade and then closes the websocket, as one does with a token that it does not accept, would
+/// otherwise be asked for another as fast as it answers.
 fn delay(fruitless: u32) -> Duration {
     let Some(doublings) = fruitless.checked_sub(1) else { return Duration::ZERO };
     2_u32.checked_pow(doublings).map_or(MAX_DELAY, |factor| FIRST_DELAY.saturating_mul(factor).min(MAX_DELAY))
@@ -601,7 +601,8 @@ const TELL_SILENCE_AFTER: Duration = Duration::from_secs(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Some programs close their end early and go on reading.
 const LINGER: Duration = Duration::from_secs(5);
-/// Before a websocket that follows one that brought nothing; doubled for each one more, up to [`MAX_DELAY`].
+/// The pause after the first websocket that brought no message; it doubles with each further one, up to
+/// [`MAX_DELAY`].
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
 /// For a close frame that nobody waits for.

@@ -64,7 +64,8 @@ pub fn one_line(text: &str) -> String {
     lines.collect::<Vec<_>>().join(" ")
 }
 
-/// [`sanitise`] for JSON, which escapes only some of it by itself: every program still reads what was written.
+/// [`sanitise`] for JSON, which escapes only some of it by itself: every program still reads what was
+/// written.
 pub fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

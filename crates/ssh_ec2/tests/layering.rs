@@ -122,10 +122,10 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ("aws_*", &["aws.rs", "aws/", "network.rs"]),
     ("clap", &["cli.rs"]),
     ("crossterm", &["commands/pick.rs"]),
+    ("dns_lookup", &["aws/connections.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key.rs"]),
     ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key.rs", "tunnel.rs"]),
-    ("dns_lookup", &["aws/connections.rs"]),
     ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
     (
         "std::env",
@@ -149,13 +149,18 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 16] = [
+const PURE: [&str; 21] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
+    "aws/identity.rs",
+    "aws/identity/source.rs",
+    "aws/identity/sso.rs",
     "aws/mfa.rs",
     "aws/process/words.rs",
+    "aws/profiles/ini.rs",
     "aws/query.rs",
     "aws/refusal.rs",
+    "aws/variables.rs",
     "host_key.rs",
     "login.rs",
     "picker.rs",
@@ -167,15 +172,17 @@ const PURE: [&str; 16] = [
     "transfer.rs",
     "websocket/url.rs",
 ];
-const PURE_STD: [&str; 11] = [
+const PURE_STD: [&str; 13] = [
     "std::ffi",
     "std::collections",
     "std::fmt",
+    "std::io::ErrorKind",
     "std::iter",
     "std::net::IpAddr",
     "std::net::Ipv6Addr",
     "std::ops",
     "std::path",
+    "std::result",
     "std::str",
     "std::string",
     "std::time::Duration",

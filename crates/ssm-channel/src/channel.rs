@@ -81,8 +81,8 @@ pub enum Event {
     NeedsResume,
     /// The peer set a flag.
     Flag(Flag),
-    /// A command with separate outputs has ended. SSM agents say 0 also when they stopped it or lost its output,
-    /// and -1 when a signal killed it.
+    /// A command with separate outputs has ended. SSM agents say 0 also when they stopped it or lost its
+    /// output, and -1 when a signal killed it.
     ExitStatus(i32),
     /// The session is over; what was received can still be read.
     Closed(Closed),
@@ -115,8 +115,8 @@ pub enum Closed {
 /// One session's data channel, for either side.
 ///
 /// After every call poll [`poll_transmit`](Self::poll_transmit), then [`poll_event`](Self::poll_event), then
-/// [`read`](Self::read) and [`read_error`](Self::read_error), each until `None`, and arrange to call [`handle_timeout`](Self::handle_timeout) at
-/// [`poll_timeout`](Self::poll_timeout).
+/// [`read`](Self::read) and [`read_error`](Self::read_error), each until `None`, and arrange to call
+/// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
 pub struct Channel {
     side: Side,
     phase: Phase,
@@ -346,8 +346,8 @@ impl Channel {
     }
 
     /// Asks the peer to end the session, after everything that was sent before. Ends in [`Event::Closed`] within
-    /// a second. Without a websocket, or when the SSM agent would not obey, at once: use the API. Sessions other than
-    /// those to ports acknowledge the request and go on, and old SSM agents do not know it.
+    /// a second. Without a websocket, or when the SSM agent would not obey, at once: use the API. Sessions
+    /// other than those to ports acknowledge the request and go on, and old SSM agents do not know it.
     pub fn terminate(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Closed) {
             return;
@@ -410,8 +410,8 @@ impl Channel {
         self.receive.read()
     }
 
-    /// The same for bytes of standard error. A command that cannot be started says why here, also where its outputs
-    /// are not separate; sessions to ports have none.
+    /// The same for bytes of standard error. A command that cannot be started says why here, also where its
+    /// outputs are not separate; sessions to ports have none.
     pub fn read_error(&mut self) -> Option<Bytes> {
         self.receive.read_error()
     }
@@ -458,8 +458,9 @@ impl Channel {
         self.send.stalled_since()
     }
 
-    /// Bytes that wait in [`read`](Self::read) and [`read_error`](Self::read_error). A driver stops reading its websocket at a few MiB: a message that
-    /// finds no room is not acknowledged, and SSM agents repeat only ten of those a second.
+    /// Bytes that wait in [`read`](Self::read) and [`read_error`](Self::read_error). A driver stops reading
+    /// its websocket at a few MiB: a message that finds no room is not acknowledged, and SSM agents repeat
+    /// only ten of those a second.
     pub fn backlog(&self) -> usize {
         self.receive.backlog()
     }

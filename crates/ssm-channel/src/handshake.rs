@@ -73,8 +73,9 @@ pub struct SessionType {
 }
 
 impl SessionType {
-    /// Only such sessions end when the client sets [`Flag::TerminateSession`](crate::Flag::TerminateSession); all
-    /// others acknowledge it and go on (`agent/session/plugins/port/port.go` looks at the flag, `shell` does not).
+    /// Only such sessions end when the client sets [`Flag::TerminateSession`](crate::Flag::TerminateSession);
+    /// all others acknowledge it and go on (`agent/session/plugins/port/port.go` looks at the flag, `shell`
+    /// does not).
     pub(crate) fn is_port(&self) -> bool {
         self.session_type == PORT
     }

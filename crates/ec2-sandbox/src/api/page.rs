@@ -6,19 +6,19 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct InvalidToken;
 
-/// How far a first page gets.
+/// What the first page of a list holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Reach {
-    /// To no item yet, since filters have to find them.
+    /// No item: the filters have not been applied yet.
     Empty,
-    /// To a few items.
+    /// A few items.
     Short,
-    /// As far as a page is long.
+    /// As many items as were asked for.
     Whole,
 }
 
 impl Reach {
-    /// That of a list with so many filters.
+    /// For a list with this many filters.
     pub(super) fn of(filters: usize) -> Self {
         if filters == 0 { Self::Short } else { Self::Empty }
     }

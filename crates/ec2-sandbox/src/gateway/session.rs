@@ -1,7 +1,7 @@
 //! One session in the gateway: the SSM agent, at most one websocket of the client, and two lines between.
 //!
 //! One task polls all of it; no part waits for another. What the SSM agent sends before the first client
-//! comes is kept for it. When the client is away later, the SSM agent is told to pause, and what it sends
+//! comes is kept for it. When the client is away later, the SSM agent is asked to pause, and what it sends
 //! regardless is lost, so that its repeats are exercised. It is the same the other way round while the SSM
 //! agent's websocket is lost.
 

@@ -54,7 +54,7 @@ impl Command {
     }
 }
 
-/// A running command whose outputs are told apart.
+/// A running command with separate outputs.
 #[derive(Debug)]
 pub(crate) struct SeparateCommand {
     child: Child,

@@ -1,8 +1,8 @@
 //! The files of an instance: a directory that stands for its root, in which a session's commands find what
 //! they would find on a real one.
 //!
-//! Nothing is isolated. A command runs on this machine and sees its files; only the few that tell instances
-//! apart are the instance's own, and so are some programs.
+//! Nothing is isolated. A command runs on this machine and sees its files; only the few that differ
+//! between instances are the instance's own, and so are some programs.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! The SSM agent in the place of the recorded one: it hears what that one heard, when that one did, while its
-//! port or its program does what the recorded one did.
+//! Recorded sessions, replayed against the emulated SSM agent: it gets the recorded messages at the recorded
+//! times, while its port or program acts as the recorded one did.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

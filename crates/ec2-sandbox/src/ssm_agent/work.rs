@@ -18,7 +18,7 @@ pub(crate) trait Program: Send {
     fn interrupt(&mut self, key: Interrupt);
 }
 
-/// A program whose outputs are told apart, and read while it runs.
+/// A program with separate outputs, which are read while it runs.
 pub(crate) trait SeparateProgram: Send {
     /// Fills `room` with what it prints to one of its outputs; nothing when nobody can print there any more.
     fn poll_read(

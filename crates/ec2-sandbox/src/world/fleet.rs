@@ -16,8 +16,8 @@ pub(super) fn fleet(size: usize) -> impl Iterator<Item = Instance> {
     (1..=size).zip(places).map(|(number, (row, region))| node(number, row, region))
 }
 
-/// The id of the node with this number. Decimal digits are hexadecimal ones too, and easier to tell from the
-/// name.
+/// The id of the node with this number. Decimal digits are hexadecimal ones too, and easier to distinguish
+/// from the name.
 fn id(number: usize) -> String {
     format!("i-0f1ee7{number:011}")
 }

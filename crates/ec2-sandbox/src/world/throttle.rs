@@ -44,7 +44,7 @@ struct Level {
 }
 
 impl Buckets {
-    /// With what AWS throttles by default, unless `throttles` has the same action.
+    /// With AWS's default limits, for actions that `throttles` does not name.
     pub(super) fn new(mut throttles: Vec<Throttle>) -> Self {
         let (action, calls) = START_SESSION;
         if throttles.iter().all(|throttle| throttle.action != action) {

@@ -20,8 +20,14 @@ pub(crate) struct Client {
 
 /// A region without the quota of StartSession, for tests that start many sessions and are not about it.
 pub(crate) async fn without_quota() -> (Region, Client) {
+    with_faults(&[WITHOUT_QUOTA]).await
+}
+
+pub(crate) async fn with_faults(words: &[&str]) -> (Region, Client) {
     let mut faults = Faults::default();
-    faults.add(WITHOUT_QUOTA).unwrap();
+    for word in words {
+        faults.add(word).unwrap();
+    }
     let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
     let client = Client::new(&region);
     (region, client)

@@ -9,7 +9,7 @@ use ssm_channel::{Channel, Closed, Draft, Event, Origin, Outgoing, SessionType, 
 use tokio::net::TcpStream;
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::client::{Client, Reply, without_quota};
+use crate::client::{Client, Reply, with_faults, without_quota};
 
 const HEALTHY: &str = "i-0decaf00000000001";
 const DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
@@ -277,19 +277,9 @@ async fn what_is_no_ssh_server_answers_in_its_own_words() {
     assert_eq!(session.finish().await, "HTTP/1.1 400 Bad Request\r\n\r\n");
 }
 
-async fn region(faults: &[&str]) -> (Region, Client) {
-    let mut all = Faults::default();
-    for fault in faults {
-        all.add(fault).unwrap();
-    }
-    let region = Region::start(Options { faults: all, ..Options::default() }).await.unwrap();
-    let client = Client::new(&region);
-    (region, client)
-}
-
 #[tokio::test]
 async fn a_session_ends_when_nothing_moves() {
-    let (region, client) = region(&["idle=300ms"]).await;
+    let (region, client) = with_faults(&["idle=300ms"]).await;
     let started = start(&client, HEALTHY, DOCUMENT, &shell("exec sleep 600")).await;
     let mut session = Session::open(&started).await;
     assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
@@ -299,7 +289,7 @@ async fn a_session_ends_when_nothing_moves() {
 
 #[tokio::test]
 async fn a_message_that_is_too_large_costs_the_websocket() {
-    let (_region, client) = region(&[]).await;
+    let (_region, client) = with_faults(&[]).await;
     let started = start(&client, HEALTHY, DOCUMENT, &shell("exec sleep 600")).await;
     let mut session = Session::open(&started).await;
     assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
@@ -314,7 +304,7 @@ async fn a_message_that_is_too_large_costs_the_websocket() {
 
 #[tokio::test]
 async fn an_interrupt_is_acknowledged_when_the_command_has_ended() {
-    let (_region, client) = region(&[]).await;
+    let (_region, client) = with_faults(&[]).await;
     let directory = tempfile::tempdir().unwrap();
     let [ready, go] = ["ready", "go"].map(|name| directory.path().join(name));
     // The wait is one of the shell itself, which minds its trap at once.
@@ -346,7 +336,7 @@ async fn an_interrupt_is_acknowledged_when_the_command_has_ended() {
 
 #[tokio::test]
 async fn outputs_may_be_separate_and_then_there_is_an_exit_status() {
-    let (_region, client) = region(&["command-error=20ms"]).await;
+    let (_region, client) = with_faults(&["command-error=20ms"]).await;
     let script = "echo out; echo err >&2; exit 3";
     for (command, output, errors, status) in [
         (format!("sh -c {}", quote(script)), "out\n", "err\n", 3),

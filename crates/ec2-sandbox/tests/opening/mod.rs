@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use ec2_sandbox::{Faults, Options, Region};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -14,20 +13,10 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::client::{Client, Reply, WITHOUT_QUOTA};
+use crate::client::{Client, Reply, WITHOUT_QUOTA, with_faults};
 
 const HEALTHY: &str = "i-0decaf00000000001";
 const REQUEST_ID: &str = "03f311e8-3f85-4ad9-b8d6-37c9111355a4";
-
-async fn region(words: &[&str]) -> (Region, Client) {
-    let mut faults = Faults::default();
-    for word in words {
-        faults.add(word).unwrap();
-    }
-    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
-    let client = Client::new(&region);
-    (region, client)
-}
 
 async fn start(client: &Client) -> Reply {
     let input = json!({"Target": HEALTHY, "DocumentName": "AWS-StartSSHSession"});
@@ -72,7 +61,7 @@ async fn answer(socket: &mut WebSocketStream<TcpStream>) -> Result<(), Option<Cl
 
 #[tokio::test]
 async fn the_first_message_has_its_five_fields() {
-    let (region, client) = region(&[WITHOUT_QUOTA]).await;
+    let (region, client) = with_faults(&[WITHOUT_QUOTA]).await;
     let refused = Err(Some(CloseCode::Policy));
     for (member, value) in [
         ("MessageSchemaVersion", json!("9.9")),
@@ -115,7 +104,7 @@ async fn the_first_message_has_its_five_fields() {
 
 #[tokio::test]
 async fn a_token_is_good_for_one_connection() {
-    let (_region, client) = region(&[]).await;
+    let (_region, client) = with_faults(&[]).await;
     let started = start(&client).await;
     let message = Message::text(opening(&started).to_string());
     assert_eq!(outcome(&started, message.clone()).await, Ok(()));
@@ -128,7 +117,7 @@ async fn a_token_is_good_for_one_connection() {
 
 #[tokio::test]
 async fn a_token_that_is_old_admits_nobody() {
-    let (_region, client) = region(&["token-life=0s"]).await;
+    let (_region, client) = with_faults(&["token-life=0s"]).await;
     let started = start(&client).await;
     let message = Message::text(opening(&started).to_string());
     assert_eq!(outcome(&started, message).await, Err(Some(CloseCode::Policy)));
@@ -136,7 +125,7 @@ async fn a_token_that_is_old_admits_nobody() {
 
 #[tokio::test]
 async fn a_client_that_says_nothing_is_sent_away() {
-    let (_region, client) = region(&["first-message=50ms"]).await;
+    let (_region, client) = with_faults(&["first-message=50ms"]).await;
     let started = start(&client).await;
     let mut socket = connect(&started).await;
     assert_eq!(answer(&mut socket).await, Err(Some(CloseCode::Policy)));
@@ -144,7 +133,7 @@ async fn a_client_that_says_nothing_is_sent_away() {
 
 #[tokio::test]
 async fn an_unsigned_upgrade_can_be_refused() {
-    let (region, client) = region(&["require-signature"]).await;
+    let (region, client) = with_faults(&["require-signature"]).await;
     let url = start(&client).await.text("StreamUrl");
     let path = url.strip_prefix(&region.endpoint().replace("http", "ws")).unwrap();
     let reply = crate::upgrade(&client, path, false).await;
@@ -154,7 +143,7 @@ async fn an_unsigned_upgrade_can_be_refused() {
 
 #[tokio::test]
 async fn an_upgrade_is_one_of_rfc_6455() {
-    let (region, client) = region(&[]).await;
+    let (region, client) = with_faults(&[]).await;
     let url = start(&client).await.text("StreamUrl");
     let path = url.strip_prefix(&region.endpoint().replace("http", "ws")).unwrap();
     let right = [

@@ -38,7 +38,7 @@ pub(super) struct Role {
 }
 
 impl Role {
-    /// What the profile says of it.
+    /// From the settings of a profile.
     pub(super) fn of(source: &RoleSource) -> Self {
         let source = source.clone();
         Self {
@@ -297,7 +297,7 @@ fn read_entry(entry: &Value, now: SystemTime, margin: Duration) -> Option<Creden
 
 /// A session must not end while a connection is being made. The CLI makes a new one earlier, at 15 minutes.
 const CACHE_MARGIN: Duration = Duration::from_secs(5 * 60);
-/// As sudo and sshd have it by default.
+/// The default of sudo.
 const CODE_ATTEMPTS: usize = 3;
 /// Somebody is typing in another process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);

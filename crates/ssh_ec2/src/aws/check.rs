@@ -1,4 +1,4 @@
-//! Questions whose answers tell how things stand, for whoever looks for what is wrong. None changes anything.
+//! Calls for `doctor` and `diagnosis`. None changes anything.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,7 +1,7 @@
 //! What can be wrong with the AWS configuration of the user: files, variables, and how they go together.
 //!
-//! In each case the AWS CLI fails as well, or would use an identity that the user may not expect. The message names
-//! the profile, option or variable; nothing here has the value of a key.
+//! In each case the AWS CLI fails as well, or would use an identity that the user may not expect. The message
+//! names the profile, option or variable; nothing here has the value of a key.
 
 use std::io;
 use std::path::PathBuf;
@@ -175,7 +175,10 @@ pub enum ConfigurationError {
         source: io::Error,
     },
     /// A web identity without a role.
-    #[error("there is a `web_identity_token_file` for {}, and no `role_arn` to assume with it", profile_or_environment(.profile.as_ref()))]
+    #[error(
+        "there is a `web_identity_token_file` for {}, and no `role_arn` to assume with it",
+        profile_or_environment(.profile.as_ref())
+    )]
     WebIdentityWithoutRole {
         /// The profile, if one was named.
         profile: Option<String>,
@@ -251,13 +254,15 @@ impl ConfigurationError {
             }
             Self::TwoProfiles { .. } => "unset one of the two, or name the profile with `--profile`".into(),
             Self::UnknownCredentialSource { .. } => {
-                "it is one of Environment, EcsContainer and Ec2InstanceMetadata, with just these capitals".into()
+                "set it to Environment, EcsContainer or Ec2InstanceMetadata, spelled exactly so".into()
             }
             Self::UnknownProfile { profile, section_of: Some(_) } => {
                 format!("write `[profile {profile}]` in its place")
             }
             Self::UnknownProfile { .. } => "`aws configure list-profiles` lists the profiles".into(),
-            Self::Unreadable { .. } => "make the file readable, or point AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE at another one".into(),
+            Self::Unreadable { .. } => {
+                "make the file readable, or point AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE at another one".into()
+            }
             Self::WebIdentityWithoutRole { .. } => "set AWS_ROLE_ARN, or `role_arn` in the profile".into(),
         };
         vec![hint]

@@ -1,9 +1,9 @@
 //! Connections for API calls, and whether any could be made.
 //!
-//! In a network without a way to EC2 (interface endpoints for other services alone, say) a host key is accepted that
-//! nothing confirms. An attacker who only disturbs EC2's answers must not achieve the same. TCP decides: once any
-//! attempt established a connection to a host, that host can be reached. Proxy, certificates and errors are those of
-//! the websocket.
+//! In a network without a way to EC2 (interface endpoints for other services alone, say) a host key is
+//! accepted that nothing confirms. An attacker who only disturbs EC2's answers must not achieve the same. TCP
+//! decides: once any attempt established a connection to a host, that host can be reached. Proxy,
+//! certificates and errors are those of the websocket.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -38,14 +38,14 @@ pub(super) struct Connections(Arc<Mutex<HashMap<String, Tally>>>);
 #[derive(Debug, Default)]
 struct Tally {
     begun: u64,
-    /// Those that ended without a TCP connection, for a reason that says that there is none to be had; or that wait for
-    /// one.
+    /// Attempts that ended because no TCP connection can be made, and those that still wait for one.
     in_vain: u64,
 }
 
 impl Connections {
-    /// Whether connections to the host of this URL were tried, and none can be made: each attempt was refused, had no
-    /// route, no answer, or no such name. An attempt through a proxy, which would know the way, is not of this kind.
+    /// Whether connections to the host of this URL were tried, and none can be made: each attempt was
+    /// refused, had no route, no answer, or no such name. An attempt through a proxy, which would know the
+    /// way, is not of this kind.
     pub(super) fn are_impossible(&self, url: &str) -> bool {
         let place = url.parse().ok().and_then(|uri| place(&uri));
         let tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +60,7 @@ impl Connections {
     }
 }
 
-/// One attempt. It may be dropped at any time, and then counts as it stands.
+/// One attempt. It may be dropped at any time; its state so far then counts.
 struct Attempt {
     tallies: Connections,
     place: String,
@@ -135,7 +135,7 @@ impl Dialer {
     }
 }
 
-/// A TCP connection to a host, and what that says of it.
+/// Makes a TCP connection to a host, and records in `attempt` whether one can be made at all.
 async fn direct(
     uri: &Uri,
     host: &str,
@@ -160,8 +160,8 @@ async fn connect(uri: &Uri, addresses: Vec<SocketAddr>) -> Result<Box<dyn websoc
     Ok(Box::new(connector.call(uri.clone()).await?.into_inner()))
 }
 
-/// Whether a failure to connect says that nothing is there, or no way to it. Others, such as too many open files, say
-/// something of this machine alone.
+/// Whether a failure to connect means that nothing listens, or that there is no route. Other failures, such
+/// as too many open files, concern this machine alone.
 fn is_without_way(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     let mut causes = std::iter::successors(Some(error), |&error: &&(dyn StdError + 'static)| error.source());
@@ -186,7 +186,7 @@ impl Lookup {
     }
 }
 
-/// The addresses of a host. By getaddrinfo, as the standard library does, whose error does not say which it is.
+/// The addresses of a host, from getaddrinfo. The standard library calls it too, but hides its error code.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, (Lookup, DialError)> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);

@@ -1,7 +1,7 @@
 //! Whose credentials we use, how long they last, and how their owner renews them.
 //!
 //! They are cached here because the websocket upgrade is signed outside the SDK's request path, whose cache
-//! is out of reach there; and because that cache gives up after five seconds, too soon for a
+//! is out of reach there; and because that cache times out after five seconds, too soon for a
 //! `credential_process` that asks its user something.
 
 use std::fmt;
@@ -69,7 +69,7 @@ impl CredentialCache {
         self.provider.fault()
     }
 
-    /// Makes the next call resolve credentials anew.
+    /// Makes the next call resolve credentials again.
     pub(super) async fn forget(&self) {
         *self.cached.lock().await = None;
     }
@@ -82,7 +82,7 @@ pub(super) enum Provider {
     Sdk(SharedCredentialsProvider),
     Role(Box<AssumedRole>),
     Sso(Box<SingleSignOn>),
-    /// The SDK's, once the file is seen to have a token.
+    /// The SDK's provider, called only if the file has a token.
     WebIdentity(PathBuf, SharedCredentialsProvider),
 }
 

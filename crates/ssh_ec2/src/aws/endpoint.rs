@@ -88,7 +88,7 @@ pub(super) const SSO: Service =
 pub(super) const SSO_OIDC: Service =
     Service { id: "SSO OIDC", prefix: "oidc", protocol: json(""), gov_fips: GovFips::SameHost };
 
-/// AWS Sign-In, for `aws login`. What it is asked here is not signed, and its hosts follow a rule of their own.
+/// AWS Sign-In, for `aws login`. Its calls are not signed, and its host names have a form of their own.
 pub(super) const SIGN_IN: Service =
     Service { id: "Signin", prefix: "signin", protocol: json(""), gov_fips: GovFips::OwnHost };
 
@@ -191,8 +191,8 @@ impl Place {
     /// Whether `host` is an interface endpoint of this region for websockets (AWS PrivateLink), as in
     /// `vpce-0a1b-2c3d.ssmmessages.eu-west-1.vpce.amazonaws.com`.
     ///
-    /// The service's label decides: an endpoint service of anybody's has a name of the same form, with its
-    /// own id (`vpce-svc-…`) in that place.
+    /// The label of the service decides: anybody can offer an endpoint service, whose names have the same
+    /// form with its own id (`vpce-svc-…`) in that place.
     ///
     /// <https://docs.aws.amazon.com/vpc/latest/privatelink/privatelink-access-aws-services.html>
     fn is_private_link(&self, host: &str) -> bool {

@@ -47,7 +47,7 @@ pub enum AwsError {
         /// The region.
         region: String,
     },
-    /// Environment or files say nothing usable.
+    /// Environment, files and options do not name one identity.
     #[error(transparent)]
     Configuration(ConfigurationError),
     /// Credentials are configured but could not be had.
@@ -143,7 +143,8 @@ pub enum AwsError {
         /// Where they were looked for.
         sign_in: SignIn,
     },
-    /// No TCP connection to the endpoint can be made: it has no such name, no route, refuses, or stays silent.
+    /// No TCP connection to the endpoint can be made: it has no such name, no route, refuses, or stays
+    /// silent.
     #[error("cannot reach {host}")]
     NoConnection {
         /// The host of the endpoint.
@@ -317,7 +318,9 @@ impl AwsError {
                 "run `aws sts get-caller-identity` on a terminal: its session is used here as well".into(),
             ],
             Self::MfaSecurityKey { .. } => vec![
-                "security keys work with `aws login` and IAM Identity Center only; for a role, name another device in `mfa_serial`".into(),
+                "security keys work with `aws login` and IAM Identity Center only; for a role, name another device \
+                 in `mfa_serial`"
+                    .into(),
             ],
             Self::MfaRefused { .. } | Self::MfaTypo { .. } => {
                 vec!["type the code that the device shows now; each is good once, for half a minute".into()]
@@ -325,14 +328,16 @@ impl AwsError {
             Self::Network(error) => error.hints(),
             Self::Process { source, .. } => source.hints(),
             Self::NoRole { sign_in, .. } => vec![format!(
-                "correct `sso_role_name` and `sso_account_id` of {sign_in}, or ask for the role; signing in again does not help"
+                "correct `sso_role_name` and `sso_account_id` of {sign_in}, or ask for the role; signing in again \
+                 does not help"
             )],
             Self::SignOn { source } => match source.downcast_ref::<Self>().map(Self::hints) {
                 Some(hints) if !hints.is_empty() => hints,
                 _ => vec!["try `aws sso login`".into()],
             },
             Self::WebIdentityToken { path, .. } => vec![format!(
-                "see why {} has no token, or correct `web_identity_token_file` or AWS_WEB_IDENTITY_TOKEN_FILE, which names it",
+                "see why {} has no token, or correct `web_identity_token_file` or AWS_WEB_IDENTITY_TOKEN_FILE, \
+                 which names it",
                 path.display()
             )],
             Self::Service { .. }

@@ -1,8 +1,9 @@
 //! The HTTP client of the AWS SDK, on the connections of `connections.rs`.
 //!
-//! The SDK's own client reads no CA bundle, sends requests for container credentials through a proxy, and reports no
-//! difference between a host to which no TCP connection can be made and one that does not answer. HTTP and the pool of
-//! connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for another.
+//! The SDK's own client reads no CA bundle, sends requests for container credentials through a proxy, and
+//! reports no difference between a host to which no TCP connection can be made and one that does not answer.
+//! HTTP and the pool of connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for
+//! another.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -115,7 +116,7 @@ impl HttpConnector for Exchange {
     }
 }
 
-/// For the SDK, which has a connection closed after an answer that says that its server is unwell.
+/// Lets the SDK close a connection after a server error, so that the retry goes over another one.
 fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     captured.connection_metadata().as_ref()?;
     let captured = captured.clone();
@@ -151,7 +152,7 @@ impl StdError for NoExchange {
     }
 }
 
-/// Says of an error what the SDK's retries go by.
+/// Classifies an error for the SDK's retries.
 fn sort(error: legacy::Error) -> ConnectorError {
     let http = cause::<hyper::Error>(&error);
     let is = |test: fn(&hyper::Error) -> bool| http.is_some_and(test);

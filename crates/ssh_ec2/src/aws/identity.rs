@@ -1,10 +1,11 @@
-//! Which profile, region, endpoints and credentials are meant: decided from a snapshot, before anything is asked.
-//! (Pure, but for the files that the caller hands in.)
+//! Which profile, region, endpoints and credentials are meant: decided from a snapshot, before anything is
+//! asked. (Pure, but for the files that the caller hands in.)
 //!
-//! The yardstick is version 2 of the AWS CLI: the same identity, or an error, and never another identity. The order
-//! of the sources is that of botocore's `create_credential_resolver`; version 2 looks at AWS_REGION before
-//! AWS_DEFAULT_REGION and at AWS_PROFILE before AWS_DEFAULT_PROFILE (`awscli/botocore/configprovider.py`). A
-//! differential test compares this module with botocore (`tests/differential.rs`).
+//! The yardstick is version 2 of the AWS CLI: the same identity, or an error, and never another identity. The
+//! order of the sources is that of botocore's `create_credential_resolver`; version 2 looks at AWS_REGION
+//! before AWS_DEFAULT_REGION and at AWS_PROFILE before AWS_DEFAULT_PROFILE
+//! (`awscli/botocore/configprovider.py`). A differential test compares this module with botocore
+//! (`tests/differential.rs`).
 
 mod source;
 mod sso;
@@ -23,7 +24,7 @@ use super::variables::Variables;
 /// The options of the command line that matter here.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options<'a> {
-    /// `--profile`. It switches credentials in the environment off.
+    /// `--profile`. With it, credentials in the environment are ignored.
     pub(crate) profile: Option<&'a str>,
     /// `--region`.
     pub(crate) region: Option<&'a str>,
@@ -73,7 +74,7 @@ pub(crate) struct Settings {
 }
 
 impl Identity {
-    /// Decides.
+    /// Resolves options, environment and files to one identity.
     ///
     /// # Errors
     ///
@@ -149,7 +150,8 @@ pub(crate) fn profile_names(
     Ok(Profiles::read(variables, read)?.names().map(str::to_owned).collect())
 }
 
-/// The profile that the environment names. Two different names are refused: one of them would be ignored silently.
+/// The profile that the environment names. Two different names are refused: one of them would be ignored
+/// silently.
 fn profile_of(variables: &Variables) -> Result<Option<String>, ConfigurationError> {
     match (variables.get("AWS_PROFILE"), variables.get("AWS_DEFAULT_PROFILE")) {
         (Some(profile), Some(default)) if !default.is_empty() && profile != default => {
@@ -286,7 +288,7 @@ impl Endpoints {
         Ok(endpoints)
     }
 
-    /// That of a service, by its id.
+    /// The endpoint of a service, by its id.
     pub(crate) fn of(&self, service_id: &str) -> Option<&str> {
         let key = service_id.replace([' ', '-'], "_");
         let found = self
@@ -309,7 +311,7 @@ impl fmt::Debug for Endpoints {
 /// The services that we call, as in `AWS_ENDPOINT_URL_…`.
 const CALLED: [&str; 4] = ["SSM", "EC2_INSTANCE_CONNECT", "EC2", "STS"];
 
-/// What counts when no profile is named.
+/// The profile that is used when none is named.
 pub(super) const DEFAULT_PROFILE: &str = "default";
 
 #[cfg(test)]

@@ -32,8 +32,8 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// That of a session, by its ARN. `directory` is the cache of `aws login`: AWS_LOGIN_CACHE_DIRECTORY, or
-    /// `~/.aws/login/cache`.
+    /// The sign-in of a session, by its ARN. `directory` is the cache of `aws login`:
+    /// AWS_LOGIN_CACHE_DIRECTORY, or `~/.aws/login/cache`.
     pub(super) fn new(session: &str, sdk: &SdkConfig, place: &Place, directory: &Path) -> Self {
         let token = TokenFile::new(directory, Sha256::digest(session));
         Self { sdk: sdk.clone(), place: place.clone(), token }

@@ -197,22 +197,13 @@ impl Client {
 
     /// What a generated client would have registered for itself.
     fn plugin(&self, service: &'static Service, credentials: Credentials) -> StaticRuntimePlugin {
-        let mut config = Layer::new("ssh_ec2");
+        let mut config = layer(&self.sdk, service);
         config.store_put(AuthSchemeOptionResolverParams::new(()));
         config.store_put(SigV4OperationSigningConfig {
             region: Some(SigningRegion::from(self.region.clone())),
             name: Some(SigningName::from_static(service.prefix)),
             ..SigV4OperationSigningConfig::default()
         });
-        config.store_put(ApiMetadata::new(service.prefix, env!("CARGO_PKG_VERSION")));
-        for metadata in self.sdk.framework_metadata() {
-            config.store_append(metadata.clone());
-        }
-        if let Some(name) = self.sdk.app_name() {
-            config.store_put(name.clone());
-        }
-        // Keeps answers, which carry session tokens, out of the runtime's logs.
-        config.store_put(SensitiveOutput);
         let components = RuntimeComponentsBuilder::new("ssh_ec2")
             .with_auth_scheme(SigV4AuthScheme::new())
             .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID])))
@@ -228,6 +219,21 @@ impl Client {
             .with_interceptor(UserAgentInterceptor::new());
         StaticRuntimePlugin::new().with_config(config.freeze()).with_runtime_components(components)
     }
+}
+
+/// The settings of a call that every client has.
+fn layer(sdk: &SdkConfig, service: &'static Service) -> Layer {
+    let mut config = Layer::new("ssh_ec2");
+    config.store_put(ApiMetadata::new(service.prefix, env!("CARGO_PKG_VERSION")));
+    for metadata in sdk.framework_metadata() {
+        config.store_append(metadata.clone());
+    }
+    if let Some(name) = sdk.app_name() {
+        config.store_put(name.clone());
+    }
+    // Keeps answers, which carry tokens and keys, out of the runtime's logs.
+    config.store_put(SensitiveOutput);
+    config
 }
 
 /// A refusal in the form that the runtime's retry classifiers read.
@@ -281,7 +287,7 @@ fn read(response: &HttpResponse, protocol: Protocol) -> Result<Answer, Orchestra
     let header = |name: &str| response.headers().get(name);
     let request_id = header("x-amzn-requestid").or_else(|| header("x-amzn-request-id")).map(RequestId::clean);
     let body = response.body().bytes().unwrap_or_default();
-    // No operation of these protocols succeeds with another one. What does is not AWS.
+    // Every operation of these protocols succeeds with 200. Another success is not from AWS.
     if response.status().as_u16() == 200 {
         return Ok(Answer { request_id, body: Bytes::copy_from_slice(body) });
     }

@@ -181,7 +181,7 @@ async fn finish(mut running: Running) -> io::Result<Ended> {
         loop {
             tokio::select! {
                 status = running.wait() => {
-                    // What it started may go on, and keep the pipes open.
+                    // Programs that it started may still run, and keep the pipes open.
                     if is_open {
                         let _ = timeout(GRACE, &mut reading).await;
                     }
@@ -196,7 +196,7 @@ async fn finish(mut running: Running) -> io::Result<Ended> {
     Ok(Ended { status, answer, last_line: foreign_text(last_line, SHOWN_LINE) })
 }
 
-/// Keeps the answer, and lets go what is too much for one, so that the program does not wait for its pipe.
+/// Keeps the answer, and discards what exceeds the limit, so that the program never blocks on a full pipe.
 async fn collect(output: Option<impl AsyncRead + Unpin>, answer: &mut Vec<u8>) {
     let Some(mut output) = output else { return };
     let mut buffer = Zeroizing::new([0; 4096]);

@@ -1,4 +1,5 @@
-//! The user's AWS profiles, read as the AWS CLI reads them. (Pure, but for the file that the caller hands in.)
+//! The user's AWS profiles, read as the AWS CLI reads them. (Pure, but for the file that the caller hands
+//! in.)
 //!
 //! The SDK's own parser refuses files that the CLI reads, and finds other profiles in some. It never sees the
 //! user's files.
@@ -68,7 +69,7 @@ impl Profiles {
         ];
         for (kind, sections) in kinds {
             if header.starts_with(kind) {
-                // botocore takes the first word for good if it only begins like this.
+                // botocore checks only how the first word begins: `[profiles x]` is the profile x.
                 if let Ok([_, name]) = process::split(&header).as_deref() {
                     sections.insert(name.clone(), section);
                 }

@@ -1,7 +1,7 @@
-//! Makes the provider for a source of credentials: the SDK's, each with plain values, or one of ours.
+//! Makes the provider for a source of credentials: the SDK's, given plain values, or one of this crate.
 //!
-//! The SDK's chains are not used. They read the user's files by rules of their own, and look further where the AWS
-//! CLI would stop.
+//! The SDK's chains are not used. They read the user's files by rules of their own, and look further where
+//! the AWS CLI would stop.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -91,7 +91,7 @@ pub(super) struct Providers<'a> {
 }
 
 impl Providers<'_> {
-    /// The one for a source. None if its endpoint is no URL.
+    /// The provider for a source. None if its endpoint is no URL.
     pub(super) fn provider(&self, source: &Source) -> Option<Provider> {
         Some(match source {
             Source::Environment(keys) | Source::Keys(keys) => Provider::Sdk(of_keys(keys)),

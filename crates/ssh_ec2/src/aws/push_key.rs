@@ -1,4 +1,4 @@
-//! EC2 Instance Connect: lends a public key to an instance for 60 seconds.
+//! EC2 Instance Connect: pushes a public key to an instance for 60 seconds.
 //!
 //! Success means that the service took the key, not that the instance reads it: one without the package
 //! `ec2-instance-connect` ignores it silently.

@@ -69,7 +69,8 @@ impl Circumstances<'_> {
         let Self { action, subject, region, sign_in } = self;
         let (instance, region, sign_in) = (subject.to_owned(), region.to_owned(), sign_in.clone());
         let Refusal { status, code, message, request_id } = refusal;
-        // After a denial a host key may be accepted that nothing confirms. A service that is unwell denies nothing.
+        // After a denial a host key may be accepted that nothing confirms. The error of a service that fails
+        // (5xx) must not pass for one, whatever its code.
         let is_answer = (400..500).contains(&status);
         match code.as_str() {
             // AuthException is EC2 Instance Connect's, UnauthorizedOperation is EC2's.

@@ -32,7 +32,7 @@ pub(super) fn in_words(error: &(dyn Error + 'static)) -> String {
     foreign_text(&words, SHOWN)
 }
 
-/// Texts of wrappers, of which the next error in the chain is the matter.
+/// Texts of wrappers; the next error in the chain has the fact.
 const EMPTY: [&str; 5] = [
     "an error occurred while loading credentials",
     "dispatch failure",
@@ -40,7 +40,7 @@ const EMPTY: [&str; 5] = [
     "service error",
     "unhandled error",
 ];
-/// As of other messages from AWS.
+/// The same as for other messages from AWS.
 const SHOWN: usize = 600;
 
 #[cfg(test)]

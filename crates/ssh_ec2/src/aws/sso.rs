@@ -140,7 +140,8 @@ impl SingleSignOn {
         }
     }
 
-    /// Whether there is what a refresh takes; a token of a start URL alone is not refreshed, as in the CLI.
+    /// Whether the file has all that a refresh needs; a token of a start URL alone is not refreshed, as in
+    /// the CLI.
     fn is_refreshable(&self, token: &Fields) -> bool {
         let registered = token.time("registrationExpiresAt").is_some_and(|time| time > SystemTime::now());
         self.sso.session.is_some()

@@ -66,7 +66,7 @@ impl TokenFile {
         private_file::replace(&self.path, &serde_json::to_vec(fields)?)
     }
 
-    /// Waits until no other process of ours is about to replace a file of this directory. Without one, as in
+    /// Waits until no other ssh_ec2 process is about to replace a file of this directory. Without one, as in
     /// a directory that cannot be written, the work is done all the same.
     pub(super) async fn turn(&self, patience: Duration) -> Option<Lock> {
         private_file::lock(&self.path.with_file_name("ssh_ec2.lock"), patience).await.ok()

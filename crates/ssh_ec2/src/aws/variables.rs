@@ -14,7 +14,7 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
-    /// A variable whose name is not text is none that AWS's tools have.
+    /// A variable whose name is not text is left out: no variable of AWS's tools has such a name.
     pub(crate) fn new(values: impl IntoIterator<Item = (OsString, OsString)>, home: Option<PathBuf>) -> Self {
         let values =
             values.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();

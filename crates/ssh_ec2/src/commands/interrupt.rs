@@ -30,8 +30,7 @@ pub async fn guard(
         let over = !interrupt.is_open() || work.as_mut().poll(cx).is_ready();
         if over { Poll::Ready(()) } else { Poll::Pending }
     });
-    // A session that is being started can only be ended once it has. Who does not want to wait for that says
-    // so again.
+    // A session that is being started can be ended only once it has started. A second signal skips the wait.
     tokio::select! {
         () = ended => {}
         signal = signals.insisted() => tracing::info!("ending at once: {signal}"),

@@ -1,10 +1,11 @@
 //! Which host keys an instance has: the KnownHostsCommand of ssh, and a look at what is known for people.
 //!
 //! ssh asks twice. Before the key exchange it wants to know what to ask the server for; afterwards it shows the key
-//! that the server presented. What our file says comes first, and is never overruled; else `sources` asks AWS, from the
-//! proxy of the same ssh or from this process (`way`). If AWS answers that it lists no key, the presented one is
-//! accepted once, and that is said. If no connection to EC2 can be made, as in networks with a few interface endpoints,
-//! it is accepted for one connection, and nothing is written down. In all other cases it is refused.
+//! that the server presented. What our file says comes first, and is never overruled; else `sources` asks
+//! AWS, from the proxy of the same ssh or from this process (`way`). If AWS answers that it lists no key, the
+//! presented one is accepted once, and that is said. If no connection to EC2 can be made, as in networks with
+//! a few interface endpoints, it is accepted for one connection, and nothing is written down. In all other
+//! cases it is refused.
 
 pub(in crate::commands) mod inquiry;
 pub(in crate::commands) mod sources;

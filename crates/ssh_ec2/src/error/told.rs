@@ -1,12 +1,12 @@
 //! A failure, told to whoever called the process: to a person in a line, to the doctor in a file of its own.
 
-use std::error::Error;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::{Failure, anchor};
+use crate::network::chain;
 use crate::report::Told;
 
 impl Failure {
@@ -15,8 +15,8 @@ impl Failure {
         chain(self)
     }
 
-    /// Writes it down, unless another one is there already: what came first is the cause of what follows. Who cannot
-    /// write it has said it on standard error all the same.
+    /// Writes it down, unless another one is there already: what came first is the cause of what follows. A
+    /// process that cannot write it has printed it on standard error all the same.
     pub fn write_down(&self, file: &Path) {
         let anchor = anchor::of(self).map(str::to_owned);
         let told = Told { message: self.chain(), hints: self.hints(), anchor };
@@ -30,19 +30,4 @@ impl Failure {
             tracing::info!("the failure is not written down: {error}");
         }
     }
-}
-
-/// The message of an error, and each cause behind it.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -45,7 +45,7 @@ def response(description):
 
 
 def identity(frozen):
-    """The description of whoever handed these out; real keys describe themselves."""
+    """The description of the provider that gave these; real keys describe themselves."""
     if frozen.access_key.startswith("{"):
         return json.loads(frozen.access_key)
     return {"keys": frozen.access_key, "secret": frozen.secret_key, "token": frozen.token}

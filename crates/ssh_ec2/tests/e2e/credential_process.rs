@@ -137,7 +137,7 @@ fn what_the_program_says_is_shown_while_it_runs() {
 /// those.
 fn waiting_program(sandbox: &Sandbox) -> (String, impl Fn() -> usize + use<>) {
     static NUMBER: AtomicUsize = AtomicUsize::new(1);
-    // Its time tells it apart from all others.
+    // Its duration distinguishes it from every other `sleep`.
     let time = format!("86{}.{}", 100 + NUMBER.fetch_add(1, Ordering::Relaxed), std::process::id());
     let process = program(sandbox, &format!("sh -c 'sleep {time}; :'; :"));
     // The shells have it in their own words.

@@ -45,8 +45,8 @@ fn assert_met(sessions: &[SessionSummary; 2], faults: u32) {
     }
 }
 
-// An SSM agent repeats ten messages a second, whatever its pace. At more than its own it would lose more with each
-// websocket than it repeats until the next.
+// An SSM agent repeats ten messages a second, whatever its pace. At more than its own it would lose more with
+// each websocket than it repeats until the next.
 
 #[test]
 fn closed_websockets_lose_no_byte() {

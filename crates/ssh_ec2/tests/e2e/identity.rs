@@ -1,5 +1,5 @@
-//! Whose credentials a connection uses, for files and environments as people have them: those that the AWS CLI would
-//! use, or an error.
+//! Whose credentials a connection uses, for files and environments as people have them: those that the AWS
+//! CLI would use, or an error.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -82,7 +82,7 @@ fn ssh_ec2(sandbox: &Sandbox) -> Command {
 
 type Requests = Arc<Mutex<Vec<(String, String)>>>;
 
-/// AWS Sign-In, as far as it refreshes; its URL, and the head and the body of each request.
+/// Refreshes sign-ins as AWS Sign-In does; its URL, and the head and the body of each request.
 fn sign_in_service(answer: impl Fn(usize) -> (u16, Value) + Send + Sync + 'static) -> (String, Requests) {
     let requests = Requests::default();
     let seen = Arc::clone(&requests);

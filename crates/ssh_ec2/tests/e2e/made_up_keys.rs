@@ -1,8 +1,8 @@
 //! A host key that only the server itself presents: after which answers of AWS it is accepted.
 //!
-//! One table. EC2 is a server of the test's own, or a port without one, or a proxy; the rest is a region in which the
-//! caller may not read sshd's files through a session. Each row runs `ssh_ec2 known-hosts` by hand, and many run ssh
-//! itself besides. Rows run side by side, since some are about our time limits.
+//! One table. EC2 is a server of the test's own, or a port without one, or a proxy; the rest is a region in
+//! which the caller may not read sshd's files through a session. Each row runs `ssh_ec2 known-hosts` by hand,
+//! and many run ssh itself besides. Rows run side by side, since some are about our time limits.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

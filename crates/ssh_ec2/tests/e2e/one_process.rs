@@ -332,7 +332,8 @@ fn the_socket_is_private_and_answers_nobody_else() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert_eq!(answer, b"");
-    // Of another instance it says nothing either; known-hosts then asks AWS, for which it has no credentials here.
+    // Of another instance it says nothing either; known-hosts then asks AWS, for which it has no credentials
+    // here.
     let other = known_hosts(&sandbox, IMPOSTOR).wait();
     assert_eq!(other.text(), "", "{other}");
     assert!(!other.stderr.contains("proxy of this connection"), "{other}");

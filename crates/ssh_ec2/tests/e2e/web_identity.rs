@@ -1,4 +1,4 @@
-//! A role for whoever has a token in a file, and a file that has none.
+//! A role that STS grants for a token in a file, and a file without a token.
 
 use std::fs;
 use std::process::Command;

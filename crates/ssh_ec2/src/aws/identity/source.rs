@@ -1,5 +1,5 @@
-//! Where credentials come from: the order of botocore's providers, decided before any of them is asked. (Pure, but
-//! for the files that the caller hands in.)
+//! Where credentials come from: the order of botocore's providers, decided before any of them is asked.
+//! (Pure, but for the files that the caller hands in.)
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -131,7 +131,7 @@ impl Chain<'_> {
         Ok(self.metadata.cloned().map(Source::Metadata))
     }
 
-    /// What a profile has for itself, without roles that others assume.
+    /// A profile's own source: any but a role that other credentials assume.
     fn of_profile(&self, name: &str, environment: bool) -> Result<Option<Source>> {
         let profile = self.profiles.get(name);
         if let Some(web_identity) = self.web_identity(name, profile, environment)? {
@@ -213,7 +213,8 @@ impl Chain<'_> {
         found.ok_or(ConfigurationError::EmptySource { profile: owner, credential_source: named })
     }
 
-    /// The keys in the environment. An id without a secret is an error; a secret without an id counts for nothing.
+    /// The keys in the environment. An id without a secret is an error; a secret without an id counts for
+    /// nothing.
     fn environment_keys(&self) -> Result<Option<Keys>> {
         let Some(id) = self.variables.filled("AWS_ACCESS_KEY_ID") else { return Ok(None) };
         let Some(secret) = self.variables.filled("AWS_SECRET_ACCESS_KEY") else {

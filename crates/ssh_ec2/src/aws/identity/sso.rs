@@ -17,7 +17,7 @@ pub(crate) struct Sso {
 }
 
 impl Sso {
-    /// That of a profile; none if the profile has neither account nor role.
+    /// The settings of a profile; none if the profile has neither account nor role.
     pub(super) fn of_profile(
         profile: Profile<'_>,
         profiles: &Profiles,

@@ -2,17 +2,14 @@
 
 use aws_config::SdkConfig;
 use aws_runtime::retries::classifiers::AwsErrorCodeClassifier;
-use aws_runtime::user_agent::{ApiMetadata, UserAgentInterceptor};
+use aws_runtime::user_agent::UserAgentInterceptor;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
 use aws_smithy_runtime::client::retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier};
-use aws_smithy_runtime_api::client::orchestrator::{
-    HttpRequest, HttpResponse, OrchestratorError, SensitiveOutput,
-};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
 use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::config_bag::Layer;
 use aws_smithy_types::error::ErrorMetadata;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::retry::RetryConfig;
@@ -21,7 +18,7 @@ use http::Method;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
-use super::Failure;
+use super::{Failure, layer};
 use crate::aws::configured_endpoint;
 use crate::aws::endpoint::{self, Place, Service};
 use crate::aws::error::AwsError;
@@ -40,9 +37,9 @@ pub(in crate::aws) struct Request<'a> {
     pub(in crate::aws) operation: &'static str,
     pub(in crate::aws) endpoint: &'a str,
     pub(in crate::aws) method: Method,
-    /// With a query, if there is one.
+    /// With the query, if there is one.
     pub(in crate::aws) path: String,
-    /// What stands for a signature.
+    /// A token or a proof in the place of a signature.
     pub(in crate::aws) header: Option<(&'static str, String)>,
     pub(in crate::aws) body: Option<Value>,
 }
@@ -59,7 +56,7 @@ pub(in crate::aws) enum Denial {
         /// OAuth 2's `error`, which distinguishes causes that share one type.
         reason: String,
     },
-    /// The service did not get so far.
+    /// There was no answer from the service.
     Failed(AwsError),
 }
 
@@ -78,7 +75,7 @@ impl From<Denial> for AwsError {
 }
 
 impl Unsigned {
-    /// Calls in a region other than that of the instances, perhaps.
+    /// `region` is that of the sign-in; the instances may be in another one.
     pub(in crate::aws) fn new(sdk: &SdkConfig, place: &Place, region: &str) -> Self {
         Self { sdk: sdk.clone(), place: Place { region: region.to_owned(), ..place.clone() } }
     }
@@ -172,16 +169,7 @@ impl Unsigned {
     }
 
     fn plugin(&self, service: &'static Service) -> StaticRuntimePlugin {
-        let mut config = Layer::new("ssh_ec2");
-        config.store_put(ApiMetadata::new(service.prefix, env!("CARGO_PKG_VERSION")));
-        for metadata in self.sdk.framework_metadata() {
-            config.store_append(metadata.clone());
-        }
-        if let Some(name) = self.sdk.app_name() {
-            config.store_put(name.clone());
-        }
-        // Keeps answers, which are tokens and keys, out of the runtime's logs.
-        config.store_put(SensitiveOutput);
+        let config = layer(&self.sdk, service);
         let components = RuntimeComponentsBuilder::new("ssh_ec2")
             .with_retry_classifier(AwsErrorCodeClassifier::<Denied>::new())
             .with_retry_classifier(HttpStatusCodeClassifier::default())

@@ -77,12 +77,12 @@ fn family(root: i32) -> Vec<i32> {
     family
 }
 
-/// The parent, from proc_pid_stat(5): the second field behind the name, which may have brackets and spaces in
-/// it.
+/// The parent, from proc_pid_stat(5): the second field behind the name, which may contain parentheses and
+/// spaces.
 fn parent(id: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// A family that grows faster than it is stopped means harm.
+/// More than any honest program starts; the search for descendants must end.
 const LIMIT: usize = 1000;

@@ -6,7 +6,7 @@
 
 use super::ProcessError;
 
-/// Splits a line. What it says is not part of any error: an argument may be a secret.
+/// Splits a line. No error quotes it: an argument may be a secret.
 pub(in crate::aws) fn split(line: &str) -> Result<Vec<String>, ProcessError> {
     let (mut words, mut word) = (Vec::new(), None::<String>);
     let mut characters = line.chars();

@@ -1,10 +1,11 @@
 //! The grammar of `~/.aws/config` and `~/.aws/credentials`. (Pure.)
 //!
 //! The AWS CLI reads them with `RawConfigParser` of Python's standard library, so that is the grammar: see
-//! <https://docs.python.org/3/library/configparser.html> and botocore's `configloader.py`. What users run into:
-//! a line that is indented deeper than the option above it belongs to that option's value, even if it looks like
-//! a section; text after `]` is no error; a comment begins a line, and is part of the value anywhere else; a section
-//! or an option that is there twice makes the whole file unreadable; `[DEFAULT]` has values for all sections.
+//! <https://docs.python.org/3/library/configparser.html> and botocore's `configloader.py`. What users run
+//! into: a line that is indented deeper than the option above it belongs to that option's value, even if it
+//! looks like a section; text after `]` is no error; a comment begins a line, and is part of the value
+//! anywhere else; a section or an option that is there twice makes the whole file unreadable; `[DEFAULT]` has
+//! values for all sections.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +70,10 @@ pub enum SyntaxError {
         option: String,
     },
     /// Something that stands before the first section.
-    #[error("line {line}: it stands before the first [section]{}", if *.marked { "; the file begins with a byte order mark" } else { "" })]
+    #[error(
+        "line {line}: there is no [section] above it{}",
+        if *.marked { "; the file begins with a byte order mark" } else { "" }
+    )]
     NoSection {
         /// The line, from 1.
         line: usize,
@@ -109,7 +113,8 @@ struct Reader {
     /// The option that a deeper line continues.
     option: Option<String>,
     indentation: usize,
-    /// The first line that is nothing. It is reported if the rest brings no other error, as in Python.
+    /// The first line that is neither a section nor an option. It is reported unless a later line has an
+    /// error of another kind, as in Python.
     bad: Option<usize>,
 }
 

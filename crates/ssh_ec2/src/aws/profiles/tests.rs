@@ -107,14 +107,11 @@ fn what_makes_a_file_unreadable_is_told_with_its_line() {
     for (text, expected) in [
         ("[a]\n[a]\n", "line 2: the section [a] is there a second time"),
         ("[a]\nx=1\nX=2\n", "line 3: `x` is set a second time in [a]"),
-        ("region = a\n[a]\n", "line 1: it stands before the first [section]"),
-        (
-            "\u{feff}[a]\n",
-            "line 1: it stands before the first [section]; the file begins with a byte order mark",
-        ),
+        ("region = a\n[a]\n", "line 1: there is no [section] above it"),
+        ("\u{feff}[a]\n", "line 1: there is no [section] above it; the file begins with a byte order mark"),
         ("[a]\nfoo\n[b]\nbar\n", "line 2: there is neither a [section] nor `name = value`"),
         ("[a]\n= x\n", "line 2: there is neither a [section] nor `name = value`"),
-        ("[]\n", "line 1: it stands before the first [section]"),
+        ("[]\n", "line 1: there is no [section] above it"),
         ("[a]\ns3 =\n  x\n", "in [a], a line below `s3` is not `name = value`"),
     ] {
         assert_eq!(parse(text.as_bytes()).unwrap_err().to_string(), expected, "{text}");

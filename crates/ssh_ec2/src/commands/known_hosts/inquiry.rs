@@ -1,8 +1,8 @@
 //! What `ssh_ec2 known-hosts` asks the proxy of the same ssh, and what it gets for an answer.
 //!
-//! The proxy has an AWS client with credentials, and has found the instance. One process for each connection that
-//! talks to AWS is enough: credentials may take a touch of a hardware key. Both are the same program, so that the form,
-//! JSON, is nobody else's business; a text that does not fit it is no answer.
+//! The proxy has an AWS client with credentials, and has found the instance. One process for each connection
+//! that talks to AWS is enough: credentials may take a touch of a hardware key. Both are the same program, so
+//! that the form, JSON, is nobody else's business; a text that does not fit it is no answer.
 
 use std::path::{Path, PathBuf};
 
@@ -74,7 +74,8 @@ impl Inquiry {
         Self { connection, matter }
     }
 
-    /// Whether it is about a connection to `instance`. ssh has an id in the place of a name where the wrapper found it.
+    /// Whether it is about a connection to `instance`. ssh has an id in the place of a name where the wrapper
+    /// found it.
     pub(in crate::commands) fn is_about(&self, own: &Connection, instance: &InstanceId) -> bool {
         let asked = &self.connection;
         let is_same = asked.target == own.target && asked.choice == own.choice;

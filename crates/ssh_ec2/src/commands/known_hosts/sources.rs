@@ -1,8 +1,10 @@
-//! Asks AWS which host keys an instance has: EC2 for its console output, then the instance itself, through a session.
+//! Asks AWS which host keys an instance has: EC2 for its console output, then the instance itself, through a
+//! session.
 //!
-//! Only some outcomes are an answer: that an instance shows no host keys, and that this caller may not ask. An error of
-//! the service, the page of an HTTP proxy, a time-out and the like are none. A key that only the server itself presents
-//! must not be accepted after those, or an attacker who can disturb a call could present any key.
+//! Only some outcomes are an answer: that an instance shows no host keys, and that this caller may not ask.
+//! An error of the service, the page of an HTTP proxy, a time-out and the like are none. A key that only the
+//! server itself presents must not be accepted after those, or an attacker who can disturb a call could
+//! present any key.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -10,9 +12,9 @@ use std::time::Duration;
 use ssm_channel::Closed;
 
 use crate::aws::{Aws, AwsError, Latest};
-use crate::error::{Failure, chain};
+use crate::error::Failure;
 use crate::host_key::{Evidence, HostKey, Source};
-use crate::network::Network;
+use crate::network::{Network, chain};
 use crate::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
 use crate::target::InstanceId;
 
@@ -21,9 +23,9 @@ use crate::target::InstanceId;
 pub(in crate::commands) enum Told {
     /// These are its keys.
     Keys(Evidence, Source),
-    /// AWS answered, and has nothing to say.
+    /// AWS answered, and lists no key.
     Nothing,
-    /// No connection to EC2 can be made, and the instance has nothing to say.
+    /// No connection to EC2 can be made, and the instance shows no key.
     OutOfReach(String),
     /// There is no answer.
     Unknown(Reason),
@@ -62,7 +64,7 @@ impl From<ProbeError> for Reason {
 
 /// The sources for one instance.
 pub(in crate::commands) struct Sources<'a> {
-    /// For calls that can be given up at any time.
+    /// For calls that can be cancelled at any time.
     ec2: Aws,
     /// For sessions: one that AWS has begun to start has to be waited for, and ended.
     session_manager: Aws,
@@ -74,8 +76,8 @@ pub(in crate::commands) struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// The sources, with the credentials of `aws`, which have to be there already: they may take any time, and EC2
-    /// would be blamed for it.
+    /// The sources, with the credentials of `aws`, which have to be there already: they may take any time,
+    /// and EC2 would be blamed for it.
     pub(in crate::commands) fn new(
         aws: &Aws,
         network: &'a Network,
@@ -87,7 +89,7 @@ impl<'a> Sources<'a> {
         Self { ec2, session_manager, network, instance, interrupt, told: RefCell::default() }
     }
 
-    /// What the first source says that says anything.
+    /// The keys from the first source that lists any, or why there are none.
     ///
     /// Not to be dropped half-way: a session may be open. [`Interrupt`] ends it.
     ///
@@ -101,7 +103,7 @@ impl<'a> Sources<'a> {
             told @ Told::Keys(..) => told,
             told => told.and(self.files().await?),
         };
-        // A reason that may pass by is looked at anew.
+        // Its cause may pass, so the next question asks AWS again.
         if !matches!(told, Told::Unknown(_)) {
             self.told.replace(Some(told.clone()));
         }
@@ -166,7 +168,7 @@ impl<'a> Sources<'a> {
 }
 
 impl Told {
-    /// What two sources say together, of which neither shows keys, or the second one does.
+    /// Combines the answers of two sources: keys first, then whatever keeps a key from being accepted.
     fn and(self, second: Self) -> Self {
         match (self, second) {
             (_, keys @ Self::Keys(..)) | (keys @ Self::Keys(..), _) => keys,

@@ -1,4 +1,4 @@
-//! Who finds out about host keys: the proxy that the same ssh runs, or, without one, this process.
+//! Which process asks AWS about host keys: the proxy that the same ssh runs or, without one, this process.
 
 use std::os::unix::process::parent_id;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use crate::private_socket::{UnixStream, connect, is_sibling, read_frame, write_f
 use crate::resolve::{Resolver, scope};
 use crate::target::{InstanceId, Target};
 
-/// Finds out what AWS says, in whichever way there is.
+/// Asks AWS, through the proxy or from this process.
 pub(super) struct Way<'a> {
     request: &'a Request,
     means: Means<'a>,
@@ -100,7 +100,8 @@ impl<'a> Way<'a> {
         Ok(self.aws.insert(aws))
     }
 
-    /// The account, once its credentials are there. They may take as long as a person takes to touch a hardware key.
+    /// The account, once its credentials are there. They may take as long as a person takes to touch a
+    /// hardware key.
     async fn sign_in(&mut self) -> Result<Result<&Aws, Reason>, Failure> {
         let aws = self.aws().await?;
         Ok(match timeout(CREDENTIALS_TIMEOUT, aws.sign_in()).await {
@@ -113,8 +114,8 @@ impl<'a> Way<'a> {
         })
     }
 
-    /// What the proxy of the same ssh answers; none if there is no such proxy. One that is there and does not answer
-    /// is an error, and so is an answer that makes no sense.
+    /// What the proxy of the same ssh answers; none if there is no such proxy. One that is there and does not
+    /// answer is an error, and so is an answer that cannot be read.
     async fn proxy(&mut self, matter: Matter) -> Result<Option<Reply>, Failure> {
         if self.has_proxy == Some(false) {
             return Ok(None);
@@ -159,7 +160,10 @@ impl<'a> Way<'a> {
     }
 
     fn misanswered(&self) -> Failure {
-        Failure::ProxySilent { target: self.request.target.to_string(), fault: "answers what makes no sense" }
+        Failure::ProxySilent {
+            target: self.request.target.to_string(),
+            fault: "gives an answer that cannot be read",
+        }
     }
 }
 
@@ -171,8 +175,8 @@ fn noted(instance: &InstanceId) -> Key {
 const MOMENT: Duration = Duration::from_secs(15);
 /// For a person who has to touch a key or type a code.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// Longer than the proxy's own bounds for a question: 12 seconds for EC2, and for a session on the instance 30 seconds
-/// to start it, 8 to listen and 2 to end it.
+/// Longer than the proxy's own bounds for a question: 12 seconds for EC2, and for a session on the instance
+/// 30 seconds to start it, 8 to listen and 2 to end it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[cfg(test)]
@@ -208,8 +212,8 @@ mod tests {
         (directory, sockets, path)
     }
 
-    /// What is found out about web-1 from that directory, with `proxy` beside it. This process is its own sibling, so
-    /// that it can be both.
+    /// What is found out about web-1 from that directory, with `proxy` beside it. This process is its own
+    /// sibling, so that it can be both.
     async fn ask(sockets: &Path, proxy: impl Future<Output = ()>) -> Result<Option<Reply>, Failure> {
         let store = Store::new(sockets.join("known_hosts"), 0);
         let (network, cache) =

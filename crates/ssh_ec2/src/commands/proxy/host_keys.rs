@@ -1,8 +1,8 @@
 //! Answers the questions of `ssh_ec2 known-hosts`, which the same ssh runs, on a socket of their own.
 //!
-//! Everything runs in the proxy's one task and waits for nothing but sockets, so that no byte of the tunnel waits for
-//! an answer. Nothing that is asked, and no failure here, ends the tunnel: without an answer known-hosts refuses, and
-//! without this socket it asks AWS itself.
+//! Everything runs in the proxy's one task and waits for nothing but sockets, so that no byte of the tunnel
+//! waits for an answer. Nothing that is asked, and no failure here, ends the tunnel: without an answer
+//! known-hosts refuses, and without this socket it asks AWS itself.
 
 use std::convert::Infallible;
 use std::fs;
