@@ -13,7 +13,7 @@ use crate::aws::{Aws, AwsError, Latest};
 use crate::error::{Failure, chain};
 use crate::host_key::{Evidence, HostKey, Source};
 use crate::network::Network;
-use crate::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
+use crate::probe::{self, Interrupt, ProbeError, Prober, Question};
 use crate::target::InstanceId;
 
 /// What is known of an instance's host keys.
@@ -155,7 +155,7 @@ impl<'a> Sources<'a> {
         let Self { session_manager: aws, network, instance, interrupt, .. } = self;
         let prober = Prober { aws, network, instance, reason: REASON, interrupt };
         match probe::ask(prober, Question::Script(READ_KEYS), READ_TIMEOUT).await {
-            Ok(answer) => Ok(of_files(&answer, instance)),
+            Ok(answer) => Ok(of_files(&answer.output, answer.closed.as_ref(), instance)),
             Err(ProbeError::Interrupted) => Err(Failure::Interrupted),
             Err(error) => {
                 tracing::info!("the host keys cannot be read through Session Manager: {error}");
@@ -196,17 +196,26 @@ fn of_files_error(error: ProbeError) -> Told {
     }
 }
 
-/// Whether the command ran to its end, with or without keys in what it printed.
-fn of_files(answer: &Answer, instance: &InstanceId) -> Told {
-    let evidence = Evidence::of_files(&String::from_utf8_lossy(&answer.output));
-    match (&answer.closed, answer.ready) {
-        _ if !evidence.is_empty() => Told::Keys(evidence, Source::Session),
-        (Some(Closed::ByGateway { .. }), Some(_)) => Told::Nothing,
-        _ => Told::Unknown(Reason::new(format!(
+/// Whether the command ran to its end, with or without keys in what it printed. A session that ends is no sign of that:
+/// it ends in the same way when somebody ends it, or when the shell is killed.
+fn of_files(output: &[u8], closed: Option<&Closed>, instance: &InstanceId) -> Told {
+    let output = String::from_utf8_lossy(output);
+    let evidence = Evidence::of_files(&output);
+    if !evidence.is_empty() {
+        return Told::Keys(evidence, Source::Session);
+    }
+    if output.lines().next_back() == Some(READ_TO_THE_END) {
+        return Told::Nothing;
+    }
+    Told::Unknown(Reason::new(match closed {
+        Some(Closed::ByGateway { .. }) => {
+            format!("the session that read the host keys of {instance} ended before it had read them")
+        }
+        _ => format!(
             "{instance} did not answer a session of Session Manager within {} seconds",
             READ_TIMEOUT.as_secs()
-        ))),
-    }
+        ),
+    }))
 }
 
 fn tells(told: &Told, key: &HostKey) -> bool {
@@ -217,8 +226,40 @@ fn tells(told: &Told, key: &HostKey) -> bool {
 const PATIENCE: Duration = Duration::from_secs(4);
 /// For one call of GetConsoleOutput with all its attempts.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(6);
-const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub";
+const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub; echo; echo read-to-the-end";
+/// The last line of what that prints.
+const READ_TO_THE_END: &str = "read-to-the-end";
 /// For Session Manager's records.
 const REASON: &str = "ssh_ec2 reads the public host keys";
 /// The SSM agent waits a second for acknowledgements at the end.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_tell_nothing_only_when_they_were_read_to_the_end() {
+        let instance: InstanceId = "i-0a1b2c3d".parse().unwrap();
+        let told =
+            |output: &str, closed: Option<Closed>| of_files(output.as_bytes(), closed.as_ref(), &instance);
+        let ended = || Some(Closed::ByGateway { output: String::new() });
+        let complaint = "cat: '/etc/ssh/ssh_host_*_key.pub': No such file or directory\n";
+        let end = "\nread-to-the-end\n";
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk\n";
+        for output in [format!("{complaint}{end}"), end.to_owned()] {
+            assert_eq!(told(&output, ended()), Told::Nothing, "{output}");
+        }
+        for (output, closed, why) in [
+            ("", ended(), "ended before"),
+            (complaint, ended(), "ended before"),
+            ("", None, "did not answer"),
+            (complaint, None, "did not answer"),
+        ] {
+            let Told::Unknown(reason) = told(output, closed) else { panic!("{output} is no answer") };
+            assert!(reason.why.contains(why), "{reason:?}");
+        }
+        let told = told(&format!("{key}{end}"), ended());
+        assert!(matches!(told, Told::Keys(_, Source::Session)), "{told:?}");
+    }
+}
