@@ -13,7 +13,7 @@ use ssm_channel::{
 use tokio::net::TcpStream;
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::client::{Client, Reply, without_quota};
+use crate::client::{Client, Reply, WITHOUT_QUOTA, without_quota};
 
 const HEALTHY: &str = "i-0decaf00000000001";
 const DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
@@ -163,19 +163,17 @@ async fn input_is_dropped_and_an_interrupt_is_not() {
 
 #[tokio::test]
 async fn a_command_runs_without_a_shell() {
-    let mut faults = Faults::default();
-    faults.add("command-error=20ms").unwrap();
-    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
-    let client = Client::new(&region);
+    let (_region, client) = region(&["command-error=20ms", WITHOUT_QUOTA]).await;
     let no = String::new;
     let echoed = run_bare(&client, "echo one; echo $HOME ~ * # comment\nnext").await;
     assert_eq!(echoed, ("one; echo $HOME ~ * next\n".to_owned(), no(), no()));
     // What an SSM agent's `*` does not find either.
-    let (keys, ..) = run_bare(&client, "cat /etc/ssh/ssh_host_*_key.pub").await;
+    let (keys, errors, closed) = run_bare(&client, "cat /etc/ssh/ssh_host_*_key.pub").await;
     assert!(
         keys.starts_with("cat: ") && keys.ends_with("ssh_host_*_key.pub': No such file or directory\n"),
         "{keys}"
     );
+    assert_eq!((errors, closed), (no(), no()), "a complaint is output");
     let not_found = run_bare(&client, "for i in 1; do echo $i; done").await;
     assert_eq!(not_found, (no(), "exec: \"for\": executable file not found in $PATH".to_owned(), no()));
     let denied = run_bare(&client, "/etc/passwd").await;
@@ -367,14 +365,6 @@ async fn outputs_may_be_separate_and_then_there_is_an_exit_status() {
         assert_eq!((session.output, session.errors), (output.into(), errors.into()), "{command}");
         assert_eq!(session.statuses, [status], "{command}");
     }
-}
-
-#[tokio::test]
-async fn what_a_command_complains_of_is_output() {
-    let (_region, client) = region(&[]).await;
-    let (output, errors, closed) = run_bare(&client, "cat /there/is/none").await;
-    assert_eq!(output, "cat: /there/is/none: No such file or directory\n");
-    assert_eq!((errors.as_str(), closed.as_str()), ("", ""));
 }
 
 #[tokio::test]
