@@ -223,8 +223,8 @@ fn tells(told: &Told, key: &HostKey) -> bool {
 const PATIENCE: Duration = Duration::from_secs(4);
 /// For one call of GetConsoleOutput with all its attempts.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(6);
-/// A session whose command was killed, whose SSM agent was restarted, or which somebody ended at AWS, closes like one
-/// whose command is done. Only the last line shows that all was read.
+/// A session whose command was killed, whose SSM agent was restarted, or which somebody ended at AWS, closes
+/// like one whose command is done. Only the last line shows that all was read.
 const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub; echo ssh_ec2: all read";
 /// What that prints last.
 const ALL_READ: &str = "ssh_ec2: all read";
