@@ -9,7 +9,7 @@ use ssm_channel::{Channel, Closed, Draft, Event, Origin, Outgoing, SessionType, 
 use tokio::net::TcpStream;
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::client::{Client, Reply, with_faults, without_quota};
+use crate::client::{Client, Reply, WITHOUT_QUOTA, with_faults, without_quota};
 
 const HEALTHY: &str = "i-0decaf00000000001";
 const DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
@@ -159,10 +159,7 @@ async fn input_is_dropped_and_an_interrupt_is_not() {
 
 #[tokio::test]
 async fn a_command_runs_without_a_shell() {
-    let mut faults = Faults::default();
-    faults.add("command-error=20ms").unwrap();
-    let region = Region::start(Options { faults, ..Options::default() }).await.unwrap();
-    let client = Client::new(&region);
+    let (_region, client) = with_faults(&["command-error=20ms", WITHOUT_QUOTA]).await;
     let no = String::new;
     let echoed = run_bare(&client, "echo one; echo $HOME ~ * # comment\nnext").await;
     assert_eq!(echoed, ("one; echo $HOME ~ * next\n".to_owned(), no(), no()));
