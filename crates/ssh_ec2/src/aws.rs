@@ -467,5 +467,5 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// That of a hundred thousand profiles, more or less.
+/// The size of about a hundred thousand profiles.
 const CONFIGURATION_LIMIT: u64 = 16 << 20;

@@ -149,11 +149,10 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 21] = [
+const PURE: [&str; 20] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/identity.rs",
-    "aws/identity/source.rs",
     "aws/identity/sso.rs",
     "aws/mfa.rs",
     "aws/process/words.rs",
@@ -172,17 +171,15 @@ const PURE: [&str; 21] = [
     "transfer.rs",
     "websocket/url.rs",
 ];
-const PURE_STD: [&str; 13] = [
+const PURE_STD: [&str; 11] = [
     "std::ffi",
     "std::collections",
     "std::fmt",
-    "std::io::ErrorKind",
     "std::iter",
     "std::net::IpAddr",
     "std::net::Ipv6Addr",
     "std::ops",
     "std::path",
-    "std::result",
     "std::str",
     "std::string",
     "std::time::Duration",

@@ -163,7 +163,7 @@ async fn input_is_dropped_and_an_interrupt_is_not() {
 
 #[tokio::test]
 async fn a_command_runs_without_a_shell() {
-    let (_region, client) = region(&["command-error=20ms", WITHOUT_QUOTA]).await;
+    let (_region, client) = with_faults(&["command-error=20ms", WITHOUT_QUOTA]).await;
     let no = String::new;
     let echoed = run_bare(&client, "echo one; echo $HOME ~ * # comment\nnext").await;
     assert_eq!(echoed, ("one; echo $HOME ~ * next\n".to_owned(), no(), no()));

@@ -89,7 +89,8 @@ impl Provider {
     /// Credentials that a call can be signed with.
     pub(super) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
         let credentials = self.fetch(sign_in).await?;
-        // A program or a file may give credentials that are over. A call that does not get through would not notice.
+        // A program or a file may give credentials that have expired. Where AWS cannot be reached, no call
+        // would reveal that.
         if credentials.expiry().is_some_and(|expiry| expiry <= SystemTime::now()) {
             return Err(AwsError::ExpiredToken { sign_in: sign_in.clone() });
         }

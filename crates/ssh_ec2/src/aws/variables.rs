@@ -45,8 +45,8 @@ impl Variables {
         self.home.as_deref()
     }
 
-    /// The path that a variable names, or `default` in the home directory. `$NAME`, `${NAME}` and a leading `~` are
-    /// replaced, as botocore does it. None if nothing is left, or there is no home directory.
+    /// The path that a variable names, or `default` in the home directory. `$NAME`, `${NAME}` and a leading
+    /// `~` are replaced, as botocore does it. None if nothing is left, or there is no home directory.
     ///
     /// # Errors
     ///
@@ -74,8 +74,9 @@ impl Variables {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationError::OtherHome`] for `~name`. The AWS CLI asks the system for that user's home directory. To
-    /// take the path as it stands would be to read no file, and perhaps to use another identity.
+    /// [`ConfigurationError::OtherHome`] for `~name`. The AWS CLI asks the system for that user's home
+    /// directory. With the path as it stands no file would be read, and perhaps another identity
+    /// be used.
     pub(crate) fn expand_home(&self, path: &str) -> Result<Option<PathBuf>, ConfigurationError> {
         match path.strip_prefix('~') {
             Some("") => Ok(self.home.clone()),

@@ -50,8 +50,9 @@ impl Signals {
 
     /// SIGINT or SIGTERM once more, from somebody who does not want to wait. Cancel-safe.
     ///
-    /// One event brings several signals: a terminal and `timeout` send them to ssh and to us, so that ssh's end may be
-    /// noticed before the signal, and a shell and ssh send SIGHUP besides. Only one that comes twice is meant so.
+    /// One event brings several signals: a terminal and `timeout` send them to ssh and to us, so that ssh's
+    /// end may be noticed before the signal, and a shell and ssh send SIGHUP besides. Only a signal
+    /// that comes twice is a demand to end at once.
     pub(crate) async fn insisted(&mut self) -> Signal {
         loop {
             let signal = self.any().await;

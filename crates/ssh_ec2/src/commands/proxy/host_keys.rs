@@ -111,7 +111,8 @@ impl<'a> HostKeys<'a> {
         }
     }
 
-    /// Ends the session that is open for an answer which has become useless. A repeated signal ends this at once.
+    /// Ends the session that is open for an answer which has become useless. A repeated signal ends this at
+    /// once.
     pub(super) async fn end(
         &self,
         mut serving: Pin<&mut impl Future<Output = Infallible>>,
