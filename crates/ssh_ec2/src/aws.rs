@@ -360,8 +360,13 @@ impl Aws {
     ) -> Result<Answer, AwsError> {
         let action = api.action();
         let endpoint = self.endpoint(api.service)?;
-        let call =
-            Call { service: api.service, operation: api.operation, endpoint: &endpoint, credentials, body };
+        let call = Call {
+            service: api.service,
+            operation: api.operation,
+            endpoint: &endpoint,
+            credentials: Some(credentials),
+            body,
+        };
         match self.client.invoke(call).await {
             Ok(answer) => Ok(answer),
             Err(Failure::Malformed(source)) => Err(AwsError::Malformed { action, source }),

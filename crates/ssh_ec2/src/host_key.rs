@@ -138,8 +138,9 @@ impl Evidence {
         Self { keys, fingerprints: fingerprints.unwrap_or_default() }
     }
 
-    /// Whether a console has blocks that contradict each other. That it lists no key then is no answer.
-    pub fn is_contradicted(console: &str) -> bool {
+    /// Whether a console has blocks that contradict each other, or of which a part is missing. That it lists no key
+    /// then is no answer.
+    pub fn is_unclear(console: &str) -> bool {
         keys_block(console).is_err() || fingerprints_block(console).is_err()
     }
 
@@ -209,44 +210,49 @@ fn is_whole(algorithm: &str, mut rest: &[u8]) -> bool {
     rest.is_empty() && fields(algorithm).map_or(count > 0, |fields| fields == count)
 }
 
-fn keys_block(text: &str) -> Result<Option<Vec<HostKey>>, Contradiction> {
+fn keys_block(text: &str) -> Result<Option<Vec<HostKey>>, Unclear> {
     block(text, "SSH HOST KEY KEYS", |lines| keys_in(&lines))
 }
 
-fn fingerprints_block(text: &str) -> Result<Option<Vec<String>>, Contradiction> {
+fn fingerprints_block(text: &str) -> Result<Option<Vec<String>>, Unclear> {
     block(text, "SSH HOST KEY FINGERPRINTS", |lines| {
         let words = lines.into_iter().flat_map(str::split_ascii_whitespace);
         words.filter(|word| is_fingerprint(word)).map(str::to_owned).collect()
     })
 }
 
-/// Two blocks list different keys.
-struct Contradiction;
+/// Two blocks list different keys, or there is only a part of one.
+struct Unclear;
 
 /// What stands between cloud-init's marks, if that is said once, or the same each time: a console is also written to
-/// by others than root, on some systems.
+/// by others than root, on some systems. EC2 keeps the last 64 KiB of a console, and may look at it while cloud-init
+/// writes, so that either mark may be missing.
 fn block<'a, T: PartialEq>(
     text: &'a str,
     title: &str,
     read: impl Fn(Vec<&'a str>) -> T,
-) -> Result<Option<T>, Contradiction> {
+) -> Result<Option<T>, Unclear> {
     let (begin, end) = (format!("-----BEGIN {title}-----"), format!("-----END {title}-----"));
     let mut found = None;
+    let mut is_cut = false;
     let mut open: Option<Vec<&str>> = None;
     for line in text.lines().map(str::trim_end) {
         if line.ends_with(&begin) {
             open = Some(Vec::new());
         } else if line.ends_with(&end) {
-            let Some(told) = open.take().map(&read) else { continue };
+            let Some(told) = open.take().map(&read) else {
+                is_cut = true;
+                continue;
+            };
             if found.as_ref().is_some_and(|before| *before != told) {
-                return Err(Contradiction);
+                return Err(Unclear);
             }
             found = Some(told);
         } else if let Some(lines) = &mut open {
             lines.push(line);
         }
     }
-    Ok(found)
+    if found.is_none() && (is_cut || open.is_some()) { Err(Unclear) } else { Ok(found) }
 }
 
 /// The keys of lines that may have something in front of them, such as `ec2: ` or a time.
@@ -354,12 +360,20 @@ mod tests {
         let end = "-----END SSH HOST KEY KEYS-----\n";
         assert!(Evidence::of_console(&format!("{begin}{ED25519}\n")).is_empty());
         assert!(Evidence::of_console(&format!("{ED25519}\n{end}")).is_empty());
+        for cut in [format!("{begin}{ED25519}\n"), format!("{ED25519}\n{end}"), begin.into(), end.into()] {
+            assert!(Evidence::of_console(&cut).is_empty() && Evidence::is_unclear(&cut), "{cut}");
+            let whole = format!("{begin}{ED25519}\n{end}");
+            for both in [format!("{cut}{whole}"), format!("{whole}{cut}")] {
+                assert_eq!(Evidence::of_console(&both).keys.len(), 1, "{both}");
+                assert!(!Evidence::is_unclear(&both), "{both}");
+            }
+        }
         assert!(Evidence::of_console(ED25519).is_empty());
         let other = format!("{begin}{ED25519}\n{end}{begin}nothing\n{end}");
-        assert!(Evidence::of_console(&other).is_empty() && Evidence::is_contradicted(&other));
+        assert!(Evidence::of_console(&other).is_empty() && Evidence::is_unclear(&other));
         let again = format!("{begin}{ED25519}\n{end}").repeat(2);
         assert_eq!(Evidence::of_console(&again).keys.len(), 1);
-        assert!(!Evidence::is_contradicted(&again) && !Evidence::is_contradicted(ED25519));
+        assert!(!Evidence::is_unclear(&again) && !Evidence::is_unclear(ED25519));
         let in_one_line = format!("{} {ED25519} {}", begin.trim(), end.trim());
         assert!(Evidence::of_console(&in_one_line).is_empty());
     }

@@ -23,6 +23,7 @@ use crate::key::KeyError;
 use crate::network::Network;
 use crate::target::{InstanceId, Port};
 use crate::tunnel::{self, Attachment, End, Notice};
+use crate::ui;
 use crate::websocket::{DialError, StreamUrl, dial};
 
 /// What to hear.
@@ -262,9 +263,7 @@ impl Heard {
             Some(Closed::ByGateway { output }) if self.output.is_empty() => output.as_str().into(),
             _ => return None,
         };
-        // The SSM agent's own text has several lines, of which the first is a ruler.
-        let lines = words.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("----"));
-        let line = lines.collect::<Vec<_>>().join("; ");
+        let line = ui::one_line(&words);
         (!line.is_empty()).then_some(line)
     }
 }
@@ -401,6 +400,8 @@ mod tests {
             ("", "ssh-ed25519 AAAA\n", "", None),
             ("", "", "", None),
             ("", "ssh-ed25519 AAAA\n", "Session terminated", None),
+            // What a command writes to its standard error is output as well.
+            ("", "cat: '/etc/ssh/ssh_host_*_key.pub': No such file or directory\n", "", None),
             (missing, "", "", Some(missing)),
             (missing, "half", "", Some(missing)),
             (ruler, "", ruler, Some("Unable to start command: no")),

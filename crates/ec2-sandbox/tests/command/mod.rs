@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use ec2_sandbox::{Faults, Options, Region};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use ssm_channel::{Channel, Closed, Draft, Event, Origin, Outgoing, SessionType, Side};
+use ssm_channel::{
+    Channel, Closed, Draft, Event, Header, MessageId, MessageType, Origin, Outgoing, PayloadType,
+    SessionType, Side,
+};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
@@ -164,11 +168,12 @@ async fn a_command_runs_without_a_shell() {
     let echoed = run_bare(&client, "echo one; echo $HOME ~ * # comment\nnext").await;
     assert_eq!(echoed, ("one; echo $HOME ~ * next\n".to_owned(), no(), no()));
     // What an SSM agent's `*` does not find either.
-    let (keys, ..) = run_bare(&client, "cat /etc/ssh/ssh_host_*_key.pub").await;
+    let (keys, errors, closed) = run_bare(&client, "cat /etc/ssh/ssh_host_*_key.pub").await;
     assert!(
         keys.starts_with("cat: ") && keys.ends_with("ssh_host_*_key.pub': No such file or directory\n"),
         "{keys}"
     );
+    assert_eq!((errors, closed), (no(), no()), "a complaint is output");
     let not_found = run_bare(&client, "for i in 1; do echo $i; done").await;
     assert_eq!(not_found, (no(), "exec: \"for\": executable file not found in $PATH".to_owned(), no()));
     let denied = run_bare(&client, "/etc/passwd").await;
@@ -350,4 +355,63 @@ async fn outputs_may_be_separate_and_then_there_is_an_exit_status() {
         assert_eq!((session.output, session.errors), (output.into(), errors.into()), "{command}");
         assert_eq!(session.statuses, [status], "{command}");
     }
+}
+
+#[tokio::test]
+async fn a_header_that_claims_more_than_there_is_ends_the_reading() {
+    let (_region, client) = with_faults(&[]).await;
+    let started = start(&client, HEALTHY, DOCUMENT, &shell("exec sleep 600")).await;
+    let mut session = Session::open(&started).await;
+    assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
+    let mut record = record(MessageType::Acknowledge, b"{}").to_vec();
+    record[..4].copy_from_slice(&1000_u32.to_be_bytes());
+    for (bad, unacknowledged) in [(None, 0), (Some(record), 1)] {
+        if let Some(record) = bad {
+            session.socket.send(Message::Binary(record.into())).await.unwrap();
+        }
+        let mut draft = Draft::with_capacity(16);
+        draft.push(b"x");
+        session.channel.send(Instant::now(), &mut draft).unwrap();
+        let repeated = Instant::now() + Duration::from_millis(500);
+        let enough = |session: &Session| session.channel.unacknowledged() == 0 || Instant::now() >= repeated;
+        assert_eq!(session.until(enough).await, None);
+        assert_eq!(session.channel.unacknowledged().min(1), unacknowledged);
+    }
+}
+
+#[tokio::test]
+async fn each_message_is_answered_with_a_pause_while_the_ssm_agent_is_away() {
+    let (_region, client) = with_faults(&["cut-agent=100ms", "pause-each"]).await;
+    let started = start(&client, HEALTHY, DOCUMENT, &shell("exec sleep 600")).await;
+    let mut session = Session::open(&started).await;
+    assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
+    let meaningless = Message::Binary(record(MessageType::Acknowledge, b"{}"));
+    let (mut socket, mut pauses) = (session.socket, 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The loss itself makes one pause.
+    while pauses < 3 {
+        assert!(Instant::now() < deadline, "the SSM agent's loss is answered once");
+        socket.send(meaningless.clone()).await.unwrap();
+        while let Ok(next) = tokio::time::timeout(Duration::from_millis(1), socket.next()).await {
+            let Message::Binary(record) = next.unwrap().unwrap() else { continue };
+            match ssm_channel::Message::parse(record).unwrap().header.message_type {
+                MessageType::PausePublication => pauses += 1,
+                MessageType::StartPublication => pauses = 0,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A message as no client of ours would send it.
+fn record(message_type: MessageType, payload: &'static [u8]) -> Bytes {
+    let header = Header {
+        message_type,
+        created_at: 1_700_000_000_000,
+        sequence_number: 0,
+        flags: 3,
+        id: MessageId::from_bytes([7; 16]),
+        payload_type: PayloadType::None,
+    };
+    ssm_channel::Message { header, payload: Bytes::from_static(payload) }.encode()
 }

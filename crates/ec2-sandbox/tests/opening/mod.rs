@@ -164,3 +164,13 @@ async fn an_upgrade_is_one_of_rfc_6455() {
         assert_eq!(client.send("GET", path, &headers, "").await.status, status, "{name}");
     }
 }
+
+#[tokio::test]
+async fn an_ssm_agent_does_not_wait_for_its_client() {
+    let (region, client) = region(&[]).await;
+    let started = start(&client).await;
+    // Its limit for the handshake is 15 s.
+    assert!(region.sessions_ended(Duration::from_secs(60)).await);
+    let message = Message::text(opening(&started).to_string());
+    assert_eq!(outcome(&started, message).await, Err(Some(CloseCode::Policy)));
+}

@@ -199,7 +199,7 @@ impl AssumedRole {
             service: &STS,
             operation: "AssumeRole",
             endpoint: &self.endpoint,
-            credentials: source,
+            credentials: Some(source),
             body: form("AssumeRole", version, &parameters),
         };
         let answer = match self.client.invoke(call).await {

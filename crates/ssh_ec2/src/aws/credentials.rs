@@ -5,7 +5,6 @@
 //! `credential_process` that asks its user something.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -21,8 +20,9 @@ use super::error::AwsError;
 use super::identity::{Identity, Source};
 use super::login::Login;
 use super::process::Process;
+use super::sdk_error;
 use super::sso::SingleSignOn;
-use super::{sdk_error, web_identity};
+use super::web_identity::WebIdentityRole;
 use crate::private_file::ReadError;
 
 /// A call must not outlive the credentials that it is signed with.
@@ -82,8 +82,7 @@ pub(super) enum Provider {
     Sdk(SharedCredentialsProvider),
     Role(Box<AssumedRole>),
     Sso(Box<SingleSignOn>),
-    /// The SDK's provider, called only if the file has a token.
-    WebIdentity(PathBuf, SharedCredentialsProvider),
+    WebIdentity(Box<WebIdentityRole>),
 }
 
 impl Provider {
@@ -113,10 +112,7 @@ impl Provider {
             Self::Role(role) => Box::pin(role.credentials(sign_in)).await,
             Self::Sdk(provider) => of_sdk(provider).await,
             Self::Sso(sso) => sso.credentials(sign_in).await,
-            Self::WebIdentity(file, provider) => {
-                web_identity::check(file)?;
-                of_sdk(provider).await
-            }
+            Self::WebIdentity(role) => role.credentials(sign_in).await,
         }
     }
 
@@ -133,7 +129,7 @@ impl Provider {
                 role.source.ask_no_more();
             }
             Self::Sso(sso) => sso.ask_no_more(),
-            Self::Login(_) | Self::Sdk(_) | Self::WebIdentity(..) => {}
+            Self::Login(_) | Self::Sdk(_) | Self::WebIdentity(_) => {}
         }
     }
 }

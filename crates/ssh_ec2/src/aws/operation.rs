@@ -73,7 +73,8 @@ pub(super) struct Call<'a> {
     pub(super) service: &'static Service,
     pub(super) operation: &'static str,
     pub(super) endpoint: &'a str,
-    pub(super) credentials: Credentials,
+    /// None for a call that carries no signature.
+    pub(super) credentials: Option<Credentials>,
     pub(super) body: String,
 }
 
@@ -157,7 +158,7 @@ impl Client {
         service: &'static Service,
         operation: &'static str,
         endpoint: &str,
-        credentials: Credentials,
+        credentials: Option<Credentials>,
     ) -> Operation<String, Answer, Refused> {
         let retries = self.sdk.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
         let timeouts = self.sdk.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled);
@@ -169,7 +170,7 @@ impl Client {
             .standard_retry(&retries)
             .timeout_config(timeouts)
             .with_connection_poisoning()
-            .runtime_plugin(self.plugin(service, credentials))
+            .runtime_plugin(self.plugin(service))
             .serializer(move |body: String| {
                 let request = http::Request::post("/");
                 let request = match service.protocol {
@@ -186,6 +187,10 @@ impl Client {
                 note_skew(&skew, response);
                 read(response, service.protocol)
             });
+        builder = match credentials {
+            Some(credentials) => builder.runtime_plugin(self.signing(service, credentials)),
+            None => builder.no_auth(),
+        };
         if let Some(version) = self.sdk.behavior_version() {
             builder = builder.behavior_version(version);
         }
@@ -196,19 +201,9 @@ impl Client {
     }
 
     /// What a generated client would have registered for itself.
-    fn plugin(&self, service: &'static Service, credentials: Credentials) -> StaticRuntimePlugin {
-        let mut config = layer(&self.sdk, service);
-        config.store_put(AuthSchemeOptionResolverParams::new(()));
-        config.store_put(SigV4OperationSigningConfig {
-            region: Some(SigningRegion::from(self.region.clone())),
-            name: Some(SigningName::from_static(service.prefix)),
-            ..SigV4OperationSigningConfig::default()
-        });
+    fn plugin(&self, service: &'static Service) -> StaticRuntimePlugin {
+        let config = layer(&self.sdk, service);
         let components = RuntimeComponentsBuilder::new("ssh_ec2")
-            .with_auth_scheme(SigV4AuthScheme::new())
-            .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID])))
-            .with_identity_resolver(SCHEME_ID, SharedCredentialsProvider::new(credentials))
-            .with_identity_cache(Some(IdentityCache::no_cache()))
             .with_retry_classifier(AwsErrorCodeClassifier::<Refused>::new())
             .with_retry_classifier(HttpStatusCodeClassifier::default())
             .with_retry_classifier(TransientErrorClassifier::<Refused>::new())
@@ -217,6 +212,23 @@ impl Client {
             .with_interceptor(InvocationIdInterceptor::new())
             .with_interceptor(RequestInfoInterceptor::new())
             .with_interceptor(UserAgentInterceptor::new());
+        StaticRuntimePlugin::new().with_config(config.freeze()).with_runtime_components(components)
+    }
+
+    /// What signs a call.
+    fn signing(&self, service: &'static Service, credentials: Credentials) -> StaticRuntimePlugin {
+        let mut config = Layer::new("signature");
+        config.store_put(AuthSchemeOptionResolverParams::new(()));
+        config.store_put(SigV4OperationSigningConfig {
+            region: Some(SigningRegion::from(self.region.clone())),
+            name: Some(SigningName::from_static(service.prefix)),
+            ..SigV4OperationSigningConfig::default()
+        });
+        let components = RuntimeComponentsBuilder::new("signature")
+            .with_auth_scheme(SigV4AuthScheme::new())
+            .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID])))
+            .with_identity_resolver(SCHEME_ID, SharedCredentialsProvider::new(credentials))
+            .with_identity_cache(Some(IdentityCache::no_cache()));
         StaticRuntimePlugin::new().with_config(config.freeze()).with_runtime_components(components)
     }
 }

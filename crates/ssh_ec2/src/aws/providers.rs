@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds;
@@ -15,7 +14,6 @@ use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -28,11 +26,12 @@ use super::assume_role::{AssumedRole, Role};
 use super::configured_endpoint;
 use super::credentials::Provider;
 use super::endpoint::{Place, STS};
-use super::identity::{Endpoints, Identity, Keys, Metadata, RoleSource, Source, WebIdentity};
+use super::identity::{Endpoints, Identity, Keys, Metadata, RoleSource, Source};
 use super::login::Login;
 use super::operation::Client;
 use super::process::Process;
 use super::sso::SingleSignOn;
+use super::web_identity::WebIdentityRole;
 use super::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, CONNECT_TIMEOUT};
 
 /// The SDK's configuration, from our decision alone.
@@ -115,9 +114,11 @@ impl Providers<'_> {
                 let sso = SingleSignOn::new(sso.clone(), self.sdk, self.place, self.home?, self.may_ask);
                 Provider::Sso(Box::new(sso))
             }
-            Source::WebIdentity(web_identity) => {
-                Provider::WebIdentity(web_identity.token_file.clone(), self.web_identity(web_identity))
-            }
+            Source::WebIdentity(web_identity) => Provider::WebIdentity(Box::new(WebIdentityRole {
+                web_identity: web_identity.clone(),
+                client: Client::new(self.sdk.clone(), &self.place.region),
+                endpoint: self.sts(),
+            })),
         })
     }
 
@@ -127,7 +128,7 @@ impl Providers<'_> {
             role: Role::of(role),
             source: self.provider(&role.source)?,
             client: Client::new(self.sdk.clone(), &region),
-            endpoint: configured_endpoint(self.sdk, &STS).unwrap_or_else(|| self.place.endpoint(&STS)),
+            endpoint: self.sts(),
             region,
             cache: self.home.map(|home| home.join(".aws/cli/cache")),
             owner: rustix::process::getuid().as_raw(),
@@ -137,16 +138,8 @@ impl Providers<'_> {
         })))
     }
 
-    fn web_identity(&self, web_identity: &WebIdentity) -> SharedCredentialsProvider {
-        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let name = web_identity.session_name.clone();
-        let configuration = StaticConfiguration {
-            web_identity_token_file: web_identity.token_file.clone(),
-            role_arn: web_identity.role_arn.clone(),
-            session_name: name.unwrap_or_else(|| format!("ssh_ec2-session-{seconds}")),
-        };
-        let builder = WebIdentityTokenCredentialsProvider::builder().configure(&self.config());
-        SharedCredentialsProvider::new(builder.static_configuration(configuration).build())
+    fn sts(&self) -> String {
+        configured_endpoint(self.sdk, &STS).unwrap_or_else(|| self.place.endpoint(&STS))
     }
 
     fn config(&self) -> ProviderConfig {

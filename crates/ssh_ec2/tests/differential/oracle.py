@@ -2,8 +2,9 @@
 
     oracle.py BOTOCORE_VERSION DIRECTORY < cases > answers
 
-A case is a line of JSON: files, environment, the options --profile and --region, and perhaps a rule to break. An answer
-is a line as well. Nothing is asked: whoever would be asked for credentials hands out a description of itself in the
+A case is a line of JSON: files, environment, the options --profile and --region. An answer is a line as well. A case
+that comes with its answer is kept; a later line names a rule and its cases, in which the rule is broken until the
+answer was another one often enough. Nothing is asked: whoever would be asked for credentials hands out a description of itself in the
 place of an access key. Variables are those of version 2 of the AWS CLI, which differs in two lists from the botocore of
 PyPI (awscli/botocore/configprovider.py and awscli/clidriver.py in the branch v2 of github.com/aws/aws-cli).
 """
@@ -152,7 +153,7 @@ class Oracle:
             return os.path.join(self.root, path[len(VIRTUAL) :])
         return self.root + path if path == "/etc/boto.cfg" else path
 
-    def answer(self, case):
+    def answer(self, case, broken=None):
         for path in self.written:
             os.remove(path)
         self.written = [self.real(path) for path in case["files"]]
@@ -162,7 +163,7 @@ class Oracle:
                 file.write(base64.b64decode(content))
         os.environ.clear()
         os.environ.update({name: self.real(value) for name, value in case["env"].items()})
-        rule = BREAKS[case["break"]] if case.get("break") else contextlib.nullcontext
+        rule = BREAKS[broken] if broken else contextlib.nullcontext
         try:
             with rule():
                 found = self.found(case)
@@ -712,6 +713,16 @@ BREAKS = {
 }
 
 
+def sensitivity(oracle, kept, asked):
+    tried = shows = 0
+    for at in asked["in"]:
+        tried += 1
+        shows += oracle.answer(kept[at], asked["break"]) != kept[at]["whole"]
+        if shows == asked["least"]:
+            break
+    return {"break": asked["break"], "tried": tried, "shows": shows}
+
+
 def main():
     version, root = sys.argv[1:]
     if botocore.__version__ != version:
@@ -721,10 +732,15 @@ def main():
         for target, name, stub in STUBS:
             stack.enter_context(mock.patch.object(target, name, stub))
         answers = [json.dumps({"rules": list(BREAKS)})]
+        kept = {}
         for line in sys.stdin:
-            case = json.loads(line)
-            answer = {"at": case["at"], "break": case["break"], "answer": oracle.answer(case)}
-            answers.append(json.dumps(answer))
+            asked = json.loads(line)
+            if "break" in asked:
+                answers.append(json.dumps(sensitivity(oracle, kept, asked)))
+            elif "whole" in asked:
+                kept[asked["at"]] = asked
+            else:
+                answers.append(json.dumps({"at": asked["at"], "answer": oracle.answer(asked)}))
     print("\n".join(answers))
 
 

@@ -119,6 +119,13 @@ const CONTRADICTED: &str = "<GetConsoleOutputResponse><output>\
     S0VZIEtFWVMtLS0tLQ0KLS0tLS1CRUdJTiBTU0ggSE9TVCBLRVkgS0VZUy0tLS0tDQpub3RoaW5nDQotLS0tLUVORC\
     BTU0ggSE9TVCBLRVkgS0VZUy0tLS0tDQo=\
     </output></GetConsoleOutputResponse>";
+/// A block that begins and does not end.
+const NO_END: &str = "<GetConsoleOutputResponse><output>\
+    Y2ktaW5mbwotLS0tLUJFR0lOIFNTSCBIT1NUIEtFWSBLRVlTLS0tLS0Kc3NoLWVkMjU1\
+    </output></GetConsoleOutputResponse>";
+/// A block that ends and did not begin.
+const NO_BEGIN: &str = "<GetConsoleOutputResponse><output>\
+    bFpESTEKLS0tLS1FTkQgU1NIIEhPU1QgS0VZIEtFWVMtLS0tLQo=</output></GetConsoleOutputResponse>";
 const OTHER_ROOT: &str = "<DescribeInstancesResponse/>";
 const HTML: &str = "<html><body>Please log in to the proxy</body></html>";
 const XHTML: &str = "<?xml version=\"1.0\"?><html><body>UnauthorizedOperation</body></html>";
@@ -198,6 +205,8 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("another operation's answer", Server(Answer(200, OTHER_ROOT), OK), Known, By::Hand, No("not the XML that was expected")),
     ("another instance's console", Server(Answer(200, OF_ANOTHER), OK), Known, By::Hand, No("about another instance")),
     ("two blocks of keys", Server(Answer(200, CONTRADICTED), OK), Known, By::Hand, No("lists different host keys")),
+    ("a block without its end", Server(Answer(200, NO_END), OK), Known, By::Hand, No("only a part of them")),
+    ("a block without its begin", Server(OK, Answer(200, NO_BEGIN)), Known, By::Hand, No("only a part of them")),
     ("no base64", Server(Answer(200, NO_BASE64), OK), Known, By::Hand, No("not base64")),
     // The connection is there, and the answer is not.
     ("closed", Server(Close, OK), Known, By::Ssh, No("cannot reach 127.0.0.1")),

@@ -125,14 +125,14 @@ impl<'a> Sources<'a> {
         if self.instance.is_managed_node() {
             return Told::Nothing;
         }
-        let mut is_contradicted = false;
+        let mut is_unclear = false;
         for latest in [Latest::No, Latest::Yes] {
             let text = match self.ec2.console_output(self.instance, latest).await {
                 Ok(text) => text,
                 Err(error) => {
                     tracing::info!("EC2's console output has no host keys: {error}");
                     match of_console_error(error, latest) {
-                        Told::Nothing if is_contradicted => break,
+                        Told::Nothing if is_unclear => break,
                         told => return told,
                     }
                 }
@@ -141,12 +141,12 @@ impl<'a> Sources<'a> {
             if !evidence.is_empty() {
                 return Told::Keys(evidence, Source::Console);
             }
-            is_contradicted |= Evidence::is_contradicted(&text);
+            is_unclear |= Evidence::is_unclear(&text);
         }
-        if is_contradicted {
+        if is_unclear {
             let instance = self.instance;
             return Told::Unknown(Reason::new(format!(
-                "the console output of {instance} lists different host keys in different places"
+                "the console output of {instance} lists different host keys in different places, or only a part of them"
             )));
         }
         Told::Nothing
@@ -223,9 +223,9 @@ fn tells(told: &Told, key: &HostKey) -> bool {
 const PATIENCE: Duration = Duration::from_secs(4);
 /// For one call of GetConsoleOutput with all its attempts.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(6);
-/// A session whose command was killed, whose SSM agent was restarted, or which somebody ended at AWS, closes
-/// like one whose command is done. Only the last line shows that all was read.
-const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub; echo ssh_ec2: all read";
+/// A session whose command was killed, whose SSM agent was restarted, or which somebody ended at AWS, closes like one
+/// whose command is done. The last line shows that all was read. `cat` ends with 1 where there are no such files.
+const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub; [ $? -le 1 ] && echo ssh_ec2: all read";
 /// What that prints last.
 const ALL_READ: &str = "ssh_ec2: all read";
 /// For Session Manager's records.
@@ -238,7 +238,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_script_says_at_its_end_that_all_was_read() {
-        assert!(READ_KEYS.ends_with(&format!("; echo {ALL_READ}")), "{READ_KEYS}");
+    fn the_script_says_that_all_was_read_only_if_it_was() {
+        for (cat, is_read) in
+            [("true", true), ("false", true), ("(exit 127)", false), ("sh -c 'kill -9 $$'", false)]
+        {
+            let script = format!("cat() {{ {cat}; }}; {READ_KEYS}");
+            let ended = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let said = String::from_utf8(ended.stdout).unwrap();
+            assert_eq!(said.lines().any(|line| line == ALL_READ), is_read, "{cat}: {said}");
+        }
     }
 }

@@ -24,8 +24,6 @@ const BOTOCORE: &str = "1.43.62";
 const CASES: usize = 6_000;
 /// In how many cases each rule decides at least: if it were broken, the answer would be another.
 const OCCURRENCES: usize = 50;
-/// In so many cases of a rule the broken rule is tried.
-const BROKEN: usize = 75;
 
 /// Where we differ, and why.
 struct Difference {
@@ -73,9 +71,7 @@ fn identities_are_those_of_botocore() {
             occurrences.entry(rule).or_default().push(at);
         }
     }
-    let broken: Vec<_> =
-        occurrences.iter().flat_map(|(rule, all)| all.iter().take(BROKEN).map(|at| (*at, *rule))).collect();
-    let oracles: Vec<_> = (0..2).map(|part| Oracle::start(&questions(&cases, &broken, part), part)).collect();
+    let oracles: Vec<_> = (0..2).map(|part| Oracle::start(&questions(&cases, part), part)).collect();
     let ours: Vec<_> = cases.iter().map(answer).collect();
     let theirs = Theirs::read(oracles, cases.len());
 
@@ -83,7 +79,8 @@ fn identities_are_those_of_botocore() {
     let occurring: BTreeSet<_> = occurrences.keys().map(|rule| (*rule).to_owned()).collect();
     assert_eq!(occurring, theirs.rules, "the rules of the cases are those of the oracle");
     // With other seeds a rule may be a little rarer.
-    check_sensitivity(&theirs, &occurrences, if (first, count) == (0, CASES) { OCCURRENCES } else { 1 });
+    let least = if (first, count) == (0, CASES) { OCCURRENCES } else { 1 };
+    check_sensitivity(&cases, &theirs.whole, &occurrences, least);
 }
 
 /// Every answer is the same, or on the list; and at least half of the cases have an identity.
@@ -110,17 +107,35 @@ fn check_agreement(cases: &[Case], ours: &[Value], theirs: &[Value]) {
     assert!(identities * 2 >= count, "only {identities} of {count} cases have an identity");
 }
 
-/// Every rule decides in at least `least` cases: if it is broken, the answer is another.
-fn check_sensitivity(theirs: &Theirs, occurrences: &BTreeMap<&str, Vec<usize>>, least: usize) {
+/// Every rule decides in at least `least` cases: if it is broken, the answer is another. Each is broken in one of its
+/// cases after the other, until so many were counted.
+fn check_sensitivity(
+    cases: &[Case],
+    whole: &[Value],
+    occurrences: &BTreeMap<&str, Vec<usize>>,
+    least: usize,
+) {
+    let oracles: Vec<_> = (0..2)
+        .map(|part| {
+            let mine: BTreeMap<_, _> = occurrences.iter().skip(part).step_by(2).collect();
+            let needed: BTreeSet<_> = mine.values().flat_map(|all| all.iter().copied()).collect();
+            let mut text = String::new();
+            for at in needed {
+                text += &format!("{}\n", question(cases, at, json!({ "whole": whole[at] })));
+            }
+            for (rule, all) in mine {
+                text += &format!("{}\n", json!({ "break": rule, "in": all, "least": least }));
+            }
+            Oracle::start(&text, part)
+        })
+        .collect();
     let mut seldom = Vec::new();
-    for (rule, answers) in &theirs.broken {
-        let (all, tried) = (occurrences[rule.as_str()].len(), answers.len());
-        let shows = answers.iter().filter(|(at, answer)| *answer != theirs.whole[*at]).count();
-        // As many of all cases of the rule as of those in which it was broken.
-        let decided = shows * all / tried;
-        println!("{rule}: in {all} cases; broken, it shows in {shows} of {tried}: it decides {decided}");
-        if decided < least {
-            seldom.push(format!("{rule}: {decided}"));
+    for answer in oracles.into_iter().flat_map(Oracle::answers).filter(|answer| answer["break"].is_string()) {
+        let rule = answer["break"].as_str().unwrap();
+        let (tried, shows) = (answer["tried"].as_u64().unwrap(), answer["shows"].as_u64().unwrap());
+        println!("{rule}: in {} cases; broken, it shows in {shows} of {tried}", occurrences[rule].len());
+        if shows < least as u64 {
+            seldom.push(format!("{rule}: {shows}"));
         }
     }
     assert_eq!(seldom, Vec::<String>::new(), "rules that would be missed too seldom");
@@ -130,27 +145,20 @@ fn check_sensitivity(theirs: &Theirs, occurrences: &BTreeMap<&str, Vec<usize>>, 
 struct Theirs {
     /// To each case.
     whole: Vec<Value>,
-    /// With a rule broken, to some of its cases.
-    broken: BTreeMap<String, Vec<(usize, Value)>>,
     /// All rules that can be broken.
     rules: BTreeSet<String>,
 }
 
 impl Theirs {
     fn read(oracles: Vec<Oracle>, count: usize) -> Self {
-        let mut theirs =
-            Self { whole: vec![Value::Null; count], broken: BTreeMap::new(), rules: BTreeSet::new() };
+        let mut theirs = Self { whole: vec![Value::Null; count], rules: BTreeSet::new() };
         for mut answer in oracles.into_iter().flat_map(Oracle::answers) {
             if let Some(names) = answer["rules"].as_array() {
                 theirs.rules.extend(names.iter().map(|name| name.as_str().unwrap().to_owned()));
                 continue;
             }
             let at = usize::try_from(answer["at"].as_u64().unwrap()).unwrap();
-            let found = answer["answer"].take();
-            match answer["break"].as_str() {
-                None => theirs.whole[at] = found,
-                Some(rule) => theirs.broken.entry(rule.to_owned()).or_default().push((at, found)),
-            }
+            theirs.whole[at] = answer["answer"].take();
         }
         theirs
     }
@@ -161,28 +169,26 @@ fn number(variable: &str, usual: usize) -> usize {
     std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
 }
 
-/// What an oracle is asked: its half of the cases, as they are and with rules broken.
-fn questions(cases: &[Case], broken: &[(usize, &str)], part: usize) -> String {
-    let whole = (0..cases.len()).map(|at| (at, None));
-    let broken = broken.iter().map(|(at, rule)| (*at, Some(*rule)));
-    let mut text = String::new();
-    for (at, rule) in whole.chain(broken).filter(|(at, _)| at % 2 == part) {
-        let case = &cases[at];
-        let files: BTreeMap<_, _> =
-            case.files.iter().map(|(path, text)| (path, STANDARD.encode(text))).collect();
-        let question = json!({
-            "at": at,
-            "break": rule,
-            // Now and then botocore makes a whole client.
-            "client": at % 25 == 0 && rule.is_none(),
-            "files": files,
-            "env": case.env,
-            "profile": case.profile,
-            "region": case.region,
-        });
-        text += &format!("{question}\n");
-    }
-    text
+/// What an oracle is asked: its half of the cases.
+fn questions(cases: &[Case], part: usize) -> String {
+    let mine = (0..cases.len()).filter(|at| at % 2 == part);
+    // Now and then botocore makes a whole client.
+    mine.map(|at| format!("{}\n", question(cases, at, json!({ "client": at % 25 == 0 })))).collect()
+}
+
+/// A case as an oracle reads it, and what else it has to know.
+fn question(cases: &[Case], at: usize, mut more: Value) -> Value {
+    let case = &cases[at];
+    let files: BTreeMap<_, _> = case.files.iter().map(|(path, text)| (path, STANDARD.encode(text))).collect();
+    let question = json!({
+        "at": at,
+        "files": files,
+        "env": case.env,
+        "profile": case.profile,
+        "region": case.region,
+    });
+    more.as_object_mut().unwrap().extend(question.as_object().unwrap().clone());
+    more
 }
 
 /// botocore, in a process of its own.
