@@ -359,7 +359,7 @@ async fn outputs_may_be_separate_and_then_there_is_an_exit_status() {
 
 #[tokio::test]
 async fn a_header_that_claims_more_than_there_is_ends_the_reading() {
-    let (_region, client) = region(&[]).await;
+    let (_region, client) = with_faults(&[]).await;
     let started = start(&client, HEALTHY, DOCUMENT, &shell("exec sleep 600")).await;
     let mut session = Session::open(&started).await;
     assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
@@ -381,7 +381,7 @@ async fn a_header_that_claims_more_than_there_is_ends_the_reading() {
 
 #[tokio::test]
 async fn each_message_is_answered_with_a_pause_while_the_ssm_agent_is_away() {
-    let (_region, client) = region(&["cut-agent=100ms", "pause-each"]).await;
+    let (_region, client) = with_faults(&["cut-agent=100ms", "pause-each"]).await;
     let started = start(&client, HEALTHY, DOCUMENT, &shell("exec sleep 600")).await;
     let mut session = Session::open(&started).await;
     assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
