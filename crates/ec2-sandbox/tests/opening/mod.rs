@@ -167,7 +167,7 @@ async fn an_upgrade_is_one_of_rfc_6455() {
 
 #[tokio::test]
 async fn an_ssm_agent_does_not_wait_for_its_client() {
-    let (region, client) = region(&[]).await;
+    let (region, client) = with_faults(&[]).await;
     let started = start(&client).await;
     // Its limit for the handshake is 15 s.
     assert!(region.sessions_ended(Duration::from_secs(60)).await);
