@@ -236,9 +236,24 @@ pub(crate) fn foreign_text(text: &str, limit: usize) -> String {
     }
 }
 
+/// The text of an SSM agent on one line, without its rulers: a failed session begins with an empty line and
+/// `----------ERROR-------`.
+pub fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("-----"));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_ssm_agent_says_in_lines_is_said_in_one() {
+        let text = "\n----------ERROR-------\nUnable to start command: Failed to parse\r\n the input\n\n";
+        assert_eq!(one_line(text), "Unable to start command: Failed to parse the input");
+        assert_eq!(one_line("one line - of it"), "one line - of it");
+        assert_eq!(one_line(""), "");
+    }
 
     fn network(https_proxy: &str, no_proxy: &str) -> Network {
         let environment = NetworkEnvironment {

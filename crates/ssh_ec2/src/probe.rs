@@ -20,10 +20,9 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::aws::{Aws, AwsError, SessionId, StartSession, Token};
 use crate::key::KeyError;
-use crate::network::Network;
+use crate::network::{Network, one_line};
 use crate::target::{InstanceId, Port};
 use crate::tunnel::{self, Attachment, End, Notice};
-use crate::ui;
 use crate::websocket::{DialError, StreamUrl, dial};
 
 /// What to hear.
@@ -263,7 +262,7 @@ impl Heard {
             Some(Closed::ByGateway { output }) if self.output.is_empty() => output.as_str().into(),
             _ => return None,
         };
-        let line = ui::one_line(&words);
+        let line = one_line(&words);
         (!line.is_empty()).then_some(line)
     }
 }

@@ -57,13 +57,6 @@ pub fn sanitise(text: &str) -> String {
     text.chars().map(|character| if is_harmful(character) { '\u{fffd}' } else { character }).collect()
 }
 
-/// The text of an SSM agent on one line, without its rulers: a failed session begins with an empty line and
-/// `----------ERROR-------`.
-pub fn one_line(text: &str) -> String {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("-----"));
-    lines.collect::<Vec<_>>().join(" ")
-}
-
 /// [`sanitise`] for JSON, which escapes only some of it by itself: every program still reads what was
 /// written.
 pub fn escape_json(text: &str) -> String {
@@ -164,14 +157,6 @@ mod tests {
         assert_eq!(sanitise("web\u{1b}[2J\r\n1\u{9b}"), "web\u{fffd}[2J\u{fffd}\u{fffd}1\u{fffd}");
         assert_eq!(sanitise("größe 字"), "größe 字");
         assert_eq!(sanitise("a\u{202e}b"), "a\u{fffd}b");
-    }
-
-    #[test]
-    fn what_an_ssm_agent_says_in_lines_is_said_in_one() {
-        let text = "\n----------ERROR-------\nUnable to start command: Failed to parse\r\n the input\n\n";
-        assert_eq!(one_line(text), "Unable to start command: Failed to parse the input");
-        assert_eq!(one_line("one line - of it"), "one line - of it");
-        assert_eq!(one_line(""), "");
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl SignIn {
     pub(super) fn hints(&self) -> Vec<String> {
         let Self::Profile { name, renewal } = self else {
             return vec![
-                "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, or unset all three to use a profile"
+                "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, AWS_CREDENTIAL_EXPIRATION too if it is set, or unset them to use a profile"
                     .into(),
             ];
         };

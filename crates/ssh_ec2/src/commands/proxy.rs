@@ -29,7 +29,7 @@ use crate::diagnosis::{self, Refusal};
 use crate::error::{ExitCode, Failure};
 use crate::key::{KeyError, OneTimeKey};
 use crate::login;
-use crate::network::Network;
+use crate::network::{Network, one_line};
 use crate::pace::Pace;
 use crate::probe::{Interrupt, Prober};
 use crate::push::Push;
@@ -545,7 +545,7 @@ fn greeting_line(bytes: &[u8]) -> Option<&str> {
 /// What the end means to ssh.
 fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
     let instance = options.instance.clone();
-    let words = |output: &str| ui::shorten(&ui::sanitise(&ui::one_line(output)), WORDS_WIDTH);
+    let words = |output: &str| ui::shorten(&ui::sanitise(&one_line(output)), WORDS_WIDTH);
     if let Some(greeting) = options.stranger.take()
         && outcome.received < KEY_EXCHANGE_LENGTH
     {

@@ -119,7 +119,7 @@ fn a_command_that_the_sandbox_cannot_run_is_named() {
 
 // ---- who calls, and where ----
 
-const ENVIRONMENT_HINT: &str = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, or unset all three to use a profile";
+const ENVIRONMENT_HINT: &str = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, AWS_CREDENTIAL_EXPIRATION too if it is set, or unset them to use a profile";
 const REGION_HINT: &str = "name the region with `--region`, AWS_REGION, or `region` in the profile";
 
 /// The proxy for an instance that works, with some variables unset and others set.

@@ -67,8 +67,8 @@ fn refuses(command: &mut Command, error: &str, hint: &str) {
 #[test]
 fn keys_that_cannot_be_used_are_refused_before_a_call() {
     let sandbox = Sandbox::start();
-    let renew = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, or unset all three to \
-                 use a profile";
+    let renew = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, \
+                 AWS_CREDENTIAL_EXPIRATION too if it is set, or unset them to use a profile";
     let unset = "renew the keys in the environment, or unset AWS_CREDENTIAL_EXPIRATION";
     let no_time = "AWS_CREDENTIAL_EXPIRATION is \"soon\", which is no time with an offset from UTC";
     let line_end = "cannot get the AWS credentials of the environment: the access key id has a line end or another \

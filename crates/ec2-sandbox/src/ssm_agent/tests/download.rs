@@ -10,12 +10,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use ssm_channel::{Channel, Draft, Origin, Outgoing, Side, SsmAgentVersion};
+use ssm_channel::{
+    Channel, Draft, Header, Message, MessageId, MessageType, Origin, Outgoing, PayloadType, Side,
+    SsmAgentVersion,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     hosts::Connection,
-    ssm_agent::{Manners, SsmAgent, Start},
+    ssm_agent::{DIAL_TIME, Manners, SsmAgent, Start},
     world::Purpose,
 };
 
@@ -61,6 +64,7 @@ struct World {
     agent: SsmAgent,
     size: usize,
     one_way: Duration,
+    start: Instant,
     now: Instant,
     to_client: VecDeque<(Instant, Bytes)>,
     to_agent: VecDeque<(Instant, Bytes)>,
@@ -83,6 +87,7 @@ impl World {
             agent,
             size,
             one_way,
+            start: now,
             now,
             to_client: VecDeque::new(),
             to_agent: VecDeque::new(),
@@ -172,4 +177,35 @@ fn what_is_sent_as_soon_as_the_client_allows_it_reaches_the_server() {
     world.transmit();
     world.run_for(Duration::from_secs(2));
     assert_eq!(*world.taken.lock().unwrap(), b"first");
+}
+
+#[test]
+fn what_comes_before_the_port_is_connected_has_to_come_again() {
+    let mut world = World::new(0, Duration::ZERO);
+    while world.agent.connects_at.is_none() {
+        assert!(world.now < world.start + Duration::from_secs(1), "the port is not being dialled");
+        world.step();
+    }
+    let header = Header {
+        message_type: MessageType::InputStreamData,
+        created_at: 1,
+        sequence_number: 1,
+        flags: 0,
+        id: MessageId::from_bytes([4; 16]),
+        payload_type: PayloadType::Output,
+    };
+    let early = Message { header, payload: Bytes::from_static(b"early") }.encode();
+    let acknowledgements = |world: &mut World| {
+        let mut cx = Context::from_waker(Waker::noop());
+        world.agent.receive(&mut cx, world.now, early.clone()).unwrap();
+        while world.agent.poll(&mut cx, world.now, || unreachable!("the port is dialled once")) {}
+        let records = std::iter::from_fn(|| world.agent.next_record());
+        let types = records.map(|record| Message::parse(record).unwrap().header.message_type);
+        types.filter(|found| *found == MessageType::Acknowledge).count()
+    };
+    assert_eq!(acknowledgements(&mut world), 0);
+    world.run_for(DIAL_TIME);
+    assert_eq!(*world.taken.lock().unwrap(), b"");
+    assert_eq!(acknowledgements(&mut world), 1);
+    assert_eq!(*world.taken.lock().unwrap(), b"early");
 }
