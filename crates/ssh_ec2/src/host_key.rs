@@ -1,7 +1,7 @@
 //! Host keys, and the texts that tell which ones an instance has. (Pure.)
 //!
-//! Whatever else stands in such a text is passed over: consoles carry the kernel's words and everybody else's. Only
-//! blocks that are whole count, and blocks that contradict each other tell nothing.
+//! Whatever else stands in such a text is passed over: consoles carry the kernel's words and everybody
+//! else's. Only blocks that are whole count, and blocks that contradict each other tell nothing.
 
 use std::fmt;
 
@@ -39,8 +39,8 @@ pub struct Evidence {
 }
 
 impl HostKey {
-    /// Reads `ssh-ed25519 AAAA…`, whatever follows. None if it is no plain public key: a certificate is none, nor is
-    /// what was cut short.
+    /// Reads `ssh-ed25519 AAAA…`, whatever follows. None if it is no plain public key: a certificate is none,
+    /// nor is what was cut short.
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
         let (algorithm, blob) = (words.next()?, decode(words.next()?)?);
@@ -138,8 +138,8 @@ impl Evidence {
         Self { keys, fingerprints: fingerprints.unwrap_or_default() }
     }
 
-    /// Whether a console has blocks that contradict each other, or of which a part is missing. That it lists no key
-    /// then is no answer.
+    /// Whether a console has blocks that contradict each other, or of which a part is missing. That it lists
+    /// no key then is no answer.
     pub fn is_unclear(console: &str) -> bool {
         keys_block(console).is_err() || fingerprints_block(console).is_err()
     }
@@ -224,9 +224,9 @@ fn fingerprints_block(text: &str) -> Result<Option<Vec<String>>, Unclear> {
 /// Two blocks list different keys, or there is only a part of one.
 struct Unclear;
 
-/// What stands between cloud-init's marks, if that is said once, or the same each time: a console is also written to
-/// by others than root, on some systems. EC2 keeps the last 64 KiB of a console, and may look at it while cloud-init
-/// writes, so that either mark may be missing.
+/// What stands between cloud-init's marks, if that is said once, or the same each time: a console is also
+/// written to by others than root, on some systems. EC2 keeps the last 64 KiB of a console, and may look at
+/// it while cloud-init writes, so that either mark may be missing.
 fn block<'a, T: PartialEq>(
     text: &'a str,
     title: &str,

@@ -30,8 +30,8 @@ pub(super) fn encode(text: &str, form: &mut String) {
     }
 }
 
-/// Code and message of a refusal. EC2 and STS nest them differently. An answer with another nesting comes from
-/// neither: S3, behind some proxy, denies access with the same code.
+/// Code and message of a refusal. EC2 and STS nest them differently. An answer with another nesting comes
+/// from neither: S3, behind some proxy, denies access with the same code.
 pub(super) fn error_code(status: u16, body: &[u8]) -> (String, String) {
     let text = String::from_utf8_lossy(body);
     let document = Document::parse(&text).ok();

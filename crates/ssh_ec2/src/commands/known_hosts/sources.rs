@@ -224,8 +224,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// For one call of GetConsoleOutput with all its attempts.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(6);
 /// A session whose command was killed, whose SSM agent was restarted, or which somebody ended at AWS, closes
-/// like one whose command is done. The last line shows that all was read. `cat` ends with 1 where there are no
-/// such files.
+/// like one whose command is done. The last line shows that all was read. `cat` ends with 1 where there are
+/// no such files.
 const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub; [ $? -le 1 ] && echo ssh_ec2: all read";
 /// What that prints last.
 const ALL_READ: &str = "ssh_ec2: all read";

@@ -21,7 +21,8 @@ pub(super) struct Case {
 /// Where the files of cases are.
 pub(super) const HOME: &str = "/R/home";
 
-/// The case of a seed: one thing at a time, or everything together, in which much hides behind something else.
+/// The case of a seed: one thing at a time, or everything together, in which much hides behind something
+/// else.
 pub(super) fn case(seed: u64) -> Case {
     let mut draft = Draft::new(seed);
     if seed % 9 < 4 {

@@ -1,8 +1,8 @@
 //! The same configurations and environments, given to us and to botocore: region, endpoints and identity must
 //! agree, or the error in its class and in what it names.
 //!
-//! botocore runs in `tests/differential/oracle.py`, which also breaks each of its rules in turn: that a broken
-//! rule shows is what makes agreement worth something.
+//! botocore runs in `tests/differential/oracle.py`, which also breaks each of its rules in turn: that a
+//! broken rule shows is what makes agreement worth something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -107,8 +107,8 @@ fn check_agreement(cases: &[Case], ours: &[Value], theirs: &[Value]) {
     assert!(identities * 2 >= count, "only {identities} of {count} cases have an identity");
 }
 
-/// Every rule decides in at least `least` cases: if it is broken, the answer is another. Each is broken in one of its
-/// cases after the other, until so many were counted.
+/// Every rule decides in at least `least` cases: if it is broken, the answer is another. Each is broken in
+/// one of its cases after the other, until so many were counted.
 fn check_sensitivity(
     cases: &[Case],
     whole: &[Value],
