@@ -192,7 +192,7 @@ const EXEC_FORMAT: i32 = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, time::Duration};
+    use std::{future::poll_fn, io::Write as _, time::Duration};
 
     use tempfile::TempDir;
 
@@ -258,8 +258,11 @@ mod tests {
     fn what_cannot_be_started_is_refused_in_gos_words() {
         let home = tempfile::tempdir().unwrap();
         let script = home.path().join("script");
-        fs::write(&script, "no interpreter").unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+        // Written by another process: what other tests start meanwhile would inherit our descriptor, and then
+        // the file is busy.
+        let write = "echo no interpreter >$0; chmod 700 $0";
+        let mut shell = std::process::Command::new("sh");
+        assert!(shell.args(["-c", write]).arg(&script).status().unwrap().success());
         let script = script.to_str().unwrap();
         for (name, refusal) in [
             ("for", "exec: \"for\": executable file not found in $PATH".to_owned()),
@@ -295,24 +298,31 @@ mod tests {
     #[tokio::test]
     async fn what_a_program_has_started_outlives_it() {
         let home = tempfile::tempdir().unwrap();
-        let [fifo, done] = ["fifo", "done"].map(|name| home.path().join(name));
+        let [fifo, started, done] = ["fifo", "started", "done"].map(|name| home.path().join(name));
         let script = format!(
-            "mkfifo {0}; (read word <{0}; echo $word >{1}) & echo left; read never <{0}.none; sleep 600",
+            "mkfifo {0}; (: >{1}; read word <{0}; echo $word >{2}) & echo left; sleep 600",
             fifo.display(),
+            started.display(),
             done.display()
         );
         let mut command = spawn(home.path(), &["sh", "-c", &script]).unwrap();
-        while !fifo.exists() {
-            tokio::task::yield_now().await;
-        }
+        // A program that is killed before it has started the other one leaves nothing behind.
+        eventually(|| started.exists()).await;
         command.child.start_kill().unwrap();
         command.child.wait().await.unwrap();
         drop(command);
-        // Opening it waits for the reader, which the program has left behind.
-        let written = tokio::task::spawn_blocking(move || fs::write(fifo, "alive\n"));
-        tokio::time::timeout(Duration::from_secs(60), written).await.unwrap().unwrap().unwrap();
-        while !fs::read_to_string(&done).is_ok_and(|word| word == "alive\n") {
-            tokio::task::yield_now().await;
-        }
+        // Open for reading too, it waits for nobody: a missing reader fails the test instead of hanging it.
+        let mut held = File::options().read(true).write(true).open(fifo).unwrap();
+        held.write_all(b"alive\n").unwrap();
+        eventually(|| fs::read_to_string(&done).is_ok_and(|word| word == "alive\n")).await;
+    }
+
+    async fn eventually(mut condition: impl FnMut() -> bool) {
+        let met = async {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), met).await.unwrap();
     }
 }

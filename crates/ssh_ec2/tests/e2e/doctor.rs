@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::harness::{
     ABSENT, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, Running, SSM_AGENT_OFFLINE, START_DENIED,
-    STOPPED, Sandbox, eventually, run,
+    STOPPED, Sandbox, eventually, run, wait_until_runnable,
 };
 
 /// One thing that is wrong.
@@ -158,6 +158,7 @@ fn other_ssh(sandbox: &Sandbox, command: &mut Command, script: Option<&str>) {
     if let Some(script) = script {
         fs::write(bin.join("ssh"), format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+        wait_until_runnable(&bin.join("ssh"));
     }
     command.env("PATH", bin);
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use crate::harness::{Ended, HEALTHY, Running, Sandbox, run};
+use crate::harness::{Ended, HEALTHY, Running, Sandbox, run, wait_until_runnable};
 
 /// Its console has the fingerprints alone.
 const FINGERPRINTS: &str = "i-0decaf00000000009";
@@ -348,6 +348,7 @@ fn an_old_ssh_is_told_before_its_configuration_is_broken() {
     fs::create_dir(&bin).unwrap();
     fs::write(bin.join("ssh"), "#!/bin/sh\necho OpenSSH_8.4p1 >&2\n").unwrap();
     fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    wait_until_runnable(&bin.join("ssh"));
     let mut command = sandbox.plain_command(env!("CARGO_BIN_EXE_ssh_ec2"));
     let ended = run(command.env("PATH", &bin).args(["config", "--install"])).status(1);
     assert_eq!(

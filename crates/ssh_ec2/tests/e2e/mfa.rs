@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::errors::told;
-use crate::harness::{Sandbox, Terminal, binary, eventually, files_below, run};
+use crate::harness::{Sandbox, Terminal, binary, eventually, files_below, run, wait_until_runnable};
 
 pub(crate) const QUESTION: &str = "MFA code of arn:aws:iam::123456789012:mfa/you: ";
 
@@ -224,6 +224,8 @@ fn ssh_askpass_is_asked_where_it_is_wanted() {
     let script = format!("#!/bin/sh\necho \"$1\" >> {}\necho {}\n", log.display(), sandbox.region.mfa_code());
     fs::write(&askpass, script).unwrap();
     fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700)).unwrap();
+    wait_until_runnable(&askpass);
+    fs::remove_file(&log).unwrap();
     let mut command = ssh_ec2(&sandbox, &CONNECT);
     command.env("SSH_ASKPASS", &askpass).env("SSH_ASKPASS_REQUIRE", "force");
     assert_eq!(run(&mut command).success().text(), "in\n");
