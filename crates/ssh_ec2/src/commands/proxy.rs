@@ -4,41 +4,39 @@
 //! ended at AWS, and the socket is gone. Standard output carries SSH bytes and nothing else.
 
 mod host_keys;
+mod key;
+mod refusal;
 mod resume;
+mod session;
+mod verdict;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::future::{Future, pending, poll_fn};
+use std::future::poll_fn;
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ssm_channel::Closed;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use self::host_keys::HostKeys;
-use self::resume::Resumer;
-use crate::agent::socket::{AgentSocket, Usage, serve};
-use crate::aws::{Aws, AwsError, SessionTicket, Settings, StartSession};
+use self::key::{Identity, keep_key_ready};
+use self::refusal::{explain, leads_nowhere, tell_refusal};
+use self::session::hold_session;
+use self::verdict::judge;
+use crate::agent::socket::Usage;
+use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
-use crate::commands::send_key::read_public_key;
 use crate::commands::signals::{Signal, Signals};
 use crate::commands::tell_distrust;
-use crate::diagnosis::{self, Refusal};
 use crate::error::{ExitCode, Failure};
-use crate::key::{KeyError, OneTimeKey};
-use crate::login;
-use crate::network::{Network, one_line};
+use crate::network::Network;
 use crate::pace::Pace;
-use crate::probe::{Interrupt, Prober};
-use crate::push::Push;
+use crate::probe::Interrupt;
 use crate::resolve::{Choice, Resolver, scope};
 use crate::stdio::{self, Meter};
 use crate::target::{InstanceId, OsUser, Port, Target};
-use crate::tunnel::{self, End, Notice, Outcome};
 use crate::ui;
-use crate::websocket::{Prepared, prepare};
 
 /// What to connect, and how.
 #[derive(Clone, Debug)]
@@ -130,16 +128,6 @@ enum Stop {
     Failed(Failure),
 }
 
-/// The key that ssh will offer.
-enum Identity {
-    /// Whatever the user has: nothing can be pushed to a managed node.
-    Any,
-    /// The user's own, as a public line.
-    Own(String),
-    /// Ours.
-    OneTime(Box<OneTimeKey>, AgentSocket),
-}
-
 /// Runs until ssh or the instance is done.
 ///
 /// # Errors
@@ -201,28 +189,6 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         }
     }
     Err(explain(error, &aws, &found.id).await)
-}
-
-/// Turns a bare refusal into its cause, if that is found in a moment.
-async fn explain(error: Failure, aws: &Aws, instance: &InstanceId) -> Failure {
-    let silent = matches!(
-        error,
-        Failure::ChannelRefused { .. } | Failure::HandshakeTimeout { .. } | Failure::NothingAnswered { .. }
-    );
-    if !silent && !leads_nowhere(&error) {
-        return error;
-    }
-    match timeout(DIAGNOSIS_TIMEOUT, diagnosis::of_reach(aws, instance)).await {
-        Ok(Some(cause)) => cause.into(),
-        _ => error,
-    }
-}
-
-/// Whether the instance is not, or no longer, one that can be connected to.
-fn leads_nowhere(error: &Failure) -> bool {
-    use AwsError::{InstanceNotFound, InstanceNotRunning, TargetNotConnected};
-    let Failure::Aws(error) = error else { return false };
-    matches!(error, InstanceNotFound { .. } | InstanceNotRunning { .. } | TargetNotConnected { .. })
 }
 
 /// Connects to one instance, and answers known-hosts meanwhile.
@@ -335,262 +301,5 @@ async fn connect_tunnel(
     Ok(verdict)
 }
 
-/// Says why sshd did not want the key, as far as that can be told in a moment. What was asked for that is ended in good
-/// order, which may take longer.
-async fn tell_refusal(options: &Job<'_>, aws: &Aws, network: &Network) {
-    let (instance, user) = (&options.instance, &options.user);
-    let interrupt = Interrupt::default();
-    let prober = Prober { aws, network, instance, reason: "", interrupt: &interrupt };
-    let mut asked = pin!(async {
-        match options.report {
-            // Whoever reads that looks longer.
-            Some(_) => Refusal::default(),
-            None => diagnosis::of_refusal(prober, user, DIAGNOSIS_TIMEOUT).await,
-        }
-    });
-    let looked = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
-    let is_late = looked.is_err();
-    let Refusal { cause, is_enforcing } = looked.unwrap_or_default();
-    options.complain(&match cause {
-        Some(cause) => cause.into(),
-        None => Failure::KeyRefused {
-            instance: instance.clone(),
-            user: user.clone(),
-            system_user: options.system_user.get(),
-            is_enforcing,
-        },
-    });
-    if is_late {
-        // What is being started can only be ended once it has. Nobody who reads to our end shall wait for that.
-        interrupt.ask();
-        let _ = stdio::leave();
-        asked.await;
-    }
-}
-
-impl Identity {
-    fn prepare(options: &Job<'_>) -> Result<Self, Failure> {
-        if options.instance.is_managed_node() {
-            return Ok(Self::Any);
-        }
-        if let Some(path) = &options.key_file {
-            return Ok(Self::Own(read_public_key(path)?));
-        }
-        Ok(Self::OneTime(Box::new(OneTimeKey::generate()?), AgentSocket::bind(&options.agent_socket)?))
-    }
-}
-
-/// Pushes the key and serves the key agent. Ends only by failing.
-async fn keep_key_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, usage: &Usage) -> Failure {
-    let public_line = match identity {
-        Identity::Any => return pending().await,
-        Identity::Own(line) => line.clone(),
-        Identity::OneTime(key, _) => key.public_line(),
-    };
-    let push = Push::new(aws, &options.instance, &options.user, public_line, options.pace.clone());
-    let serve_key = async {
-        match identity {
-            Identity::OneTime(key, socket) => serve(socket, key, usage, async || push.ensure().await).await,
-            _ => pending().await,
-        }
-    };
-    match tokio::try_join!(push.ensure(), serve_key) {
-        Ok(_) => pending().await,
-        Err(error) => error.into(),
-    }
-}
-
-/// Starts a session, carries it, and ends it at AWS.
-async fn hold_session(
-    options: &Job<'_>,
-    aws: &Aws,
-    network: &Network,
-    mut stop: Pin<&mut impl Future<Output = Stop>>,
-) -> Result<Outcome<Stop, Failure>, Failure> {
-    let parameters = BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]);
-    let request = StartSession {
-        target: options.instance.clone(),
-        document_name: SESSION_DOCUMENT.into(),
-        parameters,
-        reason: options.reason.clone(),
-    };
-    let started = Instant::now();
-    let mut start = pin!(aws.start_session(&request));
-    // The gateway's name, TCP and TLS need nothing from StartSession, which takes longer.
-    let mut early = pin!(connect_early(aws, network));
-    let mut prepared = None;
-    let mut stopped = None;
-    let mut patience = pin!(sleep(TELL_WAIT_AFTER));
-    let mut told = false;
-    // Never abandoned half-way: AWS may have started the session already, and then it must be ended.
-    let ticket = loop {
-        tokio::select! {
-            ticket = &mut start => break ticket?,
-            reason = stop.as_mut(), if stopped.is_none() => stopped = Some(reason),
-            done = early.as_mut(), if prepared.is_none() => prepared = Some(done),
-            () = patience.as_mut(), if !told => {
-                told = true;
-                ui::note(&format!(
-                    "Session Manager has not started a session on {} yet; AWS may be slow, or refuse so many calls (waiting, Ctrl-C ends)",
-                    options.instance
-                ));
-            }
-        }
-    };
-    let expected = aws.message_gateway().is_some_and(|gateway| gateway.host() == ticket.stream_url.host());
-    let prepared = async {
-        match prepared {
-            Some(prepared) => prepared,
-            // Still under way: worth waiting for only if it leads where it should.
-            None if expected => early.await,
-            None => None,
-        }
-    };
-    tracing::info!("started session {} in {:.0?}", ticket.session_id, started.elapsed());
-    let resumer = Resumer::new(options, aws, network, &ticket);
-    let outcome = match stopped {
-        Some(reason) => Ok(Outcome { end: End::Stopped(reason), received: 0 }),
-        None => carry(options, ticket, &resumer, prepared, stop).await,
-    };
-    let ended_by_service = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByGateway { .. }), .. }));
-    if !ended_by_service {
-        // Best effort: a caller without ssm:TerminateSession leaves it to the flag that the tunnel sent.
-        match timeout(TERMINATE_TIMEOUT, aws.terminate_session(resumer.session_id())).await {
-            Ok(Ok(_)) => tracing::info!("ended the session at AWS"),
-            Ok(Err(error)) => tracing::info!("the session could not be ended at AWS: {error}"),
-            Err(_) => tracing::info!("AWS did not confirm the session's end in time"),
-        }
-    }
-    outcome
-}
-
-/// Best effort: what goes wrong here goes wrong again, and is reported, when the websocket is dialled.
-async fn connect_early(aws: &Aws, network: &Network) -> Option<Prepared> {
-    prepare(&aws.message_gateway()?, network).await.ok()
-}
-
-async fn carry(
-    options: &Job<'_>,
-    ticket: SessionTicket,
-    resumer: &Resumer<'_>,
-    prepared: impl Future<Output = Option<Prepared>>,
-    mut stop: Pin<&mut impl Future<Output = Stop>>,
-) -> Result<Outcome<Stop, Failure>, Failure> {
-    let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
-    let local = (input, stdio::metered(output, Meter::clone(&options.received)));
-    let first = tokio::select! {
-        first = async { resumer.attach(ticket, prepared.await).await } => first?,
-        reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
-    };
-    let channel = tunnel::client_channel().map_err(KeyError::from)?;
-    let resume = || -> tunnel::Resume<'_, _, Failure> { Box::pin(resumer.resume(resume::LIMIT)) };
-    let mut told = false;
-    let started = Instant::now();
-    let notice = |notice| tell(options, notice, started, &mut told);
-    Ok(tunnel::run(channel, first, local, stop, resume, notice).await)
-}
-
-fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
-    let (instance, port) = (&options.instance, options.port);
-    match notice {
-        Notice::Ready { agent_version, customer_message } => {
-            options.ready.set(true);
-            let version = agent_version.map_or_else(|| "unknown".into(), |version| version.to_string());
-            tracing::info!("channel open after {:.0?}; SSM agent {version}", started.elapsed());
-            if !customer_message.is_empty() {
-                ui::note(&ui::shorten(&customer_message, WORDS_WIDTH));
-            }
-        }
-        Notice::FirstBytes(greeting) => {
-            tracing::info!("first bytes from {instance} after {:.0?}", started.elapsed());
-            options.system_user.set(greeting_line(&greeting).and_then(login::of_banner));
-            // Lines of another kind may stand in front of it (RFC 4253, section 4.2), but there is one.
-            if options.client == Client::Ssh && !greeting.windows(4).any(|bytes| bytes == b"SSH-") {
-                let line = String::from_utf8_lossy(&greeting);
-                let line = ui::shorten(&ui::sanitise(line.lines().next().unwrap_or_default()), 60);
-                options.stranger.replace(Some(line));
-            }
-        }
-        // Sessions to ports have none.
-        Notice::ErrorOutput(_) => {}
-        Notice::Lost => tracing::info!("the connection was lost; resuming"),
-        Notice::StillLost => {
-            *told = true;
-            ui::note(&format!("the connection to {instance} is lost; resuming it, no byte is lost"));
-        }
-        Notice::Resumed => {
-            tracing::info!("resumed");
-            if std::mem::take(told) {
-                ui::note(&format!("the connection to {instance} is back"));
-            }
-        }
-        Notice::NotTakenUp => ui::note(&format!(
-            "the SSM agent of {instance} has not taken the session up yet; is it running? (waiting, Ctrl-C ends)"
-        )),
-        Notice::NothingAnswers => {
-            options.silence_told.set(true);
-            ui::note(&format!(
-                "{instance} does not answer on port {port} yet; is sshd running there? (waiting, Ctrl-C ends)"
-            ));
-        }
-    }
-}
-
-/// The first line of sshd's greeting.
-fn greeting_line(bytes: &[u8]) -> Option<&str> {
-    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
-    std::str::from_utf8(line).ok().filter(|line| line.starts_with("SSH-"))
-}
-
-/// What the end means to ssh.
-fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
-    let instance = options.instance.clone();
-    let words = |output: &str| ui::shorten(&ui::sanitise(&one_line(output)), WORDS_WIDTH);
-    if let Some(greeting) = options.stranger.take()
-        && outcome.received < KEY_EXCHANGE_LENGTH
-    {
-        let port = options.port;
-        return Err(match login::is_turned_away(&greeting) {
-            true => Failure::SshdBusy { instance, port, greeting },
-            false => Failure::NotSsh { instance, port, greeting },
-        });
-    }
-    match outcome.end {
-        End::InputEnded | End::OutputBroken | End::Closed(Closed::Terminated { .. }) => Ok(ExitCode::Success),
-        End::Stopped(Stop::Asked) => Ok(ExitCode::Interrupted),
-        End::Stopped(Stop::Failed(error)) | End::Lost(error) => Err(error),
-        End::InputBroken(error) => Err(Failure::Stdio(error)),
-        // The SSM agent gave the session up before it tried the port.
-        End::Closed(Closed::ByGateway { output }) if !options.ready.get() && !output.is_empty() => {
-            Err(Failure::ChannelRefused { instance, output: words(&output) })
-        }
-        End::Closed(Closed::ByGateway { output }) if outcome.received == 0 => {
-            let (port, told) = (options.port, options.silence_told.get());
-            Err(Failure::NothingAnswered { instance, port, output: words(&output), told })
-        }
-        End::Closed(Closed::ByGateway { output }) if output.is_empty() => Ok(ExitCode::Success),
-        End::Closed(Closed::ByGateway { output }) => {
-            Err(Failure::SessionEnded { instance, output: words(&output) })
-        }
-        End::Closed(Closed::HandshakeTimeout) => Err(Failure::HandshakeTimeout { instance }),
-        End::Closed(Closed::HandshakeFailed { output }) => {
-            Err(Failure::ChannelRefused { instance, output: words(&output) })
-        }
-        End::Closed(Closed::NoProgress) => Err(Failure::NoProgress { instance }),
-    }
-}
-
-/// The document for a plain byte stream to a TCP port of the instance.
-const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
 /// For another connection's authentication with our key: as long as a push may take.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of what an administrator, the service or the SSM agent say; they mean to write a sentence.
-const WORDS_WIDTH: usize = 1000;
-/// Fewer bytes than any key exchange has.
-const KEY_EXCHANGE_LENGTH: u64 = 512;
-/// StartSession takes a second or two.
-const TELL_WAIT_AFTER: Duration = Duration::from_secs(5);
-/// For finding out why, while somebody waits.
-const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a call that nobody waits for any more.
-const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

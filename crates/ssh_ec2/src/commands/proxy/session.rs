@@ -1,0 +1,117 @@
+//! The session that carries the bytes: started, attached, and ended at AWS.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::time::{Duration, Instant};
+
+use ssm_channel::Closed;
+use tokio::time::{sleep, timeout};
+
+use super::resume::{self, Resumer};
+use super::verdict::tell;
+use super::{Failure, Job, Stop};
+use crate::aws::{Aws, SessionTicket, StartSession};
+use crate::key::KeyError;
+use crate::network::Network;
+use crate::stdio::{self, Meter};
+use crate::tunnel::{self, End, Outcome};
+use crate::ui;
+use crate::websocket::{Prepared, prepare};
+
+/// Starts a session, carries it, and ends it at AWS.
+pub(super) async fn hold_session(
+    options: &Job<'_>,
+    aws: &Aws,
+    network: &Network,
+    mut stop: Pin<&mut impl Future<Output = Stop>>,
+) -> Result<Outcome<Stop, Failure>, Failure> {
+    let parameters = BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]);
+    let request = StartSession {
+        target: options.instance.clone(),
+        document_name: SESSION_DOCUMENT.into(),
+        parameters,
+        reason: options.reason.clone(),
+    };
+    let started = Instant::now();
+    let mut start = pin!(aws.start_session(&request));
+    // The gateway's name, TCP and TLS need nothing from StartSession, which takes longer.
+    let mut early = pin!(connect_early(aws, network));
+    let mut prepared = None;
+    let mut stopped = None;
+    let mut patience = pin!(sleep(TELL_WAIT_AFTER));
+    let mut told = false;
+    // Never abandoned half-way: AWS may have started the session already, and then it must be ended.
+    let ticket = loop {
+        tokio::select! {
+            ticket = &mut start => break ticket?,
+            reason = stop.as_mut(), if stopped.is_none() => stopped = Some(reason),
+            done = early.as_mut(), if prepared.is_none() => prepared = Some(done),
+            () = patience.as_mut(), if !told => {
+                told = true;
+                ui::note(&format!(
+                    "Session Manager has not started a session on {} yet; AWS may be slow, or refuse so many calls (waiting, Ctrl-C ends)",
+                    options.instance
+                ));
+            }
+        }
+    };
+    let expected = aws.message_gateway().is_some_and(|gateway| gateway.host() == ticket.stream_url.host());
+    let prepared = async {
+        match prepared {
+            Some(prepared) => prepared,
+            // Still under way: worth waiting for only if it leads where it should.
+            None if expected => early.await,
+            None => None,
+        }
+    };
+    tracing::info!("started session {} in {:.0?}", ticket.session_id, started.elapsed());
+    let resumer = Resumer::new(options, aws, network, &ticket);
+    let outcome = match stopped {
+        Some(reason) => Ok(Outcome { end: End::Stopped(reason), received: 0 }),
+        None => carry(options, ticket, &resumer, prepared, stop).await,
+    };
+    let ended_by_service = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByGateway { .. }), .. }));
+    if !ended_by_service {
+        // Best effort: a caller without ssm:TerminateSession leaves it to the flag that the tunnel sent.
+        match timeout(TERMINATE_TIMEOUT, aws.terminate_session(resumer.session_id())).await {
+            Ok(Ok(_)) => tracing::info!("ended the session at AWS"),
+            Ok(Err(error)) => tracing::info!("the session could not be ended at AWS: {error}"),
+            Err(_) => tracing::info!("AWS did not confirm the session's end in time"),
+        }
+    }
+    outcome
+}
+
+/// Best effort: what goes wrong here goes wrong again, and is reported, when the websocket is dialled.
+async fn connect_early(aws: &Aws, network: &Network) -> Option<Prepared> {
+    prepare(&aws.message_gateway()?, network).await.ok()
+}
+
+async fn carry(
+    options: &Job<'_>,
+    ticket: SessionTicket,
+    resumer: &Resumer<'_>,
+    prepared: impl Future<Output = Option<Prepared>>,
+    mut stop: Pin<&mut impl Future<Output = Stop>>,
+) -> Result<Outcome<Stop, Failure>, Failure> {
+    let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
+    let local = (input, stdio::metered(output, Meter::clone(&options.received)));
+    let first = tokio::select! {
+        first = async { resumer.attach(ticket, prepared.await).await } => first?,
+        reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
+    };
+    let channel = tunnel::client_channel().map_err(KeyError::from)?;
+    let resume = || -> tunnel::Resume<'_, _, Failure> { Box::pin(resumer.resume(resume::LIMIT)) };
+    let mut told = false;
+    let started = Instant::now();
+    let notice = |notice| tell(options, notice, started, &mut told);
+    Ok(tunnel::run(channel, first, local, stop, resume, notice).await)
+}
+
+/// The document for a plain byte stream to a TCP port of the instance.
+const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
+/// StartSession takes a second or two.
+const TELL_WAIT_AFTER: Duration = Duration::from_secs(5);
+/// For a call that nobody waits for any more.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
