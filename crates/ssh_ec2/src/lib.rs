@@ -72,7 +72,7 @@ use crate::known_hosts::Store;
 use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
 use crate::probe::Interrupt;
-use crate::target::{Host, Target};
+use crate::target::{Host, OsUser, Target};
 use crate::transfer::Tool;
 
 /// Runs the program with the arguments that follow its name.
@@ -203,7 +203,7 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
     let (target, region) = host_target(&proxy.host, proxy.typed.as_deref(), proxy.suffix.as_deref())?;
     let settings = connect::aws_settings(&common);
     let options = proxy::Options {
-        user: proxy.user.parse()?,
+        user: OsUser::on(&target, &proxy.user)?,
         port: proxy.port.parse()?,
         // The option is that of the block; what stands in the host is more particular.
         settings: Settings { region: region.or(settings.region), ..settings },
@@ -256,7 +256,8 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
         let ssh = Invocation { options: Vec::new(), destination: typed.into(), command: Vec::new() };
         let host = ssh.host();
         let (target, placed) = connect::place(&host, common.clone(), places)?;
-        request.user = ssh.user().or_else(|| ssh.configured_user()).map(|user| user.parse()).transpose()?;
+        let user = ssh.user().or_else(|| ssh.configured_user());
+        request.user = user.map(|user| OsUser::on(&target, &user)).transpose()?;
         request.settings = connect::aws_settings(&placed);
         request.host = Some(connect::plain_host(&host, &target));
         request.target = Some(target);

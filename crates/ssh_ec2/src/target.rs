@@ -64,8 +64,9 @@ impl FromStr for Target {
             return Ok(Self::Address(address));
         }
         let lower = text.to_ascii_lowercase();
-        let is_dns_name = DNS_SUFFIXES.iter().any(|suffix| lower.ends_with(suffix));
-        Ok(if is_dns_name { Self::DnsName(lower) } else { Self::Name(text.to_owned()) })
+        let dns_name = lower.strip_suffix('.').unwrap_or(&lower);
+        let is_dns_name = DNS_SUFFIXES.iter().any(|suffix| dns_name.ends_with(suffix));
+        Ok(if is_dns_name { Self::DnsName(dns_name.to_owned()) } else { Self::Name(text.to_owned()) })
     }
 }
 
@@ -131,6 +132,9 @@ pub enum TargetError {
     /// Not 1 to 32 of the characters that EC2 Instance Connect takes.
     #[error("{0:?} is not a user name that EC2 Instance Connect accepts")]
     OsUser(String),
+    /// Not a login name of a managed node.
+    #[error("{0:?} is not a login name")]
+    NodeUser(String),
     /// Nothing that an instance could be named by.
     #[error("{0:?} names no instance")]
     Target(String),
@@ -149,6 +153,11 @@ impl TargetError {
             Self::OsUser(_) => vec![
                 "use 1 to 32 letters, digits and `_ . @ - $`, a letter, digit or `_` first, not digits alone; for \
                  example `ec2-user` or `ubuntu`"
+                    .into(),
+            ],
+            Self::NodeUser(_) => vec![
+                "use 1 to 255 letters, digits and `_ . @ - $ + \\`, with no `-` first and no `\\` last; for example \
+                 `alice` or `alice@corp.example`"
                     .into(),
             ],
             Self::Target(_) => vec![
@@ -196,11 +205,30 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// A login name on the instance, within the limits of `SendSSHPublicKey`.
+/// A login name on the instance, within the limits of `SendSSHPublicKey` where a key is pushed for it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct OsUser(String);
 
 impl OsUser {
+    /// The name of a user on `target`. No key is pushed to a managed node, so that the API's rule does not
+    /// apply there: users of a directory have longer names (`alice@corp.example`, `CORP\alice`).
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::OsUser`], or [`TargetError::NodeUser`] on a managed node.
+    pub fn on(target: &Target, text: &str) -> Result<Self, TargetError> {
+        match target {
+            Target::Id(id) if id.is_managed_node() => {
+                if is_node_user(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(TargetError::NodeUser(text.into()))
+                }
+            }
+            _ => text.parse(),
+        }
+    }
+
     /// The name as typed.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -238,6 +266,14 @@ fn is_os_user(text: &str) -> bool {
         && (begins_with_digit || text.len() < 32 || !text.ends_with(['.', '@']))
 }
 
+/// Whether a name can be handed to programs, quoted or not: ssh puts it into the ProxyCommand.
+fn is_node_user(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.@-$+\\".contains(&byte))
+        && !text.starts_with('-')
+        && !text.ends_with('\\')
+}
+
 impl fmt::Display for OsUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -272,14 +308,19 @@ impl fmt::Display for Port {
 
 /// A tag's key has 128 characters, its value 256.
 const MAX_TARGET: usize = 512;
-/// What EC2's names of its own end in, in any partition.
-const DNS_SUFFIXES: [&str; 6] = [
+/// What EC2's names of its own end in: private ones, then public ones with the DNS suffix of each partition
+/// (botocore, `partitions.json`).
+const DNS_SUFFIXES: [&str; 10] = [
     ".ec2.internal",
     ".compute.internal",
-    ".compute.amazonaws.com",
     ".compute-1.amazonaws.com",
+    ".compute.amazonaws.com",
     ".compute.amazonaws.com.cn",
     ".compute.amazonaws.eu",
+    ".compute.c2s.ic.gov",
+    ".compute.sc2s.sgov.gov",
+    ".compute.cloud.adc-e.uk",
+    ".compute.csp.hci.ic.gov",
 ];
 const REGION_AREAS: [&str; 11] = ["af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us"];
 const REGION_DIRECTIONS: [&str; 9] =
@@ -332,10 +373,11 @@ mod tests {
             ("2001:db8::1", Target::Address("2001:db8::1".parse().unwrap())),
             ("[2001:db8::1]", Target::Address("2001:db8::1".parse().unwrap())),
             ("IP-10-0-0-1.ec2.internal", Target::DnsName("ip-10-0-0-1.ec2.internal".into())),
-            (
-                "ec2-203-0-113-9.eusc-de-east-1.compute.amazonaws.eu",
-                Target::DnsName("ec2-203-0-113-9.eusc-de-east-1.compute.amazonaws.eu".into()),
-            ),
+            // Resource names, too, which begin as ids do.
+            ("i-0a1b2c3d4e5f60718.ec2.internal", Target::DnsName("i-0a1b2c3d4e5f60718.ec2.internal".into())),
+            // A dot at the end makes a name absolute, and is no part of it.
+            ("ip-10-0-0-1.ec2.internal.", Target::DnsName("ip-10-0-0-1.ec2.internal".into())),
+            ("web-1.amazonaws.com", name("web-1.amazonaws.com")),
             ("i-0a1b2c3d", Target::Id("i-0a1b2c3d".parse().unwrap())),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
@@ -345,6 +387,28 @@ mod tests {
         }
         for text in ["i-0A1B2C3D", "i-0a1b2c3d4", "mi-0a1b2c"] {
             assert_eq!(text.parse::<Target>(), Err(TargetError::InstanceId(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn dns_names_of_every_partition_are_targets() {
+        for name in [
+            "ip-10-0-0-1.ec2.internal",
+            "ip-10-0-0-1.eu-west-1.compute.internal",
+            "ip-10-0-0-1.cn-north-1.compute.internal",
+            "i-0a1b2c3d4e5f60718.eusc-de-east-1.compute.internal",
+            "ec2-203-0-113-9.compute-1.amazonaws.com",
+            "ec2-203-0-113-9.eu-west-1.compute.amazonaws.com",
+            "ec2-203-0-113-9.us-gov-west-1.compute.amazonaws.com",
+            "ec2-203-0-113-9.cn-north-1.compute.amazonaws.com.cn",
+            "ec2-203-0-113-9.eusc-de-east-1.compute.amazonaws.eu",
+            "ec2-203-0-113-9.us-iso-east-1.compute.c2s.ic.gov",
+            "ec2-203-0-113-9.us-isob-east-1.compute.sc2s.sgov.gov",
+            "ec2-203-0-113-9.eu-isoe-west-1.compute.cloud.adc-e.uk",
+            "ec2-203-0-113-9.us-isof-south-1.compute.csp.hci.ic.gov",
+        ] {
+            assert_eq!(name.parse(), Ok(Target::DnsName(name.into())), "{name}");
+            assert_eq!(name.to_uppercase().parse(), Ok(Target::DnsName(name.into())), "{name}");
         }
     }
 
@@ -411,6 +475,24 @@ mod tests {
                 names.iter().flat_map(|name| "a0_.@-$".chars().map(move |last| format!("{name}{last}")));
             names = longer.collect();
             assert_eq!(names.iter().filter(|name| name.parse::<OsUser>().is_ok()).count(), accepted);
+        }
+    }
+
+    #[test]
+    fn a_managed_node_has_users_that_the_api_would_not_take() {
+        let target = |text: &str| text.parse::<Target>().unwrap();
+        let (node, instance) = (target("mi-0a1b2c3d4e5f60718"), target("i-0a1b2c3d4e5f60718"));
+        let long = "firstname.lastname@corp.example.com";
+        for user in [long, "CORP\\alice", "alice+ssh", "1000", "alice", &"a".repeat(255)] {
+            assert_eq!(OsUser::on(&node, user).unwrap().as_str(), user);
+        }
+        for user in [long, "CORP\\alice", "alice+ssh", "1000"] {
+            assert_eq!(OsUser::on(&instance, user), Err(TargetError::OsUser(user.into())), "{user:?}");
+        }
+        for user in
+            ["", "-oProxyCommand=x", "a b", "a;b", "a'b", "a\"b", "a\\", "a`b", "a\nb", &"a".repeat(256)]
+        {
+            assert_eq!(OsUser::on(&node, user), Err(TargetError::NodeUser(user.into())), "{user:?}");
         }
     }
 

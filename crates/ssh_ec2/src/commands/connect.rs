@@ -64,8 +64,8 @@ pub fn run(
     let mut invocation = match &connect.shape {
         Shape::Ssh(invocation) => invocation.clone(),
         Shape::Script { user, instance, .. } => {
-            let user: OsUser = user.parse()?;
-            let _: InstanceId = instance.parse()?;
+            let id: InstanceId = instance.parse()?;
+            let user = OsUser::on(&Target::Id(id), user)?;
             let destination = format!("{user}@{instance}").into();
             Invocation { options: Vec::new(), destination, command: Vec::new() }
         }

@@ -54,6 +54,22 @@ fn a_bad_user_is_named() {
     fails(sandbox.ssh_ec2().args(["proxy", "a b", HEALTHY, "22"]), 2, error, &[USER_HINT]);
 }
 
+/// No key is pushed to a managed node, so that what the API takes is no rule there.
+#[test]
+fn a_managed_node_has_users_of_other_names() {
+    let sandbox = Sandbox::start();
+    let node = "mi-0decaf00000000001";
+    let hint = "use 1 to 255 letters, digits and `_ . @ - $ + \\`, with no `-` first and no `\\` last; for example \
+                `alice` or `alice@corp.example`";
+    fails(sandbox.ssh_ec2().args(["proxy", "a b", node, "22"]), 2, "\"a b\" is not a login name", &[hint]);
+    // The region has no node. That this is what is said shows that the name was accepted.
+    for user in ["firstname.lastname@corp.example.com", "CORP\\alice", "alice+ssh"] {
+        let ended = run(sandbox.ssh_ec2().args(["proxy", user, node, "22"])).status(1);
+        let error = format!("ssh_ec2: error: instance {node} is not connected to Session Manager");
+        assert!(ended.stderr.starts_with(&error), "{ended}");
+    }
+}
+
 #[test]
 fn a_bad_port_is_named() {
     let sandbox = Sandbox::start();
