@@ -207,6 +207,7 @@ impl Place {
     /// Whether `host` belongs to AWS, by its suffix.
     fn is_aws(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(&host);
         PARTITIONS
             .iter()
             .flat_map(|partition| [partition.suffix, partition.dual_stack_suffix])
@@ -388,9 +389,28 @@ mod tests {
             ".ssmmessages.eu-west-1.vpce.amazonaws.com",
             "vpce-1.ssm.eu-west-1.vpce.amazonaws.com",
             "vpce-1.ssmmessages.us-east-1.vpce.amazonaws.com",
+            "vpce-1.ssmmessages.evil.vpce.amazonaws.com",
+            "vpce-1.ssmmessages.evil.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.evil.ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.ssmmessages-evil.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.ssmmessages.eu-west-1.vpce.amazonaws.com.",
+            "vpce-1.ssmmessages.eu-west-1.vpce.amazonaws.com.evil.example",
+            "vpce-1.ssmmessages.eu-west-1.vpce.api.aws",
+            "evil-1.ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "ssmmessages.vpce-1.eu-west-1.vpce.amazonaws.com",
         ];
         let urls = hosts.map(|host| format!("wss://{host}/v1"));
         assert_eq!(believed(&[endpoint], &urls.each_ref().map(String::as_str)), urls[..3]);
+    }
+
+    /// A dot at the end makes a name absolute; it does not make another host of it.
+    #[test]
+    fn an_endpoint_at_aws_is_known_in_whatever_form_it_is_written() {
+        for endpoint in
+            ["https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com.", "https://SSM.eu-west-1.AmazonAWS.com.:443/"]
+        {
+            assert_eq!(believed(&[endpoint], &URLS), URLS[..4], "{endpoint}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::credentials::SignIn;
@@ -112,21 +112,42 @@ fn principal(message: &str) -> Option<String> {
     arn.starts_with("arn:").then(|| arn.to_owned())
 }
 
-/// Code and message of a refusal: the code is in a header or in one of two fields, with or without a
-/// namespace before it and a URL behind it, depending on what stands before the service.
+/// Code and message of a refusal in JSON. The code is in a header or in a field, with or without a namespace
+/// before it and a URL behind it. Which fields there are depends on what answers: the service, a gateway
+/// before it, or an emulator; some write both spellings of one.
+///
+/// <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>
 pub(super) fn error_code(status: u16, header: Option<&str>, body: &[u8]) -> (String, String) {
-    #[derive(Default, Deserialize)]
-    struct Body {
-        #[serde(rename = "__type")]
-        kind: Option<String>,
-        code: Option<String>,
-        #[serde(alias = "Message", alias = "errorMessage")]
-        message: Option<String>,
+    let fields = fields(body);
+    let code = [header].into_iter().chain(CODES.map(|name| text(&fields, name))).flatten();
+    let code = code.map(bare_code).find(|code| !code.is_empty()).unwrap_or_default();
+    clean(status, code, message(&fields))
+}
+
+/// The fields of a refusal, without the envelope that some answers have.
+pub(super) fn fields(body: &[u8]) -> Map<String, Value> {
+    let mut fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    for envelope in ENVELOPES {
+        if let Some(Value::Object(inner)) = fields.get_mut(envelope) {
+            return std::mem::take(inner);
+        }
     }
-    let parsed: Body = serde_json::from_slice(body).unwrap_or_default();
-    let code = header.map(str::to_owned).or(parsed.kind).or(parsed.code).unwrap_or_default();
-    let code = code.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default();
-    clean(status, code, parsed.message.as_deref())
+    fields
+}
+
+/// The reason that the service gives, if it gives one.
+pub(super) fn message(fields: &Map<String, Value>) -> Option<&str> {
+    MESSAGES.iter().find_map(|name| text(fields, name))
+}
+
+fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    fields.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// `TargetNotConnected` of `com.amazonaws.ssm#TargetNotConnected:http://internal.amazon.com/coral/`.
+fn bare_code(code: &str) -> &str {
+    let code = code.split(':').next().unwrap_or_default();
+    code.rsplit('#').next().unwrap_or_default().trim()
 }
 
 /// Code and message for people, whatever the service wrote.
@@ -138,6 +159,11 @@ pub(super) fn clean(status: u16, code: &str, message: Option<&str>) -> (String, 
     };
     (code, message)
 }
+
+const CODES: [&str; 5] = ["__type", "code", "Code", "errorCode", "ErrorCode"];
+const MESSAGES: [&str; 4] = ["message", "Message", "errorMessage", "ErrorMessage"];
+/// `Output` is that of AWS's own servers for an operation that they do not know.
+const ENVELOPES: [&str; 3] = ["Error", "error", "Output"];
 
 #[cfg(test)]
 mod tests {
@@ -198,21 +224,55 @@ mod tests {
 
     #[test]
     fn error_codes_are_found_wherever_they_are() {
-        let code = |header, body: &str| error_code(400, header, body.as_bytes());
-        let expected = ("TargetNotConnected".to_owned(), "i-1 is not connected.".to_owned());
-        let message = r#""message":"i-1 is not connected.""#;
-        assert_eq!(code(None, &format!(r#"{{"__type":"TargetNotConnected",{message}}}"#)), expected);
-        assert_eq!(
-            code(None, &format!(r#"{{"__type":"com.amazonaws.ssm#TargetNotConnected",{message}}}"#)),
-            expected
-        );
-        assert_eq!(code(None, &format!(r#"{{"code":"TargetNotConnected",{message}}}"#)), expected);
-        assert_eq!(code(Some("TargetNotConnected:http://x/y"), &format!("{{{message}}}")), expected);
-        assert_eq!(code(None, r#"{"__type":"x#A","Message":"b"}"#), ("A".into(), "b".into()));
-        assert_eq!(code(None, "<html>"), ("status 400".into(), "it gave no reason".into()));
-        assert_eq!(
-            code(None, r#"{"__type":"A\u001b[1m","message":"\u001b[2Jb"}"#),
-            ("A [1m".into(), "[2Jb".into())
-        );
+        let header = Some("TargetNotConnected:http://internal.amazon.com/coral/com.amazonaws.ssm/");
+        for (header, body) in [
+            (None, r#"{"__type":"TargetNotConnected","message":"why"}"#),
+            (None, r#"{"__type":"com.amazonaws.ssm#TargetNotConnected","message":"why"}"#),
+            (None, r#"{"__type":"com.amazonaws.ssm#TargetNotConnected:http://x#y","message":"why"}"#),
+            (None, r#"{"code":"TargetNotConnected","message":"why"}"#),
+            (None, r#"{"Code":"TargetNotConnected","Message":"why"}"#),
+            (None, r#"{"errorCode":"TargetNotConnected","errorMessage":"why"}"#),
+            (header, r#"{"message":"why"}"#),
+            (header, r#"{"__type":"Other","code":"Another","message":"why"}"#),
+            (Some("aws.ssm#TargetNotConnected"), r#"{"Message":"why"}"#),
+            // Two of a kind.
+            (None, r#"{"__type":"TargetNotConnected","code":"x","message":"why","Message":"why"}"#),
+            (None, r#"{"__type":"TargetNotConnected","Message":"why","message":"why"}"#),
+            (None, r#"{"__type":"TargetNotConnected","message":"why","errorMessage":"other"}"#),
+            (None, r#"{"__type":"TargetNotConnected","__type":"TargetNotConnected","message":"why"}"#),
+            (None, r#"{"__type":"","code":"TargetNotConnected","message":"","Message":"why"}"#),
+            (Some(""), r#"{"__type":"TargetNotConnected","message":null,"Message":"why"}"#),
+            // One that is no text.
+            (None, r#"{"__type":"TargetNotConnected","code":400,"message":"why"}"#),
+            (None, r#"{"__type":null,"code":"TargetNotConnected","message":{"a":1},"Message":"why"}"#),
+            // In an envelope.
+            (None, r#"{"Error":{"Code":"TargetNotConnected","Message":"why"},"RequestId":"x"}"#),
+            (
+                None,
+                r#"{"Output":{"__type":"com.amazon#TargetNotConnected","message":"why"},"Version":"1.0"}"#,
+            ),
+        ] {
+            let expected = ("TargetNotConnected".to_owned(), "why".to_owned());
+            assert_eq!(error_code(400, header, body.as_bytes()), expected, "{header:?} {body}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_code_or_reason_shows_its_status() {
+        let none = "it gave no reason";
+        for (body, code, message) in [
+            ("", "status 400", none),
+            ("<html>", "status 400", none),
+            ("[]", "status 400", none),
+            (r#""no""#, "status 400", none),
+            (r#"{"__type":"A","#, "status 400", none),
+            (r#"{"__type":"A"}"#, "A", none),
+            (r#"{"__type":"A","message":" "}"#, "A", none),
+            (r#"{"__type":"x#","Message":"b"}"#, "status 400", "b"),
+            (r#"{"__type":"A\u001b[1m","message":"\u001b[2Jb"}"#, "A [1m", "[2Jb"),
+        ] {
+            let found = error_code(400, None, body.as_bytes());
+            assert_eq!(found, (code.to_owned(), message.to_owned()), "{body}");
+        }
     }
 }

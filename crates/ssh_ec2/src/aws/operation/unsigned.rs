@@ -22,7 +22,7 @@ use super::{Failure, layer};
 use crate::aws::configured_endpoint;
 use crate::aws::endpoint::{self, Place, Service};
 use crate::aws::error::AwsError;
-use crate::aws::refusal::{clean, error_code};
+use crate::aws::refusal::{self, clean, error_code};
 
 /// Makes calls in one region.
 #[derive(Clone)]
@@ -205,22 +205,19 @@ impl ProvideErrorMetadata for Denied {
 
 fn read(response: &HttpResponse) -> Result<Answer, OrchestratorError<Denied>> {
     let body = response.body().bytes().unwrap_or_default();
-    let fields = serde_json::from_slice::<Map<_, _>>(body);
     if response.status().is_success() {
         // The error of the parser could quote the answer.
-        return fields
+        return serde_json::from_slice(body)
             .map(Answer)
             .map_err(|_| OrchestratorError::other("it is not the JSON that was expected"));
     }
-    let fields = fields.unwrap_or_default();
+    let fields = refusal::fields(body);
     let field = |name: &str| fields.get(name).and_then(Value::as_str);
     let status = response.status().as_u16();
-    let (code, mut message) = error_code(status, response.headers().get("x-amzn-errortype"), body);
-    if field("message").is_none()
-        && let Some(description) = field("error_description")
-    {
-        (_, message) = clean(status, "", Some(description));
-    }
+    let (code, message) = error_code(status, response.headers().get("x-amzn-errortype"), body);
+    // OAuth 2's field is second to AWS's own.
+    let description = refusal::message(&fields).is_none().then(|| field("error_description")).flatten();
+    let message = description.map_or(message, |description| clean(status, "", Some(description)).1);
     let (reason, _) = clean(status, field("error").unwrap_or_default(), None);
     let meta = ErrorMetadata::builder().code(code).message(message).build();
     Err(OrchestratorError::operation(Denied { meta, reason }))
