@@ -46,6 +46,9 @@ pub struct Faults {
     pub slow_attach: Duration,
     /// The SSM agent never takes a session up.
     pub never_attach: bool,
+    /// This long after the start of a session its worker process on the instance dies. The SSM agent misses it when it
+    /// would report a refused port.
+    pub crash: Option<Duration>,
     /// How long until a refused port is reported; the real SSM agent needs 60 s.
     pub port_refusal_delay: Option<Duration>,
     /// How long until a command that cannot be started is reported; the real SSM agent needs 1 s, and three
@@ -115,6 +118,7 @@ impl Faults {
             "lose-tail" => self.lose_tail = value.parse().ok()?,
             "pause" => self.pause_every = Some(parse_time(value)?),
             "slow-attach" => self.slow_attach = parse_time(value)?,
+            "crash" => self.crash = Some(parse_time(value)?),
             "port-refusal" => self.port_refusal_delay = Some(parse_time(value)?),
             "command-error" => self.command_error_delay = Some(parse_time(value)?),
             "pace" => self.pace = Some(if value == "0" { Duration::ZERO } else { parse_time(value)? }),
@@ -339,6 +343,7 @@ refuse-upgrade      every websocket is refused with status 403
 refuse-resume       every websocket of a session but its first is refused
 slow-attach=TIME    the SSM agent takes a session up this late
 never-attach        the SSM agent takes no session up
+crash=TIME          the worker process of a session dies this long after its start
 port-refusal=TIME   a refused port is reported this late (real: 60s)
 command-error=TIME  a command that cannot be started is reported this late (real: 1s)
 pace=TIME           the SSM agent's pause after each message of output (real: 1ms); pace=0 for none
@@ -392,6 +397,7 @@ mod tests {
             "pace=2ms",
             "quick",
             "idle=1m",
+            "crash=2s",
         ] {
             faults.add(text).unwrap();
         }
@@ -421,6 +427,7 @@ mod tests {
                 command_error_delay: Some(Duration::from_millis(20)),
                 port_refusal_delay: Some(Duration::from_secs(5)),
                 idle: Some(Duration::from_secs(60)),
+                crash: Some(Duration::from_secs(2)),
                 ..Faults::default()
             }
         );

@@ -278,7 +278,7 @@ impl SsmAgent {
     }
 
     /// Its worker process dies.
-    fn crash(&mut self, now: Instant) {
+    pub(crate) fn crash(&mut self, now: Instant) {
         self.channel.crash();
         self.work = None;
         self.crashed_at = Some(now);

@@ -56,8 +56,10 @@ pub enum Notice {
     Resumed,
     /// Nothing has come back since the session opened.
     NothingAnswers,
-    /// The SSM agent has not taken the session up yet.
-    NotTakenUp,
+    /// Nothing has come from the SSM agent since the session was started.
+    NothingComes,
+    /// Nothing comes from the SSM agent any more, although something waits for its answer.
+    FallenSilent,
     /// Standard error of a command, or why it could not be started.
     ErrorOutput(Bytes),
 }
@@ -137,6 +139,8 @@ where
         ready_at: None,
         told_silence: false,
         told_delay: false,
+        told_stop: false,
+        excused_at: now,
         progress_at: now,
         fruitless: 0,
     };
@@ -177,6 +181,9 @@ struct Tunnel<'a, T, S, E, R, N> {
     ready_at: Option<Instant>,
     told_silence: bool,
     told_delay: bool,
+    told_stop: bool,
+    /// Until when ssh took so little that nothing was read from the websocket.
+    excused_at: Instant,
     /// When bytes last went to ssh.
     progress_at: Instant,
     /// How many websockets in a row were lost before a message came.
@@ -500,6 +507,7 @@ where
         if let Link::Up { liveness, .. } = &mut self.link {
             if self.channel.backlog() >= BACKLOG_LIMIT {
                 liveness.excuse(now);
+                self.excused_at = now;
             } else if now >= liveness.dead_at() {
                 self.lose_link(now, &"the gateway is silent");
                 return true;
@@ -509,9 +517,13 @@ where
             self.told_silence = true;
             (self.notice)(Notice::NothingAnswers);
         }
-        if self.not_taken_up_at().is_some_and(|at| now >= at) {
+        if self.nothing_comes_at().is_some_and(|at| now >= at) {
             self.told_delay = true;
-            (self.notice)(Notice::NotTakenUp);
+            (self.notice)(Notice::NothingComes);
+        }
+        if self.fallen_silent_at().is_some_and(|at| now >= at) {
+            self.told_stop = true;
+            (self.notice)(Notice::FallenSilent);
         }
         if self.lingers_until().is_some_and(|until| now >= until) {
             self.begin_end(now, End::InputEnded);
@@ -535,7 +547,8 @@ where
             _ => None,
         };
         let channel = self.channel.poll_timeout().map(Instant::from_std);
-        let told = self.nothing_answers_at().into_iter().chain(self.not_taken_up_at());
+        let told = self.nothing_answers_at().into_iter().chain(self.nothing_comes_at());
+        let told = told.chain(self.fallen_silent_at());
         [link, drained, channel, self.lingers_until()].into_iter().flatten().chain(told).min()
     }
 
@@ -547,9 +560,20 @@ where
         Some(self.ready_at? + TELL_SILENCE_AFTER)
     }
 
-    fn not_taken_up_at(&self) -> Option<Instant> {
+    fn nothing_comes_at(&self) -> Option<Instant> {
         let waits = !self.told_delay && self.ready_at.is_none() && self.state == State::Running;
         waits.then(|| self.started_at + TELL_SILENCE_AFTER)
+    }
+
+    /// A session worker that dies leaves the websocket open, and the gateway goes on answering pings. The SSM
+    /// agent reports it after a minute.
+    fn fallen_silent_at(&self) -> Option<Instant> {
+        let runs = matches!(self.state, State::Running | State::InputEnded { .. });
+        if self.told_stop || self.received == 0 || !runs || matches!(self.link, Link::Down { .. }) {
+            return None;
+        }
+        let silent_since = Instant::from_std(self.channel.silent_since()?);
+        Some(silent_since.max(self.excused_at) + TELL_SILENCE_AFTER)
     }
 
     /// How long to go on after ssh closed its end. There is no half-close in the protocol: the session stays whole
@@ -595,7 +619,7 @@ const FRAME_COST: usize = 128;
 const SLICES: usize = 64;
 /// Shorter losses go unnoticed; a line on stderr would disturb a full-screen program.
 const TELL_LOST_AFTER: Duration = Duration::from_secs(3);
-/// sshd sends its banner at once.
+/// sshd sends its banner at once, and an SSM agent acknowledges each message.
 const TELL_SILENCE_AFTER: Duration = Duration::from_secs(5);
 /// For what was sent to be acknowledged, and for ssh to take what was received.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

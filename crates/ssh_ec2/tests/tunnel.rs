@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
 use std::time::Duration;
 
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use ssh_ec2::tunnel::{self, Attachment, End, Notice, Resume};
 use ssh_ec2::websocket::{Connection, WebSocket};
@@ -73,8 +74,11 @@ async fn run(
     resume: impl FnMut() -> Resume<'static, String, &'static str>,
 ) -> (End<(), &'static str>, Vec<Notice>) {
     let (input, _open) = duplex(64);
-    run_with(socket, input, output, stop, resume).await
+    let (end, notices) = run_with(socket, input, output, stop, resume).await;
+    (end, notices.into_iter().map(|(_, notice)| notice).collect())
 }
+
+/// The same with an input, and with the time of each notice in seconds.
 
 async fn run_with(
     socket: WebSocket,
@@ -82,13 +86,14 @@ async fn run_with(
     output: DuplexStream,
     stop: impl Future<Output = ()>,
     resume: impl FnMut() -> Resume<'static, String, &'static str>,
-) -> (End<(), &'static str>, Vec<Notice>) {
+) -> (End<(), &'static str>, Vec<(u64, Notice)>) {
+    let began = Instant::now();
     let channel = Channel::new(Side::Client { client_id: "client".into() }, origin());
     let first = Attachment { socket, token: "token".to_owned() };
     let notices = RefCell::new(Vec::new());
     let local: (ssh_ec2::stdio::Input, ssh_ec2::stdio::Output) = (Box::new(input), Box::new(output));
-    let outcome =
-        tunnel::run(channel, first, local, stop, resume, |notice| notices.borrow_mut().push(notice)).await;
+    let keep = |notice| notices.borrow_mut().push((began.elapsed().as_secs(), notice));
+    let outcome = tunnel::run(channel, first, local, stop, resume, keep).await;
     (outcome.end, notices.into_inner())
 }
 
@@ -112,6 +117,85 @@ async fn an_ssh_that_stands_still_for_minutes_costs_neither_bytes_nor_the_websoc
     assert!(read_all.get());
     assert!(matches!(end, End::Stopped(())), "{end:?}");
     assert!(!notices.contains(&Notice::Lost), "{notices:?}");
+    assert!(!notices.contains(&Notice::FallenSilent), "what was not read is no silence: {notices:?}");
+}
+
+/// The gateway alone: it answers pings.
+async fn answer_pings(socket: &mut WebSocketStream<DuplexStream>) {
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+/// When each of these notices came, in seconds.
+fn times(notices: &[(u64, Notice)], wanted: &Notice) -> Vec<u64> {
+    notices.iter().filter(|(_, notice)| notice == wanted).map(|(at, _)| *at).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ssm_agent_that_never_begins_is_noted_once_after_five_seconds() {
+    let (socket, mut gateway) = websockets().await;
+    let (output, _ssh) = duplex(64 * 1024);
+    let (input, _open) = duplex(64);
+    let resume = || -> Resume<'static, String, &'static str> { panic!("the websocket was lost") };
+    let tunnel = run_with(socket, input, output, sleep(Duration::from_secs(50)), resume);
+    let ((end, notices), ()) = tokio::join!(tunnel, answer_pings(&mut gateway));
+    assert!(matches!(end, End::Stopped(())), "{end:?}");
+    assert_eq!(notices, [(5, Notice::NothingComes)]);
+}
+
+/// A worker that dies while a session is idle is noticed when ssh next sends something.
+#[tokio::test(start_paused = true)]
+async fn a_session_worker_that_dies_is_noted_once_after_five_seconds() {
+    let (socket, mut gateway) = websockets().await;
+    let (output, _ssh) = duplex(64 * 1024);
+    let (input, mut typing) = duplex(64 * 1024);
+    let resume = || -> Resume<'static, String, &'static str> { panic!("the websocket was lost") };
+    let tunnel = run_with(socket, input, output, sleep(Duration::from_secs(100)), resume);
+    let worker = async {
+        let _ = timeout(Duration::from_secs(10), serve(&mut gateway, 1)).await;
+        answer_pings(&mut gateway).await;
+    };
+    let typist = async {
+        for at in [8, 20, 22, 40] {
+            sleep_until(Instant::now() + Duration::from_secs(at)).await;
+            // The tunnel may have ended.
+            let _ = typing.write_all(b"x").await;
+        }
+    };
+    let ((end, notices), (), ()) = tokio::join!(tunnel, worker, typist);
+    assert!(matches!(end, End::Stopped(())), "{end:?}");
+    assert_eq!(times(&notices, &Notice::FallenSilent), [8 + 20 + 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_nobody_ends_is_noted_after_five_seconds() {
+    let (socket, mut gateway) = websockets().await;
+    let (output, _ssh) = duplex(64 * 1024);
+    let (input, _open) = duplex(64);
+    let resume = || -> Resume<'static, String, &'static str> { panic!("the websocket was lost") };
+    let tunnel = run_with(socket, input, output, sleep(Duration::from_secs(60)), resume);
+    let worker = async {
+        let _ = timeout(Duration::from_secs(10), serve(&mut gateway, 1)).await;
+        gateway.send(Message::Binary(publication("pause_publication"))).await.unwrap();
+        sleep(Duration::from_secs(4)).await;
+        gateway.send(Message::Binary(publication("start_publication"))).await.unwrap();
+        sleep(Duration::from_secs(6)).await;
+        gateway.send(Message::Binary(publication("pause_publication"))).await.unwrap();
+        answer_pings(&mut gateway).await;
+    };
+    let ((_, notices), ()) = tokio::join!(tunnel, worker);
+    assert_eq!(times(&notices, &Notice::FallenSilent), [10 + 4 + 6 + 5]);
+}
+
+/// A message of the gateway's own, which has no payload.
+fn publication(message_type: &str) -> Bytes {
+    let mut record = BytesMut::with_capacity(120);
+    record.put_u32(116);
+    record.put_slice(message_type.as_bytes());
+    record.put_bytes(0, 32 - message_type.len());
+    record.put_u32(1);
+    record.put_u64(1_700_000_000_000);
+    record.put_bytes(0, 120 - 48);
+    record.freeze()
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,6 +264,7 @@ async fn an_idle_websocket_that_answers_pings_is_kept() {
     let (output, _ssh) = duplex(64 * 1024);
     let resume = || -> Resume<'static, String, &'static str> { panic!("the websocket was lost") };
     let stop = sleep(Duration::from_secs(3600));
-    let ((end, _), ()) = tokio::join!(run(socket, output, stop, resume), serve(&mut gateway, 1));
+    let ((end, notices), ()) = tokio::join!(run(socket, output, stop, resume), serve(&mut gateway, 1));
     assert!(matches!(end, End::Stopped(())), "{end:?}");
+    assert!(!notices.contains(&Notice::FallenSilent), "{notices:?}");
 }

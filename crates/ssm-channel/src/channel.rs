@@ -135,6 +135,10 @@ pub struct Channel {
     acknowledgement_draft: Draft,
     /// Set while the gateway holds publication back; the instant is when one more message may probe.
     paused_until: Option<Instant>,
+    /// When a pause began after which the peer itself has said nothing.
+    paused_since: Option<Instant>,
+    /// When the peer last said something, or the gateway said that the peer is there.
+    heard_at: Option<Instant>,
     agent_version: Option<SsmAgentVersion>,
     session: Option<SessionType>,
     /// The instance: whether there is somebody to give data to.
@@ -201,6 +205,8 @@ impl Channel {
             recent: VecDeque::new(),
             acknowledgement_draft: Draft::with_capacity(16 * 1024),
             paused_until: None,
+            paused_since: None,
+            heard_at: None,
             agent_version,
             session,
             peer_takes_data: false,
@@ -218,7 +224,7 @@ impl Channel {
             return;
         }
         self.attached = true;
-        self.paused_until = None;
+        self.end_pause(now);
         if let Side::Client { client_id } = &self.side {
             let client_id = client_id.clone();
             let request_id = self.next_id().to_string();
@@ -250,7 +256,7 @@ impl Channel {
             (MessageType::Acknowledge, _) => self.handle_acknowledgement(now, &message.payload),
             (MessageType::OutputStreamData, Side::Client { .. })
             | (MessageType::InputStreamData, Side::Instance { .. }) => {
-                self.paused_until = None;
+                self.end_pause(now);
                 self.handle_stream_message(now, message)
             }
             (wrong @ (MessageType::OutputStreamData | MessageType::InputStreamData), _) => {
@@ -263,10 +269,11 @@ impl Channel {
             }
             (MessageType::PausePublication, _) => {
                 self.paused_until = Some(now + PAUSE_PROBE);
+                self.paused_since.get_or_insert(now);
                 Ok(())
             }
             (MessageType::StartPublication, _) => {
-                self.paused_until = None;
+                self.end_pause(now);
                 Ok(())
             }
             (MessageType::AgentSessionState | MessageType::Unknown(_), _) => Ok(()),
@@ -458,6 +465,15 @@ impl Channel {
         self.send.stalled_since()
     }
 
+    /// Since when the peer has said nothing, although the gateway holds publication back, or something waits to
+    /// be acknowledged. Unlike [`stalled_since`](Self::stalled_since) a pause is no excuse: the gateway makes
+    /// one when the peer's websocket is gone.
+    pub fn silent_since(&self) -> Option<Instant> {
+        let waiting =
+            self.send.waiting_since().map(|since| self.heard_at.map_or(since, |heard| heard.max(since)));
+        waiting.into_iter().chain(self.paused_since).min()
+    }
+
     /// Bytes that wait in [`read`](Self::read) and [`read_error`](Self::read_error). A driver stops reading
     /// its websocket at a few MiB: a message that finds no room is not acknowledged, and SSM agents repeat
     /// only ten of those a second.
@@ -488,7 +504,7 @@ impl Channel {
         let acknowledged: AcknowledgePayload = serde_json::from_slice(payload)
             .map_err(|source| ProtocolError::Payload { what: "acknowledgement", source })?;
         let number = acknowledged.acknowledged_message_sequence_number;
-        self.paused_until = None;
+        self.end_pause(now);
         if self.send.acknowledge(now, number) {
             self.sizes.acknowledged(number);
             self.peer_takes_data |=
@@ -628,6 +644,12 @@ impl Channel {
     fn close(&mut self, reason: Closed) {
         self.phase = Phase::Closed;
         self.events.push_back(Event::Closed(reason));
+    }
+
+    fn end_pause(&mut self, now: Instant) {
+        self.paused_until = None;
+        self.paused_since = None;
+        self.heard_at = Some(now);
     }
 
     fn gives_up_at(&self) -> Option<Instant> {

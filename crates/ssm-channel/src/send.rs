@@ -34,6 +34,8 @@ pub(crate) struct SendStream {
     confirmations: VecDeque<(i64, Batch)>,
     /// When an acknowledgement last came, or the websocket, or the first message after silence.
     progress_at: Option<Instant>,
+    /// When the first message came that had none before it.
+    waiting_since: Option<Instant>,
 }
 
 /// What is sent without a break: until a new message follows on repeats, nothing is left, or a new websocket.
@@ -82,6 +84,7 @@ impl SendStream {
             repeats: false,
             confirmations: VecDeque::new(),
             progress_at: None,
+            waiting_since: None,
         }
     }
 
@@ -113,6 +116,7 @@ impl SendStream {
     pub(crate) fn push(&mut self, now: Instant, record: Bytes) {
         if self.entries.is_empty() {
             self.progress_at = Some(now);
+            self.waiting_since = Some(now);
         }
         self.unacknowledged += record.len();
         self.span += record.len();
@@ -324,6 +328,11 @@ impl SendStream {
     /// Since when nothing was acknowledged although something waits for it.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         if self.entries.is_empty() { None } else { self.progress_at }
+    }
+
+    /// Since when something waits to be acknowledged.
+    pub(crate) fn waiting_since(&self) -> Option<Instant> {
+        self.waiting_since.filter(|_| !self.entries.is_empty())
     }
 
     /// Restarts the clock of [`stalled_since`](Self::stalled_since).

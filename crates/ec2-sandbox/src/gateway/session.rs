@@ -58,6 +58,7 @@ pub(super) struct Session {
     next_agent_cut: Option<Instant>,
     next_pause: Option<Instant>,
     pause_ends: Option<Instant>,
+    crashes_at: Option<Instant>,
     /// The client's websocket is about to be lost, once its tail is swallowed or this has passed.
     losing: Option<(Loss, Instant)>,
     timer: Pin<Box<Sleep>>,
@@ -114,6 +115,7 @@ impl Session {
             next_agent_cut: faults.cut_agent_every.map(|every| now + every),
             next_pause: faults.pause_every.map(|every| now + every),
             pause_ends: None,
+            crashes_at: faults.crash.map(|after| now + after),
             losing: None,
             faults: faults.clone(),
             info,
@@ -299,6 +301,11 @@ impl Session {
             self.publish_to_client("start_publication", now);
             moved = true;
         }
+        if due(&mut self.crashes_at, now, None) {
+            self.info.faults.add();
+            self.agent.crash(now);
+            moved = true;
+        }
         if self.idles_at <= now {
             tracing::debug!(session = self.info.id, "the session is idle");
             self.agent.terminate();
@@ -390,6 +397,7 @@ impl Session {
             self.next_agent_cut,
             self.next_pause,
             self.pause_ends,
+            self.crashes_at,
             self.losing.map(|(_, until)| until),
         ];
         let agent = self.agent.next_deadline().filter(|_| self.agent_attached);

@@ -333,7 +333,7 @@ fn the_key_and_the_tunnel() {
 fn the_silent_agent() {
     check(&[row("tunnel", "the SSM agent of i-0dead000000000016 did not take a session up")
         .on("i-0dead000000000016")
-        .with_note("the SSM agent of i-0dead000000000016 has not taken the session up yet")]);
+        .with_note("nothing comes from the SSM agent of i-0dead000000000016; the worker process")]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ec2_sandbox::SessionSummary;
 
-use crate::harness::{HEALTHY, Running, Sandbox, run};
+use crate::harness::{HEALTHY, Running, Sandbox, eventually, run};
 use crate::transfer::Trip;
 
 /// A file each way by scp, at so many megabytes a second if it shall last; the two sessions.
@@ -148,12 +148,49 @@ fn an_ssm_agent_that_never_comes_is_given_up_after_a_minute() {
     let ended = proxy.wait().status(1);
     assert_eq!(
         ended.stderr,
-        "ssh_ec2: the SSM agent of i-0decaf00000000001 has not taken the session up yet; is it running? (waiting, Ctrl-C ends)\n\
+        "ssh_ec2: nothing comes from the SSM agent of i-0decaf00000000001; the worker process of this session may have died, or cannot reach ssmmessages on port 443 (waiting, Ctrl-C ends)\n\
          ssh_ec2: error: the session on i-0decaf00000000001 is open, but its SSM agent did not take it up within a minute\n\
          ssh_ec2: hint: restart the SSM agent on i-0decaf00000000001, or reboot it, and check that it can reach ssmmessages on port 443\n"
     );
     assert_eq!(ended.text(), "");
     assert!((55..75).contains(&ended.took.as_secs()), "{ended}");
     assert!(sandbox.sessions_end_within(Duration::ZERO));
+    sandbox.assert_tidy();
+}
+
+/// The SSM agent reports it after a minute, and until then all is silent.
+#[test]
+fn a_session_worker_that_dies_is_noted_while_it_is_waited_for() {
+    let sandbox = Sandbox::with_faults(&["crash=3s", "port-refusal=1m"]);
+    let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("cat"));
+    let note = format!(
+        "ssh_ec2: nothing comes from {HEALTHY} any more; the network may be down, or the SSM agent's worker process of this \
+         session may have died (waiting, Ctrl-C ends)\n"
+    );
+    eventually("the silence is noted", || {
+        ssh.write(b"x\n");
+        ssh.said().contains(&note).then_some(())
+    });
+    assert_eq!(ssh.said(), note);
+}
+
+#[test]
+fn a_session_worker_that_dies_before_it_begins_is_noted() {
+    let sandbox = Sandbox::with_faults(&["crash=0s", "port-refusal=1m"]);
+    let proxy = Running::start(&mut sandbox.proxy(HEALTHY));
+    let note = format!(
+        "ssh_ec2: nothing comes from the SSM agent of {HEALTHY}; the worker process of this session may have died, or \
+         cannot reach ssmmessages on port 443 (waiting, Ctrl-C ends)\n"
+    );
+    eventually("the silence is noted", || (proxy.said() == note).then_some(()));
+}
+
+#[test]
+fn a_session_whose_worker_died_ends_when_the_ssm_agent_reports_it() {
+    let sandbox = Sandbox::with_faults(&["crash=3s", "port-refusal=500ms"]);
+    let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("cat"));
+    let ended = ssh.wait().status(255);
+    let error = format!("error: the session on {HEALTHY} was ended: document process failed unexpectedly: ");
+    assert!(ended.stderr.contains(&error), "{ended}");
     sandbox.assert_tidy();
 }

@@ -44,8 +44,13 @@ pub(super) fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &m
                 ui::note(&format!("the connection to {instance} is back"));
             }
         }
-        Notice::NotTakenUp => ui::note(&format!(
-            "the SSM agent of {instance} has not taken the session up yet; is it running? (waiting, Ctrl-C ends)"
+        Notice::NothingComes => ui::note(&format!(
+            "nothing comes from the SSM agent of {instance}; the worker process of this session may have died, or cannot \
+             reach ssmmessages on port 443 (waiting, Ctrl-C ends)"
+        )),
+        Notice::FallenSilent => ui::note(&format!(
+            "nothing comes from {instance} any more; the network may be down, or the SSM agent's worker process of this \
+             session may have died (waiting, Ctrl-C ends)"
         )),
         Notice::NothingAnswers => {
             options.silence_told.set(true);
