@@ -16,8 +16,6 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::timeout;
-
 use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
 use crate::cache::Cache;
 use crate::diagnosis;
@@ -29,7 +27,7 @@ use crate::report::{Check, Layer, Report, Verdict};
 use crate::resolve::{Choice, age};
 use crate::ssh_config::{Places, ProxyOptions};
 use crate::target::{InstanceId, OsUser, Port, Target};
-use crate::websocket::{Way, prepare};
+use crate::websocket::{Way, prepare_within};
 
 /// Whom to examine, and how far.
 #[derive(Clone, Debug)]
@@ -243,17 +241,11 @@ impl Walk<'_> {
         let network = self.means.network;
         let looks = endpoints.iter().map(async |endpoint| {
             let since = Instant::now();
-            let finding = match timeout(ENDPOINT_TIMEOUT, prepare(&endpoint.url, network)).await {
-                Ok(Ok(prepared)) => {
+            let finding = match prepare_within(ENDPOINT_TIMEOUT, &endpoint.url, network).await {
+                Ok(prepared) => {
                     Finding::ok(format!("{} answers{}", endpoint.url.host(), way(prepared.way())))
                 }
-                Ok(Err(error)) => Finding::failed(&error, error.hints()),
-                Err(_) => Finding::broken(format!(
-                    "{} does not answer within {} seconds",
-                    endpoint.url.host(),
-                    ENDPOINT_TIMEOUT.as_secs()
-                ))
-                .hint("allow outgoing TCP 443 to that host, or set HTTPS_PROXY if this network has a proxy"),
+                Err(error) => Finding::failed(&error, error.hints()),
             };
             // Who gives an id needs nothing of EC2.
             let spare =

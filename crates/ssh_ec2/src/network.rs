@@ -201,6 +201,16 @@ fn proxy_url(text: &str) -> Result<String, NetworkError> {
     }
 }
 
+/// An error and its causes. An I/O error hides the one that it wraps from `source`.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| match error.downcast_ref() {
+        Some(io) => io::Error::get_ref(io).map(|inner| inner as &(dyn Error + 'static)),
+        None => error.source(),
+    })
+}
+
 /// The message of an error, and each cause behind it.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -5,6 +5,7 @@
 
 mod connect;
 mod head;
+mod http_proxy;
 mod upgrade;
 mod url;
 
@@ -19,8 +20,9 @@ use tokio_rustls::rustls;
 use tokio_tungstenite::WebSocketStream;
 
 pub use self::connect::{Connection, Way};
-pub(crate) use self::connect::{ask_proxy, tls};
+pub(crate) use self::connect::{ask_proxy, tls, tls_through};
 pub use self::head::HeadError;
+pub use self::http_proxy::ProxyError;
 pub use self::url::{NotAStreamUrl, StreamUrl, Transport};
 use crate::network::{Network, NetworkError};
 
@@ -55,6 +57,22 @@ pub async fn prepare(url: &StreamUrl, network: &Network) -> Result<Prepared, Dia
     Ok(Prepared { place, stream, way })
 }
 
+/// The same within a time.
+///
+/// # Errors
+///
+/// [`DialError`].
+pub async fn prepare_within(
+    after: Duration,
+    url: &StreamUrl,
+    network: &Network,
+) -> Result<Prepared, DialError> {
+    match time::timeout(after, prepare(url, network)).await {
+        Ok(prepared) => prepared,
+        Err(_) => Err(blame_proxy(timed_out(url, after), url, network)),
+    }
+}
+
 /// Opens the websocket at `url`, sending `headers` along, on the prepared connection if it leads to the same host.
 /// TCP_NODELAY is set. Safe to cancel.
 ///
@@ -75,10 +93,32 @@ pub async fn dial(
         };
         upgrade::upgrade(stream, url, &headers).await
     };
-    match time::timeout(DIAL_TIMEOUT, dialling).await {
-        Ok(dialled) => dialled,
-        Err(_) => Err(DialError::Timeout { host: url.host().to_owned(), after: DIAL_TIMEOUT }),
+    let error = match time::timeout(DIAL_TIMEOUT, dialling).await {
+        Ok(Ok(websocket)) => return Ok(websocket),
+        Ok(Err(error)) => error,
+        Err(_) => timed_out(url, DIAL_TIMEOUT),
+    };
+    let is_of_the_way =
+        matches!(error, DialError::Lost { .. } | DialError::Misanswered { .. } | DialError::Timeout { .. });
+    Err(if is_of_the_way { blame_proxy(error, url, network) } else { error })
+}
+
+fn timed_out(url: &StreamUrl, after: Duration) -> DialError {
+    DialError::Timeout { host: url.host().to_owned(), after }
+}
+
+/// A proxy on the way is the first to look at.
+fn blame_proxy(error: DialError, url: &StreamUrl, network: &Network) -> DialError {
+    match connect::proxy_of(url, network) {
+        Some(proxy) => ProxyError::through(&proxy, error),
+        None => error,
     }
+}
+
+/// Whether the same request would be refused again: 408 and 429 are the two statuses of their class that ask to come
+/// back (RFC 9110, RFC 6585).
+fn is_lasting(status: u16) -> bool {
+    (400..500).contains(&status) && !matches!(status, 408 | 429)
 }
 
 /// The websocket could not be opened.
@@ -87,7 +127,7 @@ pub enum DialError {
     /// No address of the host took a TCP connection; this is what the last one said.
     #[error("cannot connect to {host} at {address}")]
     Connect {
-        /// The host, or the proxy.
+        /// The host.
         host: String,
         /// The address tried last.
         address: SocketAddr,
@@ -123,22 +163,9 @@ pub enum DialError {
     /// The network settings cannot be used.
     #[error("cannot make an encrypted connection")]
     Network(#[source] NetworkError),
-    /// The proxy refused to connect us.
-    #[error("the proxy {proxy} answered {status}")]
-    Proxy {
-        /// Host and port of the proxy.
-        proxy: String,
-        /// The HTTP status.
-        status: u16,
-    },
-    /// The proxy gave no usable answer.
-    #[error("the proxy {proxy} did not answer")]
-    ProxyLost {
-        /// Host and port of the proxy.
-        proxy: String,
-        /// What happened instead.
-        source: HeadError,
-    },
+    /// The HTTP proxy does not lead on.
+    #[error(transparent)]
+    Proxy(ProxyError),
     /// The server refused the upgrade.
     #[error("{host} refused the websocket with status {status}{}", colon(body))]
     Refused {
@@ -154,13 +181,13 @@ pub enum DialError {
     /// The host has no address.
     #[error("cannot find the address of {host}")]
     Resolve {
-        /// The host, or the proxy.
+        /// The host.
         host: String,
         /// What the resolver said.
         source: io::Error,
     },
     /// It took too long.
-    #[error("{host} did not open the websocket within {} seconds", after.as_secs())]
+    #[error("{host} did not answer within {} seconds", after.as_secs())]
     Timeout {
         /// The host.
         host: String,
@@ -170,7 +197,7 @@ pub enum DialError {
     /// The TLS handshake failed.
     #[error("cannot make an encrypted connection to {host}")]
     Tls {
-        /// The host, or the proxy.
+        /// The host.
         host: String,
         /// A `rustls::Error` inside, or an I/O error.
         source: io::Error,
@@ -181,10 +208,8 @@ impl DialError {
     /// True if the same dial will not succeed later: refused with a 4xx, or settings that cannot work.
     pub fn is_permanent(&self) -> bool {
         match self {
-            // 408 and 429 are the two that ask to come back (RFC 9110, RFC 6585).
-            Self::Proxy { status, .. } | Self::Refused { status, .. } => {
-                (400..500).contains(status) && !matches!(status, 408 | 429)
-            }
+            Self::Proxy(error) => error.is_permanent(),
+            Self::Refused { status, .. } => is_lasting(*status),
             Self::Denied { .. } | Self::Network(_) => true,
             _ => false,
         }
@@ -198,10 +223,7 @@ impl DialError {
             }
             Self::Denied { .. } => OPEN_CHANNEL_HINT,
             Self::Network(error) => return error.hints(),
-            Self::Proxy { status: 407, .. } => "put the proxy's user and password into HTTPS_PROXY",
-            Self::Proxy { .. } | Self::ProxyLost { .. } => {
-                "ask the proxy's operator to allow CONNECT to the host, or list the host in NO_PROXY"
-            }
+            Self::Proxy(error) => return error.hints(),
             Self::Refused { status: 401 | 403, .. } => {
                 return vec![
                     "check this machine's clock, and that the credentials have not expired: the upgrade is signed with both".into(),

@@ -126,7 +126,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key.rs"]),
     ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key.rs", "tunnel.rs"]),
-    ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "network.rs", "websocket/connect.rs"]),
+    ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "network.rs", "websocket/"]),
     (
         "std::env",
         &[

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::network::Network;
-use crate::websocket::{self, DialError};
+use crate::websocket::{self, DialError, ProxyError};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -114,24 +114,40 @@ impl Dialer {
         // Plain HTTP is for this machine and its metadata service, which no proxy should see.
         let proxy = if is_encrypted { self.network.proxy_for(&destination) } else { None };
         let mut attempt = self.connections.begin(&host, port);
-        let mut stream = match &proxy {
+        let stream = match &proxy {
             Some(proxy) => {
-                let uri = proxy.uri();
-                let (host, port) = place(uri).ok_or(NoHost)?;
-                let addresses = resolve(&host, port).await.map_err(|(_, error)| error)?;
-                let mut stream = connect(uri, addresses).await?;
-                if uri.scheme_str() == Some("https") {
-                    stream = websocket::tls(stream, &host, &self.network).await?;
-                }
+                let unreachable = |error| ProxyError::unreachable(proxy, error);
+                let mut stream = self.connect_to_proxy(proxy.uri()).await.map_err(unreachable)?;
                 websocket::ask_proxy(&mut stream, &destination, proxy).await?;
-                stream
+                websocket::tls_through(stream, &host, proxy, &self.network).await?
             }
-            None => direct(&uri, &host, port, &mut attempt).await?,
+            None => {
+                let stream = direct(&uri, &host, port, &mut attempt).await?;
+                if is_encrypted { websocket::tls(stream, &host, &self.network).await? } else { stream }
+            }
         };
-        if is_encrypted {
-            stream = websocket::tls(stream, &host, &self.network).await?;
-        }
         Ok(Stream(TokioIo::new(stream)))
+    }
+
+    async fn connect_to_proxy(&self, uri: &Uri) -> Result<Box<dyn websocket::Connection>, BoxError> {
+        let (host, port) = place(uri).ok_or(NoHost)?;
+        let addresses = resolve(&host, port).await.map_err(|(_, error)| error)?;
+        let stream = connect(uri, addresses).await?;
+        match uri.scheme_str() {
+            Some("https") => Ok(websocket::tls(stream, &host, &self.network).await?),
+            _ => Ok(stream),
+        }
+    }
+
+    /// What a connection that took too long is reported as.
+    fn too_slow(&self, uri: &Uri, limit: Duration) -> BoxError {
+        let destination = uri.host().zip(uri.port_u16().or(Some(443)));
+        let proxy = destination.filter(|_| uri.scheme_str() == Some("https"));
+        let proxy = proxy.and_then(|(host, port)| self.network.proxy_for(&format!("{host}:{port}")));
+        match proxy {
+            Some(proxy) => ProxyError::through(&proxy, TooSlow(limit)).into(),
+            None => TooSlow(limit).into(),
+        }
     }
 }
 
@@ -225,7 +241,10 @@ impl Service<Uri> for Dialer {
         let dialer = self.clone();
         Box::pin(async move {
             match dialer.limit {
-                Some(limit) => timeout(limit, dialer.dial(uri)).await.map_err(|_| TooSlow(limit))?,
+                Some(limit) => match timeout(limit, dialer.dial(uri.clone())).await {
+                    Ok(dialled) => dialled,
+                    Err(_) => Err(dialer.too_slow(&uri, limit)),
+                },
                 None => dialer.dial(uri).await,
             }
         })

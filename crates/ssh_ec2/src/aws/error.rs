@@ -15,8 +15,9 @@ use super::configuration::ConfigurationError;
 use super::credentials::SignIn;
 use super::process::ProcessError;
 use super::refusal::RequestId;
-use crate::network::NetworkError;
+use crate::network::{NetworkError, causes};
 use crate::tty::AskError;
+use crate::websocket::ProxyError;
 
 /// An AWS call failed, or could not be made.
 #[derive(Debug, Error)]
@@ -354,7 +355,10 @@ impl AwsError {
             ],
             Self::UnencryptedEndpoint { .. } => vec!["use an `https` endpoint".into()],
             Self::NoConnection { source, .. } | Self::Unreachable { source, .. } => {
-                vec![reach_hint(source.as_ref()).into()]
+                match ProxyError::among(source.as_ref()) {
+                    Some(fault) => fault.hints(),
+                    None => vec![reach_hint(source.as_ref()).into()],
+                }
             }
         }
     }
@@ -398,6 +402,15 @@ impl AwsError {
         }
     }
 
+    /// Whether the HTTP proxy kept the call from being made.
+    pub fn is_of_proxy(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => ProxyError::among(source.as_ref()).is_some(),
+            Self::SignOn { source } => source.downcast_ref().is_some_and(Self::is_of_proxy),
+            _ => false,
+        }
+    }
+
     /// What AWS calls the failed request, to find it in CloudTrail.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
@@ -425,20 +438,11 @@ fn access_hints(action: &str) -> Vec<String> {
 }
 
 fn reach_hint(error: &(dyn StdError + 'static)) -> &'static str {
-    let mut causes = std::iter::successors(Some(error), |error| inner(*error));
     let distrusted =
-        causes.any(|error| matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))));
+        causes(error).any(|error| matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))));
     if distrusted {
         "if a proxy inspects TLS here, set AWS_CA_BUNDLE to a file with its CA certificate"
     } else {
         "check the region and the network; set HTTPS_PROXY if this network has a proxy"
-    }
-}
-
-/// The next error down. An I/O error hides the one that it wraps from `source`.
-fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match error.downcast_ref::<io::Error>() {
-        Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
-        None => error.source(),
     }
 }

@@ -148,7 +148,7 @@ impl fmt::Display for NoExchange {
 
 impl StdError for NoExchange {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source()?.source()
+        self.0.source()
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) fn of(failure: &Failure) -> Option<&'static str> {
 
 fn of_aws(error: &AwsError) -> &'static str {
     match error {
+        error if error.is_of_proxy() => "http-proxy",
         AwsError::AccessDenied { .. } => "permission-denied",
         AwsError::BadEndpoint { .. } | AwsError::UnencryptedEndpoint { .. } => "endpoint",
         AwsError::BadRegion { .. } | AwsError::NoRegion => "region",
@@ -81,7 +82,7 @@ fn of_dial(error: &DialError) -> &'static str {
         DialError::Network(error) => of_network(error),
         DialError::Misanswered { .. } => "not-aws",
         DialError::Refused { .. } => "websocket-refused",
-        DialError::Proxy { .. } | DialError::ProxyLost { .. } => "http-proxy",
+        DialError::Proxy(_) => "http-proxy",
         DialError::Tls { .. } => "certificates",
         DialError::Connect { .. }
         | DialError::Lost { .. }

@@ -15,7 +15,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::head::{self, HeadError};
-use super::{DialError, StreamUrl, Transport};
+use super::http_proxy;
+use super::{DialError, ProxyError, StreamUrl, Transport};
 use crate::network::Network;
 
 /// For one address; a host that drops packets must leave time for the next one.
@@ -40,25 +41,25 @@ pub(super) async fn open(
     url: &StreamUrl,
     network: &Network,
 ) -> Result<(Box<dyn Connection>, Way), DialError> {
-    let proxy = match url.transport() {
-        Transport::Plain => None,
-        Transport::Tls => network.proxy_for(&url.host_and_port()),
-    };
-    let (stream, way) = match proxy {
-        Some(proxy) => {
-            let way = Way::Proxy(proxy.uri().authority().map(ToString::to_string).unwrap_or_default());
-            (through(&proxy, url, network).await?, way)
-        }
-        None => {
-            let (stream, address) = tcp(url.host(), url.port()).await?;
-            (stream, Way::Direct(address))
-        }
-    };
+    if let Some(proxy) = proxy_of(url, network) {
+        let way = Way::Proxy(proxy.uri().authority().map(ToString::to_string).unwrap_or_default());
+        let stream = through(&proxy, url, network).await?;
+        return Ok((tls_through(stream, url.host(), &proxy, network).await?, way));
+    }
+    let (stream, address) = tcp(url.host(), url.port()).await?;
     let stream = match url.transport() {
         Transport::Plain => stream,
         Transport::Tls => tls(stream, url.host(), network).await?,
     };
-    Ok((stream, way))
+    Ok((stream, Way::Direct(address)))
+}
+
+/// The proxy on the way to a host. Plain connections stay on this machine, and take none.
+pub(super) fn proxy_of(url: &StreamUrl, network: &Network) -> Option<Intercept> {
+    match url.transport() {
+        Transport::Plain => None,
+        Transport::Tls => network.proxy_for(&url.host_and_port()),
+    }
 }
 
 async fn tcp(host: &str, port: u16) -> Result<(Box<dyn Connection>, SocketAddr), DialError> {
@@ -97,6 +98,20 @@ pub(crate) async fn tls(
     Ok(Box::new(stream))
 }
 
+/// Encrypts a connection to `host` that leads through a proxy. A certificate that is not trusted is the host's, or
+/// that of a proxy that inspects TLS; for anything else the proxy is the first to look at.
+pub(crate) async fn tls_through(
+    stream: Box<dyn Connection>,
+    host: &str,
+    proxy: &Intercept,
+    network: &Network,
+) -> Result<Box<dyn Connection>, DialError> {
+    tls(stream, host, network).await.map_err(|error| match &error {
+        DialError::Tls { source, .. } if !super::is_distrust(source) => ProxyError::through(proxy, error),
+        _ => error,
+    })
+}
+
 async fn through(
     proxy: &Intercept,
     url: &StreamUrl,
@@ -105,9 +120,10 @@ async fn through(
     let encrypted = proxy.uri().scheme_str() == Some("https");
     let port = proxy.uri().port_u16().unwrap_or(if encrypted { 443 } else { 80 });
     let host = proxy.uri().host().unwrap_or_default().trim_matches(['[', ']']);
-    let (mut stream, _) = tcp(host, port).await?;
+    let unreachable = |error: DialError| ProxyError::unreachable(proxy, error);
+    let (mut stream, _) = tcp(host, port).await.map_err(unreachable)?;
     if encrypted {
-        stream = tls(stream, host, network).await?;
+        stream = tls(stream, host, network).await.map_err(unreachable)?;
     }
     ask_proxy(&mut stream, &url.host_and_port(), proxy).await?;
     Ok(stream)
@@ -119,7 +135,6 @@ pub(crate) async fn ask_proxy<S: Connection>(
     destination: &str,
     proxy: &Intercept,
 ) -> Result<(), DialError> {
-    let name = proxy.uri().authority().map(ToString::to_string).unwrap_or_default();
     let mut request = format!("CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n").into_bytes();
     if let Some(authorization) = proxy.basic_auth() {
         request.extend_from_slice(b"Proxy-Authorization: ");
@@ -127,7 +142,8 @@ pub(crate) async fn ask_proxy<S: Connection>(
         request.extend_from_slice(b"\r\n");
     }
     request.extend_from_slice(b"\r\n");
-    let lost = |source| DialError::ProxyLost { proxy: name.clone(), source };
+    let url = http_proxy::url(proxy);
+    let lost = |source| DialError::Proxy(ProxyError::Unusable { proxy: url.clone(), source });
     stream.write_all(&request).await.map_err(|source| lost(source.into()))?;
     stream.flush().await.map_err(|source| lost(source.into()))?;
     let (head, rest) = head::read(stream).await.map_err(lost)?;
@@ -135,7 +151,10 @@ pub(crate) async fn ask_proxy<S: Connection>(
         // The client speaks first in TLS, so bytes after the head are not from the destination.
         200..=299 if rest.is_empty() => Ok(()),
         200..=299 => Err(lost(HeadError::Malformed)),
-        status => Err(DialError::Proxy { proxy: name, status }),
+        status => {
+            let has_password = proxy.basic_auth().is_some();
+            Err(DialError::Proxy(ProxyError::Refused { proxy: url, status, has_password }))
+        }
     }
 }
 
@@ -189,13 +208,14 @@ mod tests {
             "CONNECT ssm.example:443 HTTP/1.1\r\nHost: ssm.example:443\r\n\
              Proxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n"
         );
-        assert!(matches!(&error, DialError::Tls { host, .. } if host == "ssm.example"), "{error:?}");
+        let said = "cannot make an encrypted connection to ssm.example, through the proxy http://127.0.0.1:";
+        assert!(error.to_string().starts_with(said), "{error}");
     }
 
     #[tokio::test]
     async fn a_refusal_of_the_proxy_is_reported_without_its_password() {
         let (_, error) = ask("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n").await;
-        assert!(matches!(error, DialError::Proxy { status: 407, .. }), "{error:?}");
+        assert!(matches!(error, DialError::Proxy(ProxyError::Refused { status: 407, .. })), "{error:?}");
         assert!(error.is_permanent());
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("p@ss") && !shown.contains("p%40ss") && !shown.contains("me:"), "{shown}");
@@ -204,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_that_talks_ahead_is_not_trusted() {
         let (_, error) = ask("HTTP/1.1 201 Created\r\n\r\nHTTP/1.1 101 gotcha\r\n\r\n").await;
-        assert!(matches!(error, DialError::ProxyLost { .. }), "{error:?}");
+        assert!(matches!(error, DialError::Proxy(ProxyError::Unusable { .. })), "{error:?}");
     }
 
     #[tokio::test]

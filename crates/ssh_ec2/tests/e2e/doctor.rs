@@ -246,12 +246,15 @@ fn endpoints() {
                 command.env("AWS_ENDPOINT_URL_SSM", endpoint);
             })
             .plainly("cannot reach 127.0.0.1: "),
-        row("endpoints", "ssm: cannot connect to 127.0.0.1 at 127.0.0.1:1")
-            .where_(|_, command| {
-                command.env("AWS_ENDPOINT_URL_SSM", "https://ssm.us-east-1.invalid");
-                command.env("HTTPS_PROXY", "http://127.0.0.1:1");
-            })
-            .plainly("cannot reach ssm.us-east-1.invalid: "),
+        row(
+            "endpoints",
+            "ssm: the proxy http://127.0.0.1:1 cannot be reached: cannot connect to 127.0.0.1 at 127.0.0.1:1",
+        )
+        .where_(|_, command| {
+            command.env("AWS_ENDPOINT_URL_SSM", "https://ssm.us-east-1.invalid");
+            command.env("HTTPS_PROXY", "http://127.0.0.1:1");
+        })
+        .plainly("cannot reach ssm.us-east-1.invalid: the proxy http://127.0.0.1:1 cannot be reached: "),
         row("endpoints", "the endpoint configured for SSM is not a URL").where_(|_, command| {
             command.env("AWS_ENDPOINT_URL_SSM", "nowhere");
         }),

@@ -27,6 +27,7 @@ mod harness;
 mod host_keys;
 /// What means harm: names, answers, messages, requests, files.
 mod hostile;
+mod http_proxy;
 mod identity;
 /// An endpoint that answers otherwise than AWS does.
 mod impostor;

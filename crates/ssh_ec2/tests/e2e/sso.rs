@@ -1,6 +1,7 @@
 //! A profile of IAM Identity Center whose sign-in has expired.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use crate::credential_process::alone;
 use crate::errors::told;
 use crate::harness::{Sandbox, Terminal, binary, run};
+use crate::impostor::listen;
 
 const CONNECT: [&str; 6] = ["--profile", "sso", "-q", "-n", "web-1", "echo in"];
 
@@ -203,6 +205,35 @@ fn a_sign_in_that_fails_is_told_in_words() {
     for shape in ["{", "Some(", "DispatchFailure", "ConnectorError"] {
         assert!(!terminal.screen().contains(shape), "{}", terminal.screen());
     }
+}
+
+/// Neither the sign-in nor the network is what has to be mended.
+#[test]
+fn a_proxy_that_fails_is_named_at_the_sign_in() {
+    let sandbox = Sandbox::start();
+    let refusing = listen(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 407 X\r\n\r\n");
+    });
+    let error = format!("the proxy http://{refusing} answered 407 (Proxy Authentication Required)");
+    let hint = "put the proxy's user and password into HTTPS_PROXY: `http://user:password@host:port`";
+    let through_proxy = |service: &str| {
+        let mut command = ssh_ec2(&sandbox);
+        command.env("HTTPS_PROXY", format!("http://{refusing}"));
+        command.env(format!("AWS_ENDPOINT_URL_{service}"), "https://idc.invalid");
+        command
+    };
+    let mut terminal = Terminal::start(through_proxy("SSO_OIDC"), 24, 300);
+    terminal.wait_for("Press Enter to sign in");
+    terminal.type_in("\r");
+    let place = "cannot sign in with IAM Identity Center: cannot reach idc.invalid: ";
+    terminal.wait_for(&format!("error: {place}{error}"));
+    terminal.wait_for(&format!("hint: {hint}"));
+    terminal.wait_for("#http-proxy");
+    assert_eq!(terminal.status(), 1);
+    sign_in(&sandbox);
+    let ended = run(&mut alone(&sandbox, &through_proxy("SSO"))).status(1);
+    assert_eq!(ended.stderr, told(&format!("cannot reach idc.invalid: {error}"), &[hint]));
+    assert_eq!(ended.links, ["http-proxy"]);
 }
 
 /// A file that others could have written is no sign-in, and is not sent anywhere.
