@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 34] = [
+const MODULES: [(&str, &[&str]); 35] = [
     ("host_key", &[]),
     ("key", &[]),
     ("login", &[]),
@@ -24,6 +24,7 @@ const MODULES: [(&str, &[&str]); 34] = [
     ("pace", &["private_file"]),
     ("report", &[]),
     ("ssh_config", &[]),
+    ("ssh_options", &["openssh"]),
     ("stdio", &[]),
     ("target", &[]),
     ("transfer", &[]),
@@ -105,6 +106,7 @@ const MODULES: [(&str, &[&str]); 34] = [
             "push",
             "resolve",
             "ssh_config",
+            "ssh_options",
             "stdio",
             "target",
             "transfer",
