@@ -4,4 +4,5 @@
 //! and signs, and refuses everything else.
 
 pub mod protocol;
+pub mod serve;
 pub mod socket;

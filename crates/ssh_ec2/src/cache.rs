@@ -128,23 +128,25 @@ impl Cache {
     }
 
     /// Keeps what names mean.
-    pub fn keep(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
-        self.change(scope, |names| insert(names, found, now));
+    pub async fn keep(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
+        self.change(scope, |names| insert(names, found, now)).await;
     }
 
     /// Keeps what Name tags mean, when these are all of the scope: others are dropped.
-    pub fn keep_all_names(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
+    pub async fn keep_all_names(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
         self.change(scope, |names| {
             names.retain(|key, _| !key.starts_with("name\0"));
             insert(names, found, now);
-        });
+        })
+        .await;
     }
 
     /// Drops a name that led nowhere.
-    pub fn forget(&self, scope: &Scope, key: &Key) {
+    pub async fn forget(&self, scope: &Scope, key: &Key) {
         self.change(scope, |names| {
             names.remove(&key.0);
-        });
+        })
+        .await;
     }
 
     /// Every Name tag that is known now, in any scope.
@@ -205,19 +207,18 @@ impl Cache {
         let _ = self.fault.set(error);
     }
 
-    fn change(&self, scope: &Scope, change: impl FnOnce(&mut BTreeMap<String, Stored>)) {
+    async fn change(&self, scope: &Scope, change: impl FnOnce(&mut BTreeMap<String, Stored>)) {
         if !self.is_ours() {
             return;
         }
-        let result = self.make_directory().and_then(|()| {
-            let lock = private_file::open(&self.path(scope).with_extension("lock"))?;
-            lock.lock()?;
+        let result = async {
+            let _lock = private_file::lock(&self.path(scope).with_extension("lock"), PATIENCE).await?;
             let mut contents = self.read(scope).unwrap_or_default();
             contents.scope = Some(scope.clone());
             change(&mut contents.names);
             private_file::replace(&self.path(scope), &serde_json::to_vec(&contents)?)
-        });
-        if let Err(error) = result {
+        };
+        if let Err(error) = result.await {
             tracing::info!("names are not cached in {}: {error}", self.directory.display());
         }
     }
@@ -276,6 +277,8 @@ fn digest(value: &impl Serialize) -> String {
 
 /// Names move between instances with every deployment, rarely faster.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// The lock is held for milliseconds, unless its process was stopped: then nothing is kept.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -293,36 +296,36 @@ mod tests {
         Cache::new(directory.join("cache"), rustix::process::getuid().as_raw())
     }
 
-    #[test]
-    fn names_are_known_in_their_scope_for_a_while() {
+    #[tokio::test]
+    async fn names_are_known_in_their_scope_for_a_while() {
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(directory.path());
         let now = SystemTime::now();
         let (here, there) = (scope("eu-west-1"), scope("us-east-1"));
         assert_eq!(cache.find(&here, &Key::name("web-1"), now), None);
-        cache.keep(&here, &[(Key::name("web-1"), entry("i-0a1b2c3d"))], now);
-        cache.keep(&here, &[(Key::name("web-2"), entry("i-0a1b2c3e"))], now);
+        cache.keep(&here, &[(Key::name("web-1"), entry("i-0a1b2c3d"))], now).await;
+        cache.keep(&here, &[(Key::name("web-2"), entry("i-0a1b2c3e"))], now).await;
         assert_eq!(cache.find(&here, &Key::name("web-1"), now), Some(entry("i-0a1b2c3d")));
         assert_eq!(cache.find(&here, &Key::name("web-2"), now + LIFETIME / 2), Some(entry("i-0a1b2c3e")));
         assert_eq!(cache.find(&there, &Key::name("web-1"), now), None);
         assert_eq!(cache.find(&here, &Key::name("web-1"), now + LIFETIME), None);
         assert_eq!(cache.find(&here, &Key::name("web-1"), now - Duration::from_secs(60)), None);
         assert_eq!(cache.names(now).len(), 2);
-        cache.forget(&here, &Key::name("web-1"));
+        cache.forget(&here, &Key::name("web-1")).await;
         assert_eq!(cache.find(&here, &Key::name("web-1"), now), None);
-        cache.keep(&here, &[(Key::of(&["tag", "a=b"]), entry("i-0a1b2c3d"))], now);
-        cache.keep_all_names(&here, &[(Key::name("web-3"), entry("i-0a1b2c3f"))], now);
+        cache.keep(&here, &[(Key::of(&["tag", "a=b"]), entry("i-0a1b2c3d"))], now).await;
+        cache.keep_all_names(&here, &[(Key::name("web-3"), entry("i-0a1b2c3f"))], now).await;
         assert_eq!(cache.names(now), [(here.clone(), "web-3".to_owned())]);
         assert!(cache.find(&here, &Key::of(&["tag", "a=b"]), now).is_some());
     }
 
-    #[test]
-    fn files_are_private_and_those_of_others_are_not_believed() {
+    #[tokio::test]
+    async fn files_are_private_and_those_of_others_are_not_believed() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(directory.path());
         let (now, scope) = (SystemTime::now(), scope("eu-west-1"));
-        cache.keep(&scope, &[(Key::name("web-1"), entry("i-0a1b2c3d"))], now);
+        cache.keep(&scope, &[(Key::name("web-1"), entry("i-0a1b2c3d"))], now).await;
         let path = cache.path(&scope);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&cache.directory).unwrap().permissions().mode() & 0o777, 0o700);
@@ -346,5 +349,23 @@ mod tests {
         assert!(cache.try_turn(&scope, &Key::name("web-2")).is_some());
         drop(turn);
         assert!(cache.try_turn(&scope, &Key::name("web-1")).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_nobody_releases_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let (now, scope) = (SystemTime::now(), scope("eu-west-1"));
+        cache.keep(&scope, &[(Key::name("web-1"), entry("i-0a1b2c3d"))], now).await;
+        let held = private_file::open(&cache.path(&scope).with_extension("lock")).unwrap();
+        held.lock().unwrap();
+        cache.forget(&scope, &Key::name("web-1")).await;
+        assert!(
+            cache.find(&scope, &Key::name("web-1"), now).is_some(),
+            "nothing was changed without the lock"
+        );
+        held.unlock().unwrap();
+        cache.forget(&scope, &Key::name("web-1")).await;
+        assert!(cache.find(&scope, &Key::name("web-1"), now).is_none());
     }
 }

@@ -133,7 +133,7 @@ async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
 
 /// Keeps the names that mean one instance of a place, for the connections and completions that follow, and drops all
 /// others. All of the place's running instances must be among `instances`.
-pub fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>, cache: &Cache) {
+pub async fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>, cache: &Cache) {
     let mut names: HashMap<&str, Vec<&Instance>> = HashMap::new();
     for instance in instances.filter(|instance| instance.state == InstanceState::Running) {
         if let Some(name) = instance.name().filter(|name| name.len() <= NAME_SIZE) {
@@ -147,7 +147,7 @@ pub fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>
         }
         _ => None,
     });
-    cache.keep_all_names(&scope(&place.aws), &unique.collect::<Vec<_>>(), SystemTime::now());
+    cache.keep_all_names(&scope(&place.aws), &unique.collect::<Vec<_>>(), SystemTime::now()).await;
 }
 
 fn entry(instance: &Instance) -> Entry {

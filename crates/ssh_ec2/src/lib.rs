@@ -10,8 +10,8 @@
 //! [`probe`] holds short sessions with it.
 //!
 //! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`],
-//! [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`], [`stdio`],
-//! [`target`], [`transfer`], [`tty`], [`websocket`].
+//! [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`], [`ssh_options`],
+//! [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
 //!
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -42,6 +42,7 @@ pub mod push;
 pub mod report;
 pub mod resolve;
 pub mod ssh_config;
+pub mod ssh_options;
 pub mod stdio;
 pub mod target;
 pub mod transfer;

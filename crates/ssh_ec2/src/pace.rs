@@ -34,7 +34,7 @@ impl Pace {
     /// Returns when it is our turn.
     pub async fn turn(&self) {
         let Some(path) = &self.path else { return };
-        match take(path, SystemTime::now()) {
+        match take(path).await {
             Ok(Duration::ZERO) => {}
             Ok(wait) => {
                 tracing::info!("waiting {wait:.0?}, since many connections begin at once");
@@ -46,9 +46,13 @@ impl Pace {
 }
 
 /// Takes one from the bucket, and says how long to wait until it is there.
-fn take(path: &Path, now: SystemTime) -> io::Result<Duration> {
+async fn take(path: &Path) -> io::Result<Duration> {
     let mut file = open(path)?;
-    file.lock()?;
+    let _lock = private_file::lock_file(file.try_clone()?, PATIENCE).await?;
+    take_from(&mut file, SystemTime::now())
+}
+
+fn take_from(file: &mut File, now: SystemTime) -> io::Result<Duration> {
     let mut bytes = [0; 8];
     // A file that ends early is new.
     let full_at = if file.read_exact(&mut bytes).is_ok() { u64::from_le_bytes(bytes) } else { 0 };
@@ -79,6 +83,8 @@ fn step(full_at: u64, now: u64) -> (u64, u64) {
 const INTERVAL: u64 = 100_000;
 const BURST: u64 = 20;
 const MAX_WAIT: u64 = 60_000_000;
+/// The lock is held for microseconds, unless its process was stopped: then no pace is kept.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -89,11 +95,23 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new/pace");
         let now = SystemTime::now();
-        let waits: Vec<_> = (0..50).map(|_| take(&path, now).unwrap()).collect();
+        let take = |now| take_from(&mut open(&path).unwrap(), now).unwrap();
+        let waits: Vec<_> = (0..50).map(|_| take(now)).collect();
         assert!(waits[..20].iter().all(Duration::is_zero), "{waits:?}");
         assert_eq!(waits[20], Duration::from_millis(100));
         assert_eq!(waits[49], Duration::from_secs(3));
-        assert!(take(&path, now + Duration::from_secs(60)).unwrap().is_zero());
+        assert!(take(now + Duration::from_secs(60)).is_zero());
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_nobody_releases_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pace");
+        let held = open(&path).unwrap();
+        held.lock().unwrap();
+        assert_eq!(take(&path).await.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        held.unlock().unwrap();
+        assert!(take(&path).await.unwrap().is_zero());
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Files that only their owner can read, replaced as a whole; and turns between processes.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// A file or a directory that others could have written, or that is none.
 #[derive(Debug, Error)]
@@ -166,18 +167,22 @@ pub struct Lock {
 /// When the file cannot be had; [`io::ErrorKind::WouldBlock`] when another process keeps it.
 pub async fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
     make_directory(path)?;
-    let file = open(path)?;
-    let mut waited = Duration::ZERO;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) if waited < patience => {
-                sleep(INTERVAL).await;
-                waited += INTERVAL;
-            }
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
+    lock_file(open(path)?, patience).await
+}
+
+/// The same for a file that is open already, or a directory.
+///
+/// A process that was stopped may hold the lock for ever, and `flock` waits in the kernel for an NFS server that does
+/// not answer. So a thread waits, which is left behind when the time is over: signals are served meanwhile, and a lock
+/// that it is given later is released at once.
+///
+/// # Errors
+/// As for [`lock`].
+pub async fn lock_file(file: File, patience: Duration) -> io::Result<Lock> {
+    let waiting = spawn_blocking(move || file.lock().map(|()| Lock { _file: file }));
+    match timeout(patience, waiting).await {
+        Ok(locked) => locked.map_err(io::Error::other)?,
+        Err(_) => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
@@ -190,7 +195,6 @@ const ROOT: u32 = 0;
 const STICKY: u32 = 0o1000;
 /// A line of known_hosts has 200 bytes.
 const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
-const INTERVAL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -265,17 +269,20 @@ mod tests {
         assert_eq!(open(&path("pipe")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_lock_is_waited_for_but_not_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
-        let first = lock(&path, Duration::ZERO).await;
-        assert!(first.is_ok());
-        let second = lock(&path, Duration::from_secs(5)).await;
+        let (short, long) = (Duration::from_millis(20), Duration::from_secs(60));
+        let first = lock(&path, long).await.unwrap();
+        let second = lock(&path, short).await;
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        drop(first);
-        assert!(lock(&path, Duration::ZERO).await.is_ok());
-        let other = lock(directory.path(), Duration::ZERO).await;
+        let (third, ()) = tokio::join!(lock(&path, long), async {
+            tokio::task::yield_now().await;
+            drop(first);
+        });
+        assert!(third.is_ok(), "the lock that came too late was released");
+        let other = lock(directory.path(), long).await;
         assert_ne!(other.unwrap_err().kind(), io::ErrorKind::WouldBlock, "it is a directory");
     }
 }

@@ -8,10 +8,12 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 pub use tokio::net::UnixStream;
+use tokio::time::sleep;
 
 /// The directory of a socket cannot be used.
 #[derive(Debug)]
@@ -61,13 +63,20 @@ impl PrivateSocket {
 
     /// The next connection of our own user. Cancel-safe.
     ///
-    /// # Errors
-    /// Those of the operating system, such as that there are too many open files.
-    pub async fn accept(&self) -> io::Result<UnixStream> {
+    /// At the limit of open files the connection stays in the backlog, and is tried again after a pause: the system goes
+    /// on to report it as ready.
+    pub async fn accept(&self) -> UnixStream {
         loop {
-            let (stream, _) = self.0.accept().await?;
+            let stream = match self.0.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "a private socket could not accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
             match stream.peer_cred() {
-                Ok(peer) if peer.uid() == own_user() => return Ok(stream),
+                Ok(peer) if peer.uid() == own_user() => return stream,
                 Ok(peer) => tracing::warn!(uid = peer.uid(), "another user tried a private socket"),
                 Err(error) => tracing::debug!(%error, "a connection to a private socket broke"),
             }
@@ -107,10 +116,20 @@ pub fn is_sibling(stream: &UnixStream) -> bool {
 }
 
 fn parent_of(process: u32) -> Option<u32> {
-    // proc_pid_stat(5): the second field is the program's name, in parentheses, and may hold anything.
+    stat_field(process, 1)?.parse().ok()
+}
+
+/// Whether a process was stopped by a signal or a debugger. Without `/proc` nothing is known of other processes.
+pub fn is_stopped(process: u32) -> bool {
+    stat_field(process, 0).is_some_and(|state| matches!(&*state, "T" | "t"))
+}
+
+/// A field behind the program's name, which stands in parentheses and may hold anything: the state, the parent, and so
+/// on (proc_pid_stat(5)).
+fn stat_field(process: u32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(1)?.parse().ok()
+    fields.split_ascii_whitespace().nth(index).map(str::to_owned)
 }
 
 /// The body of the next frame; none at the end. The length is checked before anything is allocated.
@@ -157,6 +176,8 @@ fn own_user() -> u32 {
 
 /// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
 pub const PATH_LIMIT: usize = 103;
+/// Short enough for a person who waits, and a thousandth of a processor's time at most.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

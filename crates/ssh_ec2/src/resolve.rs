@@ -198,7 +198,7 @@ impl<'a> Resolver<'a> {
         let instance = self.look(target, choice).await?;
         tracing::info!("{target} is {} ({})", instance.id, instance.name().unwrap_or("without a name"));
         let user = user_of(&instance);
-        self.keep(&key, &instance.id, user.clone());
+        self.keep(&key, &instance.id, user.clone()).await;
         Ok(Resolved { id: instance.id, user, cached: false, described: true })
     }
 
@@ -215,18 +215,18 @@ impl<'a> Resolver<'a> {
         }
         let Ok(Ok(user)) = timeout(USER_TIMEOUT, self.ask_for_user(id, resolved)).await else { return None };
         // That nothing tells is kept as well, or each connection would ask in vain.
-        self.keep(&key, id, user.clone());
+        self.keep(&key, id, user.clone()).await;
         user
     }
 
     /// A name that led nowhere is asked for anew the next time.
-    pub fn forget(&self, target: &Target, choice: Choice) {
-        self.cache.forget(&self.scope, &key(target, choice));
+    pub async fn forget(&self, target: &Target, choice: Choice) {
+        self.cache.forget(&self.scope, &key(target, choice)).await;
     }
 
-    fn keep(&self, key: &Key, id: &InstanceId, user: Option<OsUser>) {
+    async fn keep(&self, key: &Key, id: &InstanceId, user: Option<OsUser>) {
         let entry = Entry { id: id.clone(), user };
-        self.cache.keep(&self.scope, &[(key.clone(), entry)], SystemTime::now());
+        self.cache.keep(&self.scope, &[(key.clone(), entry)], SystemTime::now()).await;
     }
 
     /// What the cache knows, else the turn to find out. Whoever waits for another process reads what that found.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 34] = [
+const MODULES: [(&str, &[&str]); 35] = [
     ("host_key", &[]),
     ("key", &[]),
     ("login", &[]),
@@ -24,6 +24,7 @@ const MODULES: [(&str, &[&str]); 34] = [
     ("pace", &["private_file"]),
     ("report", &[]),
     ("ssh_config", &[]),
+    ("ssh_options", &["openssh"]),
     ("stdio", &[]),
     ("target", &[]),
     ("transfer", &[]),
@@ -32,7 +33,7 @@ const MODULES: [(&str, &[&str]); 34] = [
     ("cache", &["pace", "private_file", "target"]),
     ("known_hosts", &["host_key", "private_file", "target"]),
     ("policy", &["login", "target"]),
-    ("agent", &["key", "private_socket"]),
+    ("agent", &["key", "private_file", "private_socket"]),
     ("aws", &["network", "private_file", "target", "tty", "websocket"]),
     ("push", &["aws", "pace", "target"]),
     ("resolve", &["aws", "cache", "login", "target"]),
@@ -105,6 +106,7 @@ const MODULES: [(&str, &[&str]); 34] = [
             "push",
             "resolve",
             "ssh_config",
+            "ssh_options",
             "stdio",
             "target",
             "transfer",
@@ -141,7 +143,10 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ),
     ("std::process::exit", &[]),
     ("std::thread", &[]),
-    ("tokio::net", &["agent/socket.rs", "private_socket.rs", "stdio.rs", "websocket/connect.rs"]),
+    (
+        "tokio::net",
+        &["agent/serve.rs", "agent/socket.rs", "private_socket.rs", "stdio.rs", "websocket/connect.rs"],
+    ),
     ("tokio::spawn", &[]),
     ("tokio_rustls", &["aws/error.rs", "network.rs", "websocket.rs", "websocket/"]),
     ("tokio_tungstenite", &["tunnel.rs", "websocket.rs", "websocket/"]),

@@ -18,6 +18,8 @@ pub enum Request<'a> {
         /// What to sign.
         data: &'a [u8],
     },
+    /// This connection carries requests from the server, to which ssh forwards its agent (OpenSSH `PROTOCOL.agent`).
+    BindForwarded,
     /// Something that this agent does not do, or that it cannot read.
     Unsupported,
 }
@@ -28,6 +30,9 @@ impl<'a> Request<'a> {
         match body {
             [REQUEST_IDENTITIES] => Self::List,
             [SIGN_REQUEST, rest @ ..] => Self::parse_sign(rest).unwrap_or(Self::Unsupported),
+            [EXTENSION, rest @ .., 1] if split_string(rest).is_some_and(|(name, _)| name == BIND) => {
+                Self::BindForwarded
+            }
             _ => Self::Unsupported,
         }
     }
@@ -54,7 +59,7 @@ pub fn answer(request: &Request<'_>, key: &OneTimeKey) -> Vec<u8> {
             body.push(SIGN_RESPONSE);
             push_string(&mut body, &key.sign(data));
         }
-        Request::Sign { .. } | Request::Unsupported => body.push(FAILURE),
+        Request::Sign { .. } | Request::BindForwarded | Request::Unsupported => body.push(FAILURE),
     }
     let mut frame = Vec::with_capacity(body.len() + 4);
     push_string(&mut frame, &body);
@@ -80,6 +85,8 @@ const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
 const SIGN_REQUEST: u8 = 13;
 const SIGN_RESPONSE: u8 = 14;
+const EXTENSION: u8 = 27;
+const BIND: &[u8] = b"session-bind@openssh.com";
 
 #[cfg(test)]
 mod tests {

@@ -1,28 +1,31 @@
-//! The key agent's socket, and who may find it.
+//! The key agent's socket, and the link that leads to it.
 //!
 //! ssh and its proxy meet at a path that both can work out (`%r`, `%h` and `%p` are all that `IdentityAgent` and
 //! `ProxyCommand` have in common), so proxies of connections to the same user, host and port share it. The path
 //! is therefore a symbolic link to the socket of one of them; any will do, since each one's key is pushed to the
-//! same place. Whoever starts takes the link; whoever ends hands it to another that still listens, or removes it, and
-//! stays for those who have already come.
-//! All changes are made under a lock on the directory, so the order in which connections end does not matter.
+//! same place.
+//!
+//! A socket is made after the first push of its key, and ssh gets no byte before. So for each ssh that is about to ask
+//! there is a socket, its own proxy's, and the link leads to a key that was pushed: a new socket takes the link, and its
+//! proxy leads it there again while its own ssh is awaited ([`AgentSocket::take_link`]). A proxy that ends leads the link
+//! to another socket, removes its own, and serves the clients that have connected already. Changes are made under a lock
+//! on the directory, which keeps two proxies that end together from leading the link to each other. A proxy that was
+//! killed or stopped with the link is noticed by the others ([`AgentSocket::heal_link`]).
 
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use rustix::fs::Access;
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
-use super::protocol::{FRAME_LIMIT, Request, answer, refusal};
-use crate::key::OneTimeKey;
+use crate::private_file::{Lock, lock_file};
 use crate::private_socket::{
-    DirectoryError, PATH_LIMIT, PrivateSocket, make_directory, peer, read_frame, remove_if_there,
+    DirectoryError, PATH_LIMIT, PrivateSocket, is_stopped, make_directory, peer, remove_if_there,
 };
 
 /// The socket could not be set up.
@@ -66,10 +69,9 @@ impl SocketError {
     }
 }
 
-/// A listening socket and the link that leads to it. Dropping it removes both.
-#[derive(Debug)]
-pub struct AgentSocket {
-    socket: PrivateSocket,
+/// Where ssh looks for the key agent: a path that can be used.
+#[derive(Clone, Debug)]
+pub struct AgentPath {
     directory: PathBuf,
     /// The name that ssh looks for.
     link: String,
@@ -77,31 +79,58 @@ pub struct AgentSocket {
     name: String,
 }
 
-impl AgentSocket {
-    /// Listens, and leads `path` here.
+impl AgentPath {
+    /// Checks a path, before anything is done that a bad one would make useless. Makes its directory.
     ///
     /// # Errors
-    /// When the directory cannot be made private or written.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    /// When the directory cannot be made private or written, or the path is too long.
+    pub fn check(path: &Path) -> Result<Self, SocketError> {
         let fail = |source| SocketError::Io { path: path.to_owned(), source };
-        if path.as_os_str().len() > PATH_LIMIT {
-            return Err(SocketError::TooLong { path: path.to_owned() });
-        }
         let (Some(directory), Some(link)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
         else {
             return Err(fail(io::ErrorKind::InvalidInput.into()));
         };
-        make_directory(directory).map_err(|error| match error {
-            DirectoryError::Exposed => SocketError::Exposed { path: directory.to_owned() },
-            DirectoryError::Io(source) => fail(source),
-        })?;
         let name = socket_name(link, std::process::id());
-        let own_path = directory.join(&name);
-        let _lock = lock(directory).map_err(fail)?;
+        let checked = Self { directory: directory.to_owned(), link: link.to_owned(), name };
+        for path in [path, &checked.own_path()] {
+            if path.as_os_str().len() > PATH_LIMIT {
+                return Err(SocketError::TooLong { path: path.to_owned() });
+            }
+        }
+        checked.make_directory()?;
+        rustix::fs::access(directory, Access::WRITE_OK).map_err(|error| fail(error.into()))?;
+        Ok(checked)
+    }
+
+    /// Listens, and leads the link here.
+    ///
+    /// # Errors
+    /// When the directory cannot be made private or written.
+    pub async fn bind(self) -> Result<AgentSocket, SocketError> {
+        self.make_directory()?;
+        let own_path = self.own_path();
+        let fail = |source| SocketError::Io { path: own_path.clone(), source };
+        let lock = self.lock().await;
         let socket = PrivateSocket::listen(&own_path).map_err(fail)?;
-        let socket = Self { socket, directory: directory.to_owned(), link: link.to_owned(), name };
-        socket.lead_to(&socket.name).map_err(fail)?;
+        let socket = AgentSocket { socket, path: self, retired: Cell::new(false) };
+        socket.take_link().map_err(fail)?;
+        drop(lock);
         Ok(socket)
+    }
+
+    fn make_directory(&self) -> Result<(), SocketError> {
+        make_directory(&self.directory).map_err(|error| match error {
+            DirectoryError::Exposed => SocketError::Exposed { path: self.directory.clone() },
+            DirectoryError::Io(source) => SocketError::Io { path: self.link_path(), source },
+        })
+    }
+
+    fn own_path(&self) -> PathBuf {
+        self.directory.join(&self.name)
+    }
+
+    fn link_path(&self) -> PathBuf {
+        self.directory.join(&self.link)
     }
 
     /// Points the link at `name`, in one step.
@@ -109,171 +138,179 @@ impl AgentSocket {
         let staged = self.directory.join(format!("{}.link", self.name));
         remove_if_there(&staged)?;
         std::os::unix::fs::symlink(name, &staged)?;
-        fs::rename(&staged, self.directory.join(&self.link))
+        fs::rename(&staged, self.link_path())
     }
 
-    /// Lets nobody new in. Who is here already can go on.
-    pub fn retire(&self) {
-        // Without the directory there is nothing left to remove.
-        if let Err(error) = self.release()
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::debug!(%error, "the key agent's socket could not be removed");
-        }
+    /// The name that the link leads to.
+    fn leader(&self) -> Option<String> {
+        fs::read_link(self.link_path()).ok()?.into_os_string().into_string().ok()
     }
 
-    /// Gives the link to somebody else, if it is ours.
-    fn release(&self) -> io::Result<()> {
-        let _lock = lock(&self.directory)?;
-        remove_if_there(&self.directory.join(&self.name))?;
-        let link = self.directory.join(&self.link);
-        let heir = self.heir()?;
-        if fs::read_link(&link).is_ok_and(|target| target != Path::new(&self.name)) {
-            return Ok(());
-        }
-        match heir {
-            Some(heir) => self.lead_to(&heir),
-            None => remove_if_there(&link),
-        }
+    /// The process of a socket for this link.
+    fn process_of(&self, name: &str) -> Option<u32> {
+        let process = name.rsplit_once('.')?.1.parse().ok()?;
+        (name == socket_name(&self.link, process)).then_some(process)
     }
 
-    /// Another proxy for the same user, host and port that still listens. Sockets on which nobody listens were
-    /// left by a process that was killed; they are removed on the way.
-    fn heir(&self) -> io::Result<Option<String>> {
-        let mut heir = None;
+    /// Held until dropped. The directory itself is locked, so no lock file stays behind. None when another process keeps
+    /// the lock: what follows is done all the same, since the next one to look at the link mends it.
+    async fn lock(&self) -> Option<Lock> {
+        let locked = match File::open(&self.directory) {
+            Ok(directory) => lock_file(directory, LOCK_PATIENCE).await,
+            Err(error) => Err(error),
+        };
+        let unlocked = |error: &io::Error| {
+            tracing::info!("the directory {} is used without a lock: {error}", self.directory.display());
+        };
+        locked.inspect_err(unlocked).ok()
+    }
+
+    /// Another socket for the link, of a proxy that runs. Sockets on which nobody listens were left by processes that
+    /// were killed; those that are found first are removed.
+    async fn heir(&self) -> io::Result<Option<String>> {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let process = name.rsplit_once('.').and_then(|(_, process)| process.parse().ok());
-            if process.is_none_or(|process| name != socket_name(&self.link, process)) {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name == self.name || self.process_of(&name).is_none() {
                 continue;
             }
-            match StdUnixStream::connect(entry.path()) {
-                Ok(_) => heir = Some(name),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    remove_if_there(&entry.path())?
-                }
-                Err(_) => {}
+            match health(&entry.path()).await {
+                Health::Listening => return Ok(Some(name)),
+                Health::Dead => remove_if_there(&entry.path())?,
+                Health::Stopped => {}
             }
         }
-        Ok(heir)
+        Ok(None)
+    }
+}
+
+/// A listening socket and the link that leads to it. Dropping it removes both.
+#[derive(Debug)]
+pub struct AgentSocket {
+    socket: PrivateSocket,
+    path: AgentPath,
+    /// Whether new clients are not to be led here any more.
+    retired: Cell<bool>,
+}
+
+impl AgentSocket {
+    /// The next connection. Cancel-safe.
+    pub(super) async fn accept(&self) -> UnixStream {
+        self.socket.accept().await
+    }
+
+    /// Leads the link here, unless it does already. For an ssh that is about to ask.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn take_link(&self) -> io::Result<()> {
+        match self.retired.get() || self.path.leader().is_some_and(|leader| leader == self.path.name) {
+            true => Ok(()),
+            false => self.path.lead_to(&self.path.name),
+        }
+    }
+
+    /// Leads the link here if it leads to a process that has ended or was stopped, or is gone. For requests that come
+    /// later, such as forwarded ones.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn heal_link(&self) -> io::Result<()> {
+        let leader = self.path.leader().and_then(|leader| self.path.process_of(&leader));
+        match leader.is_some_and(runs) {
+            true => Ok(()),
+            false => self.take_link(),
+        }
+    }
+
+    /// Leads the link to another proxy, if there is one. For a key that cannot be pushed any more.
+    pub async fn give_up(&self) {
+        let lock = self.path.lock().await;
+        if self.path.leader().is_some_and(|leader| leader == self.path.name) {
+            let lead = async || match self.path.heir().await? {
+                Some(heir) => self.path.lead_to(&heir),
+                None => Ok(()),
+            };
+            if let Err(error) = lead().await {
+                tracing::debug!(%error, "the link to the key agent stays");
+            }
+        }
+        drop(lock);
+    }
+
+    /// Lets nobody new in. Clients that have connected can go on.
+    pub async fn retire(&self) {
+        if !self.retired.replace(true) {
+            let lock = self.path.lock().await;
+            report(self.hand_over().await);
+            drop(lock);
+        }
+    }
+
+    /// The link first: a client that follows it meanwhile is in the backlog of a socket that is still served.
+    async fn hand_over(&self) -> io::Result<()> {
+        let path = &self.path;
+        let leader = path.leader().filter(|leader| *leader != path.name && path.process_of(leader).is_some());
+        let in_good_hands = match leader {
+            Some(leader) => matches!(health(&path.directory.join(leader)).await, Health::Listening),
+            None => false,
+        };
+        if !in_good_hands {
+            match path.heir().await? {
+                Some(heir) => path.lead_to(&heir)?,
+                None => remove_if_there(&path.link_path())?,
+            }
+        }
+        remove_if_there(&path.own_path())
     }
 }
 
 impl Drop for AgentSocket {
+    /// Without the search for an heir, which takes time: other proxies see that the link is gone.
     fn drop(&mut self) {
-        self.retire();
-    }
-}
-
-/// What our own ssh did with the key, and who else is here.
-#[derive(Debug, Default)]
-pub struct Usage {
-    /// What our ssh had received when it offered the key.
-    offered_at: Cell<Option<u64>>,
-    signed: Cell<bool>,
-    guests: Cell<usize>,
-    received: Rc<Cell<u64>>,
-}
-
-impl Usage {
-    /// Of a connection that counts the bytes from sshd in `received`.
-    pub fn new(received: Rc<Cell<u64>>) -> Self {
-        Self { received, ..Self::default() }
-    }
-
-    /// ssh offered the key, sshd did not want a signature, and little else was said after that: it refused the key, and
-    /// ssh had no other.
-    pub fn was_refused(&self) -> bool {
-        let offered_at = self.offered_at.get().filter(|_| !self.signed.get());
-        offered_at
-            .is_some_and(|before| (REFUSAL..LITTLE).contains(&self.received.get().saturating_sub(before)))
-    }
-
-    /// Whether another proxy's ssh has come to this socket, and would be refused by its server if it went away.
-    pub fn has_guests(&self) -> bool {
-        self.guests.get() > 0
-    }
-}
-
-/// Serves `key` until dropped, or until `push` fails. `push` makes sure that the instance knows the key now; it is
-/// called before each answer that ssh will act upon.
-///
-/// # Errors
-/// Only what `push` fails with.
-pub async fn serve<E>(
-    socket: &AgentSocket,
-    key: &OneTimeKey,
-    usage: &Usage,
-    push: impl AsyncFn() -> Result<(), E>,
-) -> Result<(), E> {
-    let mut connections = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            accepted = socket.socket.accept() => match accepted {
-                Ok(stream) => {
-                    // OpenSSH runs a ProxyCommand through `exec`, so ssh itself is our parent.
-                    let own = peer(&stream) == Some(std::os::unix::process::parent_id());
-                    connections.push(converse(stream, key, usage, own, &push));
-                }
-                // Out of descriptors, say: the connection attempt is lost, the agent goes on.
-                Err(error) => {
-                    tracing::debug!(%error, "the key agent's socket refused a connection");
-                    tokio::task::yield_now().await;
-                }
-            },
-            Some(done) = connections.next() => done?,
+        if self.retired.replace(true) {
+            return;
         }
+        let is_ours = self.path.leader().is_some_and(|leader| leader == self.path.name);
+        let link = if is_ours { remove_if_there(&self.path.link_path()) } else { Ok(()) };
+        report(link.and_then(|()| remove_if_there(&self.path.own_path())));
     }
 }
 
-/// One connection. What the peer does wrong ends it; what `push` reports ends the agent.
-async fn converse<E>(
-    mut stream: UnixStream,
-    key: &OneTimeKey,
-    usage: &Usage,
-    own: bool,
-    push: &impl AsyncFn() -> Result<(), E>,
-) -> Result<(), E> {
-    let _guest = (!own).then(|| Guest::enter(usage));
-    while let Ok(Some(body)) = read_frame(&mut stream, FRAME_LIMIT).await {
-        let request = Request::parse(&body);
-        let mut refused = Ok(());
-        if request != Request::Unsupported {
-            refused = push().await;
+fn report(result: io::Result<()>) {
+    match result {
+        // Without the directory there is nothing left to remove.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::debug!(%error, "the key agent's socket could not be removed");
         }
-        let frame = if refused.is_ok() { answer(&request, key) } else { refusal() };
-        let written = stream.write_all(&frame).await;
-        refused?;
-        match &request {
-            Request::List if own => usage.offered_at.set(Some(usage.received.get())),
-            Request::Sign { .. } if own => usage.signed.set(true),
-            _ => {}
-        }
-        if written.is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Counted while it is here.
-struct Guest<'a>(&'a Usage);
-
-impl<'a> Guest<'a> {
-    fn enter(usage: &'a Usage) -> Self {
-        usage.guests.set(usage.guests.get() + 1);
-        Self(usage)
+        _ => {}
     }
 }
 
-impl Drop for Guest<'_> {
-    fn drop(&mut self) {
-        self.0.guests.set(self.0.guests.get() - 1);
+/// What becomes of a client of a socket.
+enum Health {
+    Listening,
+    /// Nobody listens.
+    Dead,
+    /// The system accepts connections for a stopped process, until its backlog is full; nobody answers them.
+    Stopped,
+}
+
+async fn health(socket: &Path) -> Health {
+    match timeout(CONNECT_PATIENCE, UnixStream::connect(socket)).await {
+        Ok(Ok(stream)) if peer(&stream).is_some_and(is_stopped) => Health::Stopped,
+        Ok(Ok(_)) => Health::Listening,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Health::Dead,
+        Ok(Err(_)) | Err(_) => Health::Stopped,
     }
 }
 
-/// A name that tells which link a socket belongs to, in fewer characters than the link's: socket addresses are
+fn runs(process: u32) -> bool {
+    let id = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
+    id.is_some_and(|id| rustix::process::test_kill_process(id).is_ok()) && !is_stopped(process)
+}
+
+/// A name that says which link a socket belongs to, in fewer characters than the link's: socket addresses are
 /// short. FNV-1a, so that all versions of this program agree; two links that met by chance would share keys that
 /// each refuses.
 fn socket_name(link: &str, process: u32) -> String {
@@ -283,25 +320,18 @@ fn socket_name(link: &str, process: u32) -> String {
     format!(".{hash:016x}.{process}")
 }
 
-/// Held until dropped. The directory itself is locked, so no lock file stays behind.
-fn lock(directory: &Path) -> io::Result<File> {
-    let lock = File::open(directory)?;
-    lock.lock()?;
-    Ok(lock)
-}
-
-/// After the key is listed, sshd answers thrice at least: it takes the service, and refuses `none` and the key. With the
-/// shortest packets of any cipher that is more than this.
-const REFUSAL: u64 = 100;
-/// A refusal takes 80 bytes; of the first words after a success, OpenSSH's list of host keys alone has 500.
-const LITTLE: u64 = 600;
+/// The lock is held for milliseconds, unless its process was stopped.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// A connection to a socket of this machine takes microseconds.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-
-    use tokio::io::AsyncReadExt;
+    use std::os::unix::net::UnixStream as StdUnixStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -309,14 +339,11 @@ mod tests {
         directory.path().join("agent").join("ec2-user@i-0a1b2c3d:22")
     }
 
-    /// A proxy of another process, as far as the directory shows.
-    fn sibling(path: &Path, process: u32) -> AgentSocket {
-        let mut socket = AgentSocket::bind(path).unwrap();
-        let name = socket_name(&socket.link, process);
-        fs::rename(socket.directory.join(&socket.name), socket.directory.join(&name)).unwrap();
-        socket.name = name;
-        socket.lead_to(&socket.name).unwrap();
-        socket
+    /// The proxy of another process, as far as the directory shows.
+    async fn sibling(path: &Path, process: u32) -> AgentSocket {
+        let mut path = AgentPath::check(path).unwrap();
+        path.name = socket_name(&path.link, process);
+        path.bind().await.unwrap()
     }
 
     fn names(path: &Path) -> Vec<String> {
@@ -324,38 +351,30 @@ mod tests {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    #[test]
-    fn a_key_is_refused_when_little_is_said_after_it() {
-        let received = Rc::new(Cell::new(3000));
-        let usage = Usage::new(Rc::clone(&received));
-        assert!(!usage.was_refused(), "it was not offered");
-        usage.offered_at.set(Some(received.get()));
-        assert!(!usage.was_refused(), "sshd has not answered");
-        received.set(3160);
-        assert!(usage.was_refused());
-        received.set(3160 + 900);
-        assert!(!usage.was_refused(), "another key was accepted");
-        received.set(3160);
-        usage.signed.set(true);
-        assert!(!usage.was_refused());
-    }
-
     #[tokio::test]
     async fn only_the_owner_can_reach_the_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
-        let _socket = AgentSocket::bind(&path).unwrap();
+        let _socket = AgentPath::check(&path).unwrap().bind().await.unwrap();
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 
-    #[tokio::test]
-    async fn a_directory_open_to_others_is_refused() {
+    #[test]
+    fn a_path_that_cannot_be_used_is_refused_before_anything_listens() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
         fs::create_dir(path.parent().unwrap()).unwrap();
         fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(AgentSocket::bind(&path), Err(SocketError::Exposed { .. })));
+        assert!(matches!(AgentPath::check(&path), Err(SocketError::Exposed { .. })));
+        let long = directory.path().join("x".repeat(PATH_LIMIT));
+        assert!(matches!(AgentPath::check(&long), Err(SocketError::TooLong { .. })));
+        let room = PATH_LIMIT - directory.path().as_os_str().len() - "/d/l".len();
+        let deep = directory.path().join("d".repeat(room)).join("l");
+        assert!(
+            matches!(AgentPath::check(&deep), Err(SocketError::TooLong { .. })),
+            "our own name is longer"
+        );
         assert_eq!(names(&path), Vec::<String>::new());
     }
 
@@ -364,12 +383,52 @@ mod tests {
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let directory = tempfile::tempdir().unwrap();
             let path = link(&directory);
-            let mut sockets: Vec<_> = (1..=3).map(|process| Some(sibling(&path, process))).collect();
+            let mut sockets = Vec::new();
+            for process in 1..=3 {
+                sockets.push(Some(sibling(&path, process).await));
+            }
             for index in order {
                 assert!(StdUnixStream::connect(&path).is_ok(), "{order:?} before {index}");
-                sockets[index] = None;
+                sockets[index].take().unwrap().retire().await;
             }
             assert_eq!(names(&path), Vec::<String>::new(), "{order:?}");
+        }
+    }
+
+    async fn accept_all(socket: &AgentSocket) {
+        loop {
+            socket.accept().await;
+        }
+    }
+
+    /// A client that connects while one proxy after the other ends is always led somewhere.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_link_leads_to_a_socket_at_every_moment_of_a_retirement() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        let last = sibling(&path, 1).await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (knock, over) = (path.clone(), Arc::clone(&is_over));
+        let mut client = tokio::task::spawn_blocking(move || {
+            let mut knocks = 0;
+            while !over.load(Ordering::Relaxed) {
+                StdUnixStream::connect(&knock).unwrap_or_else(|error| panic!("knock {knocks}: {error}"));
+                knocks += 1;
+            }
+            knocks
+        });
+        for process in 2..200 {
+            let socket = sibling(&path, process).await;
+            tokio::select! {
+                () = accept_all(&last) => {}
+                () = accept_all(&socket) => {}
+                () = socket.retire() => {}
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        tokio::select! {
+            knocks = &mut client => assert!(knocks.unwrap() > 100),
+            () = accept_all(&last) => {}
         }
     }
 
@@ -377,32 +436,63 @@ mod tests {
     async fn what_a_killed_proxy_left_is_swept_away() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
-        let mut killed = sibling(&path, 1);
-        let name = std::mem::replace(&mut killed.name, "gone".into());
+        let killed = sibling(&path, 1).await;
+        // The link and the socket stay, and nobody listens.
+        killed.retired.set(true);
         drop(killed);
-        // The link and the socket are there, and nobody listens.
-        std::os::unix::fs::symlink(&name, &path).unwrap_or_default();
-        drop(AgentSocket::bind(&path).unwrap());
+        assert_eq!(names(&path).len(), 2);
+        AgentPath::check(&path).unwrap().bind().await.unwrap().retire().await;
         assert_eq!(names(&path), Vec::<String>::new());
     }
 
     #[tokio::test]
-    async fn a_failed_push_is_told_to_ssh_and_to_the_caller() {
+    async fn a_link_that_leads_to_nobody_is_mended() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
-        let socket = AgentSocket::bind(&path).unwrap();
-        let key = OneTimeKey::generate().unwrap();
-        let usage = Usage::default();
-        let ask = async {
-            let mut stream = UnixStream::connect(&path).await.unwrap();
-            stream.write_all(&[0, 0, 0, 1, 11]).await.unwrap();
-            let mut frame = [0; 5];
-            stream.read_exact(&mut frame).await.unwrap();
-            frame
-        };
-        let serve = serve(&socket, &key, &usage, async || Err("denied"));
-        let (frame, served) = tokio::join!(ask, serve);
-        assert_eq!(frame[..], refusal()[..]);
-        assert_eq!(served, Err("denied"));
+        let socket = sibling(&path, 1).await;
+        let leads_here = || fs::read_link(&path).is_ok_and(|target| target == Path::new(&socket.path.name));
+        // This process runs, so that a socket of its own is a good leader; no process has the other number.
+        let running = socket_name(&socket.path.link, std::process::id());
+        let ended = socket_name(&socket.path.link, u32::MAX / 2);
+        for (leader, is_mended) in [(Some(&running), false), (Some(&ended), true), (None, true)] {
+            remove_if_there(&path).unwrap();
+            if let Some(leader) = leader {
+                socket.path.lead_to(leader).unwrap();
+            }
+            socket.heal_link().unwrap();
+            assert_eq!(leads_here(), is_mended, "{leader:?}");
+            socket.take_link().unwrap();
+            assert!(leads_here(), "for its own ssh it is taken from anybody");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_with_a_full_backlog_is_no_heir() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        let stuck = sibling(&path, 1).await;
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(CONNECT_PATIENCE, UnixStream::connect(&path)).await {
+            waiting.push(stream);
+        }
+        let socket = sibling(&path, 2).await;
+        socket.retire().await;
+        assert!(!path.exists(), "nobody answers there");
+        stuck.heal_link().unwrap();
+        assert!(path.exists(), "it was not stopped after all");
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_nobody_releases_keeps_nobody_from_the_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        let agent_path = AgentPath::check(&path).unwrap();
+        let held = File::open(path.parent().unwrap()).unwrap();
+        held.lock().unwrap();
+        let socket = agent_path.bind().await.unwrap();
+        assert!(StdUnixStream::connect(&path).is_ok());
+        socket.retire().await;
+        assert_eq!(names(&path), Vec::<String>::new());
+        held.unlock().unwrap();
     }
 }

@@ -31,7 +31,7 @@ pub async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> 
         let complete = |index: &usize| failures.iter().all(|(failed, _)| failed != index);
         for (index, place) in places.iter().enumerate().filter(|(index, _)| complete(index)) {
             let here = instances.iter().filter(|(found, _)| *found == index).map(|(_, instance)| instance);
-            remember(place, here, cache);
+            remember(place, here, cache).await;
         }
     }
     let mut rows: Vec<_> = instances

@@ -145,7 +145,7 @@ async fn find(pick: &Pick, network: &Network, cache: &Cache, tell: mpsc::Unbound
     .await;
     for (place, instances) in places.iter().zip(found.into_inner()) {
         if let Some(instances) = instances {
-            remember(place, instances.iter(), cache);
+            remember(place, instances.iter(), cache).await;
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The push of the key and StartSession run side by side. Whatever way this ends, the session that was started is
 //! ended at AWS, and the socket is gone. Standard output carries SSH bytes and nothing else.
 
+mod door;
 mod host_keys;
 mod key;
 mod refusal;
@@ -14,17 +15,19 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
+use self::door::Door;
 use self::host_keys::HostKeys;
 use self::key::{Identity, keep_key_ready};
 use self::refusal::{explain, leads_nowhere, tell_refusal};
 use self::session::hold_session;
 use self::verdict::judge;
-use crate::agent::socket::Usage;
 use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::commands::signals::{Signal, Signals};
@@ -169,7 +172,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
     };
     // A name may mean another instance by now. ssh has not heard anything yet, and will not notice.
     if found.cached {
-        resolver.forget(target, choice);
+        resolver.forget(target, choice).await;
         let anew = resolver.instance(target, choice).await?;
         if anew.id != found.id {
             tracing::info!("{target} is {} now, and no longer {}", anew.id, found.id);
@@ -181,7 +184,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         }
     }
     if let Some(target) = &request.found_by {
-        resolver.forget(target, choice);
+        resolver.forget(target, choice).await;
         // What is wrong with the name now says more than what was wrong with the instance.
         let new = resolver.instance(target, choice).await?.id;
         if new != found.id {
@@ -228,9 +231,10 @@ async fn connect_tunnel(
     network: &Network,
     signals: &mut Signals,
 ) -> Result<ExitCode, Failure> {
-    let identity = Identity::prepare(options)?;
-    let usage = Usage::new(Meter::clone(&options.received));
-    let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &usage));
+    let identity = Identity::check(options)?;
+    let door = Rc::new(Door::new(Meter::clone(&options.received)));
+    let usage = &door.usage;
+    let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &door));
     let key_failed = Cell::new(false);
     let ssh_is_done = Cell::new(false);
     let stop = async {
@@ -260,7 +264,7 @@ async fn connect_tunnel(
             tell_refusal(options, aws, network).await;
         }
     });
-    let mut hold = Box::pin(async { hold_session(options, aws, network, pin!(stop)).await });
+    let mut hold = Box::pin(async { hold_session(options, aws, network, &door, pin!(stop)).await });
     let mut has_told = false;
     let outcome = loop {
         tokio::select! {
@@ -280,10 +284,17 @@ async fn connect_tunnel(
         }
         verdict => verdict,
     };
-    let (Identity::OneTime(_, socket), false) = (&identity, key_failed.get()) else { return verdict };
-    socket.retire();
+    let Some(socket) = door.socket() else { return verdict };
+    socket.retire().await;
+    if key_failed.get() {
+        return verdict;
+    }
+    // Clients in the socket's backlog are seen once the runtime has asked the system for news.
+    for _ in 0..2 {
+        yield_now().await;
+    }
     let mut guests_gone = pin!(poll_fn(|cx| {
-        // First, since it lets in who has knocked.
+        // First, since it accepts those that have connected.
         let failed = key_ready.as_mut().poll(cx).is_ready();
         if failed || !usage.has_guests() { Poll::Ready(()) } else { Poll::Pending }
     }));

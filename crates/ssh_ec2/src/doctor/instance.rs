@@ -21,7 +21,7 @@ impl Walk<'_> {
         let resolver = Resolver::new(aws, self.means.cache);
         if !matches!(target, Target::Id(_)) {
             // What the cache says may be what is wrong.
-            resolver.forget(target, self.request.choice);
+            resolver.forget(target, self.request.choice).await;
         }
         let found = match resolver.instance(target, self.request.choice).await {
             Ok(found) => found,

@@ -72,7 +72,7 @@ impl<'a> Way<'a> {
         };
         if told == Told::Nothing {
             let entry = Entry { id: instance.clone(), user: None };
-            cache.keep(&scope, &[(noted, entry)], SystemTime::now());
+            cache.keep(&scope, &[(noted, entry)], SystemTime::now()).await;
         }
         Ok(told)
     }
@@ -231,7 +231,7 @@ mod tests {
 
     /// Answers one question with these bytes.
     async fn answer(socket: &PrivateSocket, reply: &[u8]) {
-        let mut stream = socket.accept().await.unwrap();
+        let mut stream = socket.accept().await;
         read_frame(&mut stream, FRAME_LIMIT).await.unwrap().unwrap();
         if !reply.is_empty() {
             write_frame(&mut stream, reply).await.unwrap();

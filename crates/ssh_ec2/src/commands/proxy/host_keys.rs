@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::process::{Pid, test_kill_process};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::Request;
 use crate::aws::Aws;
@@ -69,23 +69,18 @@ impl<'a> HostKeys<'a> {
             }
         };
         loop {
-            match socket.listener.accept().await {
-                Ok(mut stream) if is_sibling(&stream) => {
-                    // One after the other: ssh runs one known-hosts at a time.
-                    let asked = timeout(FRAME_TIMEOUT, read_frame(&mut stream, FRAME_LIMIT)).await;
-                    let Ok(Ok(Some(asked))) = asked else { continue };
-                    let Ok(inquiry) = serde_json::from_slice(&asked) else { continue };
-                    let Ok(reply) = serde_json::to_vec(&self.reply(&inquiry).await) else { continue };
-                    if let Ok(Err(error)) = timeout(FRAME_TIMEOUT, write_frame(&mut stream, &reply)).await {
-                        tracing::debug!(%error, "known-hosts did not wait for its answer");
-                    }
-                }
-                Ok(_) => tracing::debug!("a process that this ssh did not start asked for host keys"),
-                // Too many open files, say, which may pass.
-                Err(error) => {
-                    tracing::debug!(%error, "the socket for known-hosts refused a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+            let mut stream = socket.listener.accept().await;
+            if !is_sibling(&stream) {
+                tracing::debug!("a process that this ssh did not start asked for host keys");
+                continue;
+            }
+            // One after the other: ssh runs one known-hosts at a time.
+            let asked = timeout(FRAME_TIMEOUT, read_frame(&mut stream, FRAME_LIMIT)).await;
+            let Ok(Ok(Some(asked))) = asked else { continue };
+            let Ok(inquiry) = serde_json::from_slice(&asked) else { continue };
+            let Ok(reply) = serde_json::to_vec(&self.reply(&inquiry).await) else { continue };
+            if let Ok(Err(error)) = timeout(FRAME_TIMEOUT, write_frame(&mut stream, &reply)).await {
+                tracing::debug!(%error, "known-hosts did not wait for its answer");
             }
         }
     }
@@ -171,4 +166,3 @@ fn sweep(directory: &Path) -> io::Result<()> {
 
 /// For a question or an answer of a few bytes.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

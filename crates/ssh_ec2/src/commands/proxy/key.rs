@@ -2,8 +2,10 @@
 
 use std::future::pending;
 
+use super::door::Door;
 use super::{Failure, Job};
-use crate::agent::socket::{AgentSocket, Usage, serve};
+use crate::agent::serve::serve;
+use crate::agent::socket::AgentPath;
 use crate::aws::Aws;
 use crate::commands::send_key::read_public_key;
 use crate::key::OneTimeKey;
@@ -15,43 +17,51 @@ pub(super) enum Identity {
     Any,
     /// The user's own, as a public line.
     Own(String),
-    /// Ours.
-    OneTime(Box<OneTimeKey>, AgentSocket),
+    /// Ours, and where ssh looks for the agent that has it.
+    OneTime(AgentPath),
 }
 
 impl Identity {
-    pub(super) fn prepare(options: &Job<'_>) -> Result<Self, Failure> {
+    /// Checks what is needed for it, before a session is started in vain.
+    pub(super) fn check(options: &Job<'_>) -> Result<Self, Failure> {
         if options.instance.is_managed_node() {
             return Ok(Self::Any);
         }
         if let Some(path) = &options.key_file {
             return Ok(Self::Own(read_public_key(path)?));
         }
-        Ok(Self::OneTime(Box::new(OneTimeKey::generate()?), AgentSocket::bind(&options.agent_socket)?))
+        Ok(Self::OneTime(AgentPath::check(&options.agent_socket)?))
     }
 }
 
-/// Pushes the key and serves the key agent. Ends only by failing.
+/// Pushes the key, opens the door to ssh, and serves the key agent. Ends only by failing.
 pub(super) async fn keep_key_ready(
     options: &Job<'_>,
     aws: &Aws,
     identity: &Identity,
-    usage: &Usage,
+    door: &Door,
 ) -> Failure {
-    let public_line = match identity {
-        Identity::Any => return pending().await,
-        Identity::Own(line) => line.clone(),
-        Identity::OneTime(key, _) => key.public_line(),
-    };
-    let push = Push::new(aws, &options.instance, &options.user, public_line, options.pace.clone());
-    let serve_key = async {
-        match identity {
-            Identity::OneTime(key, socket) => serve(socket, key, usage, async || push.ensure().await).await,
-            _ => pending().await,
-        }
-    };
-    match tokio::try_join!(push.ensure(), serve_key) {
-        Ok(_) => pending().await,
-        Err(error) => error.into(),
+    match keep_ready(options, aws, identity, door).await {
+        Err(error) => error,
+        Ok(()) => pending().await,
     }
+}
+
+async fn keep_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, door: &Door) -> Result<(), Failure> {
+    let push = |line| Push::new(aws, &options.instance, &options.user, line, options.pace.clone());
+    match identity {
+        Identity::Any => door.open(),
+        Identity::Own(line) => {
+            push(line.clone()).ensure().await?;
+            door.open();
+        }
+        Identity::OneTime(path) => {
+            let key = OneTimeKey::generate()?;
+            let push = push(key.public_line());
+            push.ensure().await?;
+            let socket = door.open_with(path.clone().bind().await?);
+            serve(socket, &key, &door.usage, async || push.ensure().await).await?;
+        }
+    }
+    Ok(())
 }

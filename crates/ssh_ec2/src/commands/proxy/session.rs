@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ssm_channel::Closed;
 use tokio::time::{sleep, timeout};
 
+use super::door::Door;
 use super::resume::{self, Resumer};
 use super::verdict::tell;
 use super::{Failure, Job, Stop};
@@ -24,6 +26,7 @@ pub(super) async fn hold_session(
     options: &Job<'_>,
     aws: &Aws,
     network: &Network,
+    door: &Rc<Door>,
     mut stop: Pin<&mut impl Future<Output = Stop>>,
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let parameters = BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]);
@@ -69,7 +72,7 @@ pub(super) async fn hold_session(
     let resumer = Resumer::new(options, aws, network, &ticket);
     let outcome = match stopped {
         Some(reason) => Ok(Outcome { end: End::Stopped(reason), received: 0 }),
-        None => carry(options, ticket, &resumer, prepared, stop).await,
+        None => carry(options, ticket, &resumer, prepared, door, stop).await,
     };
     let ended_by_service = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByGateway { .. }), .. }));
     if !ended_by_service {
@@ -93,10 +96,11 @@ async fn carry(
     ticket: SessionTicket,
     resumer: &Resumer<'_>,
     prepared: impl Future<Output = Option<Prepared>>,
+    door: &Rc<Door>,
     mut stop: Pin<&mut impl Future<Output = Stop>>,
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
-    let local = (input, stdio::metered(output, Meter::clone(&options.received)));
+    let output = door.before(stdio::metered(output, Meter::clone(&options.received)));
     let first = tokio::select! {
         first = async { resumer.attach(ticket, prepared.await).await } => first?,
         reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
@@ -106,7 +110,7 @@ async fn carry(
     let mut told = false;
     let started = Instant::now();
     let notice = |notice| tell(options, notice, started, &mut told);
-    Ok(tunnel::run(channel, first, local, stop, resume, notice).await)
+    Ok(tunnel::run(channel, first, (input, output), stop, resume, notice).await)
 }
 
 /// The document for a plain byte stream to a TCP port of the instance.

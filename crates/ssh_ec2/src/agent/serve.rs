@@ -1,0 +1,338 @@
+//! Serving the key agent's socket, and what is learned from the requests.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::rc::Rc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use super::protocol::{FRAME_LIMIT, Request, answer, refusal};
+use super::socket::AgentSocket;
+use crate::key::OneTimeKey;
+use crate::private_socket::{peer, read_frame};
+
+/// What our own ssh did with the key, and how many clients of other connections are here.
+#[derive(Debug, Default)]
+pub struct Usage {
+    /// The number of bytes that our ssh had received when the key was listed to it.
+    offered_at: Cell<Option<u64>>,
+    signed: Cell<bool>,
+    /// ssh closed the connection on which the key was listed. It keeps that open while it authenticates
+    /// (OpenSSH `sshconnect2.c`, `pubkey_cleanup`).
+    closed: Cell<bool>,
+    guests: Cell<usize>,
+    received: Rc<Cell<u64>>,
+}
+
+impl Usage {
+    /// Of a connection that counts the bytes from sshd in `received`.
+    pub fn new(received: Rc<Cell<u64>>) -> Self {
+        Self { received, ..Self::default() }
+    }
+
+    /// The key was listed to ssh, sshd asked for no signature, and sent little after that: it refused the key, and ssh
+    /// had no other.
+    pub fn was_refused(&self) -> bool {
+        let offered = self.offered_at.get().is_some() && !self.signed.get();
+        offered && (REFUSAL..LITTLE).contains(&self.received_since_offer())
+    }
+
+    /// Whether another proxy's ssh is connected to this socket, and would be refused by its server if it went away.
+    pub fn has_guests(&self) -> bool {
+        self.guests.get() > 0
+    }
+
+    /// Whether our ssh is still on its way to the key agent: it has not been listed the key, nor has sshd sent more than
+    /// comes before that.
+    pub fn is_awaited(&self) -> bool {
+        self.offered_at.get().is_none() && self.received.get() < HANDSHAKE
+    }
+
+    /// Whether our ssh has authenticated, by this key or in any other way, as far as can be seen from here.
+    pub fn is_let_in(&self) -> bool {
+        let by_other_means = match self.offered_at.get() {
+            Some(_) => self.received_since_offer() >= LITTLE,
+            None => self.received.get() >= HANDSHAKE,
+        };
+        self.signed.get() || self.closed.get() || by_other_means
+    }
+
+    fn received_since_offer(&self) -> u64 {
+        self.received.get().saturating_sub(self.offered_at.get().unwrap_or_default())
+    }
+}
+
+/// Serves `key` until dropped, or until `push` fails while our own ssh depends on it. `push` makes sure that the
+/// instance knows the key now; it is called before each answer that ssh will act upon. Once our own ssh has
+/// authenticated, a failure is the answer to the request, and no more; so it is for the ssh of another connection.
+///
+/// # Errors
+/// Only what `push` fails with.
+pub async fn serve<E: Display>(
+    socket: &AgentSocket,
+    key: &OneTimeKey,
+    usage: &Usage,
+    push: impl AsyncFn() -> Result<(), E>,
+) -> Result<(), E> {
+    let mut connections = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            stream = socket.accept(), if connections.len() < CONNECTIONS => {
+                // OpenSSH runs a ProxyCommand through `exec`, so ssh itself is our parent.
+                let own = peer(&stream) == Some(std::os::unix::process::parent_id());
+                connections.push(converse(socket, stream, key, usage, own, &push));
+            }
+            Some(done) = connections.next() => done?,
+        }
+    }
+}
+
+/// One connection. What the peer does wrong ends it; a failed push ends the agent if our ssh cannot do without it.
+async fn converse<E: Display>(
+    socket: &AgentSocket,
+    mut stream: UnixStream,
+    key: &OneTimeKey,
+    usage: &Usage,
+    own: bool,
+    push: &impl AsyncFn() -> Result<(), E>,
+) -> Result<(), E> {
+    let _guest = (!own).then(|| Guest::enter(usage));
+    let mut forwarded = false;
+    let mut was_listed = false;
+    while let Ok(Some(body)) = read_frame(&mut stream, FRAME_LIMIT).await {
+        let request = Request::parse(&body);
+        forwarded |= request == Request::BindForwarded;
+        let pushed = match request {
+            Request::List | Request::Sign { .. } => push().await,
+            Request::BindForwarded | Request::Unsupported => Ok(()),
+        };
+        let frame = if pushed.is_ok() { answer(&request, key) } else { refusal() };
+        let written = stream.write_all(&frame).await;
+        if let Err(error) = pushed {
+            if own && !forwarded && !usage.is_let_in() {
+                return Err(error);
+            }
+            tracing::info!(
+                "the key agent refused a request, since the key could not be pushed again: {error}"
+            );
+            socket.give_up().await;
+        } else if own && !forwarded {
+            match &request {
+                Request::List => {
+                    was_listed = true;
+                    usage.offered_at.set(Some(usage.received.get()));
+                }
+                Request::Sign { .. } => usage.signed.set(true),
+                Request::BindForwarded | Request::Unsupported => {}
+            }
+        }
+        if written.is_err() {
+            break;
+        }
+    }
+    usage.closed.set(usage.closed.get() || was_listed);
+    Ok(())
+}
+
+/// Counted while it is here.
+struct Guest<'a>(&'a Usage);
+
+impl<'a> Guest<'a> {
+    fn enter(usage: &'a Usage) -> Self {
+        usage.guests.set(usage.guests.get() + 1);
+        Self(usage)
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.0.guests.set(self.0.guests.get() - 1);
+    }
+}
+
+/// At once; more of them wait in the socket's backlog. A hundred connections that begin together do not all meet here,
+/// since each proxy leads the link to itself while its own ssh authenticates.
+const CONNECTIONS: usize = 64;
+/// After the key is listed, sshd answers thrice at least: it takes the service, and refuses `none` and the key. With the
+/// shortest packets of any cipher that is more than this.
+const REFUSAL: u64 = 100;
+/// A refusal takes 80 bytes; of the first words after a success, OpenSSH's list of host keys alone has 500.
+const LITTLE: u64 = 600;
+/// More than sshd sends before it asks for a key: its version, two key exchange messages with a post-quantum key and
+/// an RSA host key, and a banner of a few screens.
+const HANDSHAKE: u64 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::super::socket::AgentPath;
+    use super::*;
+
+    #[test]
+    fn a_key_is_refused_when_little_is_said_after_it() {
+        let received = Rc::new(Cell::new(3000));
+        let usage = Usage::new(Rc::clone(&received));
+        assert!(!usage.was_refused(), "it was not offered");
+        usage.offered_at.set(Some(received.get()));
+        assert!(!usage.was_refused(), "sshd has not answered");
+        received.set(3160);
+        assert!(usage.was_refused());
+        received.set(3160 + 900);
+        assert!(!usage.was_refused(), "another key was accepted");
+        received.set(3160);
+        usage.signed.set(true);
+        assert!(!usage.was_refused());
+    }
+
+    #[test]
+    fn ssh_is_let_in_by_our_key_or_by_another_way() {
+        let received = Rc::new(Cell::new(3000));
+        let usage = Usage::new(Rc::clone(&received));
+        assert!(usage.is_awaited() && !usage.is_let_in(), "it has not come yet");
+        usage.offered_at.set(Some(3000));
+        received.set(3160);
+        assert!(!usage.is_awaited() && !usage.is_let_in(), "refused, or about to sign");
+        received.set(3000 + LITTLE);
+        assert!(usage.is_let_in(), "by a password, say");
+        received.set(3160);
+        usage.closed.set(true);
+        assert!(usage.is_let_in(), "it needs the agent no more");
+        usage.closed.set(false);
+        usage.signed.set(true);
+        assert!(usage.is_let_in());
+        let without_keys = Usage::new(Rc::new(Cell::new(HANDSHAKE)));
+        assert!(!without_keys.is_awaited() && without_keys.is_let_in());
+    }
+
+    const LIST: [u8; 5] = [0, 0, 0, 1, 11];
+
+    /// Asks a socket for its keys; the first byte of the answer.
+    async fn ask(stream: &mut UnixStream) -> u8 {
+        stream.write_all(&LIST).await.unwrap();
+        let mut body = vec![0; usize::try_from(stream.read_u32().await.unwrap()).unwrap()];
+        stream.read_exact(&mut body).await.unwrap();
+        body[0]
+    }
+
+    struct Scene {
+        directory: tempfile::TempDir,
+        socket: AgentSocket,
+        key: OneTimeKey,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let socket =
+                AgentPath::check(&directory.path().join("agent/link")).unwrap().bind().await.unwrap();
+            Self { directory, socket, key: OneTimeKey::generate().unwrap() }
+        }
+
+        async fn connect(&self) -> UnixStream {
+            UnixStream::connect(self.directory.path().join("agent/link")).await.unwrap()
+        }
+    }
+
+    /// A guest is what the test's own process is: its parent would be ssh.
+    async fn converse_as(scene: &Scene, usage: &Usage, own: bool, requests: &[&[u8]]) -> (Vec<u8>, bool) {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let deny = async || Err::<(), _>("denied");
+        let ask = async {
+            let mut answers = Vec::new();
+            for request in requests {
+                ours.write_all(request).await.unwrap();
+                answers.push(ours.read_u32().await.unwrap());
+                let mut body = vec![0; usize::try_from(answers.pop().unwrap()).unwrap()];
+                ours.read_exact(&mut body).await.unwrap();
+                answers.push(u32::from(body[0]));
+            }
+            drop(ours);
+            answers.into_iter().map(|first| u8::try_from(first).unwrap()).collect::<Vec<_>>()
+        };
+        let (answers, served) =
+            tokio::join!(ask, converse(&scene.socket, theirs, &scene.key, usage, own, &deny));
+        (answers, served.is_err())
+    }
+
+    const REFUSED: u8 = 5;
+
+    #[tokio::test]
+    async fn a_failed_push_is_told_to_ssh_and_to_the_caller() {
+        let scene = Scene::new().await;
+        let usage = Usage::default();
+        assert_eq!(converse_as(&scene, &usage, true, &[&LIST]).await, (vec![REFUSED], true));
+    }
+
+    #[tokio::test]
+    async fn a_failed_push_ends_nothing_once_ssh_was_let_in() {
+        let scene = Scene::new().await;
+        for let_in in [
+            (|usage: &Usage| usage.signed.set(true)) as fn(&Usage),
+            |usage| usage.closed.set(true),
+            |usage| usage.received.set(HANDSHAKE),
+        ] {
+            let usage = Usage::default();
+            let_in(&usage);
+            let answers = converse_as(&scene, &usage, true, &[&LIST, &LIST]).await;
+            assert_eq!(answers, (vec![REFUSED; 2], false));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_push_for_the_ssh_of_another_connection_ends_nothing() {
+        let scene = Scene::new().await;
+        let usage = Usage::default();
+        let served = converse_as(&scene, &usage, false, &[&LIST, &LIST]).await;
+        assert_eq!(served, (vec![REFUSED; 2], false));
+        assert!(!usage.has_guests() && !usage.is_let_in());
+    }
+
+    /// `ssh -A` asks for the instance, on a connection that it announces as forwarded.
+    #[tokio::test]
+    async fn a_failed_push_for_a_forwarded_request_ends_nothing() {
+        let scene = Scene::new().await;
+        let bind = |forwarded: u8| {
+            let mut body = vec![27];
+            for string in [&b"session-bind@openssh.com"[..], b"host key", b"session", b"signature"] {
+                body.extend_from_slice(&u32::try_from(string.len()).unwrap().to_be_bytes());
+                body.extend_from_slice(string);
+            }
+            body.push(forwarded);
+            [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat()
+        };
+        let usage = Usage::default();
+        let served = converse_as(&scene, &usage, true, &[&bind(1), &LIST]).await;
+        assert_eq!(served, (vec![REFUSED; 2], false));
+        let served = converse_as(&scene, &usage, true, &[&bind(0), &LIST]).await;
+        assert_eq!(served, (vec![REFUSED; 2], true), "this one is ssh's own");
+    }
+
+    #[tokio::test]
+    async fn no_more_than_a_bound_of_connections_is_taken_at_once() {
+        let scene = Scene::new().await;
+        let usage = Usage::default();
+        let mut serving = Box::pin(serve(&scene.socket, &scene.key, &usage, async || Ok::<_, &str>(())));
+        let mut clients = Vec::new();
+        for number in 0..CONNECTIONS + 5 {
+            let mut client = scene.connect().await;
+            if number < CONNECTIONS {
+                tokio::select! {
+                    answer = ask(&mut client) => assert_eq!(answer, 12),
+                    _ = serving.as_mut() => panic!("it goes on"),
+                }
+            }
+            clients.push(client);
+        }
+        assert_eq!(usage.guests.get(), CONNECTIONS);
+        let mut last = clients.pop().unwrap();
+        let waiting = clients.split_off(CONNECTIONS);
+        drop((clients, waiting));
+        tokio::select! {
+            answer = ask(&mut last) => assert_eq!(answer, 12, "when others have gone"),
+            _ = serving.as_mut() => panic!("it goes on"),
+        }
+    }
+}
