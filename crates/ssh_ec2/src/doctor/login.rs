@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::channel::Channel;
-use super::remote::ATTACH_TIMEOUT;
 use super::{Finding, Subject, Walk};
 use crate::aws::Aws;
 use crate::diagnosis;
@@ -45,7 +44,9 @@ impl Walk<'_> {
         options.arguments.extend(["--report".into(), channel.file().to_string_lossy().into_owned()]);
         let keys = if instance.is_managed_node() { Keys::Own } else { Keys::Pushed };
         let command = Command::ssh(&invocation, &settings(&means.program, means.places, &options, keys));
-        let login = match command.log_in(LOGIN_TIMEOUT).await {
+        // Behind what is broken ssh hardly gets in, and a login that waits for nothing is not worth the whole time.
+        let limit = if self.report.broken().is_some() { BROKEN_LOGIN_TIMEOUT } else { LOGIN_TIMEOUT };
+        let login = match command.log_in(limit).await {
             Ok(login) => login,
             Err(error) => {
                 return self.note(
@@ -59,7 +60,7 @@ impl Walk<'_> {
             Login::Accepted => (Layer::Login, Finding::ok(format!("sshd lets `{user}` in"))),
             Login::Refused(said) => self.why_not(aws, subject, channel.told(), &said).await,
             Login::Late => {
-                let fact = format!("ssh was not let in within {} seconds", LOGIN_TIMEOUT.as_secs());
+                let fact = format!("ssh was not let in within {} seconds", limit.as_secs());
                 let finding = match self.report.broken() {
                     Some(cause) => {
                         Finding::skipped(format!("{fact}, since {} is broken", cause.layer.name()))
@@ -91,8 +92,7 @@ impl Walk<'_> {
             return (Layer::Login, Finding::broken(fact).hint(hint));
         }
         if is_refused {
-            let limit = ATTACH_TIMEOUT;
-            let refusal = diagnosis::of_refusal(self.prober(aws, instance), user, limit).await;
+            let refusal = diagnosis::of_refusal(self.prober(aws, instance), user, REFUSAL_TIMEOUT).await;
             let finding = match refusal.cause {
                 Some(cause) => cause.into(),
                 None => refused(instance, user, told, refusal.is_enforcing),
@@ -150,3 +150,6 @@ const HOST_KEY_ANCHORS: [&str; 4] =
 /// A slow SSM agent, after calls that are made again and again, and host keys that are read through a session of their
 /// own.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+const BROKEN_LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// For commands on the instance, over sessions of their own.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(25);

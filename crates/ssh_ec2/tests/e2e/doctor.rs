@@ -334,7 +334,7 @@ fn the_key_and_the_tunnel() {
 /// Apart, since it is waited for.
 #[test]
 fn the_silent_agent() {
-    check(&[row("tunnel", "the SSM agent of i-0dead000000000016 did not take a session up")
+    check(&[row("tunnel", "and nothing came from the SSM agent of i-0dead000000000016 within 10 seconds")
         .on("i-0dead000000000016")
         .with_note("nothing comes from the SSM agent of i-0dead000000000016; the worker process")]);
 }
