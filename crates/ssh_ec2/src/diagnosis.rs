@@ -127,18 +127,18 @@ impl Diagnosis {
             Self::NotRunning { state, .. } if state == "pending" => "wait until it has started".into(),
             Self::NotRunning { .. } => "choose another instance: `ssh_ec2 list`".into(),
             Self::Offline { region, .. } => format!(
-                "restart its SSM agent, or reboot it, and see that it reaches ssm.{region} and ssmmessages.{region} on port 443"
+                "restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and see that it reaches ssm.{region} and ssmmessages.{region} on port 443"
             ),
             Self::OldAgent { .. } => "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`".into(),
             Self::Starting { profile: true, .. } => "wait a minute, and connect again".into(),
             Self::Starting { profile: false, .. } => {
-                "wait a minute, and connect again; if that does not help, give it an instance profile with AmazonSSMManagedInstanceCore".into()
+                "wait a minute, and connect again; if that does not help, give it an instance profile with AmazonSSMManagedInstanceCore, and restart its SSM agent, which may sleep for up to 30 minutes".into()
             }
             Self::Unregistered { profile: false, region, .. } => format!(
-                "give it an instance profile with AmazonSSMManagedInstanceCore, unless the account has Default Host Management; then see that an SSM agent runs, and that it reaches ssm.{region} on port 443"
+                "give it an instance profile with AmazonSSMManagedInstanceCore, unless the account has Default Host Management; then restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and see that it reaches ssm.{region} on port 443"
             ),
             Self::Unregistered { region, .. } => format!(
-                "see that its profile has AmazonSSMManagedInstanceCore, that an SSM agent runs, and that it reaches ssm.{region} on port 443"
+                "see that its profile has AmazonSSMManagedInstanceCore; if it was added lately, restart the SSM agent, or reboot: an agent that was denied credentials sleeps for up to 30 minutes; see that it runs, and reaches ssm.{region} on port 443"
             ),
             Self::User { user, .. } => format!(
                 "log in as a user that exists there; images have {}",
