@@ -21,6 +21,8 @@ pub enum Tool {
 pub struct Remote {
     /// Which argument.
     pub index: usize,
+    /// `scp://` or `sftp://`, if it is written as a URI.
+    pub scheme: &'static str,
     /// The user, if one is named.
     pub user: Option<String>,
     /// The host.
@@ -99,9 +101,64 @@ impl Tool {
         option.find(|letter| with_value.contains(letter)).is_some_and(|at| at + 1 == option.len())
     }
 
+    /// What keeps the arguments from being passed on: options of ours that stand behind the program, or a daemon of
+    /// rsync's, which is not reached through ssh.
+    pub fn mistake(self, arguments: &[OsString]) -> Option<String> {
+        let program = self.program();
+        let mut at = 0;
+        while let Some(text) = arguments.get(at).map(|argument| argument.to_string_lossy()) {
+            if text == "--" {
+                at += 1;
+                break;
+            }
+            let name = text.split('=').next().unwrap_or_default();
+            if OWN_OPTIONS.contains(&name) {
+                return Some(format!(
+                    "`{name}` is an option of ssh_ec2, and stands in front of {program}: `ssh_ec2 {name} … {program} …`"
+                ));
+            }
+            let is_option = text.len() > 1 && text.starts_with('-');
+            // rsync takes options behind operands as well.
+            if !is_option && self != Self::Rsync {
+                return None;
+            }
+            if !is_option && is_daemon(&text) {
+                return Some(daemon(&text));
+            }
+            at += 1 + usize::from(is_option && self.takes_value(&text));
+        }
+        let mut operands =
+            arguments.get(at..).unwrap_or_default().iter().map(|argument| argument.to_string_lossy());
+        operands.find(|text| self == Self::Rsync && is_daemon(text)).map(|text| daemon(&text))
+    }
+
+    /// The host of a URI. scp and sftp take it apart themselves (`misc.c`, `parse_uri`), so the rest stays.
+    fn remote_of_uri(self, text: &str) -> Option<Remote> {
+        let scheme = match self {
+            Self::Scp => "scp://",
+            Self::Sftp => "sftp://",
+            Self::Rsync => return None,
+        };
+        let rest = text.strip_prefix(scheme)?;
+        let (authority, _) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let start = authority.rfind('@').map_or(0, |at| at + 1);
+        let user = authority[..start].strip_suffix('@').map(str::to_owned);
+        let target = &authority[start..];
+        let end = match target.starts_with('[') {
+            true => target.find(']').map(|at| at + 1)?,
+            false => target.find(':').unwrap_or(target.len()),
+        };
+        let (host, port) = target.split_at(end);
+        let is_port = port.is_empty()
+            || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let rest = rest[start + end..].to_owned();
+        let host = host.trim_matches(['[', ']']).to_owned();
+        (is_port && !host.is_empty()).then_some(Remote { index: 0, scheme, user, host, rest })
+    }
+
     fn remote(self, text: &str) -> Option<Remote> {
-        if text.contains("://") || (self == Self::Rsync && text.contains("::")) {
-            return None;
+        if text.contains("://") {
+            return self.remote_of_uri(text);
         }
         let start = text.find('@').filter(|at| !text[..*at].contains([':', '/'])).map_or(0, |at| at + 1);
         let user = text[..start].strip_suffix('@').map(str::to_owned);
@@ -119,10 +176,17 @@ impl Tool {
         let (host, rest) = target.split_at(end);
         let is_path = host.contains('/') && !host.starts_with("tag:");
         let is_whole = rest.starts_with(':') || (self == Self::Sftp && rest.is_empty());
-        if host.is_empty() || is_path || !is_whole {
+        let is_daemon = self == Self::Rsync && rest.starts_with("::");
+        if host.is_empty() || is_path || !is_whole || is_daemon {
             return None;
         }
-        Some(Remote { index: 0, user, host: host.trim_matches(['[', ']']).to_owned(), rest: rest.to_owned() })
+        Some(Remote {
+            index: 0,
+            scheme: "",
+            user,
+            host: host.trim_matches(['[', ']']).to_owned(),
+            rest: rest.to_owned(),
+        })
     }
 
     /// The arguments with ssh's settings in them.
@@ -181,6 +245,22 @@ impl Tool {
     }
 }
 
+/// Whether an operand names a module of rsync's daemon (rsync(1), "USING RSYNC-DAEMON FEATURES").
+fn is_daemon(text: &str) -> bool {
+    let host_end = match text.find(']').filter(|_| text.starts_with('[') || text.contains("@[")) {
+        Some(end) => end + 1,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    text.starts_with("rsync://") || (text[host_end..].starts_with("::") && !text[..host_end].contains('/'))
+}
+
+fn daemon(text: &str) -> String {
+    format!("{text:?} is a module of rsync's daemon, which is not reached through ssh; write TARGET:PATH")
+}
+
+/// Those that people write behind the program.
+const OWN_OPTIONS: [&str; 7] =
+    ["--profile", "--region", "--newest", "--any", "--batch", "--reason", "--key-file"];
 /// rsync's options whose value may be the next argument (rsync 3.2, `rsync --help`).
 const RSYNC_LONG: [&str; 46] = [
     "--address",
@@ -275,6 +355,10 @@ mod tests {
         let line = "-av --exclude a:b --exclude=c:d -e ssh src/ web-1:dst";
         assert_eq!(found(Tool::Rsync, line), vec![remote(7, None, "web-1", ":dst")]);
         assert_eq!(found(Tool::Rsync, "host::module rsync://host/x"), vec![]);
+        assert_eq!(
+            found(Tool::Rsync, "[2001:db8::17]:f me@[2001:db8::17]:f ."),
+            vec![remote(0, None, "2001:db8::17", ":f"), remote(1, Some("me"), "2001:db8::17", ":f"),]
+        );
         assert_eq!(found(Tool::Sftp, "web-1:/tmp/f local"), vec![remote(0, None, "web-1", ":/tmp/f")]);
         let tag = "tag:aws:autoscaling:groupName=web";
         assert_eq!(found(Tool::Scp, &format!("f {tag}:/x")), vec![remote(1, None, tag, ":/x")]);
@@ -286,6 +370,66 @@ mod tests {
             (Tool::Rsync, "-ab x a:b", false),
         ] {
             assert_eq!(tool.is_batch(&words(line)), batch, "{line}");
+        }
+    }
+
+    #[test]
+    fn uris_have_hosts() {
+        for (tool, text, user, host, rest) in [
+            (Tool::Scp, "scp://web-1//f", None, "web-1", "//f"),
+            (Tool::Scp, "scp://web-1", None, "web-1", ""),
+            (Tool::Scp, "scp://me@web-1:2222/f", Some("me"), "web-1", ":2222/f"),
+            (Tool::Scp, "scp://me@web-1/a@b:c", Some("me"), "web-1", "/a@b:c"),
+            (Tool::Scp, "scp://[2001:db8::17]:22/f", None, "2001:db8::17", ":22/f"),
+            (Tool::Sftp, "sftp://web-1/f", None, "web-1", "/f"),
+            (Tool::Sftp, "sftp://web-1.eu-west-1.ec2", None, "web-1.eu-west-1.ec2", ""),
+        ] {
+            let scheme = if tool == Tool::Scp { "scp://" } else { "sftp://" };
+            let (remotes, _) = tool.remotes(&words(text));
+            let user = user.map(str::to_owned);
+            let expected = Remote { index: 0, scheme, user, host: host.into(), rest: rest.into() };
+            assert_eq!(remotes, [expected], "{text}");
+        }
+        for (tool, text) in [
+            (Tool::Scp, "sftp://web-1/f"),
+            (Tool::Sftp, "scp://web-1/f"),
+            (Tool::Scp, "scp:///f"),
+            (Tool::Scp, "scp://web-1:x/f"),
+            (Tool::Rsync, "scp://web-1/f"),
+        ] {
+            assert_eq!(tool.remotes(&words(text)).0, [], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_passed_on_is_named() {
+        let own = |name: &str, program: &str| {
+            Some(format!(
+                "`{name}` is an option of ssh_ec2, and stands in front of {program}: `ssh_ec2 {name} … {program} …`"
+            ))
+        };
+        let module = |text: &str| {
+            Some(format!(
+                "{text:?} is a module of rsync's daemon, which is not reached through ssh; write TARGET:PATH"
+            ))
+        };
+        for (tool, line, mistake) in [
+            (Tool::Scp, "--region us-east-1 web-1:f .", own("--region", "scp")),
+            (Tool::Scp, "-q --profile=x web-1:f .", own("--profile", "scp")),
+            (Tool::Sftp, "--newest web-1", own("--newest", "sftp")),
+            (Tool::Rsync, "-a web-1:f . --key-file k.pub", own("--key-file", "rsync")),
+            (Tool::Scp, "-- --region web-1:f", None),
+            (Tool::Scp, "web-1:f --region", None),
+            (Tool::Rsync, "--exclude --region web-1:f .", None),
+            (Tool::Rsync, "-a web-1::m .", module("web-1::m")),
+            (Tool::Rsync, "-a . me@[2001:db8::17]::m", module("me@[2001:db8::17]::m")),
+            (Tool::Rsync, "rsync://web-1/m .", module("rsync://web-1/m")),
+            (Tool::Rsync, "-- web-1::m .", module("web-1::m")),
+            (Tool::Rsync, "--exclude a::b ./c::d [2001:db8::17]:f .", None),
+            (Tool::Rsync, "web-1:a::b .", None),
+            (Tool::Scp, "web-1::m .", None),
+        ] {
+            assert_eq!(tool.mistake(&words(line)), mistake, "{line}");
         }
     }
 

@@ -11,6 +11,7 @@ use crate::openssh::{Command, Invocation};
 use crate::ssh_config::{Keys, settings};
 use crate::target::Target;
 use crate::transfer::Tool;
+use crate::ui;
 
 /// Becomes the program.
 ///
@@ -23,6 +24,13 @@ pub fn run(
     surroundings: &Surroundings,
     mut find: impl FnMut(&Question) -> Result<Answer, Failure>,
 ) -> Result<ExitCode, Failure> {
+    if arguments.first().is_some_and(|word| word == "--help") {
+        ui::print(&help(tool)).map_err(Failure::Output)?;
+        return Ok(ExitCode::Success);
+    }
+    if let Some(mistake) = tool.mistake(arguments) {
+        return Err(Failure::Usage(mistake));
+    }
     let (remotes, first) = tool.remotes(arguments);
     if remotes.is_empty() {
         let program = tool.program();
@@ -62,7 +70,7 @@ pub fn run(
         let named = remote.user.clone().or_else(|| configured_user(&remote.host));
         let user = named.or_else(|| answer.user.as_ref().map(ToString::to_string));
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
-        arguments[remote.index] = format!("{user}{}{}", answer.instance, remote.rest).into();
+        arguments[remote.index] = format!("{}{user}{}{}", remote.scheme, answer.instance, remote.rest).into();
     }
     let mut options = proxy_options(&of_all.unwrap_or_default(), 0)?;
     if let ([name], [_]) = (names.as_slice(), remotes.as_slice()) {
@@ -77,6 +85,18 @@ pub fn run(
     match (Command { program: tool.program().into(), arguments }).exec() {
         Err(source) => Err(Failure::Ssh { program: tool.program().into(), source }),
     }
+}
+
+/// What stands where. The programs have manuals of their own.
+fn help(tool: Tool) -> String {
+    let program = tool.program();
+    format!(
+        "Usage: ssh_ec2 [OPTIONS] {program} ARGUMENT…\n\n\
+         Runs {program} with a target in the place of a host, as in `ssh_ec2 --region eu-west-1 {program} {}`.\n\
+         Options of ssh_ec2 stand in front of `{program}`: `ssh_ec2 --help` lists them. What follows it is {program}'s\n\
+         own: `man {program}`.\n",
+        if tool == Tool::Sftp { "web-1" } else { "web-1:FILE ." }
+    )
 }
 
 fn configured_user(host: &str) -> Option<String> {

@@ -399,10 +399,24 @@ fn files_are_carried_by_name_without_any_ssh_config() {
     fs::write(&batch, format!("get {} got\n", there.display())).unwrap();
     run(&mut own(&["sftp", "-q", "-b", "batch", "web-1.us-east-1.ec2"])).success();
     assert_eq!(fs::read(sandbox.file("got")).unwrap(), bytes);
+    for (words, copy) in [
+        (["scp", "-q", "scp://web-1/there", "uri"], "uri"),
+        (["scp", "-q", "scp://ec2-user@web-1:22/there", "uri-2"], "uri-2"),
+        (["sftp", "-q", "sftp://web-1/there", "uri-3"], "uri-3"),
+        (["rsync", "-a", "[2001:db8::17]:there", "ipv6"], "ipv6"),
+        (["rsync", "-a", "ubuntu@[2001:db8::17]:there", "ipv6-2"], "ipv6-2"),
+    ] {
+        // A path from the root: in a URI, and behind a colon.
+        let path = there.display().to_string();
+        let words = words
+            .map(|word| word.replace("/there", &format!("/{path}")).replace(":there", &format!(":{path}")));
+        run(&mut own(&words.each_ref().map(String::as_str))).success();
+        assert_eq!(fs::read(sandbox.file(copy)).unwrap(), bytes, "{words:?}");
+    }
     let nothing = run(&mut own(&["scp", "one", "two"])).status(2);
     assert!(nothing.stderr.contains("scp has no instance to go to; write it as TARGET:PATH"), "{nothing}");
     let users: Vec<_> = sandbox.region.sessions().iter().map(|session| session.target.clone()).collect();
-    assert_eq!(users.len(), 6);
+    assert_eq!(users.len(), 11);
     sandbox.assert_tidy();
 }
 
