@@ -390,6 +390,13 @@ pub enum Parsed {
     Usage(String),
     /// No target: to be chosen, where somebody can choose.
     Pick(Pick),
+    /// A question to ssh about itself, with all arguments, as editors ask their ssh.
+    Query {
+        /// Whether our version is wanted as well.
+        version: bool,
+        /// For ssh.
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Reads the arguments that follow the program's name.
@@ -522,6 +529,9 @@ fn parse_connect(arguments: &[OsString]) -> Parsed {
     }
     if common.newest && common.any {
         return Parsed::Usage("`--newest` and `--any` exclude each other".into());
+    }
+    if let Some(query) = Invocation::query(&rest) {
+        return Parsed::Query { version: query == b'V', arguments: rest };
     }
     let shape = match script_words(&rest) {
         Some((user, instance)) => Shape::Script { user, instance, send_key_only },
@@ -683,6 +693,25 @@ mod tests {
             ("i-0a1b2c3d --send-key-only", "`--send-key-only` needs a user and an instance id"),
         ] {
             assert!(matches!(parse(&words(text)), Parsed::Usage(said) if said == mistake), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_ssh_is_asked_about_itself_needs_no_target() {
+        for (text, is_version, passed) in [
+            ("-V", true, "-V"),
+            ("-vV", true, "-vV"),
+            ("--region x -V", true, "-V"),
+            ("-V web-1", true, "-V web-1"),
+            ("-Q key", false, "-Q key"),
+            ("-Qkex", false, "-Qkex"),
+            ("-F none -Q mac", false, "-F none -Q mac"),
+        ] {
+            let Parsed::Query { version, arguments } = parse(&words(text)) else { panic!("{text}") };
+            assert_eq!((version, arguments), (is_version, words(passed)), "{text}");
+        }
+        for text in ["web-1 ls -V", "-l V web-1", "-o Q web-1", "-v"] {
+            assert!(!matches!(parse(&words(text)), Parsed::Query { .. }), "{text}");
         }
     }
 

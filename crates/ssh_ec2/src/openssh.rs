@@ -127,6 +127,20 @@ impl Invocation {
         (user != UNCONFIGURED).then(|| user.to_owned())
     }
 
+    /// What ssh is asked about itself, if it is: `V` for its version, `Q` for algorithms. It then looks at no
+    /// destination.
+    pub fn query(arguments: &[OsString]) -> Option<u8> {
+        let invocation = match Self::parse(arguments) {
+            Ok(invocation) => invocation,
+            Err(InvocationError::NoDestination) => {
+                Self { options: arguments.to_vec(), destination: OsString::new(), command: Vec::new() }
+            }
+            Err(_) => return None,
+        };
+        let version = invocation.flags().find(|flag| *flag == b'V');
+        version.or_else(|| invocation.values().map(|(letter, _)| letter).find(|letter| *letter == b'Q'))
+    }
+
     /// How often `-v` stands among the options.
     pub fn verbosity(&self) -> usize {
         self.flags().filter(|flag| *flag == b'v').count()
