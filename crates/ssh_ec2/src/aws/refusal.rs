@@ -126,13 +126,11 @@ pub(super) fn error_code(status: u16, header: Option<&str>, body: &[u8]) -> (Str
 
 /// The fields of a refusal, without the envelope that some answers have.
 pub(super) fn fields(body: &[u8]) -> Map<String, Value> {
-    let mut fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
-    for envelope in ENVELOPES {
-        if let Some(Value::Object(inner)) = fields.get_mut(envelope) {
-            return std::mem::take(inner);
-        }
+    let fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    match ENVELOPES.iter().find_map(|envelope| fields.get(*envelope)?.as_object()) {
+        Some(inner) => inner.clone(),
+        None => fields,
     }
-    fields
 }
 
 /// The reason that the service gives, if it gives one.

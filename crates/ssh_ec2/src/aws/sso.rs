@@ -135,8 +135,8 @@ impl SingleSignOn {
                 );
                 Ok(token)
             }
-            Err(Denial::Refused { .. }) => Err(signed_out("has expired")),
-            Err(Denial::Failed(error)) => Err(error),
+            Err(Denial::Refused { code, .. }) if !may_pass(&code) => Err(signed_out("has expired")),
+            Err(denial) => Err(denial.into()),
         }
     }
 
@@ -210,6 +210,13 @@ impl SingleSignOn {
 /// Whether a token is good for longer than `margin`.
 fn is_valid(token: &Fields, margin: Duration) -> bool {
     token.time("expiresAt").is_some_and(|time| time > SystemTime::now() + margin)
+}
+
+/// Whether a refusal says nothing of the sign-in: signing in again would not help.
+fn may_pass(code: &str) -> bool {
+    const PASSING: [&str; 6] =
+        ["TooManyRequests", "SlowDown", "Throttling", "InternalServer", "ServiceUnavailable", "status 5"];
+    PASSING.iter().any(|passing| code.starts_with(passing))
 }
 
 /// The credentials in an answer. They end at a number of milliseconds since 1970.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::credential_process::alone;
 use crate::errors::told;
 use crate::harness::{Sandbox, Terminal, binary, run};
-use crate::impostor::listen;
+use crate::impostor::{impostor, listen};
 
 const CONNECT: [&str; 6] = ["--profile", "sso", "-q", "-n", "web-1", "echo in"];
 
@@ -160,6 +160,99 @@ fn a_role_that_is_not_the_users_is_named_without_a_word_of_signing_in() {
                     again does not help";
         assert_eq!(ended.stderr, told(&error, &[hint]));
         assert_eq!(ended.links, ["no-role"]);
+    }
+}
+
+/// What Identity Center answers when it is asked for a role, as its service model and proxies have it.
+#[test]
+fn every_refusal_of_a_role_is_told_for_what_it_is() {
+    let sandbox = Sandbox::start();
+    sign_in(&sandbox);
+    let role = "you have no role sandbox in account 123456789012 of IAM Identity Center";
+    let correct = "correct `sso_role_name` and `sso_account_id` of profile sso, or ask for the role; signing in again \
+                   does not help";
+    let again = "sign in again: `aws sso login --profile sso`";
+    let not_aws = "check AWS_ENDPOINT_URL and the proxy: the answer may not be from AWS";
+    let throttled =
+        "AWS throttles portal.sso:GetRoleCredentials: there were too many calls; wait a minute and try again";
+    let failed = "portal.sso:GetRoleCredentials failed with";
+    let malformed =
+        "cannot understand the answer to portal.sso:GetRoleCredentials: it is not the JSON that was expected";
+    for (status, body, error, hint) in [
+        (
+            403,
+            r#"{"message":"No access","__type":"com.amazonaws.switchboard.portal#ForbiddenException"}"#,
+            role,
+            correct,
+        ),
+        (
+            403,
+            r#"{"Message":"No access","message":"No access","__type":"ForbiddenException"}"#,
+            role,
+            correct,
+        ),
+        (404, r#"{"message":"Account not found","__type":"ResourceNotFoundException"}"#, role, correct),
+        (
+            401,
+            r#"{"message":"Session token not found or invalid","__type":"UnauthorizedException"}"#,
+            "the AWS sign-in of profile sso is not valid any more",
+            again,
+        ),
+        (429, r#"{"message":"HTTP 429 Unknown Code","__type":"TooManyRequestsException"}"#, throttled, ""),
+        (
+            400,
+            r#"{"message":"Bad role","__type":"InvalidRequestException"}"#,
+            &format!("{failed} InvalidRequestException: Bad role"),
+            "",
+        ),
+        (403, "<html>blocked</html>", &format!("{failed} status 403: it gave no reason"), ""),
+        (200, "<html>Welcome to the hotel</html>", malformed, not_aws),
+    ] {
+        let portal = impostor(move |_| (status, body.to_owned()));
+        let mut command = ssh_ec2(&sandbox);
+        command.env("AWS_ENDPOINT_URL_SSO", format!("http://{portal}"));
+        let ended = run(&mut alone(&sandbox, &command)).status(1);
+        let hints = [hint];
+        assert_eq!(ended.stderr, told(error, if hint.is_empty() { &[] } else { &hints }), "{body}");
+    }
+}
+
+/// A refusal that may pass says nothing of the sign-in.
+#[test]
+fn a_refresh_that_fails_for_a_moment_is_no_expired_sign_in() {
+    let sandbox = Sandbox::start();
+    sign_in(&sandbox);
+    let mut expired = read(&token(&sandbox));
+    expired["expiresAt"] = json!("2020-01-01T00:00:00Z");
+    fs::write(token(&sandbox), expired.to_string()).unwrap();
+    let again = "sign in again: `aws sso login --profile sso`";
+    for (status, body, error, hint) in [
+        (
+            400,
+            r#"{"error":"invalid_grant","__type":"InvalidGrantException"}"#,
+            "the AWS sign-in of profile sso has expired",
+            again,
+        ),
+        (
+            400,
+            r#"{"error":"slow_down","__type":"TooManyRequestsException"}"#,
+            "AWS throttles oidc:CreateToken: there were too many calls; wait a minute and try again",
+            "",
+        ),
+        (
+            500,
+            r#"{"error":"server_error","error_description":"Broken.","__type":"InternalServerException"}"#,
+            "oidc:CreateToken failed with InternalServerException: Broken.",
+            "",
+        ),
+        (503, "busy", "oidc:CreateToken failed with status 503: it gave no reason", ""),
+    ] {
+        let service = impostor(move |_| (status, body.to_owned()));
+        let mut command = ssh_ec2(&sandbox);
+        command.env("AWS_ENDPOINT_URL_SSO_OIDC", format!("http://{service}"));
+        let ended = run(&mut alone(&sandbox, &command)).status(1);
+        let hints = [hint];
+        assert_eq!(ended.stderr, told(error, if hint.is_empty() { &[] } else { &hints }), "{body}");
     }
 }
 

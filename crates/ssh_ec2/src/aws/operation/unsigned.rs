@@ -23,6 +23,7 @@ use crate::aws::configured_endpoint;
 use crate::aws::endpoint::{self, Place, Service};
 use crate::aws::error::AwsError;
 use crate::aws::refusal::{self, clean, error_code};
+use crate::network::causes;
 
 /// Makes calls in one region.
 #[derive(Clone)]
@@ -120,6 +121,9 @@ impl Unsigned {
             }
             SdkError::ConstructionFailure(_) => Failure::Malformed(Box::new(error)),
             error => match error.into_source() {
+                Ok(source) if causes(source.as_ref()).any(|cause| cause.is::<NotJson>()) => {
+                    Failure::Malformed(NotJson.into())
+                }
                 Ok(source) => Failure::unreachable(source),
                 Err(error) => Failure::Unreachable(Box::new(error)),
             },
@@ -179,6 +183,11 @@ impl Unsigned {
     }
 }
 
+/// An answer that claims success, and does not come from AWS: a proxy's page, say.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not the JSON that was expected")]
+struct NotJson;
+
 /// The fields of a successful answer.
 struct Answer(Map<String, Value>);
 
@@ -207,9 +216,7 @@ fn read(response: &HttpResponse) -> Result<Answer, OrchestratorError<Denied>> {
     let body = response.body().bytes().unwrap_or_default();
     if response.status().is_success() {
         // The error of the parser could quote the answer.
-        return serde_json::from_slice(body)
-            .map(Answer)
-            .map_err(|_| OrchestratorError::other("it is not the JSON that was expected"));
+        return serde_json::from_slice(body).map(Answer).map_err(|_| OrchestratorError::other(NotJson));
     }
     let fields = refusal::fields(body);
     let field = |name: &str| fields.get(name).and_then(Value::as_str);
