@@ -241,9 +241,20 @@ pub enum Failure {
         /// Why.
         source: io::Error,
     },
-    /// Standard input or output.
+    /// Standard input or output, in the place of ssh's pipes.
     #[error("cannot use standard input and output")]
     Stdio(#[source] io::Error),
+    /// What a command was asked for could not be written.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// The system refused what every process needs.
+    #[error("cannot {action}")]
+    System {
+        /// A verb and what it is for.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// Something that should name an instance, a user or a port.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -263,7 +274,7 @@ impl Failure {
             Self::Network(error) => error.hints(),
             Self::HostKeyChanged(changed) => changed.hints(),
             Self::HostKeyUnknown { instance } => vec![format!(
-                "the first connection, `ssh USER@{instance}`, finds it out; `ssh_ec2 -v known-hosts {instance}` shows how"
+                "connect: where AWS answers that it lists no key, the one that sshd presents is accepted and kept; or name it yourself: `ssh_ec2 known-hosts --trust KEY {instance}`"
             )],
             Self::Interrupted => Vec::new(),
             Self::KnownHosts(error) => error.hints(),
@@ -327,6 +338,13 @@ impl Failure {
                 vec!["install OpenSSH's client (Debian: `apt install openssh-client`), or put it in PATH".into()]
             }
             Self::Ssh { .. } => vec!["check that the ssh in PATH can be executed".into()],
+            Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
+                vec!["make room where standard output goes, or send it elsewhere".into()]
+            }
+            Self::Output(_) => vec!["check where standard output goes".into()],
+            Self::System { .. } => {
+                vec!["check the limits of this process and of the system: `ulimit -a` shows the former".into()]
+            }
             Self::Stdio(_) => {
                 vec!["`ssh_ec2 proxy` is for ssh's ProxyCommand; to connect, use `ssh_ec2 USER@INSTANCE`".into()]
             }

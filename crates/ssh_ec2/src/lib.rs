@@ -84,9 +84,10 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
             return ExitCode::Usage;
         }
         Parsed::Clap(help) => {
-            ui::print(&help.render().to_string()).map(|()| ExitCode::Success).map_err(Failure::Stdio)
+            ui::print(&help.render().to_string()).map(|()| ExitCode::Success).map_err(Failure::Output)
         }
         Parsed::Usage(mistake) => Err(Failure::Usage(mistake)),
+        Parsed::Query { version, arguments } => run_query(version, arguments),
         Parsed::Pick(pick) if ui::is_interactive() => run_pick(&pick),
         Parsed::Pick(pick) if pick == Pick::default() => {
             ui::explain(&cli::usage());
@@ -100,6 +101,16 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         ui::error(&error);
         error.exit_code()
     })
+}
+
+/// Lets ssh answer about itself. Editors look for its version, which ssh writes to standard error, and people for ours.
+fn run_query(version: bool, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
+    if version {
+        ui::print(concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n")).map_err(Failure::Output)?;
+    }
+    match (openssh::Command { program: "ssh".into(), arguments }).exec() {
+        Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
+    }
 }
 
 fn run_pick(pick: &Pick) -> Result<ExitCode, Failure> {
@@ -367,8 +378,10 @@ fn log_to_stderr(verbose: u8) {
 
 /// One thread, one task: nothing here is worth a second one.
 fn on_runtime<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Stdio)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::System { action: "wait for events", source })?;
     let result = runtime.block_on(command);
     // A thread that waits in a read of standard input must not hold up the exit.
     runtime.shutdown_background();

@@ -79,7 +79,6 @@ async fn run(
 }
 
 /// The same with an input, and with the time of each notice in seconds.
-
 async fn run_with(
     socket: WebSocket,
     input: DuplexStream,

@@ -21,7 +21,7 @@ pub fn script(shell: Shell) -> Result<ExitCode, Failure> {
         Shell::Zsh => include_str!("complete/zsh.zsh"),
         Shell::Fish => include_str!("complete/fish.fish"),
     };
-    ui::print(script).map_err(Failure::Stdio)?;
+    ui::print(script).map_err(Failure::Output)?;
     Ok(ExitCode::Success)
 }
 
@@ -40,7 +40,7 @@ pub async fn complete(words: &[String], cache: &Cache) -> Result<ExitCode, Failu
     };
     let text: String =
         found.into_iter().filter(|word| word.starts_with(current)).map(|word| word + "\n").collect();
-    ui::print(&text).map_err(Failure::Stdio)?;
+    ui::print(&text).map_err(Failure::Output)?;
     Ok(ExitCode::Success)
 }
 

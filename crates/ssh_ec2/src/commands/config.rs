@@ -79,7 +79,7 @@ pub fn run(config: &Config, surroundings: &Surroundings, ssh_directory: &Path) -
             config.suffix.as_deref().unwrap_or(DEFAULT_SUFFIX),
         ));
     } else {
-        ui::print(&block).map_err(Failure::Stdio)?;
+        ui::print(&block).map_err(Failure::Output)?;
     }
     Ok(ExitCode::Success)
 }

@@ -109,7 +109,7 @@ pub fn run(
     }
     let command = Command::ssh(&invocation, &found);
     if connect.dry_run {
-        ui::print(&format!("{}\n", command.shell_line())).map_err(Failure::Stdio)?;
+        ui::print(&format!("{}\n", command.shell_line())).map_err(Failure::Output)?;
         return Ok(ExitCode::Success);
     }
     match command.exec() {

@@ -27,7 +27,7 @@ pub async fn run(request: &Request, means: &Means<'_>, form: Form) -> Result<Exi
         // Facts quote what others say.
         Form::Text => report.text().lines().map(|line| ui::sanitise(line) + "\n").collect(),
     };
-    ui::print(&text).map_err(Failure::Stdio)?;
+    ui::print(&text).map_err(Failure::Output)?;
     tell_distrust(None, means.cache);
     Ok(if report.healthy { ExitCode::Success } else { ExitCode::Failure })
 }

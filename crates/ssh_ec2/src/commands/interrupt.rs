@@ -19,7 +19,8 @@ pub async fn guard(
     work: impl Future<Output = Result<ExitCode, Failure>>,
     interrupt: &Interrupt,
 ) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::new().map_err(Failure::Stdio)?;
+    let mut signals =
+        Signals::new().map_err(|source| Failure::System { action: "handle signals", source })?;
     let mut work = pin!(work);
     tokio::select! {
         result = work.as_mut() => return result,
@@ -49,7 +50,7 @@ pub async fn guard(
 pub async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let watch = |kind: SignalKind| {
         let caught = (!is_ignored(kind)).then(|| signal(kind)).transpose();
-        caught.map_err(Failure::Stdio)
+        caught.map_err(|source| Failure::System { action: "handle signals", source })
     };
     let (mut terminate, mut hangup) = (watch(SignalKind::terminate())?, watch(SignalKind::hangup())?);
     tokio::select! {

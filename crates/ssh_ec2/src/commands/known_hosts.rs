@@ -89,7 +89,7 @@ pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failur
     let pattern = request.host.as_deref().map_or_else(|| host.as_str().to_owned(), pattern);
     let marked = means.store.marked()?.into_iter().map(|line| line + "\n");
     let plain = known.iter().map(|entry| format!("{pattern} {}\n", entry.key));
-    ui::print(&marked.chain(plain).collect::<String>()).map_err(Failure::Stdio)?;
+    ui::print(&marked.chain(plain).collect::<String>()).map_err(Failure::Output)?;
     Ok(ExitCode::Success)
 }
 
@@ -122,7 +122,7 @@ pub fn list(store: &Store) -> Result<ExitCode, Failure> {
         .to_vec()
     };
     let rows: Vec<_> = store.entries()?.into_iter().map(row).collect();
-    ui::print(&ui::align(&rows)).map_err(Failure::Stdio)?;
+    ui::print(&ui::align(&rows)).map_err(Failure::Output)?;
     Ok(ExitCode::Success)
 }
 

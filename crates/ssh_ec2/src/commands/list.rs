@@ -44,7 +44,7 @@ pub async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> 
         .collect();
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
     let text = if list.json { ui::escape_json(&json(&rows)?) } else { table(&rows, SystemTime::now()) };
-    ui::print(&text).map_err(Failure::Stdio)?;
+    ui::print(&text).map_err(Failure::Output)?;
     tell_distrust(places.first().map(Place::aws), cache);
     tell(&places, &unmanaged);
     tell(&places, &failures);
@@ -198,7 +198,8 @@ fn json(rows: &[Row<'_>]) -> Result<String, Failure> {
         })
         .collect();
     let text = serde_json::to_string_pretty(&objects);
-    text.map(|text| text + "\n").map_err(|error| Failure::Stdio(error.into()))
+    text.map(|text| text + "\n")
+        .map_err(|error| Failure::System { action: "write JSON", source: error.into() })
 }
 
 impl List {

@@ -55,11 +55,12 @@ pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option
     let mut searching = pin!(find(pick, network, cache, tell));
     let mut list = List::new();
     let mut events = EventStream::new();
-    let mut screen = Screen::open().map_err(Failure::Stdio)?;
+    let terminal = |source| Failure::System { action: "use the terminal", source };
+    let mut screen = Screen::open().map_err(terminal)?;
     let mut clock = interval(REFRESH);
     let mut is_over = false;
     loop {
-        screen.draw(&mut list).map_err(Failure::Stdio)?;
+        screen.draw(&mut list).map_err(terminal)?;
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(event)) => match list.handle(&event) {
@@ -67,7 +68,7 @@ pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option
                     Some(Action::Choose(chosen)) => return Ok(Some(chosen)),
                     None => {}
                 },
-                Some(Err(error)) => return Err(Failure::Stdio(error)),
+                Some(Err(error)) => return Err(terminal(error)),
                 None => return Ok(None),
             },
             () = &mut searching, if !is_over => is_over = true,

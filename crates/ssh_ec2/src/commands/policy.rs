@@ -14,9 +14,9 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     let text = if options.terraform {
         policy.terraform()
     } else {
-        policy.json().map_err(|error| Failure::Stdio(error.into()))?
+        policy.json().map_err(|error| Failure::System { action: "write JSON", source: error.into() })?
     };
-    ui::print(&text).map_err(Failure::Stdio)?;
+    ui::print(&text).map_err(Failure::Output)?;
     Ok(ExitCode::Success)
 }
 

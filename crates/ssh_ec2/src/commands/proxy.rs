@@ -136,7 +136,8 @@ enum Stop {
 /// # Errors
 /// The first thing that keeps ssh from its connection.
 pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::new().map_err(Failure::Stdio)?;
+    let mut signals =
+        Signals::new().map_err(|source| Failure::System { action: "handle signals", source })?;
     let aws = Aws::load(&request.options.settings, network).await?;
     tracing::info!("the region is {}", aws.region());
     let resolver = Resolver::new(&aws, cache);

@@ -24,7 +24,7 @@ use crate::ui;
 /// When the region cannot be started, or the command cannot.
 pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     let Some(options) = options(sandbox)? else {
-        ui::print(Faults::list()).map_err(Failure::Stdio)?;
+        ui::print(Faults::list()).map_err(Failure::Output)?;
         return Ok(ExitCode::Success);
     };
     let region = Region::start(options).await.map_err(|error| refused(sandbox, error))?;

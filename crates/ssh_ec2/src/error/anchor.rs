@@ -40,7 +40,8 @@ pub(super) fn of(failure: &Failure) -> Option<&'static str> {
         Failure::NotSsh { .. } | Failure::NothingAnswered { .. } => "sshd-not-there",
         Failure::OldSsh { .. } | Failure::Ssh { .. } => "ssh-client",
         Failure::SessionEnded { .. } | Failure::SessionExpired { .. } => "session-ended",
-        Failure::Stdio(_) => "standard-streams",
+        Failure::Output(_) | Failure::Stdio(_) => "standard-streams",
+        Failure::System { .. } => "system-limits",
     };
     Some(anchor)
 }

@@ -123,6 +123,105 @@ fn a_wrong_command_line_is_explained() {
 }
 
 #[test]
+fn where_our_options_stand_is_said_of_programs_that_copy() {
+    let sandbox = Sandbox::start();
+    let help = "`ssh_ec2 --help` shows how to call it";
+    for (words, error) in [
+        (
+            &["scp", "--region", "us-east-1", "web-1:f", "."][..],
+            "`--region` is an option of ssh_ec2, and stands in front of scp: `ssh_ec2 --region … scp …`",
+        ),
+        (
+            &["rsync", "-a", "web-1:f", ".", "--profile=x"],
+            "`--profile` is an option of ssh_ec2, and stands in front of rsync: `ssh_ec2 --profile … rsync …`",
+        ),
+        (
+            &["rsync", "-a", "web-1::module", "."],
+            "\"web-1::module\" is a module of rsync's daemon, which is not reached through ssh; write TARGET:PATH",
+        ),
+        (
+            &["rsync", "rsync://web-1/module", "."],
+            "\"rsync://web-1/module\" is a module of rsync's daemon, which is not reached through ssh; write TARGET:PATH",
+        ),
+    ] {
+        fails(sandbox.ssh_ec2().args(words), 2, error, &[help]);
+    }
+    for program in ["scp", "sftp", "rsync"] {
+        let ended = run(sandbox.ssh_ec2().args([program, "--help"])).success();
+        assert!(ended.text().starts_with(&format!("Usage: ssh_ec2 [OPTIONS] {program} ")), "{ended}");
+        assert!(
+            ended.text().contains(&format!("Options of ssh_ec2 stand in front of `{program}`")),
+            "{ended}"
+        );
+    }
+}
+
+/// As editors do with the ssh that they are to use.
+#[test]
+fn what_is_asked_of_ssh_itself_is_answered_by_ssh() {
+    let sandbox = Sandbox::start();
+    let ended = run(sandbox.ssh_ec2().arg("-V")).success();
+    assert_eq!(ended.text(), concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert!(ended.stderr.starts_with("OpenSSH_"), "{ended}");
+    let ended = run(sandbox.ssh_ec2().args(["-Q", "key"])).success();
+    assert_eq!(ended.stdout, run(sandbox.command("ssh").args(["-Q", "key"])).success().stdout);
+    assert!(ended.text().contains("ssh-ed25519"), "{ended}");
+    let version = run(sandbox.ssh_ec2().arg("--version")).success();
+    assert_eq!(
+        (version.text(), version.stderr.as_str()),
+        (concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n"), "")
+    );
+}
+
+#[test]
+fn output_that_cannot_be_written_is_said_of_standard_output() {
+    let sandbox = Sandbox::start();
+    let error = "cannot write to standard output: No space left on device (os error 28)";
+    let hint = "make room where standard output goes, or send it elsewhere";
+    for words in [
+        &["list"][..],
+        &["list", "--json"],
+        &["--help"],
+        &["list", "--help"],
+        &["scp", "--help"],
+        &["-V"],
+        &["config"],
+        &["policy"],
+        &["doctor"],
+        &["known-hosts", HEALTHY],
+        &["completions", "bash"],
+        &["--dry-run", "ec2-user@i-0decaf00000000001"],
+        &["sandbox", "--fault", "help"],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut running = Running::start_with_output(sandbox.ssh_ec2().args(words), full.into());
+        let ended = running.wait().status(1);
+        assert_eq!(ended.stderr, told(error, &[hint]), "{ended}");
+    }
+}
+
+/// What the hint promises comes true.
+#[test]
+fn a_host_key_that_is_not_known_is_kept_from_the_first_connection() {
+    let sandbox = Sandbox::with_faults(&[
+        "deny=ec2:GetConsoleOutput",
+        "deny=ssm:StartSession@AWS-StartNonInteractiveCommand",
+    ]);
+    let hint = format!(
+        "connect: where AWS answers that it lists no key, the one that sshd presents is accepted and kept; or name it \
+         yourself: `ssh_ec2 known-hosts --trust KEY {HEALTHY}`"
+    );
+    let known_hosts = || {
+        let mut command = sandbox.ssh_ec2();
+        command.args(["known-hosts", HEALTHY]);
+        command
+    };
+    fails(&mut known_hosts(), 1, &format!("no host key of {HEALTHY} is known"), &[&hint]);
+    run(sandbox.ssh(&sandbox.target()).arg("true")).success();
+    run(&mut known_hosts()).success();
+}
+
+#[test]
 fn a_command_that_the_sandbox_cannot_run_is_named() {
     let sandbox = Sandbox::start();
     fails(
@@ -304,7 +403,24 @@ fn why_an_instance_is_out_of_reach_is_told() {
     told(
         SSM_AGENT_OFFLINE,
         "is running, but Session Manager last heard from it 3 days ago",
-        "restart its SSM agent, or reboot it, and see that it reaches ssm.us-east-1 and ssmmessages.us-east-1 on port 443",
+        "restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and see that it reaches ssm.us-east-1 and ssmmessages.us-east-1 on port 443",
+    );
+    let sleeps = "an agent that was denied credentials sleeps for up to 30 minutes";
+    told(
+        "i-0dead000000000013",
+        "is running, but Session Manager has never heard from it; it has no instance profile",
+        &format!(
+            "give it an instance profile with AmazonSSMManagedInstanceCore, unless the account has Default Host Management; \
+             then restart its SSM agent, or reboot it: {sleeps}; and see that it reaches ssm.us-east-1 on port 443"
+        ),
+    );
+    told(
+        "i-0dead000000000014",
+        "is running, but Session Manager has never heard from it",
+        &format!(
+            "see that its profile has AmazonSSMManagedInstanceCore; if it was added lately, restart the SSM agent, or \
+             reboot: {sleeps}; see that it runs, and reaches ssm.us-east-1 on port 443"
+        ),
     );
     fails(
         &mut sandbox.proxy(ABSENT),

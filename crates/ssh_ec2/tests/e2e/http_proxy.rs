@@ -126,10 +126,11 @@ fn calls_name_the_proxy_that_fails() {
     }
 }
 
+/// Not all rows: what may pass is tried again for some seconds, and the doctor's websockets are the same.
 #[test]
 fn websockets_name_the_proxy_that_fails() {
     let sandbox = Sandbox::with_faults(&["stream-url=wss://ssmmessages.us-east-1.amazonaws.com"]);
-    for row in &ROWS {
+    for row in [&ROWS[0], &ROWS[2], &ROWS[3], &ROWS[8]] {
         let mut command = sandbox.proxy(HEALTHY);
         let url = row.give(&mut command);
         let ended = Running::start(&mut command).wait().status(1);
