@@ -4,9 +4,13 @@
 //! out again gives back every byte. The file has a section for each suffix of host names, which its first line
 //! describes, and at its end the one for instance ids.
 
+mod installed;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::installed::{install_commands, installed_block, is_outdated, sections, without_section};
 
 /// Where the tool keeps its files.
 #[derive(Clone, Debug)]
@@ -200,36 +204,6 @@ pub fn section(
     section
 }
 
-/// The sections of a file of ours, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
-pub fn sections(file: &str) -> Vec<(Suffix, String)> {
-    let mut found: Vec<(Suffix, String)> = Vec::new();
-    let mut open = false;
-    for line in file.split_inclusive('\n') {
-        let described = line.strip_prefix(SECTION).and_then(|text| serde_json::from_str(text).ok());
-        if let Some(suffix) = described {
-            found.push((suffix, line.to_owned()));
-            open = true;
-        } else if line == BLOCK {
-            open = false;
-        } else if let (true, Some((_, text))) = (open, found.last_mut()) {
-            text.push_str(line);
-        }
-    }
-    found.sort_by(|(a, _), (b, _)| b.suffix.len().cmp(&a.suffix.len()).then_with(|| a.suffix.cmp(&b.suffix)));
-    found
-}
-
-/// A file of ours without the section of a suffix.
-pub fn without_section(file: &str, suffix: &str) -> String {
-    let section = sections(file).into_iter().find(|(found, _)| found.suffix == suffix);
-    section.map_or_else(|| file.to_owned(), |(_, text)| file.replacen(&text, "", 1))
-}
-
-/// The block for instance ids in a file of ours.
-pub fn installed_block(file: &str) -> Option<String> {
-    file.find(BLOCK).map(|at| file[at..].to_owned())
-}
-
 /// Whether ssh takes this for what it is, wherever it stands: in some values it replaces `${NAME}` by a variable of the
 /// environment, and nothing keeps it from that.
 pub fn is_literal(value: &str) -> bool {
@@ -304,13 +278,15 @@ fn split_word(text: &str) -> String {
 
 /// One word for the shell that ssh runs a `ProxyCommand` with, after ssh replaced tokens.
 fn shell_word(text: &str) -> String {
+    escape_tokens(&quote_for_shell(text))
+}
+
+fn quote_for_shell(text: &str) -> String {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_@:,./+=-".contains(&byte);
-    let word = if !text.is_empty() && text.bytes().all(harmless) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    };
-    escape_tokens(&word)
+    if !text.is_empty() && text.bytes().all(harmless) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// What names end in where nothing else was chosen: `web-1.ec2`.

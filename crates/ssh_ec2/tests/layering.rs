@@ -154,7 +154,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 20] = [
+const PURE: [&str; 21] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/identity.rs",
@@ -172,6 +172,7 @@ const PURE: [&str; 20] = [
     "policy/write.rs",
     "report.rs",
     "ssh_config.rs",
+    "ssh_config/installed.rs",
     "target.rs",
     "transfer.rs",
     "websocket/url.rs",
