@@ -43,7 +43,10 @@ impl StoreError {
         match self {
             Self::Busy { path } => vec![format!("see who holds {}.lock, and try again", path.display())],
             Self::Read(error) => error.hints(),
-            Self::Write { path, .. } => vec![format!("check the permissions of {}", path.display())],
+            Self::Write { path, .. } => vec![format!(
+                "check the permissions of {}, or set SSH_EC2_DIR to a directory that you can write to",
+                path.display()
+            )],
         }
     }
 }
@@ -207,7 +210,7 @@ impl Store {
 
     fn write(&self, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.target();
-        private_file::replace(&path, bytes).map_err(|source| StoreError::Write { path, source })
+        private_file::replace_durably(&path, bytes).map_err(|source| StoreError::Write { path, source })
     }
 
     async fn turn(&self) -> Result<private_file::Lock, StoreError> {

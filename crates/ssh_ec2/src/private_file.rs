@@ -98,7 +98,9 @@ pub fn check_directory(directory: &Path, owner: u32) -> Result<(), ReadError> {
     let path = || directory.to_owned();
     let metadata = match fs::metadata(directory) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
         Err(source) => return Err(ReadError::Io { path: path(), source }),
     };
     if !metadata.is_dir() {
@@ -135,13 +137,43 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// When one of it cannot be done; then the old file is as it was.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_by(path, bytes, |_, staged| fs::rename(staged, path))
+}
+
+/// The same for what must not be lost when the machine stops. It takes as long as the disk does.
+///
+/// # Errors
+/// When one of it cannot be done; then the old file is as it was.
+pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_by(path, bytes, |file, staged| {
+        file.sync_all()?;
+        rename_durably(staged, path)
+    })
+}
+
+/// Renames a file whose contents are on disk, and puts its new name there.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    // Not every file system can do that. The file is whole in any case.
+    let _ = to.parent().map(|directory| File::open(directory)?.sync_all());
+    Ok(())
+}
+
+fn replace_by(
+    path: &Path,
+    bytes: &[u8],
+    rename: impl FnOnce(&File, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     make_directory(path)?;
     let mut staged = path.as_os_str().to_owned();
     staged.push(format!(".{}.tmp", std::process::id()));
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
         file.write_all(bytes)?;
-        fs::rename(&staged, path)
+        rename(&file, Path::new(&staged))
     };
     write().inspect_err(|_| {
         let _ = fs::remove_file(&staged);

@@ -253,7 +253,7 @@ impl AssumedRole {
 
     fn keep(&self, entry: &Value) {
         let Some(path) = self.path() else { return };
-        if let Err(error) = private_file::replace(&path, entry.to_string().as_bytes()) {
+        if let Err(error) = private_file::replace_durably(&path, entry.to_string().as_bytes()) {
             tracing::info!("the role's session is not kept in {}: {error}", path.display());
         }
     }

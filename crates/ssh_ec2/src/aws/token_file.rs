@@ -63,7 +63,7 @@ impl TokenFile {
     ///
     /// When that cannot be done; then it is as it was.
     pub(super) fn replace(&self, fields: &Map<String, Value>) -> io::Result<()> {
-        private_file::replace(&self.path, &serde_json::to_vec(fields)?)
+        private_file::replace_durably(&self.path, &serde_json::to_vec(fields)?)
     }
 
     /// Waits until no other ssh_ec2 process is about to replace a file of this directory. Without one, as in
