@@ -11,7 +11,7 @@ use std::{
     fs,
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
 };
@@ -63,6 +63,11 @@ impl Workspace {
     /// The directory. It is gone when the workspace is dropped.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The file that `ssh` reads there.
+    pub fn ssh_config(&self) -> PathBuf {
+        self.directory.path().join("ssh_config")
     }
 
     /// Sets one more environment variable for the commands to come.

@@ -119,6 +119,9 @@ pub struct Proxy {
     /// Serve the one-time key on this socket, which `IdentityAgent` names as well
     #[arg(long, value_name = "PATH")]
     pub agent_socket: Option<PathBuf>,
+    /// Serve the one-time key below this directory, on the socket that ssh calls `%C`
+    #[arg(long, value_name = "PATH", hide = true, conflicts_with = "agent_socket")]
+    pub sockets: Option<PathBuf>,
     /// The host as it was typed (`%n`), since ssh makes `%h` lower case
     #[arg(long, value_name = "HOST")]
     pub typed: Option<String>,

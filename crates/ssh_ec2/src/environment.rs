@@ -2,8 +2,10 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::cache::Cache;
 use crate::commands::connect::Surroundings;
@@ -13,8 +15,10 @@ use crate::ssh_config::Places;
 /// The user's directories, and this program.
 #[derive(Debug)]
 pub struct Environment {
-    /// `~/.ssh`.
-    pub ssh_directory: PathBuf,
+    /// `~/.ssh`, unless there is no home directory.
+    pub ssh_directory: Option<PathBuf>,
+    /// The file in which ssh looks for the user's settings: `~/.ssh/config`, or the one of the local region.
+    pub user_config: Option<PathBuf>,
     /// What names meant a short while ago.
     pub cache: Cache,
     /// Who runs this program.
@@ -27,46 +31,96 @@ impl Environment {
     /// Reads it.
     ///
     /// # Errors
-    /// When there is no home directory, or this program cannot be found.
+    /// When there is no directory for our files, or this program cannot be found.
     pub fn read() -> Result<Self, Failure> {
-        let home = env::home_dir().filter(|home| home.is_absolute()).ok_or(Failure::NoHome)?;
-        let ssh_directory = home.join(".ssh");
-        let own = env::var_os("SSH_EC2_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-        let cache = match &own {
-            Some(directory) => directory.join("cache"),
-            None => {
-                let cache =
-                    env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-                cache.unwrap_or_else(|| home.join(".cache")).join("ssh_ec2")
-            }
-        };
+        let ssh_directory = env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".ssh"));
+        let own = absolute("SSH_EC2_DIR");
         let user = rustix::process::getuid().as_raw();
-        let cache = Cache::new(cache, user);
-        let directory = own.unwrap_or_else(|| ssh_directory.join("ssh_ec2"));
-        let places = Places::below(&directory, &short_directory());
+        let (directory, cache) = match (own, &ssh_directory) {
+            (Some(own), _) => (own.clone(), own.join("cache")),
+            (None, Some(ssh)) => {
+                let cache = absolute("XDG_CACHE_HOME").unwrap_or_else(|| ssh.with_file_name(".cache"));
+                (ssh.join("ssh_ec2"), cache.join("ssh_ec2"))
+            }
+            (None, None) => return Err(Failure::NoHome),
+        };
         let program = env::current_exe().map_err(|source| Failure::File {
             action: "find",
             path: "ssh_ec2".into(),
             source,
         })?;
+        // The same for a login, cron and su, which have different variables.
+        let places = Places::below(&directory, Path::new(&format!("/tmp/ssh_ec2-{user}")));
         let user_agent = env::var("SSH_AUTH_SOCK").ok();
-        Ok(Self { ssh_directory, cache, user, surroundings: Surroundings { program, places, user_agent } })
+        Ok(Self {
+            user_config: absolute("SSH_EC2_SSH_CONFIG")
+                .or_else(|| ssh_directory.as_ref().map(|ssh| ssh.join("config"))),
+            ssh_directory,
+            cache: Cache::new(cache, user),
+            user,
+            surroundings: Surroundings { program, places, user_agent },
+        })
     }
 }
 
-/// The command line of the process that started us, where the system tells: ssh's, for a ProxyCommand.
+fn absolute(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// The name of `program`, which is this one, for a file that outlives this version: package managers keep
+/// each version in a directory of its own, and a link to it in PATH. That link or, for a program that is not
+/// in PATH, the one that it was called by; else the program itself.
+pub fn installed_program(program: &Path) -> PathBuf {
+    let is_this = |path: &Path| fs::canonicalize(path).is_ok_and(|path| path == program);
+    let name = program.file_name().unwrap_or_default();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let in_path = env::split_paths(&path).filter(|directory| directory.is_absolute());
+    let called = env::args_os().next().map(PathBuf::from).filter(|called| called.components().count() > 1);
+    let called = called.and_then(|called| std::path::absolute(called).ok());
+    let mut candidates = in_path.map(|directory| directory.join(name)).chain(called);
+    candidates.find(|candidate| is_this(candidate)).unwrap_or_else(|| program.to_owned())
+}
+
+/// What gethostname(3) says.
+pub fn local_host() -> Vec<u8> {
+    rustix::system::uname().nodename().to_bytes().to_vec()
+}
+
+/// The command line of the process that started us: ssh's, for a ProxyCommand.
 pub fn parent() -> Vec<OsString> {
     let Some(parent) = rustix::process::getppid() else { return Vec::new() };
-    let line = std::fs::read(format!("/proc/{}/cmdline", parent.as_raw_nonzero())).unwrap_or_default();
+    let parent = parent.as_raw_nonzero().get();
+    let Ok(line) = fs::read(format!("/proc/{parent}/cmdline")) else { return shown_by_ps(parent) };
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
-/// A private directory with a short name: the session's, or one of our own in the temporary directory, which is
-/// checked to be ours before it is used.
-fn short_directory() -> PathBuf {
-    if let Some(runtime) = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
-    {
-        return runtime.join("ssh_ec2");
+/// The same on systems without `/proc`, such as macOS. A word with spaces counts as several.
+fn shown_by_ps(process: i32) -> Vec<OsString> {
+    let mut ps = Command::new("/bin/ps");
+    ps.args(["-ww", "-o", "args=", "-p", &process.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
+    let line = ps.output().map(|output| output.stdout).unwrap_or_default();
+    line.split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+        .map(|word| OsString::from_vec(word.to_vec()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ps_shows_what_proc_does() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let shown = shown_by_ps(i32::try_from(child.id()).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(shown, ["sleep", "600"]);
     }
-    PathBuf::from(format!("/tmp/ssh_ec2-{}", rustix::process::getuid().as_raw()))
+
+    #[test]
+    fn the_local_host_is_what_the_kernel_says() {
+        let said = fs::read("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(local_host(), said.trim_ascii_end());
+    }
 }

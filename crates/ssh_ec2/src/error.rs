@@ -261,6 +261,16 @@ pub enum Failure {
     /// The command line.
     #[error("{0}")]
     Usage(String),
+    /// The user's ssh_config cannot be changed.
+    #[error("cannot change {path}")]
+    UserConfig {
+        /// Which file.
+        path: PathBuf,
+        /// What to do about it.
+        hint: String,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Failure {
@@ -285,6 +295,10 @@ impl Failure {
                 "check the session document and the SSM agent's version: `aws ssm describe-instance-information`".into(),
             ],
             Self::Command { program, .. } => vec![format!("check that {program} is installed and in PATH")],
+            Self::File { action: "make", path, .. } => vec![format!(
+                "check the permissions of {}, or set SSH_EC2_DIR to a directory that you can write to",
+                path.display()
+            )],
             Self::File { path, .. } => vec![format!("check the permissions of {}", path.display())],
             Self::HandshakeTimeout { instance } => vec![
                 format!("restart the SSM agent on {instance}, or reboot it, and check that it can reach ssmmessages on port 443"),
@@ -307,7 +321,8 @@ impl Failure {
             }
             Self::Moved { .. } => vec!["connect again".into()],
             Self::OldSsh { .. } => vec!["put a newer ssh in PATH; nothing was changed".into()],
-            Self::NoHome => vec!["set HOME".into()],
+            Self::NoHome => vec!["set HOME, or SSH_EC2_DIR to a directory that you can write to".into()],
+            Self::UserConfig { hint, .. } => vec![hint.clone()],
             Self::NoKey { .. } => {
                 vec!["make one with `ssh-keygen -t ed25519`, or name one with `--key-file`".into()]
             }

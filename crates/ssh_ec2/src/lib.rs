@@ -73,6 +73,7 @@ use crate::known_hosts::Store;
 use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
 use crate::probe::Interrupt;
+use crate::ssh_config::Connection;
 use crate::target::{Host, OsUser, Target};
 use crate::transfer::Tool;
 
@@ -141,7 +142,7 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
     };
     on_runtime(interrupt::unless_ended(async {
         let network = network(&options.settings).await?;
-        send_key::run(&options, &network, &environment.ssh_directory).await
+        send_key::run(&options, &network, environment.ssh_directory.as_deref()).await
     }))
 }
 
@@ -187,7 +188,12 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
         Command::Config(mut config) => {
             config.common = config.common.over(before);
             let environment = Environment::read()?;
-            config::run(&config, &environment.surroundings, &environment.ssh_directory)
+            let installation = config::Installation {
+                program: &environment::installed_program(&environment.surroundings.program),
+                places: &environment.surroundings.places,
+                user_config: environment.user_config.as_deref(),
+            };
+            config::run(&config, &installation)
         }
         Command::Policy(mut policy) => {
             policy.region = policy.region.or(before.region);
@@ -208,10 +214,15 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
     common.batch |= openssh::is_batch(&parent);
     log_to_stderr(common.verbose);
     memory::forbid_dumps();
-    let agent_socket = match proxy.agent_socket.clone() {
-        Some(path) => path,
-        None => Environment::read()?.surroundings.places.socket(&proxy.user, &proxy.host, &proxy.port),
-    };
+    let Environment { cache, surroundings, .. } = Environment::read()?;
+    // From the environment, which known-hosts inherits from the same ssh; the options may be older, from the
+    // user's ssh_config.
+    let sockets = surroundings.places.sockets();
+    let agent_socket = proxy.agent_socket.clone().unwrap_or_else(|| {
+        let local_host = &environment::local_host();
+        let connection = Connection { local_host, host: &proxy.host, port: &proxy.port, user: &proxy.user };
+        connection.socket(proxy.sockets.as_ref().unwrap_or(&sockets))
+    });
     let (target, region) = host_target(&proxy.host, proxy.typed.as_deref(), proxy.suffix.as_deref())?;
     let settings = connect::aws_settings(&common);
     let options = proxy::Options {
@@ -226,10 +237,6 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
         client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
-    let Environment { cache, surroundings, .. } = Environment::read()?;
-    // From the environment, which known-hosts inherits from the same ssh; `--agent-socket` may be older, from
-    // the user's ssh_config.
-    let sockets = surroundings.places.sockets();
     let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };
     on_runtime(async { proxy::run(&request, &network(&request.options.settings).await?, &cache).await })
 }
@@ -267,11 +274,12 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     if let Some(typed) = &command.target {
         let ssh = Invocation { options: Vec::new(), destination: typed.into(), command: Vec::new() };
         let host = ssh.host();
-        let (target, placed) = connect::place(&host, common.clone(), places)?;
+        let alias = openssh::alias(&host).filter(|name| connect::is_ours(name, places));
+        let (target, placed) = connect::place(alias.as_deref().unwrap_or(&host), common.clone(), places)?;
         let user = ssh.user().or_else(|| ssh.configured_user());
         request.user = user.map(|user| OsUser::on(&target, &user)).transpose()?;
         request.settings = connect::aws_settings(&placed);
-        request.host = Some(connect::plain_host(&host, &target));
+        request.host = Some(if alias.is_some() { host } else { connect::plain_host(&host, &target) });
         request.target = Some(target);
         common = placed;
     }
@@ -300,6 +308,7 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
     let environment = Environment::read()?;
     let file = command.file.unwrap_or_else(|| environment.surroundings.places.known_hosts());
     let store = Store::new(file, environment.user);
+    let places = &environment.surroundings.places;
     let Some(host) = command.target else { return commands::known_hosts::list(&store) };
     let (target, common) = match command.suffix {
         Some(suffix) => {
@@ -307,13 +316,14 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
             (target, Common { region: region.or(common.region.clone()), ..common })
         }
         None if command.host.is_some() => (host.parse()?, common),
-        None => connect::place(&host, common, &environment.surroundings.places)?,
+        None => connect::place(&host, common, places)?,
     };
     let request = commands::known_hosts::Request {
         target,
         choice: connect::choice(&common),
         settings: connect::aws_settings(&common),
         port: command.port.parse()?,
+        typed: Some(host).filter(|host| command.host.is_none() && connect::is_ours(host, places)),
         host: command.host,
         presented: command.presented,
     };

@@ -245,11 +245,28 @@ pub struct Version {
     pub major: u32,
     /// 2 of 9.2.
     pub minor: u32,
+    /// Whether a distribution built it, which may have mended it.
+    pub is_distributed: bool,
 }
 
 impl Version {
     /// The first with `KnownHostsCommand`, without which the host keys could not be checked.
-    pub const NEEDED: Self = Self { major: 8, minor: 5 };
+    pub const NEEDED: Self = Self { major: 8, minor: 5, is_distributed: false };
+
+    /// The first that refuses host and user names with characters that have a meaning for a shell.
+    const SAFE: Self = Self { major: 9, minor: 6, is_distributed: false };
+
+    /// What such an ssh lets host names do, where it has not been mended.
+    pub fn danger(self) -> Option<String> {
+        let is_mended = || self.is_distributed && refuses_shell_characters();
+        (self < Self::SAFE && !is_mended()).then(|| {
+            format!(
+                "OpenSSH {self} may run commands that a host name contains (CVE-2023-51385), so connect to no name \
+                 from a stranger; OpenSSH {} does not, and some distributions have mended older versions",
+                Self::SAFE
+            )
+        })
+    }
 
     /// Asks the ssh in PATH. None if it says none, as another program than OpenSSH's would.
     ///
@@ -264,8 +281,21 @@ impl Version {
     fn parse(text: &str) -> Option<Self> {
         let (major, rest) = text.split_once("OpenSSH_")?.1.split_once('.')?;
         let end = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
-        Some(Self { major: major.parse().ok()?, minor: rest[..end].parse().ok()? })
+        // `9.2p1 Debian-2+deb12u10, OpenSSL`, where others have no second word.
+        let version = rest.split(',').next().unwrap_or_default();
+        Some(Self {
+            major: major.parse().ok()?,
+            minor: rest[..end].parse().ok()?,
+            is_distributed: version.trim().contains(' '),
+        })
     }
+}
+
+/// Whether ssh takes no host name with a quote.
+fn refuses_shell_characters() -> bool {
+    let mut ssh = process::Command::new("ssh");
+    ssh.args(["-F", "none", "-G", "--", "a'b"]).stdin(process::Stdio::null());
+    ssh.output().is_ok_and(|output| !output.status.success())
 }
 
 impl fmt::Display for Version {
@@ -321,6 +351,13 @@ pub fn configuration(host: &str) -> Result<Result<Vec<(String, String)>, String>
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let settings = text.lines().filter_map(|line| line.split_once(' '));
     Ok(Ok(settings.map(|(keyword, value)| (keyword.to_owned(), value.to_owned())).collect()))
+}
+
+/// The name that ssh's configuration has for a host, by `HostName`, if it has another one.
+pub fn alias(host: &str) -> Option<String> {
+    let settings = configuration(host).ok()?.ok()?;
+    let (_, name) = settings.into_iter().find(|(keyword, _)| keyword == "hostname")?;
+    (!name.eq_ignore_ascii_case(host)).then_some(name)
 }
 
 /// A program and its arguments.
@@ -458,18 +495,24 @@ mod tests {
     #[test]
     fn versions_are_read_from_what_ssh_says_of_itself() {
         for (text, version) in [
-            ("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026\n", Some((9, 2))),
-            ("OpenSSH_10.0p2, LibreSSL 3.3.6", Some((10, 0))),
-            ("OpenSSH_8.5", Some((8, 5))),
+            ("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026\n", Some((9, 2, true))),
+            ("OpenSSH_10.0p2, LibreSSL 3.3.6", Some((10, 0, false))),
+            ("OpenSSH_8.5", Some((8, 5, false))),
             ("Sun_SSH_1.1.5", None),
         ] {
             assert_eq!(
                 Version::parse(text),
-                version.map(|(major, minor)| Version { major, minor }),
+                version.map(|(major, minor, is_distributed)| Version { major, minor, is_distributed }),
                 "{text}"
             );
         }
-        assert!(Version { major: 10, minor: 0 } > Version::NEEDED);
+        let version = |major, minor| Version { major, minor, is_distributed: false };
+        assert!(version(10, 0) > Version::NEEDED);
+        for (version, is_safe) in [((9, 5), false), ((9, 6), true), ((10, 0), true)]
+            .map(|((major, minor), is_safe)| (version(major, minor), is_safe))
+        {
+            assert_eq!(version.danger().is_none(), is_safe, "{version}");
+        }
     }
 
     #[test]

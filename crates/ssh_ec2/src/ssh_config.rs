@@ -4,55 +4,16 @@
 //! out again gives back every byte. The file has a section for each suffix of host names, which its first line
 //! describes, and at its end the one for instance ids.
 
+mod hosts;
 mod installed;
+mod places;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::installed::{install_commands, installed_block, is_outdated, sections, without_section};
-
-/// Where the tool keeps its files.
-#[derive(Clone, Debug)]
-pub struct Places {
-    directory: PathBuf,
-    sockets: PathBuf,
-}
-
-impl Places {
-    /// All files below `directory`; its sockets below `shorter` when they could not be below `directory`.
-    pub fn below(directory: &Path, shorter: &Path) -> Self {
-        let sockets = directory.join("agent");
-        let fits = sockets.as_os_str().len() + SOCKET_NAME_LENGTH <= SOCKET_PATH_LIMIT;
-        let sockets = if fits { sockets } else { shorter.to_owned() };
-        Self { directory: directory.to_owned(), sockets }
-    }
-
-    /// The installed block.
-    pub fn config(&self) -> PathBuf {
-        self.directory.join("config")
-    }
-
-    /// Host keys, by instance id.
-    pub fn known_hosts(&self) -> PathBuf {
-        self.directory.join("known_hosts")
-    }
-
-    /// The key agents' sockets.
-    pub fn sockets(&self) -> PathBuf {
-        self.sockets.clone()
-    }
-
-    /// The key agent's socket of one connection, as ssh works it out.
-    pub fn socket(&self, user: &str, host: &str, port: &str) -> PathBuf {
-        self.sockets().join(format!("{user}@{host}:{port}"))
-    }
-
-    /// The directory itself.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-}
+pub use self::places::{Connection, Places};
 
 /// How the proxy is to be called, besides the tokens that ssh fills in.
 #[derive(Clone, Debug, Default)]
@@ -121,7 +82,7 @@ fn tunnel_settings(
     }
     if options.identity.is_none() && keys == Keys::Pushed {
         let sockets = shell_word(&places.sockets().to_string_lossy());
-        proxy.push_str(&format!(" --agent-socket {sockets}/'{SOCKET_NAME}'"));
+        proxy.push_str(&format!(" --sockets {sockets}"));
     }
     if let Some(suffix) = suffix {
         // ssh makes `%h` lower case.
@@ -131,10 +92,14 @@ fn tunnel_settings(
     proxy.push_str(" '%r' '%h' '%p'");
     vec![
         ("ProxyCommand", proxy),
+        // The command carries the bytes itself; with `yes` ssh waits for a descriptor that does.
+        ("ProxyUseFdpass", "no".into()),
         // Knows keys by instance id, which is never given to another instance, whatever the host is called.
         ("KnownHostsCommand", known_hosts_command(program, places, options, suffix)),
         ("UserKnownHostsFile", "/dev/null".into()),
         ("StrictHostKeyChecking", "yes".into()),
+        // ssh believes an answer of DNS before it asks the command.
+        ("VerifyHostKeyDNS", "no".into()),
     ]
 }
 
@@ -163,7 +128,7 @@ fn known_hosts_command(
 fn key_settings(places: &Places, options: &ProxyOptions) -> Vec<(&'static str, String)> {
     match &options.identity {
         None => {
-            let socket = format!("{}/{SOCKET_NAME}", escape_tokens(&places.sockets().to_string_lossy()));
+            let socket = format!("{}/%C", escape_tokens(&places.sockets().to_string_lossy()));
             // The key agent knows one key. Without `none`, ssh would go on to offer the user's own keys.
             vec![
                 ("IdentityAgent", quote(&socket)),
@@ -191,13 +156,13 @@ pub fn section(
 ) -> String {
     // Three strings, none of which could fail.
     let description = serde_json::to_string(suffix).unwrap_or_default();
-    let mut section = format!("{SECTION}{description}\nHost *.{}\n", suffix.suffix);
+    let mut section = format!("{SECTION}{description}\n{}", hosts::names(&suffix.suffix));
     let user = user.map(|user| ("User", user.to_owned()));
     let tunnel = tunnel_settings(program, places, options, Keys::Pushed, Some(&suffix.suffix));
     for (keyword, value) in user.into_iter().chain(tunnel) {
         section.push_str(&format!("    {keyword} {value}\n"));
     }
-    section.push_str(&format!("Host *.{} !mi-*\n", suffix.suffix));
+    section.push_str(&hosts::names_of_instances(&suffix.suffix));
     for (keyword, value) in key_settings(places, options) {
         section.push_str(&format!("    {keyword} {value}\n"));
     }
@@ -219,31 +184,76 @@ pub fn is_suffix(suffix: &str) -> bool {
     suffix.len() <= 100 && suffix.split('.').all(is_label)
 }
 
-/// The block for every instance id, and for names that end in [`DEFAULT_SUFFIX`]. Managed nodes (`mi-…`) are outside EC2: nothing can push a key to them, so the
-/// user's own keys are offered there.
+/// The block for every instance id, and for names that end in [`DEFAULT_SUFFIX`]. Managed nodes (`mi-…`) are
+/// outside EC2: nothing can push a key to them, so the user's own keys are offered there.
 pub fn block(program: &Path, places: &Places, options: &ProxyOptions) -> String {
     let mut block = BLOCK.to_owned();
-    let mut write = |settings: Vec<(&str, String)>, header: &str| {
-        block.push_str(header);
+    let mut write = |header: String, settings: Vec<(&str, String)>| {
+        block.push_str(&header);
         for (keyword, value) in settings {
             block.push_str(&format!("    {keyword} {value}\n"));
         }
     };
+    let tunnel = |suffix| tunnel_settings(program, places, options, Keys::Pushed, suffix);
     // First, since an id may have the suffix as well.
-    let names = tunnel_settings(program, places, options, Keys::Pushed, Some(DEFAULT_SUFFIX));
-    write(names, &format!("Host *.{DEFAULT_SUFFIX}\n"));
-    write(key_settings(places, options), &format!("Host *.{DEFAULT_SUFFIX} !mi-*\n"));
-    write(tunnel_settings(program, places, options, Keys::Pushed, None), "Host i-* mi-*\n");
-    write(key_settings(places, options), "Host i-*\n");
+    write(hosts::names(DEFAULT_SUFFIX), tunnel(Some(DEFAULT_SUFFIX)));
+    write(hosts::names_of_instances(DEFAULT_SUFFIX), key_settings(places, options));
+    write(hosts::ids(), tunnel(None));
+    write(hosts::instances(), key_settings(places, options));
     block
+}
+
+/// The same blocks for an alias to include: they match the name that `HostName` gave it.
+///
+/// An alias has to include them itself. When ssh reads our blocks at the top of the user's file, an alias
+/// further down has not set `HostName` yet; when ssh reads the file a second time, for `Match final`, the
+/// settings that the user has for all hosts are already there, and the first value stays.
+pub fn for_aliases(file: &str) -> String {
+    hosts::by_host_name(file)
 }
 
 /// The user's file with the line that includes `config` at its top; the same text when the line is there.
 ///
-/// At the top, since a `Host` block lasts to the next one, and since ssh takes the first value it finds.
-pub fn include(text: &[u8], config: &Path) -> Vec<u8> {
-    let line = include_line(config);
-    if text.starts_with(line.as_bytes()) { text.to_vec() } else { [line.as_bytes(), text].concat() }
+/// At the top, since a `Host` block lasts to the next one, and since ssh takes the first value it finds. A
+/// line that the user wrote in front of all blocks will do, in whatever form ssh reads as this file.
+pub fn include(text: &[u8], config: &Path, ssh_directory: &Path) -> Vec<u8> {
+    let top = String::from_utf8_lossy(text);
+    let lines = top.lines().map(words).take_while(|words| {
+        !words.first().is_some_and(|keyword| ["host", "match"].contains(&keyword.to_lowercase().as_str()))
+    });
+    let is_config = |word: &String| {
+        let path = match (word.strip_prefix("~/"), ssh_directory.parent()) {
+            (Some(below), Some(home)) => home.join(below),
+            _ => ssh_directory.join(word),
+        };
+        path == config
+    };
+    let includes = |words: Vec<String>| {
+        words.split_first().is_some_and(|(keyword, files)| {
+            keyword.eq_ignore_ascii_case("include") && files.iter().any(is_config)
+        })
+    };
+    if lines.into_iter().any(includes) {
+        return text.to_vec();
+    }
+    [include_line(config).as_bytes(), text].concat()
+}
+
+/// The words of a line of ssh_config, in which a keyword may end in `=`, and quotes hold words together.
+fn words(line: &str) -> Vec<String> {
+    let line = line.trim();
+    let end =
+        line.find(|character: char| character.is_whitespace() || character == '=').unwrap_or(line.len());
+    let (keyword, values) = line.split_at(end);
+    let values = values.trim_start_matches(|character: char| character.is_whitespace() || character == '=');
+    let mut words = vec![keyword.to_owned()];
+    for (index, part) in values.split('"').enumerate() {
+        match index % 2 {
+            0 => words.extend(part.split_whitespace().map(str::to_owned)),
+            _ => words.push(part.to_owned()),
+        }
+    }
+    words
 }
 
 /// The user's file without that line; the same text when it is not there.
@@ -252,7 +262,8 @@ pub fn exclude(text: &[u8], config: &Path) -> Vec<u8> {
     text.strip_prefix(line.as_bytes()).unwrap_or(text).to_vec()
 }
 
-fn include_line(config: &Path) -> String {
+/// That line.
+pub fn include_line(config: &Path) -> String {
     format!("Include {}\n", quote(&config.to_string_lossy()))
 }
 
@@ -294,12 +305,6 @@ pub const DEFAULT_SUFFIX: &str = "ec2";
 const BLOCK: &str = "# Written by `ssh_ec2 config`.\n";
 /// Begins a section; its suffix follows as JSON.
 const SECTION: &str = "# ssh_ec2 suffix ";
-/// A slash, a user of 16 characters, `@`, a name of 30, `:`, a port. Longer ones are served while they fit.
-const SOCKET_NAME_LENGTH: usize = 1 + 16 + 1 + 30 + 1 + 5;
-/// What a socket address holds on every Unix.
-const SOCKET_PATH_LIMIT: usize = 103;
-/// The file name of a key agent's socket, in ssh's tokens.
-const SOCKET_NAME: &str = "%r@%h:%p";
 
 #[cfg(test)]
 mod tests {
@@ -310,39 +315,38 @@ mod tests {
     }
 
     #[test]
-    fn sockets_move_to_a_shorter_place_when_they_must() {
-        assert_eq!(places().sockets(), Path::new("/home/me/.ssh/ssh_ec2/agent"));
-        let deep = format!("/home/{}/.ssh/ssh_ec2", "x".repeat(60));
-        let places = Places::below(Path::new(&deep), Path::new("/tmp/short"));
-        assert_eq!(places.sockets(), Path::new("/tmp/short"));
-        assert_eq!(places.known_hosts(), Path::new(&deep).join("known_hosts"));
-    }
-
-    #[test]
     fn the_block_is_what_the_documentation_shows() {
         let block = block(Path::new("/usr/bin/ssh_ec2"), &places(), &ProxyOptions::default());
+        let letters: String = ('g'..='z').chain('G'..='Z').map(|letter| format!(" !*-*{letter}*")).collect();
+        let others = format!("!*.* !*_* !*-*-*{letters}");
+        let proxy = "/usr/bin/ssh_ec2 proxy --sockets /home/me/.ssh/ssh_ec2/agent";
+        let known_hosts = "/usr/bin/ssh_ec2 known-hosts --file /home/me/.ssh/ssh_ec2/known_hosts";
+        let key = "    IdentityAgent /home/me/.ssh/ssh_ec2/agent/%C\n    IdentityFile none\n    IdentitiesOnly no\n";
+        let checks =
+            "    UserKnownHostsFile /dev/null\n    StrictHostKeyChecking yes\n    VerifyHostKeyDNS no\n";
+        let asked = "--port %p --host %H --presented %t:%K -- %h";
         assert_eq!(
             block,
-            "# Written by `ssh_ec2 config`.\n\
-             Host *.ec2\n\
-             \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/'%r@%h:%p' --suffix ec2 --typed '%n' '%r' '%h' '%p'\n\
-             \x20   KnownHostsCommand /usr/bin/ssh_ec2 known-hosts --file /home/me/.ssh/ssh_ec2/known_hosts --suffix ec2 --typed %n --port %p --host %H --presented %t:%K -- %h\n\
-             \x20   UserKnownHostsFile /dev/null\n\
-             \x20   StrictHostKeyChecking yes\n\
-             Host *.ec2 !mi-*\n\
-             \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
-             \x20   IdentityFile none\n\
-             \x20   IdentitiesOnly no\n\
-             Host i-* mi-*\n\
-             \x20   ProxyCommand /usr/bin/ssh_ec2 proxy --agent-socket /home/me/.ssh/ssh_ec2/agent/'%r@%h:%p' '%r' '%h' '%p'\n\
-             \x20   KnownHostsCommand /usr/bin/ssh_ec2 known-hosts --file /home/me/.ssh/ssh_ec2/known_hosts --port %p --host %H --presented %t:%K -- %h\n\
-             \x20   UserKnownHostsFile /dev/null\n\
-             \x20   StrictHostKeyChecking yes\n\
-             Host i-*\n\
-             \x20   IdentityAgent /home/me/.ssh/ssh_ec2/agent/%r@%h:%p\n\
-             \x20   IdentityFile none\n\
-             \x20   IdentitiesOnly no\n"
+            format!(
+                "# Written by `ssh_ec2 config`.\n\
+                 Host *.ec2\n\
+                 \x20   ProxyCommand {proxy} --suffix ec2 --typed '%n' '%r' '%h' '%p'\n\
+                 \x20   ProxyUseFdpass no\n\
+                 \x20   KnownHostsCommand {known_hosts} --suffix ec2 --typed %n {asked}\n{checks}\
+                 Host *.ec2 !mi-?????????????????.*\n{key}\
+                 Host i-???????? i-????????????????? mi-????????????????? {others}\n\
+                 \x20   ProxyCommand {proxy} '%r' '%h' '%p'\n\
+                 \x20   ProxyUseFdpass no\n\
+                 \x20   KnownHostsCommand {known_hosts} {asked}\n{checks}\
+                 Host i-???????? i-????????????????? {others}\n{key}"
+            )
         );
+        let aliases = for_aliases(&block);
+        assert!(
+            aliases.contains("\nMatch host *.ec2,!mi-?????????????????.*\n    IdentityAgent "),
+            "{aliases}"
+        );
+        assert!(!aliases.contains("\nHost ") && aliases.lines().count() == block.lines().count());
     }
 
     #[test]
@@ -384,11 +388,11 @@ mod tests {
         assert!(
             settings[0]
                 .1
-                .starts_with(r"'/opt/my tools/ssh_ec2' proxy --profile 'my prod'\''s 100%%' --agent-socket"),
+                .starts_with(r"'/opt/my tools/ssh_ec2' proxy --profile 'my prod'\''s 100%%' --sockets"),
             "{}",
             settings[0].1
         );
-        let known_hosts = &settings[1].1;
+        let known_hosts = &settings[2].1;
         let expected = r#""/opt/my tools/ssh_ec2" known-hosts --profile "my prod's 100%%" --file /home"#;
         assert!(known_hosts.starts_with(expected), "{known_hosts}");
     }
@@ -397,8 +401,8 @@ mod tests {
     fn a_node_gets_the_users_own_keys() {
         let keywords = |options: &ProxyOptions| {
             let settings = settings(Path::new("/ssh_ec2"), &places(), options, Keys::Own);
-            assert!(!settings[0].1.contains("--agent-socket"), "{}", settings[0].1);
-            settings.into_iter().skip(4).map(|(keyword, _)| keyword).collect::<Vec<_>>()
+            assert!(!settings[0].1.contains("--sockets"), "{}", settings[0].1);
+            settings.into_iter().skip(6).map(|(keyword, _)| keyword).collect::<Vec<_>>()
         };
         assert_eq!(keywords(&ProxyOptions::default()), Vec::<&str>::new());
         let chosen = ProxyOptions { identity: Some("/key".into()), ..ProxyOptions::default() };
@@ -408,6 +412,7 @@ mod tests {
     #[test]
     fn include_and_exclude_give_back_every_byte() {
         let config = places().config();
+        let include = |text: &[u8], config: &Path| include(text, config, Path::new("/home/me/.ssh"));
         for text in [&b""[..], b"Host a\n  User b\n", b"# no newline at the end", b"\xff\xfe\r\n\n\n", b"\n"]
         {
             let included = include(text, &config);
@@ -419,9 +424,28 @@ mod tests {
 
     #[test]
     fn a_line_of_the_users_own_further_down_is_left_alone() {
-        let config = places().config();
+        let (config, directory) = (places().config(), Path::new("/home/me/.ssh"));
         let text = b"Host x\n  Include /home/me/.ssh/ssh_ec2/config\n";
         assert_eq!(exclude(text, &config), text);
-        assert_eq!(exclude(&include(text, &config), &config), text);
+        assert_eq!(exclude(&include(text, &config, directory), &config), text);
+    }
+
+    #[test]
+    fn a_line_of_the_users_own_at_the_top_is_enough() {
+        let (config, directory) = (places().config(), Path::new("/home/me/.ssh"));
+        for line in [
+            "# x\n\nInclude /home/me/.ssh/ssh_ec2/config",
+            "include=~/.ssh/ssh_ec2/config",
+            " INCLUDE other  ssh_ec2/config",
+            "Include = \"ssh_ec2/config\" more",
+        ] {
+            let text = format!("{line}\nHost *\n");
+            assert_eq!(include(text.as_bytes(), &config, directory), text.as_bytes(), "{line}");
+        }
+        for line in ["Include other/config", "# Include ssh_ec2/config", "Match all\nInclude ssh_ec2/config"]
+        {
+            let text = format!("{line}\nHost *\n");
+            assert_ne!(include(text.as_bytes(), &config, directory), text.as_bytes(), "{line}");
+        }
     }
 }

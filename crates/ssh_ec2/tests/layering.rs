@@ -100,6 +100,7 @@ const MODULES: [(&str, &[&str]); 35] = [
             "openssh",
             "pace",
             "picker",
+            "private_file",
             "probe",
             "policy",
             "private_socket",
@@ -154,7 +155,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 21] = [
+const PURE: [&str; 23] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/identity.rs",
@@ -172,7 +173,9 @@ const PURE: [&str; 21] = [
     "policy/write.rs",
     "report.rs",
     "ssh_config.rs",
+    "ssh_config/hosts.rs",
     "ssh_config/installed.rs",
+    "ssh_config/places.rs",
     "target.rs",
     "transfer.rs",
     "websocket/url.rs",

@@ -59,11 +59,14 @@ impl SocketError {
         match self {
             Self::Io { path, .. } => {
                 let directory = path.parent().unwrap_or(path);
-                vec![format!("check that you may write to {}", directory.display())]
+                vec![format!(
+                    "check that you may write to {}, or set SSH_EC2_DIR to another directory and run `ssh_ec2 config --install`",
+                    directory.display()
+                )]
             }
             Self::Exposed { path } => vec![format!("run `chmod 700 {}`", path.display())],
             Self::TooLong { .. } => {
-                vec!["set SSH_EC2_DIR to a shorter directory, for example one below /run/user".into()]
+                vec!["run `ssh_ec2 config --install`: the blocks that it writes name a shorter socket".into()]
             }
         }
     }

@@ -1,85 +1,76 @@
-//! Prints the ssh_config block, installs it, takes it out again.
+//! Prints the ssh_config blocks, installs them, takes them out again.
 //!
 //! A user's file is replaced in one step or not at all, keeps its mode and every other byte, and a link to it
 //! stays a link.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+mod file;
 
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use self::file::{Staged, remove};
+pub use self::file::{make_private_directory, read};
 use crate::cli::{Common, Config};
-use crate::commands::connect::{Surroundings, proxy_options};
+use crate::commands::connect::proxy_options;
 use crate::error::{ExitCode, Failure};
 use crate::openssh::Version;
 use crate::ssh_config::{
-    DEFAULT_SUFFIX, ProxyOptions, Suffix, block, exclude, include, installed_block, is_suffix, section,
-    sections, without_section,
+    DEFAULT_SUFFIX, Places, ProxyOptions, Suffix, block, exclude, for_aliases, include, include_line,
+    installed_block, is_suffix, section, sections, without_section,
 };
 use crate::target::OsUser;
 use crate::ui;
+
+/// What the blocks name, and the files that they are written to.
+#[derive(Clone, Copy, Debug)]
+pub struct Installation<'a> {
+    /// This program.
+    pub program: &'a Path,
+    /// Our files.
+    pub places: &'a Places,
+    /// The user's file, which includes ours.
+    pub user_config: Option<&'a Path>,
+}
 
 /// Prints, installs or removes.
 ///
 /// # Errors
 /// When a file cannot be read or written; then none was changed half-way.
-pub fn run(config: &Config, surroundings: &Surroundings, ssh_directory: &Path) -> Result<ExitCode, Failure> {
-    let files = Files { user: ssh_directory.join("config"), block: surroundings.places.config() };
-    let installed = read(&files.block)?.unwrap_or_default();
+pub fn run(config: &Config, installation: &Installation<'_>) -> Result<ExitCode, Failure> {
+    let installed = read(&installation.places.config())?.unwrap_or_default();
     let installed = String::from_utf8_lossy(&installed);
-    let mut kept = sections(&installed);
     if let Some(suffix) = &config.suffix {
         check_suffix(suffix)?;
-        kept.retain(|(kept, _)| kept.suffix != *suffix);
     }
     if config.uninstall {
-        return match &config.suffix {
-            None => uninstall(&files),
-            Some(suffix) if !installed.is_empty() && sections(&installed).len() > kept.len() => {
-                replace(&files.block, without_section(&installed, suffix).as_bytes())
-            }
-            Some(suffix) => Err(Failure::Usage(format!("no suffix `{suffix}` is installed"))),
+        match &config.suffix {
+            None => installation.uninstall()?,
+            Some(suffix) => installation.uninstall_suffix(&installed, suffix)?,
         }
-        .map(|()| ExitCode::Success);
+        return Ok(ExitCode::Success);
     }
-    let options = proxy_options(&config.common, 0)?;
-    let ids = |options: &ProxyOptions| block(&surroundings.program, &surroundings.places, options);
-    let block = match &config.suffix {
-        None => ids(&options),
-        Some(suffix) => {
-            let user = config.user.as_deref().map(str::parse::<OsUser>).transpose()?;
-            let Common { profile, region, .. } = config.common.clone();
-            let suffix = Suffix { suffix: suffix.clone(), profile, region };
-            let user = user.as_ref().map(OsUser::as_str);
-            let section = section(&surroundings.program, &surroundings.places, &options, user, &suffix);
-            kept.push((suffix, section));
-            // The block for ids stays as it was installed.
-            installed_block(&installed).unwrap_or_else(|| ids(&ProxyOptions::default()))
-        }
-    };
-    let sections: String = sections(&kept.into_iter().map(|(_, text)| text).collect::<String>())
-        .into_iter()
-        .map(|(_, text)| text)
-        .collect();
-    let block = sections + &block;
-    if config.install {
-        // An ssh that is not there, or is no OpenSSH, may still be what the user means to put there.
-        if let Ok(Some(found)) = Version::of_ssh()
-            && found < Version::NEEDED
-        {
-            return Err(Failure::OldSsh { found });
-        }
-        make_private_directory(ssh_directory)?;
-        make_private_directory(surroundings.places.directory())?;
-        install(&files, &block)?;
-        ui::note(&format!(
-            "{} includes {} now: try `ssh USER@NAME.{}`",
-            files.user.display(),
-            files.block.display(),
-            config.suffix.as_deref().unwrap_or(DEFAULT_SUFFIX),
-        ));
-    } else {
-        ui::print(&block).map_err(Failure::Output)?;
+    let blocks = installation.blocks(config, &installed)?;
+    if !config.install {
+        ui::print(&blocks).map_err(Failure::Output)?;
+        return Ok(ExitCode::Success);
+    }
+    // An ssh that is not there, or is no OpenSSH, may still be what the user means to put there.
+    let ssh = Version::of_ssh().ok().flatten();
+    if let Some(found) = ssh
+        && found < Version::NEEDED
+    {
+        return Err(Failure::OldSsh { found });
+    }
+    let user_config = installation.install(&blocks)?;
+    ui::note(&format!(
+        "{} includes {} now: try `ssh USER@NAME.{}`",
+        user_config.display(),
+        installation.places.config().display(),
+        config.suffix.as_deref().unwrap_or(DEFAULT_SUFFIX),
+    ));
+    if let Some(danger) = ssh.and_then(Version::danger) {
+        ui::note(&danger);
     }
     Ok(ExitCode::Success)
 }
@@ -93,95 +84,134 @@ fn check_suffix(suffix: &str) -> Result<(), Failure> {
     )))
 }
 
-struct Files {
-    user: PathBuf,
-    block: PathBuf,
-}
+impl<'a> Installation<'a> {
+    /// The installed blocks, with the one that the options describe.
+    fn blocks(&self, config: &Config, installed: &str) -> Result<String, Failure> {
+        let options = proxy_options(&config.common, 0)?;
+        let ids = |options: &ProxyOptions| block(self.program, self.places, options);
+        let mut kept = sections(installed);
+        let block = match &config.suffix {
+            None => ids(&options),
+            Some(suffix) => {
+                let user = config.user.as_deref().map(str::parse::<OsUser>).transpose()?;
+                let Common { profile, region, .. } = config.common.clone();
+                let suffix = Suffix { suffix: suffix.clone(), profile, region };
+                let user = user.as_ref().map(OsUser::as_str);
+                let section = section(self.program, self.places, &options, user, &suffix);
+                kept.retain(|(kept, _)| kept.suffix != suffix.suffix);
+                kept.push((suffix, section));
+                // The block for ids stays as it was installed.
+                installed_block(installed).unwrap_or_else(|| ids(&ProxyOptions::default()))
+            }
+        };
+        let kept: String = kept.into_iter().map(|(_, text)| text).collect();
+        let sorted: String = sections(&kept).into_iter().map(|(_, text)| text).collect();
+        Ok(sorted + &block)
+    }
 
-fn install(files: &Files, block: &str) -> Result<(), Failure> {
-    let text = read(&files.user)?;
-    let ours =
-        text.is_none() || read(&files.block)?.is_some_and(|block| block.starts_with(MADE_BOTH.as_bytes()));
-    let block = if ours { format!("{MADE_BOTH}{block}") } else { block.to_owned() };
-    // The included file first: the other order would leave an Include of nothing if it ended here.
-    replace(&files.block, block.as_bytes())?;
-    let text = text.unwrap_or_default();
-    let changed = include(&text, &files.block);
-    if changed != text { replace(&files.user, &changed) } else { Ok(()) }
-}
+    fn user_config(&self) -> Result<&'a Path, Failure> {
+        self.user_config.ok_or(Failure::NoHome)
+    }
 
-fn uninstall(files: &Files) -> Result<(), Failure> {
-    let block = read(&files.block)?;
-    if let Some(text) = read(&files.user)? {
-        let changed = exclude(&text, &files.block);
-        let made = block.is_some_and(|block| block.starts_with(MADE_BOTH.as_bytes()));
-        if made && changed.is_empty() {
-            remove(&files.user)?;
-        } else if changed != text {
-            replace(&files.user, &changed)?;
+    /// The user's file, which includes `blocks` then.
+    fn install(&self, blocks: &str) -> Result<&'a Path, Failure> {
+        let path = self.user_config()?;
+        make_private_directory(self.places.directory())?;
+        self.write(path, blocks).inspect_err(|_| {
+            // Only if there was nothing in it before.
+            let _ = fs::remove_dir(self.places.directory());
+        })?;
+        Ok(path)
+    }
+
+    fn write(&self, path: &Path, blocks: &str) -> Result<(), Failure> {
+        let config = self.places.config();
+        let line = include_line(&config);
+        let unchanged = |source| Failure::UserConfig {
+            path: path.to_owned(),
+            hint: format!(
+                "if something else writes that file, let it put the line `{}` at its top; then install again",
+                line.trim_end()
+            ),
+            source,
+        };
+        let text = read(path)?;
+        let made_both =
+            text.is_none() || read(&config)?.is_some_and(|file| file.starts_with(MADE_BOTH.as_bytes()));
+        let blocks = if made_both { format!("{MADE_BOTH}{blocks}") } else { blocks.to_owned() };
+        let text = text.unwrap_or_default();
+        let changed = include(&text, &config, path.parent().unwrap_or(Path::new(".")));
+        let user = match changed == text {
+            true => None,
+            false => Some(stage_in_directory(path, &changed).map_err(unchanged)?),
+        };
+        // All are written before the first replaces another. The user's file goes first, since it may be
+        // one that nobody can replace; ssh passes over an Include of nothing.
+        let alias = self.places.alias();
+        let staged = [stage(&config, &blocks)?, stage(&alias, &for_aliases(&blocks))?];
+        user.map_or(Ok(()), Staged::replace).map_err(unchanged)?;
+        for staged in staged {
+            staged.replace().map_err(|source| failed("write", &config, source))?;
         }
+        Ok(())
     }
-    remove(&files.block)?;
-    // Host keys stay, and keep the directory; without any it is empty, and goes.
-    if let Some(directory) = files.block.parent() {
-        let _ = fs::remove_dir(directory.join("agent"));
-        let _ = fs::remove_dir(directory);
-    }
-    Ok(())
-}
 
-/// The file's bytes; none when there is no file.
-///
-/// # Errors
-/// When there is one that cannot be read.
-pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
+    fn uninstall(&self) -> Result<(), Failure> {
+        let config = self.places.config();
+        let installed = read(&config)?;
+        let path = self.user_config()?;
+        if let Some(text) = read(path)? {
+            let changed = exclude(&text, &config);
+            let made = installed.is_some_and(|file| file.starts_with(MADE_BOTH.as_bytes()));
+            if made && changed.is_empty() {
+                remove(path)?;
+            } else if changed != text {
+                let replaced = Staged::write(path, &changed).and_then(Staged::replace);
+                replaced.map_err(|source| Failure::UserConfig {
+                    path: path.to_owned(),
+                    hint: format!(
+                        "if something else writes that file, let it leave out the line `{}`; then uninstall again",
+                        include_line(&config).trim_end()
+                    ),
+                    source,
+                })?;
+            }
         }
-        Err(source) => Err(Failure::File { action: "read", path: path.to_owned(), source }),
+        remove(&config)?;
+        remove(&self.places.alias())?;
+        // Host keys stay, and keep the directory; without any it is empty, and goes.
+        let _ = fs::remove_dir(self.places.directory().join("agent"));
+        let _ = fs::remove_dir(self.places.directory());
+        Ok(())
     }
-}
 
-/// Writes a file beside `path` and renames it over. Through a link, the file that it leads to is replaced.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(format!(".ssh_ec2.{}", std::process::id()));
-    let staged = PathBuf::from(staged);
-    let write = || -> io::Result<()> {
-        let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o7777);
-        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged)?;
-        // The mask may have taken bits from the mode.
-        file.set_permissions(PermissionsExt::from_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&staged, path)
-    };
-    write().map_err(|source| {
-        // Whatever was written so far is of no use to anybody.
-        let _ = fs::remove_file(&staged);
-        Failure::File { action: "write", path: path.clone(), source }
-    })
-}
-
-fn remove(path: &Path) -> Result<(), Failure> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::File { action: "remove", path: path.to_owned(), source: error })
+    fn uninstall_suffix(&self, installed: &str, suffix: &str) -> Result<(), Failure> {
+        let rest = without_section(installed, suffix);
+        if rest == installed {
+            return Err(Failure::Usage(format!("no suffix `{suffix}` is installed")));
         }
-        _ => Ok(()),
+        for (path, text) in [(self.places.config(), &rest), (self.places.alias(), &for_aliases(&rest))] {
+            stage(&path, text)?.replace().map_err(|source| failed("write", &path, source))?;
+        }
+        Ok(())
     }
 }
 
-/// Makes a directory that only its owner can enter, unless it is there.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn make_private_directory(path: &Path) -> Result<(), Failure> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| Failure::File { action: "make", path: path.to_owned(), source })
+fn stage(path: &Path, text: &str) -> Result<Staged, Failure> {
+    Staged::write(path, text.as_bytes()).map_err(|source| failed("write", path, source))
+}
+
+/// The same for the user's file, whose directory may not be there yet.
+fn stage_in_directory(path: &Path, bytes: &[u8]) -> io::Result<Staged> {
+    let made = path.parent().map_or(Ok(()), make_private_directory);
+    match made {
+        Err(Failure::File { source, .. }) => Err(source),
+        _ => Staged::write(path, bytes),
+    }
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> Failure {
+    Failure::File { action, path: path.to_owned(), source }
 }
 
 /// The block's first line when there was no file of the user's: taking the block out then removes that file too.

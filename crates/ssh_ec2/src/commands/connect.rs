@@ -172,6 +172,15 @@ pub fn place(host: &str, mut common: Common, places: &Places) -> Result<(Target,
     }
 }
 
+/// Whether our blocks are for a host: an id, or a name with a suffix.
+pub fn is_ours(host: &str, places: &Places) -> bool {
+    match place(host, Common::default(), places) {
+        Ok((Target::Id(_), _)) => true,
+        Ok((target, _)) => target.to_string() != host,
+        Err(_) => false,
+    }
+}
+
 /// The host that plain ssh takes for a target: a name has a suffix there.
 pub fn plain_host(host: &str, target: &Target) -> String {
     match target {

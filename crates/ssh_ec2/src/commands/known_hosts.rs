@@ -42,6 +42,8 @@ pub struct Request {
     pub port: Port,
     /// What ssh calls the host; people get the instance's id.
     pub host: Option<String>,
+    /// The host that a person typed, if plain ssh takes it as well.
+    pub typed: Option<String>,
     /// The key that the server presented, as ssh's `%t:%K`, once there is one.
     pub presented: Option<String>,
 }
@@ -86,7 +88,14 @@ pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failur
     if known.is_empty() && request.host.is_none() {
         return Err(Failure::HostKeyUnknown { instance });
     }
-    let pattern = request.host.as_deref().map_or_else(|| host.as_str().to_owned(), pattern);
+    let pattern = match (&request.host, &request.typed) {
+        (Some(host), _) => pattern(host),
+        // Other programs look a key up by the name that they were given.
+        (None, Some(name)) if name != instance.as_str() && is_plain(name) => {
+            format!("{},{}", host.as_str(), host.as_str().replace(instance.as_str(), name))
+        }
+        (None, _) => host.as_str().to_owned(),
+    };
     let marked = means.store.marked()?.into_iter().map(|line| line + "\n");
     let plain = known.iter().map(|entry| format!("{pattern} {}\n", entry.key));
     ui::print(&marked.chain(plain).collect::<String>()).map_err(Failure::Output)?;
@@ -317,8 +326,12 @@ fn now() -> String {
 /// The host as a pattern of known_hosts. ssh reads these lines for this one host only, so that a name which would
 /// mean something there can be replaced by what means every host.
 fn pattern(host: &str) -> String {
+    if is_plain(host) { host.to_owned() } else { "*".to_owned() }
+}
+
+fn is_plain(host: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]@%".contains(&byte);
-    if !host.is_empty() && host.bytes().all(plain) { host.to_owned() } else { "*".to_owned() }
+    !host.is_empty() && host.bytes().all(plain)
 }
 
 /// What ssh says for a key while there is none.

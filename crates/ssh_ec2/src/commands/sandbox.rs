@@ -35,6 +35,8 @@ pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     workspace.add_program("ssh_ec2", &program).map_err(Failure::Sandbox)?;
     let directory = workspace.directory().as_os_str().to_owned();
     workspace.set("SSH_EC2_DIR", directory);
+    // What `config --install` changes: the file that ssh reads here, and not the user's own.
+    workspace.set("SSH_EC2_SSH_CONFIG", workspace.ssh_config());
     let status = if sandbox.command.is_empty() {
         greet(&region, sandbox);
         workspace.shell().await.map_err(Failure::Sandbox)?

@@ -26,13 +26,17 @@ pub struct Options {
 ///
 /// # Errors
 /// When there is no key, or the push is refused.
-pub async fn run(options: &Options, network: &Network, ssh_directory: &Path) -> Result<ExitCode, Failure> {
+pub async fn run(
+    options: &Options,
+    network: &Network,
+    ssh_directory: Option<&Path>,
+) -> Result<ExitCode, Failure> {
     if options.instance.is_managed_node() {
         return Err(Failure::ManagedNode { instance: options.instance.clone() });
     }
     let path = match &options.key_file {
         Some(path) => path.clone(),
-        None => default_key(ssh_directory)?,
+        None => default_key(ssh_directory.ok_or(Failure::NoHome)?)?,
     };
     let public_line = read_public_key(&path)?;
     let aws = Aws::load(&options.settings, network).await?;

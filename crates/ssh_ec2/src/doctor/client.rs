@@ -1,5 +1,6 @@
 //! This machine's part: the ssh client, and what its configuration does with a host.
 
+use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -7,8 +8,8 @@ use std::time::Instant;
 
 use super::{Finding, Walk};
 use crate::openssh::{Version, configuration};
-use crate::report::Layer;
-use crate::ssh_config::Keys;
+use crate::report::{Layer, Verdict};
+use crate::ssh_config::{Keys, install_commands, is_outdated};
 use crate::target::Target;
 
 impl Walk<'_> {
@@ -21,7 +22,10 @@ impl Walk<'_> {
                 Version::NEEDED
             ))
             .hint("put a newer ssh in PATH"),
-            Ok(Some(version)) => Finding::ok(format!("OpenSSH {version}")),
+            Ok(Some(version)) => match version.danger() {
+                Some(danger) => Finding::warning(danger).hint("put a newer ssh in PATH"),
+                None => Finding::ok(format!("OpenSSH {version}")),
+            },
             Ok(None) => Finding::warning("the ssh in PATH does not call itself OpenSSH"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::broken(
                 "there is no ssh in PATH",
@@ -35,12 +39,18 @@ impl Walk<'_> {
         let since = Instant::now();
         let finding = match configuration(&host) {
             Ok(Ok(settings)) => {
-                let installed = self.means.places.config().exists();
+                let installed = fs::read_to_string(self.means.places.config()).unwrap_or_default();
                 let keys = match &self.request.target {
                     Some(Target::Id(id)) if id.is_managed_node() => Keys::Own,
                     _ => Keys::Pushed,
                 };
-                judge(&host, &settings, installed, keys)
+                match judge(&host, &settings, !installed.is_empty(), keys) {
+                    Finding { verdict: Verdict::Ok, .. } if is_outdated(&installed) => Finding::warning(
+                        "plain ssh works with the blocks of an earlier version, which take more hosts than instances",
+                    )
+                    .hint(format!("`{}` renews them", install_commands(&installed).join(" && "))),
+                    finding => finding,
+                }
             }
             Ok(Err(complaint)) => {
                 Finding::broken(format!("ssh does not accept its configuration: {complaint}"))
@@ -58,7 +68,8 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
     let value = |keyword: &str| {
         settings.iter().find(|(found, _)| found == keyword).map_or("", |(_, value)| value.as_str())
     };
-    let to_the_top = "put the line `Include …/ssh_ec2/config` at the top of ~/.ssh/config, as `ssh_ec2 config --install` does: ssh takes the first value it finds";
+    let is_alias = !value("hostname").is_empty() && !value("hostname").eq_ignore_ascii_case(host);
+    let to_the_top = if is_alias { IN_THE_ALIAS } else { TO_THE_TOP };
     let offers = value("preferredauthentications");
     let obstacle = match () {
         // Whatever the user has set is for the keys that the user has there, or for passwords.
@@ -81,6 +92,7 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
     let proxy = value("proxycommand");
     let Some(program) = own_program(proxy, " proxy ") else {
         return match (proxy, installed) {
+            (_, true) if is_alias => only_plain(format!("the installed blocks do not apply to the alias {host}"), to_the_top),
             ("" | "none", _) => Finding::warning(format!("plain ssh does not go through ssh_ec2 for {host}"))
                 .hint("`ssh_ec2 config --install` makes `ssh USER@INSTANCE` work; `ssh_ec2` itself works without"),
             (_, true) => only_plain(format!("another ProxyCommand comes first for {host}"), to_the_top),
@@ -97,7 +109,9 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
         () if value("identitiesonly") == "yes" && value("identityfile") == "none" => {
             Some("IdentitiesOnly keeps ssh from offering the one-time key")
         }
-        () if proxy.contains("--agent-socket") && !value("identityagent").contains('@') => {
+        () if proxy.contains("--agent-socket") && !value("identityagent").contains('@')
+            || proxy.contains("--sockets") && !is_of_a_connection(value("identityagent")) =>
+        {
             Some("another IdentityAgent comes first, which does not have the one-time key")
         }
         () => None,
@@ -114,6 +128,12 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
     Finding::ok(format!("plain ssh goes through {program} for {host}"))
 }
 
+/// Whether a path ends in what ssh makes of `%C`.
+fn is_of_a_connection(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The program of a command of ours: what stands in front of the subcommand.
 fn own_program(command: &str, subcommand: &str) -> Option<String> {
     let (program, _) = command.split_once(subcommand)?;
@@ -126,10 +146,14 @@ fn is_runnable(program: &Path) -> bool {
     program.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
+/// For names and ids.
+const TO_THE_TOP: &str = "put the line `Include …/ssh_ec2/config` at the top of ~/.ssh/config, as `ssh_ec2 config --install` does: ssh takes the first value it finds";
+/// For an alias, which gets its name only after ssh has read the blocks at the top.
+const IN_THE_ALIAS: &str = "put the line `Include ~/.ssh/ssh_ec2/alias` into the `Host` block of the alias, below its HostName, and that block in front of `Host *`: ssh takes the first value it finds";
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Verdict;
 
     /// What `ssh -G` prints for a host of ours, changed in one place.
     fn finding(keyword: &str, value: &str) -> Finding {
@@ -143,9 +167,9 @@ mod tests {
         std::os::unix::fs::symlink(own, &program).unwrap();
         let program = program.display();
         let mut settings: Vec<(String, String)> = [
-            ("proxycommand", format!("{program} proxy --agent-socket /a/'%r@%h:%p' '%r' '%h' '%p'")),
+            ("proxycommand", format!("{program} proxy --sockets /a '%r' '%h' '%p'")),
             ("knownhostscommand", format!("{program} known-hosts --file /k -- %h")),
-            ("identityagent", "/a/me@i-0a1b2c3d:22".into()),
+            ("identityagent", "/a/b437c388824dad02a616a346678d4babdb75c47e".into()),
             ("identityfile", "none".into()),
             ("identitiesonly", "no".into()),
             ("pubkeyauthentication", "true".into()),

@@ -24,7 +24,7 @@ pub(super) fn of(failure: &Failure) -> Option<&'static str> {
         Failure::AgentSocket(_) => "key-agent-socket",
         Failure::ChannelRefused { .. } => "session-refused",
         Failure::Command { .. } | Failure::Sandbox(_) => "sandbox",
-        Failure::File { .. } | Failure::NoHome => "files",
+        Failure::File { .. } | Failure::NoHome | Failure::UserConfig { .. } => "files",
         Failure::HandshakeTimeout { .. } => "agent-silent",
         Failure::HostKeyChanged(_) => "host-key-changed",
         Failure::HostKeyUnknown { .. } => "host-key-unknown",

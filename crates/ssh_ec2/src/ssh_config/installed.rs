@@ -52,7 +52,7 @@ pub fn install_commands(file: &str) -> Vec<String> {
     suffixes.chain([format!("ssh_ec2{} config --install", common_options(&block))]).collect()
 }
 
-/// The options of every command in the first ProxyCommand, which it has in front of those for the proxy alone.
+/// The options of `config` in the first ProxyCommand, where they stand in front of all others.
 fn common_options(block: &str) -> String {
     let command = block.lines().find_map(|line| line.trim_start().strip_prefix("ProxyCommand "));
     let mut options = String::new();

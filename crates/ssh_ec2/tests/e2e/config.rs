@@ -1,5 +1,8 @@
 //! `ssh_ec2 config`, and plain ssh after it.
 
+mod files;
+mod hosts;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -53,7 +56,7 @@ fn the_block_is_printed() {
 fn options_are_kept_in_the_block() {
     let sandbox = Sandbox::start();
     let printed = run(&mut ssh_ec2_config(&sandbox, &["--region", "eu-west-1", "--reason", "a b"])).success();
-    assert!(printed.text().contains(" proxy --region eu-west-1 --reason 'a b' --agent-socket "), "{printed}");
+    assert!(printed.text().contains(" proxy --region eu-west-1 --reason 'a b' --sockets "), "{printed}");
 }
 
 #[test]
@@ -148,7 +151,9 @@ fn a_file_that_cannot_be_written_is_left_as_it_was() {
         ended.stderr,
         told(
             &format!("cannot make {directory}: File exists (os error 17)"),
-            &[&format!("check the permissions of {directory}")]
+            &[&format!(
+                "check the permissions of {directory}, or set SSH_EC2_DIR to a directory that you can write to"
+            )]
         )
     );
     assert_eq!(fs::read(&config).unwrap(), b"Host a\n");
@@ -184,11 +189,9 @@ fn ssh_understands_the_installed_settings() {
         run(ssh.args(["-G", "-F", &config, host])).success().text().to_owned()
     };
     let directory = own_directory(&sandbox).display().to_string();
-    let agent = format!("identityagent {directory}/agent/ec2-user@{HEALTHY}:22\n");
-    let proxy = format!(
-        "proxycommand {} proxy --agent-socket {directory}/agent/'%r@%h:%p' '%r' '%h' '%p'\n",
-        binary().display()
-    );
+    let agent = format!("identityagent {directory}/agent/");
+    let proxy =
+        format!("proxycommand {} proxy --sockets {directory}/agent '%r' '%h' '%p'\n", binary().display());
     let known_hosts = format!(
         "knownhostscommand {} known-hosts --file {directory}/known_hosts --port %p --host %H --presented %t:%K -- %h\n",
         binary().display()

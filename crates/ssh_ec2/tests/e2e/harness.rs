@@ -145,6 +145,13 @@ impl Sandbox {
         places(self.directory()).sockets()
     }
 
+    /// The key agent's socket of a connection, by ssh's own word.
+    pub(crate) fn agent_socket(&self, target: &str) -> PathBuf {
+        let settings = run(self.command("ssh").args(["-G", target])).success();
+        let agent = settings.text().lines().find_map(|line| line.strip_prefix("identityagent "));
+        PathBuf::from(agent.unwrap())
+    }
+
     /// Who logs in.
     pub(crate) fn user(&self) -> String {
         match self.server {

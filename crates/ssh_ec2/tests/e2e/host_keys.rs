@@ -304,6 +304,13 @@ fn known_keys_are_shown_and_forgotten() {
     let shown = run(sandbox.ssh_ec2().args(["known-hosts", "web-1"])).success();
     assert!(shown.text().lines().all(|line| line.starts_with(&format!("{HEALTHY} "))), "{shown}");
     assert_eq!(shown.text().lines().count(), 2);
+    for (port, names) in
+        [("22", format!("{HEALTHY},web-1.ec2 ")), ("2222", format!("[{HEALTHY}]:2222,[web-1.ec2]:2222 "))]
+    {
+        let shown = run(sandbox.ssh_ec2().args(["known-hosts", "--port", port, "web-1.ec2"])).success();
+        assert!(shown.text().lines().count() > 0, "{shown}");
+        assert!(shown.text().lines().all(|line| line.starts_with(&names)), "{shown}");
+    }
     let forgotten = run(sandbox.ssh_ec2().args(["known-hosts", "--forget", "web-1"])).success();
     assert_eq!(forgotten.stderr.matches("ssh_ec2: forgot the ").count(), 2, "{forgotten}");
     assert_eq!(run(sandbox.ssh_ec2().args(["known-hosts", "--list"])).success().text(), "");

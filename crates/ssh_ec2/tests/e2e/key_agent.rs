@@ -12,7 +12,7 @@ use crate::harness::{Ended, HEALTHY, Running, Sandbox, eventually, files_below, 
 pub(crate) fn connected(sandbox: &Sandbox) -> (Running, PathBuf) {
     let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("echo in; cat"));
     ssh.wait_for_output(|output| output == b"in\n");
-    (ssh, sandbox.sockets().join(format!("{}:22", sandbox.target())))
+    (ssh, sandbox.agent_socket(&sandbox.target()))
 }
 
 fn ssh_add(sandbox: &Sandbox, socket: &PathBuf, words: &[&str]) -> Ended {
@@ -86,7 +86,7 @@ fn a_path_that_is_too_long_is_refused() {
         &mut proxy,
         1,
         &format!("the path {path} is too long for a socket"),
-        &["set SSH_EC2_DIR to a shorter directory, for example one below /run/user"],
+        &["run `ssh_ec2 config --install`: the blocks that it writes name a shorter socket"],
     );
 }
 

@@ -197,7 +197,7 @@ fn each_ssh_asks_its_own_proxy_although_connections_share_a_key_agent() {
     let refused = run(through(&sandbox, &ec2(1, 500, "")).arg("echo in")).status(255);
     assert!(refused.stderr.contains(" cannot be checked: ") && refused.text().is_empty(), "{refused}");
     assert_eq!((count(0), count(1) > 0), (2, true));
-    let linked = sandbox.sockets().join(format!("{}:22", sandbox.at(IMPOSTOR)));
+    let linked = sandbox.agent_socket(&sandbox.at(IMPOSTOR));
     assert!(fs::symlink_metadata(linked).unwrap().is_symlink());
     first.finish().success();
     sandbox.assert_tidy();

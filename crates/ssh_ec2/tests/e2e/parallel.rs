@@ -60,7 +60,7 @@ fn who_authenticates_with_the_key_of_another_connection_is_not_left_alone() {
     let mut ssh = connect(&sandbox, 1);
     wait_until_connected(&mut ssh);
     // As another ssh for the same user, host and port would.
-    let link = sandbox.sockets().join(format!("{}:22", sandbox.target()));
+    let link = sandbox.agent_socket(&sandbox.target());
     let mut guest = UnixStream::connect(link).unwrap();
     assert_eq!(list(&mut guest), 1);
     end(ssh, 1);

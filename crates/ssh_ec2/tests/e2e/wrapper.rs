@@ -74,9 +74,9 @@ fn a_dry_run_prints_a_line_that_works() {
         printed.text(),
         format!(
             "ssh -p 22 -q \
-             -o 'ProxyCommand={} proxy --agent-socket {directory}/agent/'\\''%r@%h:%p'\\'' '\\''%r'\\'' '\\''%h'\\'' '\\''%p'\\''' \
+             -o 'ProxyCommand={} proxy --sockets {directory}/agent '\\''%r'\\'' '\\''%h'\\'' '\\''%p'\\''' -o ProxyUseFdpass=no \
              -o 'KnownHostsCommand={} known-hosts --file {directory}/known_hosts --port %p --host %H --presented %t:%K -- %h' -o UserKnownHostsFile=/dev/null \
-             -o StrictHostKeyChecking=yes -o IdentityAgent={directory}/agent/%r@%h:%p \
+             -o StrictHostKeyChecking=yes -o VerifyHostKeyDNS=no -o IdentityAgent={directory}/agent/%C \
              -o IdentityFile=none -o IdentitiesOnly=no ec2-user@{HEALTHY} echo ''\\''a  b'\\'''\n",
             binary().display(),
             binary().display()
@@ -167,7 +167,7 @@ fn help_and_version_go_to_standard_output() {
 fn a_node_is_offered_the_users_own_keys() {
     let sandbox = Sandbox::start();
     let printed = run(sandbox.ssh_ec2().args(["--dry-run", "me@mi-0decaf00000000001"])).success();
-    for word in ["IdentityFile", "IdentityAgent", "--agent-socket"] {
+    for word in ["IdentityFile", "IdentityAgent", "--sockets"] {
         assert!(!printed.text().contains(word), "{word:?} is in {printed}");
     }
 }

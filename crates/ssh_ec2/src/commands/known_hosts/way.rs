@@ -199,6 +199,7 @@ mod tests {
             settings: Settings::default(),
             port: Port::SSH,
             host: Some("host".into()),
+            typed: None,
             presented: None,
         }
     }
