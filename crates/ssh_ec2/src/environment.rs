@@ -49,8 +49,7 @@ impl Environment {
             path: "ssh_ec2".into(),
             source,
         })?;
-        // The same for a login, cron and su, which have different variables.
-        let places = Places::below(&directory, Path::new(&format!("/tmp/ssh_ec2-{user}")));
+        let places = Places::of_user(&directory, user);
         let user_agent = env::var("SSH_AUTH_SOCK").ok();
         Ok(Self {
             user_config: absolute("SSH_EC2_SSH_CONFIG")

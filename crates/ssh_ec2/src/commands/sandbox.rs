@@ -29,8 +29,9 @@ pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     };
     let region = Region::start(options).await.map_err(|error| refused(sandbox, error))?;
     let program = std::env::current_exe().map_err(Failure::Sandbox)?;
+    let user = rustix::process::getuid().as_raw();
     let config =
-        |directory: &Path| block(&program, &Places::below(directory, directory), &ProxyOptions::default());
+        |directory: &Path| block(&program, &Places::of_user(directory, user), &ProxyOptions::default());
     let mut workspace = Workspace::new(&region, config).map_err(Failure::Sandbox)?;
     workspace.add_program("ssh_ec2", &program).map_err(Failure::Sandbox)?;
     let directory = workspace.directory().as_os_str().to_owned();

@@ -20,6 +20,12 @@ impl Places {
         Self { directory: directory.to_owned(), sockets }
     }
 
+    /// The same for a user with this number: the shorter place does not depend on the session, since a login,
+    /// cron and su have different variables.
+    pub fn of_user(directory: &Path, user: u32) -> Self {
+        Self::below(directory, Path::new(&format!("/tmp/ssh_ec2-{user}")))
+    }
+
     /// The installed blocks.
     pub fn config(&self) -> PathBuf {
         self.directory.join("config")

@@ -286,6 +286,17 @@ fn ssh_and_the_proxy_agree_on_the_socket() {
     sandbox.assert_tidy();
 }
 
+#[test]
+fn the_local_region_works_below_a_long_directory() {
+    let sandbox = Sandbox::start();
+    let deep = sandbox.scratch().join("d".repeat(60));
+    fs::create_dir(&deep).unwrap();
+    let mut command = sandbox.plain_command(&binary().display().to_string());
+    command.args(["sandbox", "--fault", "quick", "ssh", "-n", &sandbox.target(), "echo in"]);
+    let ended = run(command.env("TMPDIR", &deep)).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+}
+
 /// cron and su have no XDG_RUNTIME_DIR, and what a login puts there is gone after it.
 #[test]
 fn sockets_do_not_move_with_the_session() {
