@@ -101,8 +101,8 @@ impl Tool {
         option.find(|letter| with_value.contains(letter)).is_some_and(|at| at + 1 == option.len())
     }
 
-    /// What keeps the arguments from being passed on: options of ours that stand behind the program, or a daemon of
-    /// rsync's, which is not reached through ssh.
+    /// What keeps the arguments from being passed on: options of ours that stand behind the program, or a daemon
+    /// of rsync's, which is not reached through ssh.
     pub fn mistake(self, arguments: &[OsString]) -> Option<String> {
         let program = self.program();
         let mut at = 0;

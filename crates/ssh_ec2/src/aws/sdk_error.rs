@@ -19,7 +19,7 @@ pub(super) fn in_words(error: &(dyn Error + 'static)) -> String {
                 let code = metadata.code().unwrap_or("an error without a code");
                 metadata.message().map_or_else(|| code.to_owned(), |message| format!("{code}: {message}"))
             }
-            None => cause.to_string(),
+            None => status_in_words(cause.to_string()),
         };
         if EMPTY.iter().any(|empty| text.starts_with(empty)) || words.contains(&text) {
             continue;
@@ -32,12 +32,24 @@ pub(super) fn in_words(error: &(dyn Error + 'static)) -> String {
     foreign_text(&words, SHOWN)
 }
 
+/// `StatusCode(500)`, which the SDK writes in the middle of a sentence, as "status 500".
+fn status_in_words(text: String) -> String {
+    let status =
+        text.split_once("StatusCode(").and_then(|(before, rest)| Some((before, rest.split_once(')')?)));
+    match status {
+        Some((before, (number, after))) => format!("{before}status {number}{after}"),
+        None => text,
+    }
+}
+
 /// Texts of wrappers; the next error in the chain has the fact.
-const EMPTY: [&str; 5] = [
+const EMPTY: [&str; 7] = [
     "an error occurred while loading credentials",
     "dispatch failure",
+    "io error",
     "request has timed out",
     "service error",
+    "unexpected credentials error",
     "unhandled error",
 ];
 /// The same as for other messages from AWS.
@@ -63,6 +75,10 @@ mod tests {
         let error = Layer("dns error", "no such name".into());
         let error = CredentialsError::provider_error(Layer("dispatch failure", error.into()));
         assert_eq!(in_words(&error), "dns error: no such name");
+        let error = Layer("io error", "Connection refused".into());
+        assert_eq!(in_words(&CredentialsError::unhandled(error)), "Connection refused");
+        let error = CredentialsError::provider_error("No success: StatusCode(500), twice");
+        assert_eq!(in_words(&error), "No success: status 500, twice");
         assert_eq!(in_words(&CredentialsError::provider_error("no \u{1b}[1mtoken")), "no [1mtoken");
     }
 }

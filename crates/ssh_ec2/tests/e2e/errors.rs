@@ -7,6 +7,7 @@ use crate::harness::{
     ABSENT, END_DENIED, HEALTHY, NO_INSTANCE_CONNECT, PORT_CLOSED, PUSH_DENIED, Running, SSM_AGENT_OFFLINE,
     START_DENIED, STOPPED, Sandbox, THROTTLED, THROTTLED_FOR_EVER, eventually, run,
 };
+use crate::impostor::impostor;
 
 /// Runs a command, whose input stays open, until it fails; asserts all that it says.
 #[track_caller]
@@ -259,6 +260,24 @@ fn missing_credentials_are_told() {
             "sign in with `aws configure sso` or `aws login`, or name a profile with `--profile` or AWS_PROFILE",
         ],
     );
+}
+
+/// The SDK's provider asks there, and has words of its own.
+#[test]
+fn a_container_endpoint_that_fails_is_told_in_words() {
+    let sandbox = Sandbox::start();
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    for (status, body, words) in [
+        (500, "{}", "Non-success status from HTTP credential provider: status 500"),
+        (403, "no", "Non-success status from HTTP credential provider: status 403"),
+        (200, "{}", "Expected field `AccessKeyId` in response but it was missing"),
+    ] {
+        let endpoint = format!("http://{}/", impostor(move |_| (status, body.to_owned())));
+        let mut proxy = proxy_with(&sandbox, &keys, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &endpoint)]);
+        let error = format!("cannot get the AWS credentials of the default profile: {words}");
+        let hint = "sign in with `aws configure sso` or `aws login`, or name a profile with `--profile` or AWS_PROFILE";
+        fails(&mut proxy, 1, &error, &[hint]);
+    }
 }
 
 #[test]
