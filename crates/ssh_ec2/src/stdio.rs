@@ -1,20 +1,29 @@
-//! Standard input and output as ssh gives them to its proxy: two private pipes, used without blocking.
+//! Standard input and output, whatever the caller made them: pipes, sockets, terminals, files.
 //!
-//! Anything else than a pipe (a terminal, a file, a socket shared with somebody) keeps its mode, and is read and
-//! written by tokio's threads. Nothing else in the program touches standard output.
+//! The description behind a descriptor is often the caller's as well, and so is its mode: nothing here makes one
+//! non-blocking that others may use. ssh gives its proxy two pipes; other programs give a pair of sockets. Nothing
+//! else in the program touches standard output.
+
+mod blocking;
+mod socket;
 
 use std::cell::Cell;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::BufMut;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::unix::pipe;
+
+use self::blocking::{Reader, Writer};
+use self::socket::Socket;
 
 /// Where bytes for the instance come from.
 pub type Input = Box<dyn AsyncRead + Unpin>;
@@ -26,15 +35,62 @@ pub type Output = Box<dyn AsyncWrite + Unpin>;
 /// # Errors
 /// When a descriptor is closed.
 pub fn standard() -> io::Result<(Input, Output)> {
-    let input: Input = match own_pipe(io::stdin())? {
-        Some(descriptor) => Box::new(pipe::Receiver::from_owned_fd(widen(descriptor))?),
-        None => Box::new(tokio::io::stdin()),
-    };
-    let output: Output = match own_pipe(io::stdout())? {
-        Some(descriptor) => Box::new(pipe::Sender::from_owned_fd(widen(descriptor))?),
-        None => Box::new(tokio::io::stdout()),
-    };
-    Ok((input, output))
+    Ok((
+        reading(io::stdin().as_fd().try_clone_to_owned()?)?,
+        writing(io::stdout().as_fd().try_clone_to_owned()?)?,
+    ))
+}
+
+fn reading(descriptor: OwnedFd) -> io::Result<Input> {
+    Ok(match kind(&descriptor)? {
+        Kind::Pipe => {
+            widen(&descriptor);
+            match reopened(&descriptor).and_then(|path| pipe::OpenOptions::new().open_receiver(path).ok()) {
+                Some(receiver) => Box::new(receiver),
+                None => Box::new(pipe::Receiver::from_owned_fd(descriptor)?),
+            }
+        }
+        Kind::Socket => Box::new(Socket(watch(descriptor, Interest::READABLE)?)),
+        Kind::Other => Box::new(Reader::new(descriptor)),
+    })
+}
+
+fn writing(descriptor: OwnedFd) -> io::Result<Output> {
+    Ok(match kind(&descriptor)? {
+        Kind::Pipe => {
+            widen(&descriptor);
+            match reopened(&descriptor).and_then(|path| pipe::OpenOptions::new().open_sender(path).ok()) {
+                Some(sender) => Box::new(sender),
+                None => Box::new(pipe::Sender::from_owned_fd(descriptor)?),
+            }
+        }
+        Kind::Socket => Box::new(Socket(watch(descriptor, Interest::WRITABLE)?)),
+        Kind::Other => Box::new(Writer::new(descriptor)),
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Pipe,
+    Socket,
+    /// Terminals, files, devices.
+    Other,
+}
+
+fn kind(descriptor: &OwnedFd) -> io::Result<Kind> {
+    let kind = File::from(descriptor.try_clone()?).metadata()?.file_type();
+    Ok(match () {
+        () if kind.is_fifo() => Kind::Pipe,
+        () if kind.is_socket() => Kind::Socket,
+        () => Kind::Other,
+    })
+}
+
+/// The path by which a pipe can be opened once more, for a mode of its own. Linux has one. A FIFO with a name is not
+/// opened again: a reader that finds no writer there never sees the end (`fifo_open` in Linux's `fs/pipe.c`).
+fn reopened(descriptor: &OwnedFd) -> Option<PathBuf> {
+    let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+    fs::read_link(&path).ok()?.to_str()?.starts_with("pipe:").then_some(path)
 }
 
 /// How many bytes went somewhere.
@@ -88,29 +144,33 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Waits until nobody reads standard output any more; for ever where that cannot be seen.
+/// Waits until nobody can read standard output any more; for ever where that cannot be seen. A peer that has only
+/// ended its own half of a connection still reads.
 pub async fn output_abandoned() {
-    if let Ok(Some(descriptor)) = own_pipe(io::stdout())
-        && let Ok(sender) = pipe::Sender::from_owned_fd(descriptor)
-        && sender.ready(Interest::ERROR).await.is_ok()
+    // Reported unasked: an error for a pipe without readers, the end of both directions for sockets and terminals.
+    // Room for more bytes is not waited for, so that writing does not wake us. epoll takes no regular files, which
+    // nobody leaves.
+    if let Ok(output) = io::stdout().as_fd().try_clone_to_owned()
+        && let Ok(output) = watch(output, Interest::WRITABLE)
+        && output.ready(Interest::READABLE | Interest::ERROR).await.is_ok()
     {
         return;
     }
     std::future::pending().await
 }
 
-/// A pipe that holds no more than one large message makes ssh and us take turns.
-fn widen(descriptor: OwnedFd) -> OwnedFd {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::pipe::fcntl_setpipe_size(&descriptor, PIPE_SIZE) {
-        tracing::debug!(%error, "a pipe keeps its size");
-    }
-    descriptor
+fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(deprecated, reason = "sound for an OwnedFd, which stays open; what replaces it is unsafe code")]
+    AsyncFd::with_interest(descriptor, interest)
 }
 
-fn own_pipe(stream: impl AsFd) -> io::Result<Option<OwnedFd>> {
-    let file = File::from(stream.as_fd().try_clone_to_owned()?);
-    Ok(file.metadata()?.file_type().is_fifo().then(|| file.into()))
+/// A pipe that holds no more than one large message makes ssh and us take turns.
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "pipes have one size elsewhere"))]
+fn widen(descriptor: &OwnedFd) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(descriptor, PIPE_SIZE) {
+        tracing::debug!(%error, "a pipe keeps its size");
+    }
 }
 
 /// Reads into `room` what is there. `Ready(Ok(0))` is the end, or a full `room`.
@@ -123,7 +183,7 @@ pub(crate) fn poll_read(
     pin!(input.read_buf(room)).poll(cx)
 }
 
-/// Writes from the front of `slices`, and flushes what a thread would hold back.
+/// Writes from the front of `slices`. After `Pending` the next call must begin with the same bytes.
 pub(crate) fn poll_write(
     output: &mut Output,
     cx: &mut Context<'_>,
@@ -148,3 +208,6 @@ pub fn leave() -> io::Result<()> {
     rustix::stdio::dup2_stderr(&nothing)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Terminals, files and devices: each read and each write is one call in a thread of the runtime's, since some of
+//! them cannot be waited for, and a terminal blocks in the middle of a write.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+pub(super) struct Reader {
+    file: Arc<File>,
+    call: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    /// Read, and not yet passed on for lack of room.
+    left: Bytes,
+}
+
+impl Reader {
+    pub(super) fn new(descriptor: OwnedFd) -> Self {
+        Self { file: Arc::new(descriptor.into()), call: None, left: Bytes::new() }
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { file, call, left } = &mut *self;
+        if left.is_empty() {
+            let file = Arc::clone(file);
+            *left = ready!(poll_call(call, cx, || move || read(&file)))?.into();
+        }
+        room.put_slice(&left.split_to(left.len().min(room.remaining())));
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reports as written only what has been: a process that ends may lose what a thread has still to write.
+pub(super) struct Writer {
+    file: Arc<File>,
+    call: Option<JoinHandle<io::Result<usize>>>,
+}
+
+impl Writer {
+    pub(super) fn new(descriptor: OwnedFd) -> Self {
+        Self { file: Arc::new(descriptor.into()), call: None }
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Self { file, call } = &mut *self;
+        poll_call(call, cx, || {
+            let file = Arc::clone(file);
+            let mut bytes = Vec::new();
+            for slice in slices {
+                bytes.extend_from_slice(&slice[..slice.len().min(LIMIT - bytes.len())]);
+            }
+            move || write(&file, &bytes)
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The outcome of the call under way, or of the one that `make` makes.
+fn poll_call<T: Send + 'static, C: FnOnce() -> io::Result<T> + Send + 'static>(
+    call: &mut Option<JoinHandle<io::Result<T>>>,
+    cx: &mut Context<'_>,
+    make: impl FnOnce() -> C,
+) -> Poll<io::Result<T>> {
+    let running = call.get_or_insert_with(|| spawn_blocking(make()));
+    let outcome = ready!(Pin::new(running).poll(cx));
+    *call = None;
+    Poll::Ready(outcome.unwrap_or_else(|error| Err(io::Error::other(error))))
+}
+
+fn read(mut file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; LIMIT];
+    let length = loop {
+        match file.read(&mut bytes) {
+            // A terminal that was hung up. As an end of input it lets what is under way arrive.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) && is_device(file) => break 0,
+            Err(error) => wait(file, PollFlags::IN, error)?,
+            Ok(length) => break length,
+        }
+    };
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match file.write(bytes) {
+            Err(error) => wait(file, PollFlags::OUT, error)?,
+            written => return written,
+        }
+    }
+}
+
+fn is_device(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device())
+}
+
+/// Waits where the caller has made the file non-blocking for itself.
+fn wait(file: &File, what: PollFlags, error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::Interrupted => Ok(()),
+        io::ErrorKind::WouldBlock => {
+            poll(&mut [PollFd::new(file, what)], None)?;
+            Ok(())
+        }
+        _ => Err(error),
+    }
+}
+
+/// More than a terminal takes or gives at once.
+const LIMIT: usize = 64 * 1024;
