@@ -87,8 +87,9 @@ impl Workspace {
     /// Runs `command` in the foreground, with our standard streams, until it ends.
     ///
     /// While it runs we outlive ctrl-c and ctrl-\, which the terminal gives to the command too. SIGTERM and
-    /// SIGHUP are passed on, and a command that stays is killed a little later. As tokio keeps the handlers,
-    /// these four signals no longer end this process afterwards. Dropping the future kills the command.
+    /// SIGHUP are passed on, and a command that stays is killed a little later. What was ignored when this process
+    /// was started stays ignored, here and in the command. As tokio keeps the handlers, these four signals no longer
+    /// end this process afterwards. Dropping the future kills the command.
     ///
     /// # Errors
     ///
@@ -131,12 +132,12 @@ fn leads_elsewhere(name: &OsStr) -> bool {
 }
 
 async fn wait(mut command: Command) -> io::Result<ExitStatus> {
-    let mut ignored = [signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut outlived = [watch(SignalKind::interrupt())?, watch(SignalKind::quit())?];
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut hangup = watch(SignalKind::hangup())?;
     let mut child = command.spawn()?;
     loop {
-        let [interrupt, quit] = &mut ignored;
+        let [interrupt, quit] = &mut outlived;
         let passed_on = tokio::select! {
             status = child.wait() => return status,
             () = arrival(interrupt) => continue,
@@ -148,8 +149,19 @@ async fn wait(mut command: Command) -> io::Result<ExitStatus> {
     }
 }
 
-async fn arrival(signal: &mut Arrivals) {
-    // `None` would mean that no more can come, which does not happen while the runtime lives.
+/// None if the signal is ignored, as nohup and shells in the background do it.
+fn watch(kind: SignalKind) -> io::Result<Option<Arrivals>> {
+    // proc_pid_status(5); where there is no /proc, nothing counts as ignored.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    let is_ignored = mask >> (kind.as_raw_value() - 1) & 1 == 1;
+    if is_ignored { Ok(None) } else { signal(kind).map(Some) }
+}
+
+async fn arrival(signal: &mut Option<Arrivals>) {
+    // An end would mean that no more can come, which does not happen while the runtime lives.
+    let Some(signal) = signal else { return std::future::pending().await };
     if signal.recv().await.is_none() {
         std::future::pending().await
     }

@@ -66,7 +66,7 @@ use crate::commands::connect::{Answer, Question};
 use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
 use crate::commands::proxy::Client;
-use crate::commands::{complete, config, connect, copy, interrupt, list, proxy, send_key};
+use crate::commands::{complete, config, connect, copy, interrupt, list, proxy, send_key, signals};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::known_hosts::Store;
@@ -79,6 +79,9 @@ use crate::transfer::Tool;
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
+    if let Err(source) = signals::keep_exit_statuses() {
+        return fail(&Failure::System { action: "handle signals", source });
+    }
     let result = match cli::parse(arguments) {
         Parsed::Clap(error) if error.use_stderr() => {
             ui::explain(&error.render().to_string());
@@ -98,10 +101,12 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Parsed::Connect(connect) => run_connect(&connect),
         Parsed::Command(cli) => run_command(cli.common, cli.command),
     };
-    result.unwrap_or_else(|error| {
-        ui::error(&error);
-        error.exit_code()
-    })
+    result.unwrap_or_else(|error| fail(&error))
+}
+
+fn fail(error: &Failure) -> ExitCode {
+    ui::error(error);
+    error.exit_code()
 }
 
 /// Lets ssh answer about itself. Editors look for its version, which ssh writes to standard error, and people for ours.

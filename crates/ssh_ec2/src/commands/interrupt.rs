@@ -1,13 +1,10 @@
 //! Ends a command when a signal says so, and first what it has open at AWS, or has started here.
 
-use std::fs;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use tokio::signal::unix::{self, SignalKind, signal};
-
-use crate::commands::signals::Signals;
+use crate::commands::signals::{Signal, Signals};
 use crate::error::{ExitCode, Failure};
 use crate::probe::Interrupt;
 
@@ -48,32 +45,11 @@ pub async fn guard(
 /// # Errors
 /// Those of the work; [`Failure::Interrupted`].
 pub async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let watch = |kind: SignalKind| {
-        let caught = (!is_ignored(kind)).then(|| signal(kind)).transpose();
-        caught.map_err(|source| Failure::System { action: "handle signals", source })
-    };
-    let (mut terminate, mut hangup) = (watch(SignalKind::terminate())?, watch(SignalKind::hangup())?);
+    let handle = |source| Failure::System { action: "handle signals", source };
+    let mut signals = Signals::without(&[Signal::Interrupt]).map_err(handle)?;
     tokio::select! {
         biased;
         result = work => result,
-        () = arrival(&mut terminate) => Err(Failure::Interrupted),
-        () = arrival(&mut hangup) => Err(Failure::Interrupted),
+        _ = signals.next() => Err(Failure::Interrupted),
     }
-}
-
-async fn arrival(signal: &mut Option<unix::Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => pending().await,
-    }
-}
-
-/// Whether this process was started with the signal ignored, as nohup does it: then it stays ignored, and ssh
-/// inherits that. Where the system does not say, it is left alone too.
-fn is_ignored(kind: SignalKind) -> bool {
-    // proc_pid_status(5)
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_none_or(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }

@@ -4,7 +4,6 @@
 //! and is given back whatever way this ends.
 
 use std::collections::HashMap;
-use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
@@ -23,6 +22,7 @@ use tokio::time::interval;
 use crate::aws::{AwsError, Filter, Instance, InstanceState, Managed, Settings};
 use crate::cache::Cache;
 use crate::cli::Pick;
+use crate::commands::signals::{Signal, Signals};
 use crate::error::Failure;
 use crate::inventory::{Place, Update, places, remember, search};
 use crate::network::Network;
@@ -55,6 +55,9 @@ pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option
     let mut searching = pin!(find(pick, network, cache, tell));
     let mut list = List::new();
     let mut events = EventStream::new();
+    // Ctrl-C is a key on our screen; later it ends the look-up of the instance, or ssh.
+    let handle = |source| Failure::System { action: "handle signals", source };
+    let mut signals = Signals::without(&[Signal::Interrupt]).map_err(handle)?;
     let terminal = |source| Failure::System { action: "use the terminal", source };
     let mut screen = Screen::open().map_err(terminal)?;
     let mut clock = interval(REFRESH);
@@ -80,7 +83,8 @@ pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option
                 }
             }
             _ = clock.tick() => {}
-            () = terminated() => return Ok(None),
+            // The screen is given back first.
+            _ = signals.next() => return Ok(None),
         }
         if is_over && told.is_empty() {
             list.searching = false;
@@ -88,19 +92,6 @@ pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option
                 return Err(error.into());
             }
         }
-    }
-}
-
-/// A signal that ends programs. The screen must be given back first.
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut hangup), Ok(mut terminate)) = (signal(SignalKind::hangup()), signal(SignalKind::terminate()))
-    else {
-        return pending().await;
-    };
-    tokio::select! {
-        _ = hangup.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

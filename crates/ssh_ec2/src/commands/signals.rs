@@ -1,44 +1,80 @@
-//! The signals that end a proxy in good order.
+//! The signals that end a program in good order, as far as it was not started with them ignored.
+//!
+//! nohup ignores SIGHUP, a shell without job control SIGINT and SIGQUIT for what it runs in the background. What
+//! is ignored when a program starts must stay so (POSIX, `sh`, Signals and Error Handling).
 
 use std::fmt;
+use std::fs;
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
 use tokio::signal::unix::{self, SignalKind};
 
 /// Why a process is asked to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Signal {
+    Alarm,
     Hangup,
     Interrupt,
+    Quit,
     Terminate,
+    User1,
+    User2,
+}
+
+impl Signal {
+    const ALL: [Self; 7] =
+        [Self::Alarm, Self::Hangup, Self::Interrupt, Self::Quit, Self::Terminate, Self::User1, Self::User2];
+
+    fn kind(self) -> SignalKind {
+        match self {
+            Self::Alarm => SignalKind::alarm(),
+            Self::Hangup => SignalKind::hangup(),
+            Self::Interrupt => SignalKind::interrupt(),
+            Self::Quit => SignalKind::quit(),
+            Self::Terminate => SignalKind::terminate(),
+            Self::User1 => SignalKind::user_defined1(),
+            Self::User2 => SignalKind::user_defined2(),
+        }
+    }
 }
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Alarm => "SIGALRM",
             Self::Hangup => "SIGHUP, which ssh sends when it is done",
             Self::Interrupt => "SIGINT",
+            Self::Quit => "SIGQUIT",
             Self::Terminate => "SIGTERM",
+            Self::User1 => "SIGUSR1",
+            Self::User2 => "SIGUSR2",
         })
     }
 }
 
 pub(crate) struct Signals {
-    hangup: unix::Signal,
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
+    watched: Vec<(Signal, unix::Signal)>,
     seen: Vec<Signal>,
 }
 
 impl Signals {
     /// From here on the signals no longer kill.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            hangup: unix::signal(SignalKind::hangup())?,
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            seen: Vec::new(),
-        })
+        Self::without(&[])
+    }
+
+    /// The same, with some left as they are.
+    pub(crate) fn without(left_alone: &[Signal]) -> io::Result<Self> {
+        let ignored = ignored();
+        let mut watched = Vec::new();
+        for signal in Signal::ALL {
+            if !left_alone.contains(&signal) && !contains(ignored, signal.kind()) {
+                watched.push((signal, unix::signal(signal.kind())?));
+            }
+        }
+        Ok(Self { watched, seen: Vec::new() })
     }
 
     /// The next one. Cancel-safe.
@@ -48,7 +84,7 @@ impl Signals {
         signal
     }
 
-    /// SIGINT or SIGTERM once more, from somebody who does not want to wait. Cancel-safe.
+    /// A signal once more, from somebody who does not want to wait. Cancel-safe.
     ///
     /// One event brings several signals: a terminal and `timeout` send them to ssh and to us, so that ssh's
     /// end may be noticed before the signal, and a shell and ssh send SIGHUP besides. Only a signal
@@ -64,10 +100,40 @@ impl Signals {
     }
 
     async fn any(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.hangup.recv() => Signal::Hangup,
-            _ = self.interrupt.recv() => Signal::Interrupt,
-            _ = self.terminate.recv() => Signal::Terminate,
-        }
+        poll_fn(|cx| {
+            for (signal, arrivals) in &mut self.watched {
+                if arrivals.poll_recv(cx).is_ready() {
+                    return Poll::Ready(*signal);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
+}
+
+/// Makes the ends of children known again where the caller ignores SIGCHLD: programs inherit that, and the system then
+/// keeps no exit status (waitpid(2), NOTES).
+pub(crate) fn keep_exit_statuses() -> io::Result<()> {
+    if contains(ignored(), SignalKind::child()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        // The handler stays when the runtime goes.
+        let _entered = runtime.enter();
+        drop(unix::signal(SignalKind::child())?);
+    }
+    Ok(())
+}
+
+/// The signals that were ignored when this program was started, a bit for each. Read before a handler is
+/// installed. Where there is no `/proc`, as on macOS, none: better that nohup has no effect on us than that a session
+/// is left at AWS.
+fn ignored() -> u64 {
+    // proc_pid_status(5)
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+}
+
+fn contains(mask: u64, kind: SignalKind) -> bool {
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }

@@ -21,7 +21,7 @@ const CORRECT: &str =
     "correct `credential_process` in the profile: no shell runs it, so `~` and `$HOME` stay as they are";
 
 /// A program that runs `lines`, and then prints the region's credentials.
-fn program(sandbox: &Sandbox, lines: &str) -> PathBuf {
+pub(crate) fn program(sandbox: &Sandbox, lines: &str) -> PathBuf {
     let environment = sandbox.region.environment();
     let value = |name: &str| &environment.iter().find(|(found, _)| found == name).unwrap().1;
     let [id, secret, token] = KEYS.map(value);
@@ -41,7 +41,7 @@ fn script(sandbox: &Sandbox, lines: &str) -> PathBuf {
 }
 
 /// Makes `process` the only source of credentials of the command.
-fn with_process(sandbox: &Sandbox, mut command: Command, process: &str) -> Command {
+pub(crate) fn with_process(sandbox: &Sandbox, mut command: Command, process: &str) -> Command {
     let config = sandbox.file("config");
     fs::write(&config, format!("[default]\nregion = us-east-1\ncredential_process = {process}\n")).unwrap();
     for name in KEYS {
@@ -53,14 +53,7 @@ fn with_process(sandbox: &Sandbox, mut command: Command, process: &str) -> Comma
 
 /// The same command in a session of its own, which has no terminal, whatever the test itself runs in.
 pub(crate) fn alone(sandbox: &Sandbox, command: &Command) -> Command {
-    let mut alone = sandbox.plain_command("setsid");
-    alone.env_clear().arg("--wait").arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            alone.env(name, value);
-        }
-    }
-    alone
+    sandbox.behind(&["setsid", "--wait"], command)
 }
 
 fn plain_ssh(sandbox: &Sandbox, remote: &str) -> Command {

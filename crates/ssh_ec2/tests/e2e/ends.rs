@@ -4,7 +4,7 @@ use std::io::{Read, pipe};
 use std::process::Stdio;
 use std::time::Duration;
 
-use ec2_sandbox::{Options, SessionState};
+use ec2_sandbox::SessionState;
 use rustix::process::{Signal, kill_process};
 
 use crate::errors::told;
@@ -14,13 +14,13 @@ use crate::harness::{HEALTHY, Running, Sandbox, eventually, pid};
 const BOUND: Duration = Duration::from_secs(20);
 
 /// A proxy with the server's banner come through.
-fn connected(sandbox: &Sandbox) -> Running {
+pub(crate) fn connected(sandbox: &Sandbox) -> Running {
     let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
     proxy.wait_for_output(|output| output.ends_with(b"\n"));
     proxy
 }
 
-fn assert_ends(sandbox: &Sandbox, proxy: &mut Running, code: i32) {
+pub(crate) fn assert_ends(sandbox: &Sandbox, proxy: &mut Running, code: i32) {
     let ended = proxy.wait().status(code);
     assert_eq!(ended.stderr, "");
     assert!(ended.took < BOUND, "{ended}");
@@ -40,16 +40,6 @@ fn the_end_of_input_lets_what_is_under_way_arrive() {
     assert!(ended.took < BOUND, "{ended}");
     assert_eq!(ended.stderr, "");
     sandbox.assert_tidy();
-}
-
-#[test]
-fn signals_end_the_proxy_and_the_session() {
-    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
-        let sandbox = Sandbox::start();
-        let mut proxy = connected(&sandbox);
-        proxy.signal(signal);
-        assert_ends(&sandbox, &mut proxy, 130);
-    }
 }
 
 #[test]
@@ -84,17 +74,6 @@ fn a_killed_instance_side_shell_ends_ssh_and_session() {
     kill_process(pid(shell), Signal::KILL).unwrap();
     ssh.wait().status(255);
     sandbox.assert_tidy();
-}
-
-/// AWS has started the session when the proxy is told to end, and the proxy does not know it yet.
-#[test]
-fn a_session_that_starts_too_late_is_ended_all_the_same() {
-    let latency = Duration::from_secs(2);
-    let sandbox = Sandbox::with(Options { latency, ..Options::default() });
-    let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
-    sandbox.wait_for_sessions(1);
-    proxy.signal(Signal::TERM);
-    assert_ends(&sandbox, &mut proxy, 130);
 }
 
 #[test]

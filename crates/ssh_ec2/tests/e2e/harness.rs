@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 pub(crate) use self::files::{assert_same, files_below, random_file};
 pub(crate) use self::process::{
-    DEADLINE, Ended, Running, eventually, find_processes, pid, run, run_with_input,
+    DEADLINE, Ended, Gathered, Running, eventually, find_processes, pid, run, run_with_input,
 };
 pub(crate) use self::terminal::Terminal;
 
@@ -201,6 +201,14 @@ impl Sandbox {
         command
     }
 
+    /// The same command, started by another program.
+    pub(crate) fn behind(&self, words: &[&str], command: &Command) -> Command {
+        let mut other = self.plain_command(words[0]);
+        other.env_clear().args(&words[1..]).arg(command.get_program()).args(command.get_args());
+        other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        other
+    }
+
     /// The program under test.
     pub(crate) fn ssh_ec2(&self) -> Command {
         self.command(BINARY)
@@ -315,6 +323,10 @@ fn find(program: &str, path: &OsStr) -> PathBuf {
         "aws" => "pip install awscli".to_owned(),
         "moto_server" => "pip install 'moto[ec2,server,ssm,sts]'".to_owned(),
         "ansible" => "pip install ansible-core".to_owned(),
+        "node" => "apt install nodejs".to_owned(),
+        "nohup" => "apt install coreutils".to_owned(),
+        "perl" => "apt install perl-base".to_owned(),
+        "unshare" => "apt install util-linux".to_owned(),
         "ssh" | "scp" | "sftp" | "ssh-add" | "ssh-agent" | "ssh-keygen" => {
             "apt install openssh-client".to_owned()
         }

@@ -49,8 +49,10 @@ mod parallel;
 mod policy;
 /// Commands, terminals, forwarding, multiplexing.
 mod session;
-/// What the proxy writes to standard output.
+/// Signals that end a session, and those that were ignored from the start.
+mod signals;
 mod sso;
+/// What the proxy writes to standard output.
 mod stdout;
 /// Files there and back.
 mod transfer;

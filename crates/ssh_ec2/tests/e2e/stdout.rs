@@ -34,13 +34,15 @@ fn exchange(sandbox: &Sandbox, options: &[&str]) -> Running {
     let mut proxy = Running::start(&mut command);
     proxy.wait_for_output(|output| output.ends_with(b"\n"));
     proxy.write(b"SSH-2.0-test\r\n");
-    proxy.wait_for_output(|output| {
-        let packet = output.split_inclusive(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len);
-        let length =
-            output.get(packet..packet + 4).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap()));
-        length.is_some_and(|length| output.len() - packet - 4 >= usize::try_from(length).unwrap())
-    });
+    proxy.wait_for_output(is_exchanged);
     proxy
+}
+
+/// Whether the server's half of the key exchange is there, to its last byte.
+pub(crate) fn is_exchanged(output: &[u8]) -> bool {
+    let packet = output.split_inclusive(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len);
+    let length = output.get(packet..packet + 4).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap()));
+    length.is_some_and(|length| output.len() - packet - 4 >= usize::try_from(length).unwrap())
 }
 
 fn assert_pure(ended: &Ended) {

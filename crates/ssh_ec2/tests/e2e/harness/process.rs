@@ -108,7 +108,12 @@ impl Running {
 
     /// The same, with an output that is not ours to gather.
     pub(crate) fn start_with_output(command: &mut Command, output: Stdio) -> Self {
-        command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::piped()).process_group(0);
+        Self::start_with(command, Stdio::piped(), output)
+    }
+
+    /// The same, with an input that is not ours to write either.
+    pub(crate) fn start_with(command: &mut Command, input: Stdio, output: Stdio) -> Self {
+        command.stdin(input).stdout(output).stderr(Stdio::piped()).process_group(0);
         let started = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -145,6 +150,11 @@ impl Running {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Signals all that it has started as well, as a terminal does.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        kill_process_group(self.group, signal).unwrap();
     }
 
     /// Waits until standard output is as wanted.
@@ -240,9 +250,9 @@ fn without_links(said: &str) -> (String, Vec<String>) {
 
 const TROUBLESHOOTING: &str = "https://github.com/ssh-ec2/ssh_ec2/blob/main/docs/troubleshooting.md#";
 
-/// Everything that has come out of a pipe, read by a thread.
+/// Everything that has come out of a pipe or the like, read by a thread.
 #[derive(Debug)]
-struct Gathered(Arc<Mutex<Output>>);
+pub(crate) struct Gathered(Arc<Mutex<Output>>);
 
 #[derive(Debug, Default)]
 struct Output {
@@ -258,7 +268,7 @@ impl Default for Gathered {
 }
 
 impl Gathered {
-    fn from(mut pipe: impl Read + Send + 'static) -> Self {
+    pub(crate) fn from(mut pipe: impl Read + Send + 'static) -> Self {
         let output = Arc::new(Mutex::new(Output::default()));
         let gathered = Self(Arc::clone(&output));
         thread::spawn(move || {
@@ -276,7 +286,7 @@ impl Gathered {
         gathered
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.clone()
     }
 
