@@ -9,9 +9,9 @@
 //! every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`] is the loop,
 //! [`probe`] holds short sessions with it.
 //!
-//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`],
-//! [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`], [`ssh_options`],
-//! [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
+//! Ground: [`descriptors`], [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`],
+//! [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`],
+//! [`ssh_config`], [`ssh_options`], [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
 //!
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -20,6 +20,7 @@ pub mod aws;
 pub mod cache;
 pub mod cli;
 pub mod commands;
+pub mod descriptors;
 pub mod diagnosis;
 pub mod doctor;
 pub mod environment;
@@ -79,10 +80,15 @@ use crate::transfer::Tool;
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
+    let parsed = cli::parse(arguments);
+    if is_for_a_connection(&parsed) {
+        // Before anything is opened: none is ours yet.
+        descriptors::close_inherited(arguments);
+    }
     if let Err(source) = signals::keep_exit_statuses() {
         return fail(&Failure::System { action: "handle signals", source });
     }
-    let result = match cli::parse(arguments) {
+    let result = match parsed {
         Parsed::Clap(error) if error.use_stderr() => {
             ui::explain(&error.render().to_string());
             return ExitCode::Usage;
@@ -107,6 +113,16 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 fn fail(error: &Failure) -> ExitCode {
     ui::error(error);
     error.exit_code()
+}
+
+/// Whether the command lives as long as a connection of the caller's. The others may pass descriptors on: to what runs
+/// in the sandbox, or to rsync.
+fn is_for_a_connection(parsed: &Parsed) -> bool {
+    match parsed {
+        Parsed::Connect(_) => true,
+        Parsed::Command(cli) => matches!(cli.command, Command::Proxy(_) | Command::KnownHosts(_)),
+        _ => false,
+    }
 }
 
 /// Lets ssh answer about itself. Editors look for its version, which ssh writes to standard error, and people for ours.

@@ -10,6 +10,8 @@
 /// The sandbox from outside, with the credentials that it gives out, by AWS's own client.
 mod ansible;
 mod aws_cli;
+/// Programs other than ssh that start the proxy, and what they give it for standard input and output.
+mod callers;
 /// `ssh_ec2 config`, and plain ssh after it.
 mod config;
 mod credential_process;

@@ -1,0 +1,64 @@
+//! Descriptors that the caller left open when it started us.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+
+/// Closes the inherited descriptors above standard error. To be called before anything is opened.
+///
+/// Some callers keep the other end of our standard input open in us (libssh does): its end would never come while
+/// we hold that. Those that an argument or a variable names, as bash's `<(…)` does, stay open.
+pub fn close_inherited(arguments: &[OsString]) {
+    let mut open = open_descriptors();
+    let values = env::vars_os().map(|(_, value)| value);
+    for word in arguments.iter().cloned().chain(values) {
+        let named: Vec<i32> = named(&word).collect();
+        open.retain(|descriptor| !named.contains(descriptor));
+    }
+    for descriptor in open {
+        // One of them was the directory that listed them, and is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
+}
+
+/// Those above standard error. None where no directory lists them.
+fn open_descriptors() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")) else {
+        return Vec::new();
+    };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|descriptor| *descriptor > 2).collect()
+}
+
+/// The descriptors in paths such as `/dev/fd/63` and `/proc/self/fd/63`.
+fn named(word: &OsStr) -> impl Iterator<Item = i32> {
+    let text = word.to_string_lossy().into_owned();
+    let numbers: Vec<_> = text
+        .split("/fd/")
+        .skip(1)
+        .map(|rest| {
+            let digits = rest.len() - rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).len();
+            rest[..digits].parse().ok()
+        })
+        .collect();
+    numbers.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_descriptors() {
+        for (word, descriptors) in [
+            ("/dev/fd/63", &[63][..]),
+            ("--key-file=/proc/self/fd/3", &[3]),
+            ("/dev/fd/4:/dev/fd/11/x", &[4, 11]),
+            ("/dev/fd/", &[]),
+            ("/fd/99999999999", &[]),
+            ("63", &[]),
+        ] {
+            assert_eq!(named(word.as_ref()).collect::<Vec<_>>(), descriptors, "{word}");
+        }
+    }
+}
