@@ -5,6 +5,7 @@ pub mod config;
 pub mod connect;
 pub mod copy;
 pub mod doctor;
+pub mod first_process;
 pub mod interrupt;
 pub mod known_hosts;
 pub mod list;

@@ -67,7 +67,9 @@ use crate::commands::connect::{Answer, Question};
 use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
 use crate::commands::proxy::Client;
-use crate::commands::{complete, config, connect, copy, interrupt, list, proxy, send_key, signals};
+use crate::commands::{
+    complete, config, connect, copy, first_process, interrupt, list, proxy, send_key, signals,
+};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::known_hosts::Store;
@@ -80,6 +82,9 @@ use crate::transfer::Tool;
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
+    if let Some(code) = first_process::run_child(arguments) {
+        return code;
+    }
     let parsed = cli::parse(arguments);
     if is_for_a_connection(&parsed) {
         // Before anything is opened: none is ours yet.

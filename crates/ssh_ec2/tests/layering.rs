@@ -136,6 +136,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
         &[
             "aws.rs",
             "aws/sso/sign_on.rs",
+            "commands/first_process.rs",
             "commands/sandbox.rs",
             "descriptors.rs",
             "environment.rs",

@@ -38,6 +38,11 @@ impl Signal {
             Self::User2 => SignalKind::user_defined2(),
         }
     }
+
+    /// Its number.
+    pub(crate) fn number(self) -> i32 {
+        self.kind().as_raw_value()
+    }
 }
 
 impl fmt::Display for Signal {

@@ -23,6 +23,8 @@ mod ends;
 mod errors;
 /// Messages lost, doubled, late, and websockets cut.
 mod faults;
+/// The program as process 1 of a container.
+mod first_process;
 /// Region, workspace, and processes with deadlines.
 mod harness;
 /// Which host keys are believed, and which are not.

@@ -1,0 +1,102 @@
+//! Process 1 of a container, as `docker run … ssh_ec2 …` makes us one.
+//!
+//! The kernel gives process 1 no signal that it does not catch, and every process whose parent has ended; when
+//! process 1 ends, it kills all the others (pid_namespaces(7)). So the command runs in a child, as anywhere else.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process;
+use std::time::Duration;
+
+use nix::sys::signal;
+use nix::unistd::Pid as Processes;
+use rustix::process::{WaitOptions, WaitStatus, wait};
+use tokio::signal::unix::{self, SignalKind};
+use tokio::time::timeout;
+
+use crate::commands::signals::{Signal, Signals};
+use crate::error::ExitCode;
+use crate::stdio;
+
+/// Runs the command in a child if this is process 1; none if it is not, or if no child can be started.
+pub fn run_child(arguments: &[OsString]) -> Option<ExitCode> {
+    if process::id() != 1 {
+        return None;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    runtime.block_on(run(arguments)).ok()
+}
+
+async fn run(arguments: &[OsString]) -> io::Result<ExitCode> {
+    // Before the child is there, whose end must not be missed.
+    let mut ends = unix::signal(SignalKind::child())?;
+    let mut signals = Signals::new()?;
+    let mut command = process::Command::new(env::current_exe()?);
+    command.args(arguments);
+    // With a terminal the child stays in our group, which is in the foreground: elsewhere reading would stop it.
+    let has_terminal = File::open("/dev/tty").is_ok();
+    if !has_terminal {
+        // A signal to our group then reaches the child once, through us.
+        command.process_group(0);
+    }
+    let child = command.spawn()?.id();
+    // They must end for their readers when the child ends, and not only when we do.
+    let _ = stdio::leave();
+    let status = loop {
+        if let Some(status) = reap(child) {
+            break status;
+        }
+        tokio::select! {
+            _ = ends.recv() => {}
+            signal = signals.next() => {
+                // The terminal sends these to the child as well.
+                if !has_terminal || !matches!(signal, Signal::Interrupt | Signal::Quit) {
+                    pass_on(child, signal);
+                }
+            }
+        }
+    };
+    end_the_others(&mut ends).await;
+    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    Ok(ExitCode::Passed(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+fn pass_on(child: u32, signal: Signal) {
+    let Ok(child) = i32::try_from(child) else { return };
+    if let Ok(signal) = signal::Signal::try_from(signal.number()) {
+        // Its number is not used again before it is reaped.
+        let _ = signal::kill(Processes::from_raw(child), signal);
+    }
+}
+
+/// Reaps all that have ended; the status of this one, if it is among them.
+fn reap(child: u32) -> Option<WaitStatus> {
+    let mut found = None;
+    while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
+        if u32::try_from(process.as_raw_nonzero().get()) == Ok(child) {
+            found = Some(status);
+        }
+    }
+    found
+}
+
+/// Proxies that ssh has left have sessions to end.
+async fn end_the_others(ends: &mut unix::Signal) {
+    // From process 1 this reaches its namespace alone.
+    let _ = signal::kill(Processes::from_raw(-1), signal::Signal::SIGTERM);
+    let all_ended = async {
+        // An error means that there are none left.
+        while let Ok(ended) = wait(WaitOptions::NOHANG) {
+            if ended.is_none() {
+                ends.recv().await;
+            }
+        }
+    };
+    let _ = timeout(GRACE, all_ended).await;
+}
+
+/// As long as a proxy may take for its session.
+const GRACE: Duration = Duration::from_secs(5);
