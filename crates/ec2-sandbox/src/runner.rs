@@ -2,8 +2,8 @@
 //! `sftp` in front of the real ones that use it.
 //!
 //! Programs that start `ssh` by name, such as git and rsync, come along through `PATH`. Nothing outside the
-//! directory is written, and the directory goes when the [`Workspace`] does. Signals of the terminal reach the
-//! command directly, as it stays in the foreground; the others are passed on.
+//! directory is written, and the directory goes when the [`Workspace`] does. Signals of the terminal reach
+//! the command directly, as it stays in the foreground; the others are passed on.
 
 use std::{
     env,
@@ -87,9 +87,9 @@ impl Workspace {
     /// Runs `command` in the foreground, with our standard streams, until it ends.
     ///
     /// While it runs we outlive ctrl-c and ctrl-\, which the terminal gives to the command too. SIGTERM and
-    /// SIGHUP are passed on, and a command that stays is killed a little later. What was ignored when this process
-    /// was started stays ignored, here and in the command. As tokio keeps the handlers, these four signals no longer
-    /// end this process afterwards. Dropping the future kills the command.
+    /// SIGHUP are passed on, and a command that stays is killed a little later. What was ignored when this
+    /// process was started stays ignored, here and in the command. As tokio keeps the handlers, these four
+    /// signals no longer end this process afterwards. Dropping the future kills the command.
     ///
     /// # Errors
     ///

@@ -6,8 +6,8 @@ use std::fs;
 
 /// Closes the inherited descriptors above standard error. To be called before anything is opened.
 ///
-/// Some callers keep the other end of our standard input open in us (libssh does): its end would never come while
-/// we hold that. Those that an argument or a variable names, as bash's `<(…)` does, stay open.
+/// Some callers keep the other end of our standard input open in us (libssh does): its end would never come
+/// while we hold that. Those that an argument or a variable names, as bash's `<(…)` does, stay open.
 pub fn close_inherited(arguments: &[OsString]) {
     let mut open = open_descriptors();
     let values = env::vars_os().map(|(_, value)| value);

@@ -120,8 +120,8 @@ fn fail(error: &Failure) -> ExitCode {
     error.exit_code()
 }
 
-/// Whether the command lives as long as a connection of the caller's. The others may pass descriptors on: to what runs
-/// in the sandbox, or to rsync.
+/// Whether the command lives as long as a connection of the caller's. The others may pass descriptors on: to
+/// what runs in the sandbox, or to rsync.
 fn is_for_a_connection(parsed: &Parsed) -> bool {
     match parsed {
         Parsed::Connect(_) => true,

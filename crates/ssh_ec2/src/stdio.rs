@@ -1,8 +1,8 @@
 //! Standard input and output, whatever the caller made them: pipes, sockets, terminals, files.
 //!
-//! The description behind a descriptor is often the caller's as well, and so is its mode: nothing here makes one
-//! non-blocking that others may use. ssh gives its proxy two pipes; other programs give a pair of sockets. Nothing
-//! else in the program touches standard output.
+//! The description behind a descriptor is often the caller's as well, and so is its mode: nothing here makes
+//! one non-blocking that others may use. ssh gives its proxy two pipes; other programs give a pair of
+//! sockets. Nothing else in the program touches standard output.
 
 mod blocking;
 mod socket;
@@ -86,8 +86,9 @@ fn kind(descriptor: &OwnedFd) -> io::Result<Kind> {
     })
 }
 
-/// The path by which a pipe can be opened once more, for a mode of its own. Linux has one. A FIFO with a name is not
-/// opened again: a reader that finds no writer there never sees the end (`fifo_open` in Linux's `fs/pipe.c`).
+/// The path by which a pipe can be opened once more, for a mode of its own. Linux has one. A FIFO with a name
+/// is not opened again: a reader that finds no writer there never sees the end (`fifo_open` in Linux's
+/// `fs/pipe.c`).
 fn reopened(descriptor: &OwnedFd) -> Option<PathBuf> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
     fs::read_link(&path).ok()?.to_str()?.starts_with("pipe:").then_some(path)
@@ -144,12 +145,12 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Waits until nobody can read standard output any more; for ever where that cannot be seen. A peer that has only
-/// ended its own half of a connection still reads.
+/// Waits until nobody can read standard output any more; for ever where that cannot be seen. A peer that has
+/// only ended its own half of a connection still reads.
 pub async fn output_abandoned() {
-    // Reported unasked: an error for a pipe without readers, the end of both directions for sockets and terminals.
-    // Room for more bytes is not waited for, so that writing does not wake us. epoll takes no regular files, which
-    // nobody leaves.
+    // Reported unasked: an error for a pipe without readers, the end of both directions for sockets and
+    // terminals. Room for more bytes is not waited for, so that writing does not wake us. epoll takes no
+    // regular files, which nobody leaves.
     if let Ok(output) = io::stdout().as_fd().try_clone_to_owned()
         && let Ok(output) = watch(output, Interest::WRITABLE)
         && output.ready(Interest::READABLE | Interest::ERROR).await.is_ok()
@@ -192,8 +193,8 @@ pub(crate) fn poll_write(
     Pin::new(output).poll_write_vectored(cx, slices)
 }
 
-/// Two of the largest messages. Twice Linux's default, so that 250 sessions still leave a user pipes of the usual size:
-/// beyond 16,384 pages in all, new ones get a single page (`pipe-user-pages-soft`, pipe(7)).
+/// Two of the largest messages. Twice Linux's default, so that 250 sessions still leave a user pipes of the
+/// usual size: beyond 16,384 pages in all, new ones get a single page (`pipe-user-pages-soft`, pipe(7)).
 #[cfg(target_os = "linux")]
 const PIPE_SIZE: usize = 128 * 1024;
 

@@ -1,7 +1,8 @@
 //! Process 1 of a container, as `docker run … ssh_ec2 …` makes us one.
 //!
-//! The kernel gives process 1 no signal that it does not catch, and every process whose parent has ended; when
-//! process 1 ends, it kills all the others (pid_namespaces(7)). So the command runs in a child, as anywhere else.
+//! The kernel gives process 1 no signal that it does not catch, and every process whose parent has ended;
+//! when process 1 ends, it kills all the others (pid_namespaces(7)). So the command runs in a child, as
+//! anywhere else.
 
 use std::env;
 use std::ffi::OsString;
@@ -36,7 +37,8 @@ async fn run(arguments: &[OsString]) -> io::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut command = process::Command::new(env::current_exe()?);
     command.args(arguments);
-    // With a terminal the child stays in our group, which is in the foreground: elsewhere reading would stop it.
+    // With a terminal the child stays in our group, which is in the foreground: elsewhere reading would stop
+    // it.
     let has_terminal = File::open("/dev/tty").is_ok();
     if !has_terminal {
         // A signal to our group then reaches the child once, through us.

@@ -1,7 +1,7 @@
 //! The signals that end a program in good order, as far as it was not started with them ignored.
 //!
-//! nohup ignores SIGHUP, a shell without job control SIGINT and SIGQUIT for what it runs in the background. What
-//! is ignored when a program starts must stay so (POSIX, `sh`, Signals and Error Handling).
+//! nohup ignores SIGHUP, a shell without job control SIGINT and SIGQUIT for what it runs in the background.
+//! What is ignored when a program starts must stay so (POSIX, `sh`, Signals and Error Handling).
 
 use std::fmt;
 use std::fs;
@@ -117,8 +117,8 @@ impl Signals {
     }
 }
 
-/// Makes the ends of children known again where the caller ignores SIGCHLD: programs inherit that, and the system then
-/// keeps no exit status (waitpid(2), NOTES).
+/// Makes the ends of children known again where the caller ignores SIGCHLD: programs inherit that, and the
+/// system then keeps no exit status (waitpid(2), NOTES).
 pub(crate) fn keep_exit_statuses() -> io::Result<()> {
     if contains(ignored(), SignalKind::child()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -130,8 +130,8 @@ pub(crate) fn keep_exit_statuses() -> io::Result<()> {
 }
 
 /// The signals that were ignored when this program was started, a bit for each. Read before a handler is
-/// installed. Where there is no `/proc`, as on macOS, none: better that nohup has no effect on us than that a session
-/// is left at AWS.
+/// installed. Where there is no `/proc`, as on macOS, none: better that nohup has no effect on us than that a
+/// session is left at AWS.
 fn ignored() -> u64 {
     // proc_pid_status(5)
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

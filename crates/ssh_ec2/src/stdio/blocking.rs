@@ -1,5 +1,5 @@
-//! Terminals, files and devices: each read and each write is one call in a thread of the runtime's, since some of
-//! them cannot be waited for, and a terminal blocks in the middle of a write.
+//! Terminals, files and devices: each read and each write is one call in a thread of the runtime's, since
+//! some of them cannot be waited for, and a terminal blocks in the middle of a write.
 
 use std::fs::File;
 use std::future::Future;

@@ -1,6 +1,6 @@
-//! Programs other than ssh that start the proxy, and what they give it for standard input and output: pairs of
-//! sockets, terminals, files. Each gets every byte as soon as it comes, keeps its own mode, and ends the session by
-//! being gone.
+//! Programs other than ssh that start the proxy, and what they give it for standard input and output: pairs
+//! of sockets, terminals, files. Each gets every byte as soon as it comes, keeps its own mode, and ends the
+//! session by being gone.
 
 use std::env;
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! The program as process 1 of a container, which gets no signal that it does not catch, adopts every process whose
-//! parent has ended, and takes all others along when it ends.
+//! The program as process 1 of a container, which gets no signal that it does not catch, adopts every process
+//! whose parent has ended, and takes all others along when it ends.
 
 use std::fs;
 use std::path::Path;
@@ -71,8 +71,8 @@ fn what_others_leave_behind_is_reaped() {
     proxy.finish().success();
 }
 
-/// A command that ssh runs without its known hosts: these are looked up with the groups of the user, which cannot be
-/// set in a namespace of one user.
+/// A command that ssh runs without its known hosts: these are looked up with the groups of the user, which
+/// cannot be set in a namespace of one user.
 fn wrapper(sandbox: &Sandbox, remote: &str) -> Command {
     let mut wrapper = sandbox.ssh_ec2();
     wrapper.args(["-q", "-o", "KnownHostsCommand=none", "-o", "StrictHostKeyChecking=no", "-t"]);

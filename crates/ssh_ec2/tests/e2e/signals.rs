@@ -73,7 +73,8 @@ fn nohup_keeps_the_proxy_from_a_closed_terminal() {
     assert_serves(&sandbox, proxy);
 }
 
-/// Starts ssh as `cat` on the instance by a script, signals the whole group, and uses the connection once more.
+/// Starts ssh as `cat` on the instance by a script, signals the whole group, and uses the connection once
+/// more.
 fn assert_outlives(script: &str, signals: &[Signal]) {
     let sandbox = Sandbox::start();
     let mut ssh = sandbox.ssh(&sandbox.target());
