@@ -99,6 +99,11 @@ pub async fn output_abandoned() {
     std::future::pending().await
 }
 
+/// Whether there is standard input that was not read.
+pub fn has_unread() -> bool {
+    rustix::io::ioctl_fionread(io::stdin()).is_ok_and(|length| length > 0)
+}
+
 /// A pipe that holds no more than one large message makes ssh and us take turns.
 fn widen(descriptor: OwnedFd) -> OwnedFd {
     #[cfg(target_os = "linux")]

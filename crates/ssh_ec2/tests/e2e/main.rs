@@ -47,6 +47,8 @@ mod one_process;
 mod parallel;
 /// What `ssh_ec2 policy` prints, enforced.
 mod policy;
+/// Why a login failed.
+mod refusals;
 /// Commands, terminals, forwarding, multiplexing.
 mod session;
 /// What the proxy writes to standard output.
