@@ -156,7 +156,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 27] = [
+const PURE: [&str; 26] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/identity.rs",
@@ -170,7 +170,6 @@ const PURE: [&str; 27] = [
     "commands/proxy/login_watch.rs",
     "diagnosis/kept_back.rs",
     "diagnosis/sshd_files.rs",
-    "doctor/install.rs",
     "host_key.rs",
     "login.rs",
     "picker.rs",
