@@ -154,7 +154,8 @@ impl Hosts {
         let authorize = move |user: &str, key: &russh::keys::PublicKey| {
             let honoured = world.honoured_keys(&id, user, world.now());
             let parsed = honoured.iter().filter_map(|line| russh::keys::PublicKey::from_openssh(line).ok());
-            parsed.into_iter().any(|honoured| honoured.key_data() == key.key_data())
+            let takes = world.instance(&id).is_some_and(|i| i.takes_keys_of(key.algorithm().as_str()));
+            takes && parsed.into_iter().any(|honoured| honoured.key_data() == key.key_data())
         };
         Ok(Arc::new(SshConfig {
             host_key: self.world.host_keys(instance)?.presented,
@@ -162,6 +163,7 @@ impl Hosts {
             home,
             shell: PathBuf::from("/bin/sh"),
             environment: Vec::new(),
+            takes_public_keys: instance.condition != Condition::PublicKeysOff,
             authorize: Box::new(authorize),
         }))
     }
@@ -175,7 +177,7 @@ impl Hosts {
         };
         let host_key = self.host_key_file(instance, directory)?;
         let config = directory.join("sshd_config");
-        fs::write(&config, sshd_config(directory, &host_key))?;
+        fs::write(&config, sshd_config(instance, directory, &host_key))?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = tokio::process::Command::new(program)
@@ -256,10 +258,16 @@ fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
     Ok(Some(Connection::new(Box::new(TcpStream::from_std(stream)?))))
 }
 
-fn sshd_config(directory: &Path, host_key: &Path) -> String {
+fn sshd_config(instance: &Instance, directory: &Path, host_key: &Path) -> String {
     let directory = directory.display();
+    // The first value counts.
+    let particular = match instance.condition {
+        Condition::Fips => "PubkeyAcceptedAlgorithms -ssh-ed25519*\n",
+        Condition::PublicKeysOff => "PubkeyAuthentication no\nPasswordAuthentication yes\n",
+        _ => "",
+    };
     format!(
-        "HostKey {}\n\
+        "{particular}HostKey {}\n\
          PidFile none\n\
          UsePAM no\n\
          PasswordAuthentication no\n\

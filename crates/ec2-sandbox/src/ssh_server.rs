@@ -45,6 +45,8 @@ pub(crate) struct SshConfig {
     pub(crate) shell: PathBuf,
     /// Extra variables for every process; they win over the server's own.
     pub(crate) environment: Vec<(String, String)>,
+    /// Whether the server has any use for keys; otherwise it asks for passwords, and takes none.
+    pub(crate) takes_public_keys: bool,
     /// Asked when a key is offered, and again when the client has proved to own it.
     pub(crate) authorize: Authorize,
 }
@@ -99,9 +101,10 @@ fn ending(error: russh::Error) -> Result<(), russh::Error> {
 }
 
 fn settings(config: &SshConfig) -> Config {
+    let method = if config.takes_public_keys { MethodKind::PublicKey } else { MethodKind::Password };
     Config {
         server_id: SshId::Standard(Cow::Borrowed(VERSION)),
-        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        methods: MethodSet::from(&[method][..]),
         keys: vec![config.host_key.clone()],
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),

@@ -1,9 +1,11 @@
 //! Why an instance cannot be reached, or does not take a key: from a few facts to one cause.
 //!
-//! Every question is one that a caller may be denied, and then goes unanswered: a cause is named only when it is seen.
-//! Asking changes nothing. How long it may take, the caller says.
+//! Every question is one that a caller may be denied, and then goes unanswered: a cause is named only when it
+//! is seen. Asking changes nothing. How long it may take, the caller says.
 
+mod kept_back;
 mod refusal;
+mod sshd_files;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,15 +13,25 @@ use ssm_channel::SsmAgentVersion;
 use thiserror::Error;
 use tokio::time::timeout;
 
-pub use self::refusal::{Refusal, SELINUX_HINT, of_refusal};
+pub use self::kept_back::{KeptBack, KeptBackList, Offered, kept_back};
+pub use self::refusal::{Cleared, Refusal, RefusedKey, of_refusal};
 use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
-use crate::login::COMMON_USERS;
 use crate::resolve::{age, region_of};
 use crate::target::{InstanceId, OsUser};
 
 /// A cause.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Diagnosis {
+    /// sshd does not take keys of this kind.
+    #[error("{instance} takes no {} keys: {reason}", kind(.algorithm))]
+    Algorithm {
+        /// The instance.
+        instance: InstanceId,
+        /// The key's algorithm.
+        algorithm: String,
+        /// Why that is.
+        reason: String,
+    },
     /// Pushed keys have a time on them, until which they are good.
     #[error("the clock of {instance} is {} ahead: it takes pushed keys for expired", span(*.off))]
     Clock {
@@ -33,6 +45,50 @@ pub enum Diagnosis {
     KeysCommand {
         /// The instance.
         instance: InstanceId,
+    },
+    /// As whom sshd would ask for pushed keys.
+    #[error("sshd on {instance} has AuthorizedKeysCommandUser {user}, and there is no such user")]
+    KeysUser {
+        /// The instance.
+        instance: InstanceId,
+        /// The package's own user.
+        user: String,
+    },
+    /// ssh itself did not offer the key.
+    #[error("{} ssh from offering {} to {instance}", KeptBackList(.options), if *.is_own { "the key of `--key-file`" } else { "the one-time key" })]
+    KeptBack {
+        /// The instance.
+        instance: InstanceId,
+        /// Which options have kept it back.
+        options: Vec<KeptBack>,
+        /// Whether it is a key of the user's own.
+        is_own: bool,
+    },
+    /// sshd's configuration names those who may log in.
+    #[error("sshd on {instance} does not let `{user}` log in: its configuration has {option}")]
+    KeptOut {
+        /// The instance.
+        instance: InstanceId,
+        /// Who was to log in.
+        user: OsUser,
+        /// The option, with its value where there are few.
+        option: String,
+    },
+    /// The system lets nobody in.
+    #[error("{instance} lets nobody but root log in: {file} exists there")]
+    NoLogin {
+        /// The instance.
+        instance: InstanceId,
+        /// Which file says so.
+        file: String,
+    },
+    /// sshd takes no keys.
+    #[error("sshd on {instance} takes no public keys: its configuration has {option}")]
+    NoPublicKey {
+        /// The instance.
+        instance: InstanceId,
+        /// The option and its value.
+        option: String,
     },
     /// There is none of that id, as far as the caller sees.
     #[error("no instance of this account in {region} has the id {instance}{}", in_other(.elsewhere.as_deref()))]
@@ -78,6 +134,16 @@ pub enum Diagnosis {
         /// Its agent's version.
         version: String,
     },
+    /// sshd lets nobody in without a shell.
+    #[error("the login shell of `{user}` on {instance} does not exist: {shell}")]
+    Shell {
+        /// The instance.
+        instance: InstanceId,
+        /// Who was to log in.
+        user: OsUser,
+        /// The shell's path.
+        shell: String,
+    },
     /// Its SSM agent may yet be heard.
     #[error("{instance} started {since} ago; its SSM agent registers within a few minutes")]
     Starting {
@@ -88,7 +154,8 @@ pub enum Diagnosis {
         /// Whether it has an instance profile.
         profile: bool,
     },
-    /// Its SSM agent has never been heard. Without a profile it may be, where the account lets all instances register.
+    /// Its SSM agent has never been heard. Without a profile it may be, where the account lets all instances
+    /// register.
     #[error("{instance} is running, but Session Manager has never heard from it{}", if *.profile { "" } else { "; it has no instance profile" })]
     Unregistered {
         /// The instance.
@@ -112,6 +179,24 @@ impl Diagnosis {
     /// What to do about it, an action a line.
     pub fn hints(&self) -> Vec<String> {
         let hint = match self {
+            Self::KeptBack { options, .. } => return options.iter().map(KeptBack::hint).collect(),
+            Self::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => {
+                "use a key of another kind: `--key-type ed25519`, or `--key-file`".into()
+            }
+            Self::Algorithm { .. } => "use a one-time RSA key: `--key-type rsa`".into(),
+            Self::KeptOut { option, .. } => {
+                format!("log in as another user, or change {option} in sshd's configuration there")
+            }
+            Self::KeysUser { .. } => "reinstall the package ec2-instance-connect there, which makes that user".into(),
+            Self::NoLogin { file, .. } => {
+                format!("wait until the instance has started; remove {file} if it is left over")
+            }
+            Self::NoPublicKey { option, .. } => {
+                format!("change {option} in sshd's configuration there, and reload sshd: keys are the only way in")
+            }
+            Self::Shell { user, .. } => {
+                format!("give the user one that exists, through a session shell: `usermod --shell /bin/sh {user}`")
+            }
             Self::Clock { .. } => "set its clock, for instance by `systemctl restart chronyd` through a session shell".into(),
             Self::KeysCommand { .. } => {
                 "reinstall the package ec2-instance-connect there, which adds AuthorizedKeysCommand to sshd's configuration, and restart sshd".into()
@@ -142,7 +227,7 @@ impl Diagnosis {
             ),
             Self::User { user, .. } => format!(
                 "log in as a user that exists there; images have {}",
-                COMMON_USERS.into_iter().filter(|usual| *usual != user.as_str()).collect::<Vec<_>>().join(", ")
+                refusal::other_users(user.as_str())
             ),
         };
         vec![hint]
@@ -217,6 +302,15 @@ pub fn of_agent(
 /// What Session Manager knows of an instance; an outer none when the caller may not ask.
 async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
     aws.managed(instance).await.ok()
+}
+
+/// As ssh's messages name it.
+fn kind(algorithm: &str) -> &str {
+    match algorithm {
+        "ssh-ed25519" => "Ed25519",
+        "ssh-rsa" => "RSA",
+        other => other,
+    }
 }
 
 fn in_other(region: Option<&str>) -> String {

@@ -4,6 +4,7 @@
 //! on as they are; here stand only those that need the whole story.
 
 mod anchor;
+mod plain_ssh;
 mod told;
 
 use std::io;
@@ -13,17 +14,17 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
+pub use self::plain_ssh::{PlainHost, PlainSsh};
 use crate::agent::socket::SocketError;
 use crate::aws::AwsError;
-use crate::diagnosis::{Diagnosis, SELINUX_HINT};
+use crate::diagnosis::{Diagnosis, RefusedKey};
 use crate::host_key::{HostKey, Source};
 use crate::key::KeyError;
 use crate::known_hosts::StoreError;
-use crate::login::COMMON_USERS;
 use crate::network::NetworkError;
 use crate::openssh::{InvocationError, Version};
 use crate::resolve::ResolveError;
-use crate::target::{InstanceId, OsUser, Port, TargetError};
+use crate::target::{InstanceId, Port, TargetError};
 use crate::websocket::DialError;
 
 /// A command failed.
@@ -94,17 +95,8 @@ pub enum Failure {
         path: PathBuf,
     },
     /// sshd did not want the key.
-    #[error("{instance} refused the one-time key for the user `{user}`")]
-    KeyRefused {
-        /// The target.
-        instance: InstanceId,
-        /// For whom the key was pushed.
-        user: OsUser,
-        /// Who is usual on the system that sshd says it runs on.
-        system_user: Option<&'static str>,
-        /// Whether SELinux is enforcing there.
-        is_enforcing: bool,
-    },
+    #[error(transparent)]
+    KeyRefused(Box<RefusedKey>),
     /// An ssh without `KnownHostsCommand` would refuse our settings, and with them the user's whole file.
     #[error("ssh is OpenSSH {found}, and checking host keys takes {}", Version::NEEDED)]
     OldSsh {
@@ -175,6 +167,9 @@ pub enum Failure {
         /// The target.
         instance: InstanceId,
     },
+    /// Any of the others, in a connection that plain ssh has begun.
+    #[error(transparent)]
+    PlainSsh(Box<PlainSsh>),
     /// Proxies and certificates.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -306,19 +301,11 @@ impl Failure {
             Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
             Self::Key(_) => vec!["try again".into()],
             Self::KeyFile { .. } => vec!["give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub".into()],
-            Self::KeyRefused { instance, user, system_user: Some(usual), .. } if user.as_str() != *usual => {
-                vec![format!("its sshd greets like a system whose user is `{usual}`: try `{usual}@{instance}`")]
-            }
-            Self::KeyRefused { user, is_enforcing, .. } => {
-                let others: Vec<_> = COMMON_USERS.into_iter().filter(|usual| *usual != user.as_str()).collect();
-                let exists = format!("check that the user `{user}` exists there; images have {}", others.join(", "));
-                let installed = "check that the package ec2-instance-connect is installed on the instance, and that its clock is right";
-                // Who knows that has looked at the rest as well.
-                if *is_enforcing { vec![SELINUX_HINT.into()] } else { vec![exists, installed.into()] }
-            }
+            Self::KeyRefused(refused) => refused.hints(),
             Self::ManagedNode { .. } => {
                 vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]
             }
+            Self::PlainSsh(failure) => failure.hints(),
             Self::Moved { .. } => vec!["connect again".into()],
             Self::OldSsh { .. } => vec!["put a newer ssh in PATH; nothing was changed".into()],
             Self::NoHome => vec!["set HOME, or SSH_EC2_DIR to a directory that you can write to".into()],
@@ -369,6 +356,7 @@ impl Failure {
     /// What belongs between the message and the hints, a line each.
     pub fn details(&self) -> Vec<String> {
         match self {
+            Self::PlainSsh(failure) => failure.error.details(),
             Self::Resolve(error) => error.details(SystemTime::now()),
             _ => Vec::new(),
         }
@@ -387,6 +375,7 @@ impl Failure {
             | Self::Target(_)
             | Self::Usage(_) => ExitCode::Usage,
             Self::Interrupted => ExitCode::Interrupted,
+            Self::PlainSsh(failure) => failure.error.exit_code(),
             // As a shell says it.
             Self::Command { .. } => ExitCode::Passed(127),
             _ => ExitCode::Failure,

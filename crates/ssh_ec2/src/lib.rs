@@ -71,7 +71,7 @@ use crate::commands::{
     complete, config, connect, copy, first_process, interrupt, list, proxy, send_key, signals,
 };
 use crate::environment::Environment;
-use crate::error::{ExitCode, Failure};
+use crate::error::{ExitCode, Failure, PlainHost};
 use crate::known_hosts::Store;
 use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
@@ -240,6 +240,20 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
     common.batch |= openssh::is_batch(&parent);
     log_to_stderr(common.verbose);
     memory::forbid_dumps();
+    let plain_host = proxy::plain_host(&proxy, &parent);
+    let run = run_proxy_for(proxy, common, parent, plain_host.clone());
+    match &plain_host {
+        Some(host) => run.map_err(|error| error.in_plain_ssh(host)),
+        None => run,
+    }
+}
+
+fn run_proxy_for(
+    proxy: cli::Proxy,
+    common: Common,
+    parent: Vec<OsString>,
+    plain_host: Option<PlainHost>,
+) -> Result<ExitCode, Failure> {
     let Environment { cache, surroundings, .. } = Environment::read()?;
     // From the environment, which known-hosts inherits from the same ssh; the options may be older, from the
     // user's ssh_config.
@@ -261,6 +275,8 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
         agent_socket,
         report: proxy.report.clone(),
         client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
+        ssh: parent,
+        plain_host,
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
     let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };

@@ -87,11 +87,15 @@ impl Invocation {
         })
     }
 
+    /// The value that an option `-o` gives to `keyword`: the first one counts.
+    pub fn option(&self, keyword: &str) -> Option<String> {
+        let mut values = self.values().filter(|(letter, _)| *letter == b'o');
+        values.find_map(|(_, value)| setting(&value, keyword).map(str::to_owned))
+    }
+
     /// Whether ssh is told to ask nothing.
     pub fn is_batch(&self) -> bool {
-        let mut values = self.values().filter(|(letter, _)| *letter == b'o');
-        let first = values.find_map(|(_, value)| setting(&value, "batchmode").map(str::to_owned));
-        first.is_some_and(|value| value.eq_ignore_ascii_case("yes"))
+        self.option("batchmode").is_some_and(|value| value.eq_ignore_ascii_case("yes"))
     }
 
     /// The same command line for another host.

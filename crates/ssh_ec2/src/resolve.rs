@@ -100,7 +100,9 @@ impl ResolveError {
                 let mut hints = vec![
                     "`ssh_ec2 list` shows what there is; `--region` and `--profile` look elsewhere".into(),
                 ];
-                if let Target::Name(name) = target
+                if let Some((name, region)) = target.name_and_region() {
+                    hints.push(format!("with a region, the name ends in `.ec2`: `{name}.{region}.ec2`"));
+                } else if let Target::Name(name) = target
                     && !has_wildcards(name)
                 {
                     hints.push(format!(

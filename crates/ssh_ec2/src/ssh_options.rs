@@ -58,6 +58,12 @@ impl SshOptions {
     }
 }
 
+impl From<Vec<(String, String)>> for SshOptions {
+    fn from(settings: Vec<(String, String)>) -> Self {
+        Self(settings)
+    }
+}
+
 /// A hundred times what `ssh -G` takes.
 pub const LIMIT: Duration = Duration::from_secs(1);
 

@@ -165,6 +165,11 @@ fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>
     AsyncFd::with_interest(descriptor, interest)
 }
 
+/// Whether there is standard input that was not read.
+pub fn has_unread() -> bool {
+    rustix::io::ioctl_fionread(io::stdin()).is_ok_and(|length| length > 0)
+}
+
 /// A pipe that holds no more than one large message makes ssh and us take turns.
 #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "pipes have one size elsewhere"))]
 fn widen(descriptor: &OwnedFd) {

@@ -82,6 +82,14 @@ impl fmt::Display for Target {
     }
 }
 
+impl Target {
+    /// The parts of a name that ends in a region, as hosts do in front of their suffix.
+    pub fn name_and_region(&self) -> Option<(&str, &str)> {
+        let Self::Name(name) = self else { return None };
+        name.rsplit_once('.').filter(|(name, region)| !name.is_empty() && is_region(region))
+    }
+}
+
 /// A target as ssh's host: `NAME.SUFFIX` or `NAME.REGION.SUFFIX`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Host {
@@ -97,16 +105,21 @@ impl Host {
     /// # Errors
     /// When what stands in front of the suffix names nothing.
     pub fn below(host: &str, suffix: &str) -> Option<Result<Self, TargetError>> {
+        let (name, region) = Self::split(host, suffix)?;
+        Some(name.parse().map(|target| Self { target, region: region.map(str::to_owned) }))
+    }
+
+    /// The same, as text.
+    pub fn split<'a>(host: &'a str, suffix: &str) -> Option<(&'a str, Option<&'a str>)> {
         let at = host.len().checked_sub(suffix.len() + 1)?;
         let (name, rest) = host.split_at_checked(at)?;
         if !rest.strip_prefix('.')?.eq_ignore_ascii_case(suffix) {
             return None;
         }
-        let (name, region) = match name.rsplit_once('.') {
-            Some((name, region)) if is_region(region) && !name.is_empty() => (name, Some(region.to_owned())),
+        Some(match name.rsplit_once('.') {
+            Some((name, region)) if is_region(region) && !name.is_empty() => (name, Some(region)),
             _ => (name, None),
-        };
-        Some(name.parse().map(|target| Self { target, region }))
+        })
     }
 }
 

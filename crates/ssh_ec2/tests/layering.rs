@@ -41,7 +41,7 @@ const MODULES: [(&str, &[&str]); 36] = [
     ("inventory", &["aws", "cache", "network", "resolve", "target"]),
     ("tunnel", &["stdio", "websocket"]),
     ("probe", &["aws", "key", "network", "target", "tunnel", "websocket"]),
-    ("diagnosis", &["aws", "login", "probe", "resolve", "target"]),
+    ("diagnosis", &["aws", "login", "network", "openssh", "probe", "resolve", "ssh_options", "target"]),
     (
         "doctor",
         &[
@@ -58,6 +58,7 @@ const MODULES: [(&str, &[&str]); 36] = [
             "report",
             "resolve",
             "ssh_config",
+            "ssh_options",
             "target",
             "websocket",
         ],
@@ -158,7 +159,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 23] = [
+const PURE: [&str; 26] = [
     "agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/identity.rs",
@@ -169,6 +170,9 @@ const PURE: [&str; 23] = [
     "aws/query.rs",
     "aws/refusal.rs",
     "aws/variables.rs",
+    "commands/proxy/login_watch.rs",
+    "diagnosis/kept_back.rs",
+    "diagnosis/sshd_files.rs",
     "host_key.rs",
     "login.rs",
     "picker.rs",

@@ -24,7 +24,9 @@ impl Root {
         if root.0.exists() {
             return Ok(root);
         }
-        for directory in ["home", "sshd", "etc/ssh", "opt/aws/bin", "usr/share/ec2-instance-connect"] {
+        let directories =
+            ["home", "sshd", "etc/ssh", "opt/aws/bin", "proc/sys/crypto", "usr/share/ec2-instance-connect"];
+        for directory in directories {
             fs::create_dir_all(root.0.join(directory))?;
         }
         let [ecdsa, ed25519] = keys.lines();
@@ -32,6 +34,8 @@ impl Root {
         fs::write(etc.join("ssh_host_ecdsa_key.pub"), ecdsa + "\n")?;
         fs::write(etc.join("ssh_host_ed25519_key.pub"), ed25519 + "\n")?;
         fs::write(etc.join("sshd_config"), sshd_config(instance))?;
+        let is_fips = u8::from(instance.condition == Condition::Fips);
+        fs::write(root.0.join("proc/sys/crypto/fips_enabled"), format!("{is_fips}\n"))?;
         if instance.condition != Condition::InstanceConnectAbsent {
             write_program(&root.0.join("opt/aws/bin/eic_run_authorized_keys"), NO_KEYS)?;
         }
@@ -89,6 +93,9 @@ fn sshd_config(instance: &Instance) -> String {
              AuthorizedKeysCommandUser ec2-instance-connect\n",
         );
     }
+    if instance.condition == Condition::PublicKeysOff {
+        text.push_str("PubkeyAuthentication no\n");
+    }
     text
 }
 
@@ -99,9 +106,18 @@ fn write_program(file: &Path, script: &str) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o755))
 }
 
-/// The last two would tell that this machine is a container.
-const OWN_PATHS: [&str; 5] =
-    ["/etc/ssh/", "/opt/aws/", "/usr/share/ec2-instance-connect/", "/.dockerenv", "/run/.containerenv"];
+/// The last two would show that this machine is a container.
+const OWN_PATHS: [&str; 9] = [
+    "/etc/ssh/",
+    "/etc/crypto-policies/",
+    "/etc/nologin",
+    "/run/nologin",
+    "/opt/aws/",
+    "/proc/sys/crypto/",
+    "/usr/share/ec2-instance-connect/",
+    "/.dockerenv",
+    "/run/.containerenv",
+];
 
 /// Who may log in is asked of the region, and not of this.
 const NO_KEYS: &str = "#!/bin/sh\nexit 255\n";

@@ -113,6 +113,8 @@ const CATALOGUE: &[Row] = &[
     Row("i-0dead00000000001a", "selinux", UsEast1, Condition::SeLinux),
     Row("i-0dead00000000001b", "booting", UsEast1, Condition::Booting),
     Row("i-0dead00000000001e", "fresh", UsEast1, Condition::SsmAgentUnregistered),
+    Row("i-0dead00000000001f", "without-ed25519", UsEast1, Condition::Fips),
+    Row("i-0dead000000000020", "without-keys", UsEast1, Condition::PublicKeysOff),
 ];
 
 const PUSH: &[&str] = &["ec2-instance-connect:SendSSHPublicKey"];

@@ -16,6 +16,8 @@ pub enum Condition {
     ClockAhead,
     /// The caller lacks these IAM actions on it; all else is well.
     Denied(&'static [&'static str]),
+    /// It is in FIPS mode: sshd takes no Ed25519 keys.
+    Fips,
     /// Everything works.
     Healthy,
     /// Everything works, but its name would do things to a terminal.
@@ -30,6 +32,8 @@ pub enum Condition {
     NoInstanceProfile,
     /// What listens on port 22 is a web server.
     NotSsh,
+    /// sshd takes passwords, and no public keys.
+    PublicKeysOff,
     /// Session Manager reaches it, but nothing listens on port 22.
     PortClosed,
     /// SELinux keeps sshd from running what reads the pushed keys.
@@ -59,6 +63,7 @@ impl fmt::Display for Condition {
             Self::Booting => formatter.write_str("is being launched"),
             Self::ClockAhead => formatter.write_str("ignores pushed keys: its clock is 10 minutes ahead"),
             Self::Denied(actions) => write!(formatter, "you may not call {}", actions.join(" nor ")),
+            Self::Fips => formatter.write_str("takes no Ed25519 keys: it is in FIPS mode"),
             Self::Healthy => formatter.write_str("works"),
             Self::HostileName => formatter.write_str("its name is hostile"),
             Self::Impostor => formatter.write_str("its host key is another than its console tells"),
@@ -72,6 +77,7 @@ impl fmt::Display for Condition {
                 formatter.write_str("is unknown to Session Manager: no instance profile")
             }
             Self::NotSsh => formatter.write_str("a web server listens on port 22"),
+            Self::PublicKeysOff => formatter.write_str("sshd has PubkeyAuthentication off"),
             Self::PortClosed => formatter.write_str("nothing listens on port 22"),
             Self::SeLinux => formatter.write_str("ignores pushed keys: SELinux stops sshd from reading them"),
             Self::SsmAgentOffline => formatter.write_str("its SSM agent was last heard of 3 days ago"),
@@ -300,6 +306,15 @@ impl Instance {
                 | Condition::KeysCommandAbsent
                 | Condition::SeLinux
         )
+    }
+
+    /// Whether its sshd takes keys of an algorithm.
+    pub(crate) fn takes_keys_of(&self, algorithm: &str) -> bool {
+        match self.condition {
+            Condition::Fips => algorithm != "ssh-ed25519",
+            Condition::PublicKeysOff => false,
+            _ => true,
+        }
     }
 
     /// Whether the caller may call `action`, such as `ssm:StartSession`, on it.

@@ -6,12 +6,16 @@
 mod door;
 mod host_keys;
 mod key;
+mod login_watch;
+mod plain_host;
 mod refusal;
 mod resume;
 mod session;
 mod verdict;
+mod watched;
 
 use std::cell::{Cell, RefCell};
+use std::ffi::OsString;
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -19,24 +23,28 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use self::door::Door;
 use self::host_keys::HostKeys;
 use self::key::{Identity, keep_key_ready};
-use self::refusal::{explain, leads_nowhere, tell_refusal};
+use self::login_watch::LoginWatch;
+pub use self::plain_host::plain_host;
+use self::refusal::{Login, explain, leads_nowhere};
 use self::session::hold_session;
 use self::verdict::judge;
 use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::commands::signals::{Signal, Signals};
 use crate::commands::tell_distrust;
-use crate::error::{ExitCode, Failure};
+use crate::error::{ExitCode, Failure, PlainHost};
 use crate::network::Network;
 use crate::pace::Pace;
 use crate::probe::Interrupt;
 use crate::resolve::{Choice, Resolver, scope};
+use crate::ssh_options::SshOptions;
 use crate::stdio::{self, Meter};
 use crate::target::{InstanceId, OsUser, Port, Target};
 use crate::ui;
@@ -75,6 +83,10 @@ pub struct Options {
     pub report: Option<PathBuf>,
     /// Who is at the other end of standard input and output.
     pub client: Client,
+    /// The command line of that program, where the system tells.
+    pub ssh: Vec<OsString>,
+    /// The host, if that program is ssh without `ssh_ec2` in front.
+    pub plain_host: Option<PlainHost>,
 }
 
 /// What the bytes are for.
@@ -102,6 +114,18 @@ struct Job<'a> {
     silence_told: Cell<bool>,
     /// Bytes from the instance.
     received: Meter,
+    /// What becomes of ssh's login.
+    login: Rc<RefCell<LoginWatch>>,
+    /// The public half of the key that is pushed, as a line of `authorized_keys`.
+    pushed_key: RefCell<Option<String>>,
+    ssh_options: OnceCell<Option<SshOptions>>,
+}
+
+impl Job<'_> {
+    /// The options of ssh. Asked for once; whoever needs them first waits for the answer.
+    async fn ssh_options(&self) -> Option<&SshOptions> {
+        self.ssh_options.get_or_init(|| SshOptions::of(&self.ssh)).await.as_ref()
+    }
 }
 
 impl std::ops::Deref for Job<'_> {
@@ -113,12 +137,17 @@ impl std::ops::Deref for Job<'_> {
 }
 
 impl Options {
-    /// Says what went wrong, in all places.
-    fn complain(&self, error: &Failure) {
-        ui::error(error);
+    /// Says what went wrong, in all places. How the process exits with that.
+    fn complain(&self, error: Failure) -> ExitCode {
+        let error = match &self.plain_host {
+            Some(host) => error.in_plain_ssh(host),
+            None => error,
+        };
+        ui::error(&error);
         if let Some(file) = &self.report {
             error.write_down(file);
         }
+        error.exit_code()
     }
 }
 
@@ -165,6 +194,9 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         ready: Cell::default(),
         silence_told: Cell::default(),
         received: Meter::default(),
+        login: Rc::default(),
+        pushed_key: RefCell::default(),
+        ssh_options: OnceCell::new(),
     };
     let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
         Err(error) if leads_nowhere(&error) => error,
@@ -217,10 +249,7 @@ async fn connect(
         return verdict;
     }
     // ssh and its user do not wait for the end of a session that they know nothing of.
-    let verdict = verdict.or_else(|error| {
-        job.complain(&error);
-        Ok::<_, Failure>(error.exit_code())
-    });
+    let verdict = verdict.or_else(|error| Ok(job.complain(error)));
     stdio::leave().map_err(Failure::Stdio)?;
     host_keys.end(serving, signals).await;
     verdict
@@ -238,40 +267,44 @@ async fn connect_tunnel(
     let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &door));
     let key_failed = Cell::new(false);
     let ssh_is_done = Cell::new(false);
+    let is_interrupted = Cell::new(false);
     let stop = async {
         tokio::select! {
+            biased;
             signal = signals.next() => {
                 tracing::info!("ending: {signal}");
-                // Whoever sends another one wants no explanation.
-                ssh_is_done.set(matches!(signal, Signal::Hangup));
-                Stop::Asked
+                is_interrupted.set(signal != Signal::Hangup || interrupted(signals).await);
             }
-            () = stdio::output_abandoned() => {
-                ssh_is_done.set(true);
-                Stop::Asked
-            }
+            () = stdio::output_abandoned() => is_interrupted.set(interrupted(signals).await),
             error = key_ready.as_mut() => {
                 key_failed.set(true);
-                Stop::Failed(error)
+                return Stop::Failed(error);
             }
         }
+        ssh_is_done.set(true);
+        Stop::Asked
     };
+    let login = Login { job: options, aws, network, usage };
     // Said at once, while ssh's own complaint is fresh: the end of the session takes a moment.
     let telling = Cell::new(false);
     let mut tell = pin!(async {
         poll_fn(|_| if ssh_is_done.get() { Poll::Ready(()) } else { Poll::Pending }).await;
-        if usage.was_refused() {
+        if !is_interrupted.get() && login.has_failed() {
             telling.set(true);
-            tell_refusal(options, aws, network).await;
+            login.explain().await;
         }
     });
     let mut hold = Box::pin(async { hold_session(options, aws, network, &door, pin!(stop)).await });
     let mut has_told = false;
+    let mut ssh_options = pin!(options.ssh_options());
+    let mut has_options = false;
     let outcome = loop {
         tokio::select! {
             biased;
             outcome = hold.as_mut() => break outcome,
             () = tell.as_mut(), if !has_told => has_told = true,
+            // Behind StartSession: nothing waits for these unless the login fails.
+            _ = ssh_options.as_mut(), if !has_options => has_options = true,
         }
     };
     drop(hold);
@@ -279,8 +312,8 @@ async fn connect_tunnel(
         tell.await;
     }
     let verdict = match outcome.and_then(|outcome| judge(options, outcome)) {
-        Ok(ExitCode::Success) if usage.was_refused() && !telling.get() => {
-            tell_refusal(options, aws, network).await;
+        Ok(ExitCode::Success) if !telling.get() && login.has_failed() && !interrupted(signals).await => {
+            login.explain().await;
             Ok(ExitCode::Failure)
         }
         verdict => verdict,
@@ -303,14 +336,23 @@ async fn connect_tunnel(
         return verdict;
     }
     // All is said, and nobody who reads to our end shall wait for others.
-    let verdict = verdict.or_else(|error| {
-        options.complain(&error);
-        Ok::<_, Failure>(error.exit_code())
-    })?;
+    let verdict = verdict.unwrap_or_else(|error| options.complain(error));
     stdio::leave().map_err(Failure::Stdio)?;
     // Whoever stays longer waits for something else than a key.
     let _ = timeout(GUEST_TIMEOUT, guests_gone).await;
     Ok(verdict)
+}
+
+/// Whether somebody has ended ssh: Ctrl-C reaches both ssh and us, so that ssh's end may be noticed before the signal.
+/// Then an explanation is not wanted.
+async fn interrupted(signals: &mut Signals) -> bool {
+    // Signals that have come are known after a turn of the runtime.
+    yield_now().await;
+    tokio::select! {
+        biased;
+        signal = signals.next() => signal != Signal::Hangup,
+        () = std::future::ready(()) => false,
+    }
 }
 
 /// For another connection's authentication with our key: as long as a push may take.

@@ -71,6 +71,7 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
     let is_alias = !value("hostname").is_empty() && !value("hostname").eq_ignore_ascii_case(host);
     let to_the_top = if is_alias { IN_THE_ALIAS } else { TO_THE_TOP };
     let offers = value("preferredauthentications");
+    let accepted = value("pubkeyacceptedalgorithms");
     let obstacle = match () {
         // Whatever the user has set is for the keys that the user has there, or for passwords.
         () if keys == Keys::Own => None,
@@ -79,6 +80,11 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
         }
         () if !offers.is_empty() && !offers.contains("publickey") => {
             Some(("PreferredAuthentications leaves out publickey", "PreferredAuthentications publickey"))
+        }
+        () if !accepted.is_empty()
+            && !ONE_TIME_KEYS.iter().any(|key| accepted.split(',').any(|name| name == *key)) =>
+        {
+            Some(("PubkeyAcceptedAlgorithms leaves out ssh-ed25519", "PubkeyAcceptedAlgorithms +ssh-ed25519"))
         }
         () => None,
     };
@@ -146,6 +152,8 @@ fn is_runnable(program: &Path) -> bool {
     program.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
+/// What one-time keys are signed with.
+const ONE_TIME_KEYS: [&str; 3] = ["ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"];
 /// For names and ids.
 const TO_THE_TOP: &str = "put the line `Include …/ssh_ec2/config` at the top of ~/.ssh/config, as `ssh_ec2 config --install` does: ssh takes the first value it finds";
 /// For an alias, which gets its name only after ssh has read the blocks at the top.
@@ -209,6 +217,12 @@ mod tests {
                 "plain ssh: ProxyCommand runs /gone/ssh_ec2, which is not there",
             ),
             ("pubkeyauthentication", "false", Verdict::Broken, "PubkeyAuthentication is off"),
+            (
+                "pubkeyacceptedalgorithms",
+                "ecdsa-sha2-nistp256",
+                Verdict::Broken,
+                "PubkeyAcceptedAlgorithms leaves out ssh-ed25519",
+            ),
             (
                 "preferredauthentications",
                 "password",

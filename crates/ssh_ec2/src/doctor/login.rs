@@ -1,17 +1,18 @@
 //! The login, by the real ssh with our proxy, and what is made of its failure.
 
+use std::fs;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::channel::Channel;
 use super::{Finding, Subject, Walk};
 use crate::aws::Aws;
-use crate::diagnosis;
+use crate::diagnosis::{self, Cleared, Refusal, RefusedKey};
 use crate::network::foreign_text;
 use crate::openssh::{Command, Invocation, Login};
 use crate::report::{Layer, Told};
 use crate::ssh_config::{Keys, settings};
-use crate::target::{InstanceId, OsUser};
 
 impl Walk<'_> {
     /// Lets the real ssh log in, without running anything there.
@@ -92,12 +93,21 @@ impl Walk<'_> {
             return (Layer::Login, Finding::broken(fact).hint(hint));
         }
         if is_refused {
-            let refusal = diagnosis::of_refusal(self.prober(aws, instance), user, REFUSAL_TIMEOUT).await;
-            let finding = match refusal.cause {
-                Some(cause) => cause.into(),
-                None => refused(instance, user, told, refusal.is_enforcing),
+            let prober = self.prober(aws, instance);
+            let identity = self.means.options.identity.as_deref();
+            let algorithm = identity.and_then(algorithm_of).unwrap_or_else(|| ONE_TIME_KEY.to_owned());
+            let Refusal { cause, cleared, is_enforcing } =
+                diagnosis::of_refusal(prober, user, &algorithm, REFUSAL_TIMEOUT).await;
+            let refused_key = RefusedKey {
+                instance: instance.clone(),
+                user: user.clone(),
+                is_own: identity.is_some(),
+                algorithm,
+                system_user: None,
+                cleared,
+                is_enforcing,
             };
-            return (Layer::Login, finding);
+            return (Layer::Login, cause.map_or_else(|| refused(&refused_key), Finding::from));
         }
         if let Some(told) = told {
             let about_host_key = HOST_KEY_ANCHORS.iter().any(|anchor| told.is(anchor));
@@ -113,20 +123,26 @@ impl Walk<'_> {
     }
 }
 
-/// Nothing was seen that would be the cause. What our proxy told of it knows how sshd greets.
-fn refused(instance: &InstanceId, user: &OsUser, told: Option<Told>, is_enforcing: bool) -> Finding {
-    let finding = Finding::broken(format!("{instance} refused the one-time key for the user `{user}`"));
-    if is_enforcing {
-        // Who knows that has looked at the rest as well.
-        return finding.hint(diagnosis::SELINUX_HINT);
+/// Nothing was seen that would be the cause.
+fn refused(refused: &RefusedKey) -> Finding {
+    let finding = Finding::failed(refused, refused.hints());
+    if refused.cleared == Cleared::default() {
+        return finding
+            .hint("a caller who may start AWS-StartNonInteractiveCommand learns which of them it is");
     }
-    let finding = match told {
-        Some(told) => told.hints.into_iter().fold(finding, Finding::hint),
-        None => finding.hint(format!("check that the user `{user}` exists there, that the package ec2-instance-connect is installed, and that the clock is right")),
-    };
-    finding.hint("who may start AWS-StartNonInteractiveCommand is told which of them it is")
+    finding
 }
 
+/// The algorithm of a key of the user's own, by the file that has its public half.
+fn algorithm_of(identity: &Path) -> Option<String> {
+    let mut beside = identity.as_os_str().to_owned();
+    beside.push(".pub");
+    let text = fs::read_to_string(beside).or_else(|_| fs::read_to_string(identity)).ok()?;
+    text.split_ascii_whitespace().next().map(str::to_owned)
+}
+
+/// What the one-time key is, unless the user asks for another kind.
+const ONE_TIME_KEY: &str = "ssh-ed25519";
 /// Nothing is asked, run, forwarded or shared.
 const LOGIN_OPTIONS: [&str; 14] = [
     "-N",
@@ -147,8 +163,8 @@ const LOGIN_OPTIONS: [&str; 14] = [
 /// What is wrong with a host key, or with what is known of it.
 const HOST_KEY_ANCHORS: [&str; 4] =
     ["host-key-changed", "host-key-unchecked", "host-key-unknown", "known-hosts-file"];
-/// A slow SSM agent, after calls that are made again and again, and host keys that are read through a session of their
-/// own.
+/// A slow SSM agent, after calls that are made again and again, and host keys that are read through a session
+/// of their own.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 const BROKEN_LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// For commands on the instance, over sessions of their own.

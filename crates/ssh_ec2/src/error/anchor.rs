@@ -17,6 +17,7 @@ pub(super) fn of(failure: &Failure) -> Option<&'static str> {
         Failure::Dial(error) => of_dial(error),
         Failure::Diagnosed(cause) => of_diagnosis(cause),
         Failure::Network(error) => of_network(error),
+        Failure::PlainSsh(failure) => return of(&failure.error),
         Failure::Lost { source, .. } => return of(source).or(Some("connection-lost")),
         Failure::Resolve(ResolveError::NotFound { .. }) => "instance-not-found",
         Failure::Resolve(ResolveError::NotRunning { .. }) => "instance-not-running",
@@ -32,7 +33,7 @@ pub(super) fn of(failure: &Failure) -> Option<&'static str> {
         Failure::KnownHosts(_) => "known-hosts-file",
         Failure::Key(_) => "no-randomness",
         Failure::KeyFile { .. } | Failure::NoKey { .. } => "own-key",
-        Failure::KeyRefused { .. } => "key-refused",
+        Failure::KeyRefused(_) => "key-refused",
         Failure::ManagedNode { .. } => "managed-node",
         Failure::Moved { .. } => "name-moved",
         Failure::NoProgress { .. } => "connection-lost",
@@ -101,8 +102,14 @@ fn of_network(error: &NetworkError) -> &'static str {
 
 fn of_diagnosis(cause: &Diagnosis) -> &'static str {
     match cause {
+        Diagnosis::Algorithm { .. } => "key-algorithm",
         Diagnosis::Clock { .. } => "instance-clock",
-        Diagnosis::KeysCommand { .. } | Diagnosis::NotInstalled { .. } => "no-instance-connect",
+        Diagnosis::KeptBack { .. } => "key-kept-back",
+        Diagnosis::KeptOut { .. } | Diagnosis::NoLogin { .. } | Diagnosis::Shell { .. } => "login-forbidden",
+        Diagnosis::KeysCommand { .. } | Diagnosis::KeysUser { .. } | Diagnosis::NotInstalled { .. } => {
+            "no-instance-connect"
+        }
+        Diagnosis::NoPublicKey { .. } => "no-publickey",
         Diagnosis::NotFound { .. } => "instance-not-found",
         Diagnosis::NotRunning { .. } => "instance-not-running",
         Diagnosis::Offline { .. } => "agent-offline",

@@ -508,6 +508,7 @@ fn a_refused_key_is_told() {
         &[
             "check that the user `ec2-user` exists there; images have ubuntu, admin, rocky, centos, fedora, bitnami",
             "check that the package ec2-instance-connect is installed on the instance, and that its clock is right",
+            "an sshd in FIPS mode, or with PubkeyAcceptedAlgorithms of its own, may take no Ed25519 keys: use a one-time RSA key: `ssh_ec2 --key-type rsa config --install`",
         ],
     );
     let theirs = format!("ec2-user@{NO_INSTANCE_CONNECT}: Permission denied (publickey).\r\n");

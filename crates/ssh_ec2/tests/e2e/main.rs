@@ -51,6 +51,8 @@ mod one_process;
 mod parallel;
 /// What `ssh_ec2 policy` prints, enforced.
 mod policy;
+/// Why a login failed.
+mod refusals;
 /// Commands, terminals, forwarding, multiplexing.
 mod session;
 /// Signals that end a session, and those that were ignored from the start.

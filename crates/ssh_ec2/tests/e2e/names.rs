@@ -124,6 +124,52 @@ fn another_region_is_told_of() {
     );
 }
 
+/// Plain ssh has no options of ours. There a host says what they say.
+#[test]
+fn hints_are_for_the_program_in_use() {
+    let sandbox = Sandbox::start();
+    let elsewhere = "i-0decaf0000000000a";
+    for (host, hint) in [
+        ("eu-web.ec2", format!("{elsewhere} in eu-west-1 is: `ssh eu-web.eu-west-1.ec2`")),
+        (elsewhere, format!("name the region: `ssh {elsewhere}.eu-west-1.ec2`")),
+        (
+            "worker.ec2",
+            "name one by its id: `ssh i-0decaf00000000007.ec2` or `ssh i-0decaf00000000006.ec2`".to_owned(),
+        ),
+        (
+            "worker.us-east-1.ec2",
+            "name one by its id: `ssh i-0decaf00000000007.us-east-1.ec2` or `ssh i-0decaf00000000006.us-east-1.ec2`"
+                .to_owned(),
+        ),
+        (
+            "nobody.ec2",
+            "`ssh_ec2 list` shows what there is; `ssh nobody.REGION.ec2` looks in another region".to_owned(),
+        ),
+        ("stopped.ec2", "start it: `aws ec2 start-instances --instance-ids i-0dead000000000001`".to_owned()),
+    ] {
+        let told = run(sandbox.ssh(&format!("ec2-user@{host}")).arg("true")).status(255).stderr;
+        assert!(told.contains(&format!("\nssh_ec2: hint: {hint}")), "{told}");
+        assert!(!told.contains("`--"), "{told}");
+    }
+    let told = refuses(&sandbox, &[elsewhere], 255);
+    assert!(told.contains("hint: add `--region eu-west-1`"), "{told}");
+}
+
+/// ssh has hosts with a region in them, which end in a suffix of ours.
+#[test]
+fn a_region_behind_a_name_is_understood() {
+    let sandbox = Sandbox::start();
+    for name in ["i-0decaf0000000000a", "eu-web"] {
+        let told = refuses(&sandbox, &[&format!("{name}.eu-west-1")], 1);
+        let hint = format!("with a region, the name ends in `.ec2`: `{name}.eu-west-1.ec2`");
+        assert!(told.contains(&hint), "{told}");
+    }
+    let mut proxy = sandbox.ssh_ec2();
+    proxy.args(["proxy", "ec2-user", "i-0decaf0000000000a.eu-west-1", "22"]);
+    let told = run(&mut proxy).status(1).stderr;
+    assert!(told.contains("i-0decaf0000000000a.eu-west-1.ec2"), "{told}");
+}
+
 #[test]
 fn a_hostile_name_does_not_reach_the_terminal() {
     let sandbox = Sandbox::start();

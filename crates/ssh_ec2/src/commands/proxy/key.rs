@@ -52,11 +52,13 @@ async fn keep_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, door: &Do
     match identity {
         Identity::Any => door.open(),
         Identity::Own(line) => {
+            options.pushed_key.replace(Some(line.clone()));
             push(line.clone()).ensure().await?;
             door.open();
         }
         Identity::OneTime(path) => {
             let key = OneTimeKey::generate()?;
+            options.pushed_key.replace(Some(key.public_line()));
             let push = push(key.public_line());
             push.ensure().await?;
             let socket = door.open_with(path.clone().bind().await?);

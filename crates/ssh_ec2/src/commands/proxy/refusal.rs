@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{Failure, Job};
+use crate::agent::serve::Usage;
 use crate::aws::{Aws, AwsError};
-use crate::diagnosis::{self, Refusal};
+use crate::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
 use crate::network::Network;
+use crate::openssh::Invocation;
 use crate::probe::{Interrupt, Prober};
 use crate::stdio;
 use crate::target::InstanceId;
@@ -35,36 +37,79 @@ pub(super) fn leads_nowhere(error: &Failure) -> bool {
     matches!(error, InstanceNotFound { .. } | InstanceNotRunning { .. } | TargetNotConnected { .. })
 }
 
-/// Says why sshd did not want the key, as far as that can be told in a moment. What was asked for that is ended in good
-/// order, which may take longer.
-pub(super) async fn tell_refusal(options: &Job<'_>, aws: &Aws, network: &Network) {
-    let (instance, user) = (&options.instance, &options.user);
-    let interrupt = Interrupt::default();
-    let prober = Prober { aws, network, instance, reason: "", interrupt: &interrupt };
-    let mut asked = pin!(async {
-        match options.report {
-            // Whoever reads that looks longer.
-            Some(_) => Refusal::default(),
-            None => diagnosis::of_refusal(prober, user, DIAGNOSIS_TIMEOUT).await,
+/// ssh's login, and what is known of it.
+pub(super) struct Login<'a> {
+    pub(super) job: &'a Job<'a>,
+    pub(super) aws: &'a Aws,
+    pub(super) network: &'a Network,
+    pub(super) usage: &'a Usage,
+}
+
+impl Login<'_> {
+    /// Whether ssh has ended because it was not let in.
+    pub(super) fn has_failed(&self) -> bool {
+        let is_pushed = self.job.pushed_key.borrow().is_some();
+        is_pushed && self.job.login.borrow().was_refused(stdio::has_unread())
+    }
+
+    /// Says why, as far as that can be found out in a moment. What was started for that is ended in good
+    /// order, which may take longer.
+    pub(super) async fn explain(&self) {
+        let Some(key) = &self.job.pushed_key.borrow().clone() else { return };
+        let (job, instance, user) = (self.job, &self.job.instance, &self.job.user);
+        if let Some(cause) = self.kept_back(key).await {
+            job.complain(cause.into());
+            return;
         }
-    });
-    let looked = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
-    let is_late = looked.is_err();
-    let Refusal { cause, is_enforcing } = looked.unwrap_or_default();
-    options.complain(&match cause {
-        Some(cause) => cause.into(),
-        None => Failure::KeyRefused {
-            instance: instance.clone(),
-            user: user.clone(),
-            system_user: options.system_user.get(),
-            is_enforcing,
-        },
-    });
-    if is_late {
-        // What is being started can only be ended once it has. Nobody who reads to our end shall wait for that.
-        interrupt.ask();
-        let _ = stdio::leave();
-        asked.await;
+        let algorithm = key.split(' ').next().unwrap_or_default();
+        let interrupt = Interrupt::default();
+        let prober =
+            Prober { aws: self.aws, network: self.network, instance, reason: "", interrupt: &interrupt };
+        let mut asked = pin!(async {
+            match job.report {
+                // `doctor` reads this report and runs its own, longer diagnosis.
+                Some(_) => Refusal::default(),
+                None => diagnosis::of_refusal(prober, user, algorithm, DIAGNOSIS_TIMEOUT).await,
+            }
+        });
+        let looked = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
+        let is_late = looked.is_err();
+        let Refusal { cause, cleared, is_enforcing } = looked.unwrap_or_default();
+        job.complain(match cause {
+            Some(cause) => cause.into(),
+            None => Failure::KeyRefused(Box::new(RefusedKey {
+                instance: instance.clone(),
+                user: user.clone(),
+                is_own: job.key_file.is_some(),
+                algorithm: algorithm.to_owned(),
+                system_user: job.system_user.get(),
+                cleared,
+                is_enforcing,
+            })),
+        });
+        if is_late {
+            // What is being started can only be ended once it has. Nobody who reads to our end shall wait for
+            // that.
+            interrupt.ask();
+            let _ = stdio::leave();
+            asked.await;
+        }
+    }
+
+    /// What has kept ssh from offering the key, if ssh says so. A key that was signed with was offered.
+    async fn kept_back(&self, line: &str) -> Option<Diagnosis> {
+        if self.usage.has_signed() {
+            return None;
+        }
+        let job = self.job;
+        let ssh_options = job.ssh_options().await?;
+        let is_own = job.key_file.is_some();
+        let socket = (!is_own).then_some(&*job.agent_socket);
+        let offered = Offered { line, socket, was_listed: self.usage.was_listed() };
+        let invocation = job.ssh.get(1..).and_then(|words| Invocation::parse(words).ok());
+        let options = diagnosis::kept_back(ssh_options, invocation.as_ref(), offered);
+        let instance = job.instance.clone();
+        (!options.is_empty()).then_some(Diagnosis::KeptBack { instance, options, is_own })
     }
 }
 

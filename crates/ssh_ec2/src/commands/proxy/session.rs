@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::door::Door;
 use super::resume::{self, Resumer};
 use super::verdict::tell;
+use super::watched::watched;
 use super::{Failure, Job, Stop};
 use crate::aws::{Aws, SessionTicket, StartSession};
 use crate::key::KeyError;
@@ -100,7 +101,9 @@ async fn carry(
     mut stop: Pin<&mut impl Future<Output = Stop>>,
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
-    let output = door.before(stdio::metered(output, Meter::clone(&options.received)));
+    let metered = stdio::metered(output, Meter::clone(&options.received));
+    let (input, output) = watched((input, metered), &options.login);
+    let output = door.before(output);
     let first = tokio::select! {
         first = async { resumer.attach(ticket, prepared.await).await } => first?,
         reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),

@@ -1,0 +1,29 @@
+//! Whether plain ssh has started the proxy, and for which host.
+
+use std::ffi::OsString;
+
+use crate::cli::Proxy;
+use crate::error::PlainHost;
+use crate::openssh::{Invocation, is_ssh};
+use crate::ssh_config::DEFAULT_SUFFIX;
+use crate::target::Host;
+
+/// The host that plain ssh was given, for hints. None where `ssh_ec2` has started ssh: then the ProxyCommand
+/// stands on ssh's command line.
+pub fn plain_host(proxy: &Proxy, ssh: &[OsString]) -> Option<PlainHost> {
+    let has_command = || {
+        let ssh = Invocation::parse(ssh.get(1..)?).ok()?;
+        Some(ssh.option("ProxyCommand").is_some())
+    };
+    let is_plain = || is_ssh(ssh) && has_command() == Some(false);
+    if proxy.suffix.is_none() && !is_plain() {
+        return None;
+    }
+    // ssh makes a host lower case.
+    let typed = proxy.typed.as_deref().filter(|typed| typed.eq_ignore_ascii_case(&proxy.host));
+    let host = typed.unwrap_or(&proxy.host);
+    let suffix = proxy.suffix.as_deref().unwrap_or(DEFAULT_SUFFIX);
+    let (name, region) = Host::split(host, suffix).unwrap_or((host, None));
+    let (name, region, suffix) = (name.to_owned(), region.map(str::to_owned), suffix.to_owned());
+    Some(PlainHost { name, region, suffix })
+}

@@ -1,0 +1,326 @@
+//! Why a login failed, as plain ssh and `ssh_ec2` in front of it show it: each option of ssh that keeps the
+//! key back, and each cause on the instance. What is not a refused key is not explained as one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use ec2_sandbox::Options;
+
+use crate::errors::told;
+use crate::harness::{
+    HEALTHY, NO_INSTANCE_CONNECT, Running, Sandbox, Terminal, WITHOUT_QUOTA, run, sshd, wait_until_runnable,
+};
+
+const FIPS: &str = "i-0dead00000000001f";
+const PASSWORDS: &str = "i-0dead000000000020";
+
+macro_rules! with_each_server {
+    ($($name:ident),* $(,)?) => {
+        mod builtin {
+            $(#[test] fn $name() { super::$name(&super::unlimited(None)); })*
+        }
+        mod openssh {
+            $(#[test] fn $name() { super::$name(&super::unlimited(Some(crate::harness::sshd()))); })*
+        }
+    };
+}
+with_each_server![
+    each_cause_on_the_instance_is_named,
+    each_option_that_keeps_the_key_back_is_named,
+    harmless_options_are_no_cause,
+    what_ends_otherwise_is_not_explained_as_a_refused_key,
+];
+
+fn unlimited(sshd: Option<PathBuf>) -> Sandbox {
+    let mut options = Options { sshd, ..Options::default() };
+    options.faults.add(WITHOUT_QUOTA).unwrap();
+    Sandbox::with(options)
+}
+
+/// sshd with these options before all others.
+fn sshd_with(directory: &tempfile::TempDir, options: &str) -> PathBuf {
+    let path = directory.path().join("sshd");
+    fs::write(&path, format!("#!/bin/sh\nexec {} {options} \"$@\"\n", sshd().display())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    wait_until_runnable(&path);
+    path
+}
+
+/// Plain ssh, and `ssh_ec2` in front of it.
+fn both(sandbox: &Sandbox, options: &[&str], target: &str) -> [Command; 2] {
+    [sandbox.command("ssh"), sandbox.ssh_ec2()].map(|mut command| {
+        command.args(["-o", "LogLevel=ERROR"]).args(options).args([target, "true"]);
+        command
+    })
+}
+
+/// What we said, of a login that failed.
+#[track_caller]
+fn explained(command: &mut Command) -> String {
+    let ended = run(command).status(255);
+    let ours: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("ssh_ec2: ")).collect();
+    ours.join("\n") + "\n"
+}
+
+#[track_caller]
+fn refused(sandbox: &Sandbox, options: &[&str], target: &str, error: &str, hint: &str) {
+    for mut command in both(sandbox, options, target) {
+        assert_eq!(explained(&mut command), told(error, &[hint]), "{command:?}");
+    }
+}
+
+fn each_option_that_keeps_the_key_back_is_named(sandbox: &Sandbox) {
+    let target = sandbox.target();
+    for (option, said) in [
+        ("IdentitiesOnly=yes", "IdentitiesOnly yes"),
+        ("identityagent=none", "IdentityAgent none"),
+        ("IdentityAgent=SSH_AUTH_SOCK", "IdentityAgent SSH_AUTH_SOCK"),
+        ("IdentityAgent=/nonexistent/agent", "IdentityAgent /nonexistent/agent"),
+        ("PubkeyAuthentication=no", "PubkeyAuthentication no"),
+        ("PreferredAuthentications=password", "PreferredAuthentications password"),
+    ] {
+        let error =
+            format!("`{said}` on ssh's command line keeps ssh from offering the one-time key to {HEALTHY}");
+        let hint = format!("leave out `-o {}`", said.replace(' ', "="));
+        refused(sandbox, &["-o", option], &target, &error, &hint);
+    }
+    let error = format!(
+        "`PubkeyAcceptedAlgorithms ecdsa-sha2-nistp256` on ssh's command line keeps ssh from offering the one-time key to {HEALTHY}"
+    );
+    let hint = "leave out `-o PubkeyAcceptedAlgorithms=…`, or add `ssh-ed25519` to PubkeyAcceptedAlgorithms";
+    for option in ["PubkeyAcceptedAlgorithms", "PubkeyAcceptedKeyTypes"] {
+        let option = format!("{option}=ecdsa-sha2-nistp256");
+        refused(sandbox, &["-o", &option], &target, &error, hint);
+    }
+    // Both have to go.
+    let error = format!(
+        "`IdentityAgent none` on ssh's command line and `IdentitiesOnly yes` on ssh's command line keep ssh from offering the one-time key to {HEALTHY}"
+    );
+    let hint = "leave out `-o IdentityAgent=none`; leave out `-o IdentitiesOnly=yes`";
+    refused(sandbox, &["-oIdentitiesOnly=yes", "-oIdentityAgent=none"], &target, &error, hint);
+    sandbox.assert_tidy();
+}
+
+fn each_cause_on_the_instance_is_named(sandbox: &Sandbox) {
+    let user = sandbox.user();
+    for (target, said) in [
+        (format!("ghost@{HEALTHY}"), "there is no user `ghost` on i-0decaf00000000001"),
+        (format!("{user}@{NO_INSTANCE_CONNECT}"), "does not have EC2 Instance Connect"),
+        (format!("{user}@i-0dead000000000018"), "is 10 minutes ahead"),
+        (format!("{user}@i-0dead000000000019"), "its sshd does not ask it for keys"),
+        (format!("{user}@i-0dead00000000001a"), "SELinux is enforcing there"),
+        (format!("{user}@{FIPS}"), "takes no Ed25519 keys: it is in FIPS mode"),
+        (
+            format!("{user}@{PASSWORDS}"),
+            "takes no public keys: its configuration has PubkeyAuthentication no",
+        ),
+    ] {
+        for mut command in both(sandbox, &["-oBatchMode=yes"], &target) {
+            let explained = explained(&mut command);
+            assert!(explained.contains(said) && explained.lines().count() == 2, "{command:?}: {explained}");
+        }
+    }
+    sandbox.assert_tidy();
+}
+
+fn harmless_options_are_no_cause(sandbox: &Sandbox) {
+    let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
+    // ssh takes the first value: those of the block come before these.
+    let file = sandbox.file("config");
+    let include = sandbox.directory().join("ssh_config");
+    let rest = "Host *\n  IdentitiesOnly yes\n  IdentityAgent none\n  RequiredRSASize 4096\n";
+    fs::write(&file, format!("Include {}\n{rest}", include.display())).unwrap();
+    let file = file.display().to_string();
+    for options in [
+        &["-oIdentitiesOnly=no", "-oPubkeyAuthentication=unbound"][..],
+        &["-oPreferredAuthentications=publickey,password", "-oBatchMode=yes"],
+        &["-i", &own],
+        &["-F", &file],
+    ] {
+        for mut command in both(sandbox, options, &format!("ghost@{HEALTHY}")) {
+            let explained = explained(&mut command);
+            assert!(explained.contains("there is no user `ghost`"), "{command:?}: {explained}");
+        }
+    }
+}
+
+fn what_ends_otherwise_is_not_explained_as_a_refused_key(sandbox: &Sandbox) {
+    // By a key of the user's own, which has been pushed as well.
+    let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
+    let mut push = sandbox.ssh_ec2();
+    push.args([&sandbox.user(), HEALTHY, "--send-key-only", "--key-file", &format!("{own}.pub")]);
+    run(&mut push).success();
+    for mut command in both(sandbox, &["-oIdentitiesOnly=yes", "-i", &own], &sandbox.target()) {
+        let ended = run(&mut command).success();
+        assert_eq!(ended.stderr, "", "{ended}");
+    }
+    // Let in, and then without the port that it was to listen on.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let forward = format!("{}:localhost:1", taken.local_addr().unwrap());
+    for options in [&[][..], &["-oIdentitiesOnly=yes", "-i", &own]] {
+        let mut ssh = sandbox.command("ssh");
+        ssh.args(["-N", "-oExitOnForwardFailure=yes", "-L", &forward]).args(options).arg(sandbox.target());
+        let ended = run(&mut ssh).status(255);
+        assert!(!ended.stderr.contains("ssh_ec2: "), "{ended}");
+    }
+    // The host key is refused before anybody authenticates.
+    let mut impostor = sandbox.command("ssh");
+    let ended = run(impostor.args(["-oIdentitiesOnly=yes", &sandbox.at("i-0dead00000000001d"), "true"]));
+    assert!(!ended.status(255).stderr.contains("offering"));
+    sandbox.assert_tidy();
+}
+
+/// Somebody who presses Ctrl-C has seen enough.
+#[test]
+fn a_password_prompt_that_is_left_is_not_explained() {
+    let sandbox = Sandbox::start();
+    for program in ["ssh", "ssh_ec2"] {
+        let mut command = sandbox.command(program);
+        command.args(["-oLogLevel=ERROR", &sandbox.at(PASSWORDS)]);
+        // A shell in front, since a program that is ended by a signal has no status of its own.
+        let mut shell = sandbox.command("sh");
+        shell.args(["-c", "trap : INT; \"$@\"; echo status $?; cat", "sh"]);
+        shell.arg(command.get_program()).args(command.get_args());
+        let mut terminal = Terminal::start(shell, 24, 200);
+        terminal.wait_for("password:");
+        terminal.type_in("\u{3}");
+        terminal.wait_for("status ");
+        sandbox.assert_tidy();
+        assert!(!terminal.screen().contains("ssh_ec2: "), "{}", terminal.screen());
+    }
+}
+
+/// A banner is as long as an administrator likes.
+#[test]
+fn a_banner_hides_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let banner = directory.path().join("banner");
+    fs::write(&banner, "All that you do here is recorded.\n".repeat(300)).unwrap();
+    let sandbox = unlimited(Some(sshd_with(&directory, &format!("-o Banner={}", banner.display()))));
+    let target = format!("ghost@{HEALTHY}");
+    for mut command in both(&sandbox, &[], &target) {
+        assert!(explained(&mut command).contains("there is no user `ghost`"), "{command:?}");
+    }
+    for mut command in both(&sandbox, &["-oIdentitiesOnly=yes"], &target) {
+        assert!(explained(&mut command).contains("`IdentitiesOnly yes`"), "{command:?}");
+    }
+}
+
+/// An option on sshd's own command line is in no file.
+#[test]
+fn what_cannot_be_seen_is_named_as_a_possibility() {
+    let directory = tempfile::tempdir().unwrap();
+    for option in ["PubkeyAcceptedAlgorithms=rsa-sha2-256,rsa-sha2-512", "PermitRootLogin=no", "DenyUsers=*"]
+    {
+        let sandbox = unlimited(Some(sshd_with(&directory, &format!("-o '{option}'"))));
+        if option.starts_with("Permit") && sandbox.user() != "root" {
+            continue;
+        }
+        for mut command in both(&sandbox, &[], &sandbox.target()) {
+            let said = explained(&mut command);
+            let user = sandbox.user();
+            assert!(
+                said.contains(&format!("{HEALTHY} refused the one-time key for the user `{user}`\n")),
+                "{said}"
+            );
+            assert!(said.contains("--key-type rsa"), "{said}");
+            assert!(
+                !said.contains("admin") && !said.contains("check that the user"),
+                "all is well there: {said}"
+            );
+        }
+    }
+}
+
+/// A key of the user's own that was pushed may be refused, or kept back, as well.
+#[test]
+fn a_key_of_ones_own_is_explained_as_well() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
+    let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
+    for (options, target, said) in [
+        (&[][..], format!("ghost@{HEALTHY}"), "there is no user `ghost`"),
+        (
+            &["-oPubkeyAuthentication=no"],
+            sandbox.target(),
+            "`PubkeyAuthentication no` on ssh's command line keeps ssh from offering the key of `--key-file`",
+        ),
+    ] {
+        let mut command = sandbox.ssh_ec2();
+        command.args(["--key-file", &own, "-oLogLevel=ERROR"]).args(options).args([&target, "true"]);
+        assert!(explained(&mut command).contains(said), "{command:?}");
+    }
+    let mut command = sandbox.ssh_ec2();
+    command.args(["--key-file", &own, "-oLogLevel=ERROR", &sandbox.target(), "echo in"]);
+    let ended = run(&mut command).success();
+    assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+}
+
+/// Files of the user's, with conditions, aliases and other files in them.
+#[test]
+fn options_in_files_are_found() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
+    let block = sandbox.directory().join("ssh_config");
+    let block = block.display();
+    let included = sandbox.file("included");
+    fs::write(&included, "IdentityAgent /home/me/.1password/agent.sock\n").unwrap();
+    let included = included.display();
+    let agent = "IdentityAgent /home/me/.1password/agent.sock";
+    let place = "in your ssh configuration";
+    for (text, host, said) in [
+        // What `Match final` finds comes last.
+        (
+            format!(
+                "Host web\n  HostName web-1.ec2\nHost *\n  IdentitiesOnly yes\nMatch final all\nInclude {block}\n"
+            ),
+            "web",
+            format!("`IdentitiesOnly yes` {place} keeps"),
+        ),
+        (
+            format!("Host i-*\n  Include {included}\nHost *\nInclude {block}\n"),
+            HEALTHY,
+            format!("`{agent}` {place} keeps"),
+        ),
+        (
+            format!(
+                "Match exec \"test -n '%h'\"\n  PreferredAuthentications password\nHost *\nInclude {block}\n"
+            ),
+            HEALTHY,
+            format!("`PreferredAuthentications password` {place} keeps"),
+        ),
+        (
+            format!("Include {block}\nHost *\n  PubkeyAcceptedAlgorithms -ssh-ed25519,rsa-*\n"),
+            HEALTHY,
+            format!(
+                "`PubkeyAcceptedAlgorithms ssh-ed25519-cert-v01@openssh.com,ecdsa-sha2-nistp256-cert-v0…` {place} keeps"
+            ),
+        ),
+    ] {
+        let file = sandbox.file("config");
+        fs::write(&file, &text).unwrap();
+        let mut ssh = sandbox.plain_command("ssh");
+        ssh.env("SSH_EC2_DIR", sandbox.directory()).arg("-F").arg(&file);
+        ssh.args(["-oLogLevel=ERROR", &format!("ec2-user@{host}"), "true"]);
+        let explained = explained(&mut ssh);
+        assert!(explained.contains(&said), "{text}\n{explained}");
+    }
+}
+
+#[test]
+fn the_explanation_is_told_once_in_parallel_connections() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
+    let target = format!("ghost@{HEALTHY}");
+    let mut started: Vec<_> = (0..6)
+        .map(|_| {
+            let mut ssh = sandbox.command("ssh");
+            ssh.args(["-oLogLevel=ERROR", &target, "true"]);
+            Running::start(&mut ssh)
+        })
+        .collect();
+    for ssh in &mut started {
+        let ended = ssh.wait().status(255);
+        assert_eq!(ended.stderr.matches("there is no user `ghost`").count(), 1, "{ended}");
+    }
+    sandbox.assert_tidy();
+}
