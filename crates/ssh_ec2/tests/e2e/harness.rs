@@ -90,15 +90,6 @@ impl Sandbox {
         Self::with(Options { faults, ..Options::default() })
     }
 
-    /// The same with the machine's sshd.
-    pub(crate) fn with_sshd_and_faults(words: &[&str]) -> Self {
-        let mut faults = Faults::default();
-        for word in words {
-            faults.add(word).unwrap();
-        }
-        Self::with(Options { faults, sshd: Some(sshd()), ..Options::default() })
-    }
-
     /// A region with an SSM agent that is not slow, unless the options say how slow.
     pub(crate) fn with(mut options: Options) -> Self {
         options.faults.add("quick").unwrap();

@@ -198,7 +198,7 @@ fn a_hundred_connections_at_once_succeed() {
 
 /// Where the link leads, as a process.
 fn leader(sandbox: &Sandbox) -> Option<u32> {
-    let link = sandbox.sockets().join(format!("{}:22", sandbox.target()));
+    let link = sandbox.agent_socket(&sandbox.target());
     let name = fs::read_link(link).ok()?.into_os_string().into_string().unwrap();
     Some(name.rsplit_once('.').unwrap().1.parse().unwrap())
 }
@@ -228,29 +228,6 @@ fn nobody_waits_for_a_stopped_proxy() {
     kill_process(pid(its_proxy), Signal::CONT).unwrap();
     end(stopped, 0);
     sandbox.assert_tidy();
-}
-
-/// The instance asks the agent that ssh forwards to it, whoever was killed or stopped with the link.
-#[test]
-fn a_forwarded_agent_is_found_when_the_proxy_that_had_the_link_is_gone() {
-    let sandbox = Sandbox::with_sshd_and_faults(&[WITHOUT_QUOTA]);
-    let mut ssh = sandbox.ssh(&sandbox.target());
-    let mut ssh = Running::start(ssh.args(["-A", "echo begin; while read -r line; do ssh-add -l; done"]));
-    ssh.wait_for_output(|output| output == b"begin\n");
-    for (number, signal) in [Signal::KILL, Signal::STOP].into_iter().enumerate() {
-        let (_gone, its_proxy) = connect_alone(&sandbox, number);
-        assert_eq!(leader(&sandbox), Some(its_proxy));
-        kill_process(pid(its_proxy), signal).unwrap();
-        ssh.write(b"list\n");
-        let lines = |output: &[u8]| output.iter().filter(|byte| **byte == b'\n').count();
-        let said = ssh.wait_for_output(|output| lines(output) == number + 2);
-        let said = String::from_utf8(said).unwrap();
-        assert!(said.ends_with(" ssh_ec2 (ED25519)\n"), "after {signal:?}: {said}");
-        if signal == Signal::STOP {
-            kill_process(pid(its_proxy), Signal::KILL).unwrap();
-        }
-    }
-    ssh.finish().success();
 }
 
 /// An ssh whose forwarded agent cannot be asked any more goes on.
