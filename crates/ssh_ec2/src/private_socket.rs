@@ -119,9 +119,10 @@ fn parent_of(process: u32) -> Option<u32> {
     stat_field(process, 1)?.parse().ok()
 }
 
-/// Whether a process was stopped by a signal or a debugger. Without `/proc` nothing is known of other processes.
+/// Whether a process was stopped by a signal or a debugger, or has ended and is not waited for yet: it answers nobody.
+/// Without `/proc` nothing is known of other processes.
 pub fn is_stopped(process: u32) -> bool {
-    stat_field(process, 0).is_some_and(|state| matches!(&*state, "T" | "t"))
+    stat_field(process, 0).is_some_and(|state| matches!(&*state, "T" | "t" | "X" | "Z"))
 }
 
 /// A field behind the program's name, which stands in parentheses and may hold anything: the state, the parent, and so

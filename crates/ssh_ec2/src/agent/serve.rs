@@ -1,12 +1,14 @@
 //! Serving the key agent's socket, and what is learned from the requests.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::rc::Rc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
 
 use super::protocol::{FRAME_LIMIT, Request, answer, refusal};
 use super::socket::AgentSocket;
@@ -80,12 +82,19 @@ pub async fn serve<E: Display>(
     push: impl AsyncFn() -> Result<(), E>,
 ) -> Result<(), E> {
     let mut connections = FuturesUnordered::new();
+    let mut seats: VecDeque<Rc<Seat>> = VecDeque::new();
     loop {
+        seats.retain(|seat| Rc::strong_count(seat) > 1 && !seat.has_asked.get());
         tokio::select! {
-            stream = socket.accept(), if connections.len() < CONNECTIONS => {
+            stream = socket.accept(), if connections.len() < CONNECTIONS || !seats.is_empty() => {
+                if connections.len() >= CONNECTIONS && let Some(seat) = seats.pop_front() {
+                    seat.leave.notify_one();
+                }
+                let seat = Rc::new(Seat::default());
+                seats.push_back(Rc::clone(&seat));
                 // OpenSSH runs a ProxyCommand through `exec`, so ssh itself is our parent.
                 let own = peer(&stream) == Some(std::os::unix::process::parent_id());
-                connections.push(converse(socket, stream, key, usage, own, &push));
+                connections.push(converse(socket, stream, seat, key, usage, own, &push));
             }
             Some(done) = connections.next() => done?,
         }
@@ -96,6 +105,7 @@ pub async fn serve<E: Display>(
 async fn converse<E: Display>(
     socket: &AgentSocket,
     mut stream: UnixStream,
+    seat: Rc<Seat>,
     key: &OneTimeKey,
     usage: &Usage,
     own: bool,
@@ -104,7 +114,7 @@ async fn converse<E: Display>(
     let _guest = (!own).then(|| Guest::enter(usage));
     let mut forwarded = false;
     let mut was_listed = false;
-    while let Ok(Some(body)) = read_frame(&mut stream, FRAME_LIMIT).await {
+    while let Some(body) = seat.next_frame(&mut stream).await {
         let request = Request::parse(&body);
         forwarded |= request == Request::BindForwarded;
         let pushed = match request {
@@ -139,6 +149,25 @@ async fn converse<E: Display>(
     Ok(())
 }
 
+/// The place of a connection among those that are served at once.
+#[derive(Default)]
+struct Seat {
+    has_asked: Cell<bool>,
+    /// For a client that has not asked for anything, when another one needs the place.
+    leave: Notify,
+}
+
+impl Seat {
+    async fn next_frame(&self, stream: &mut UnixStream) -> Option<Vec<u8>> {
+        let frame = tokio::select! {
+            frame = read_frame(stream, FRAME_LIMIT) => frame.ok()?,
+            () = self.leave.notified(), if !self.has_asked.get() => None,
+        };
+        self.has_asked.set(true);
+        frame
+    }
+}
+
 /// Counted while it is here.
 struct Guest<'a>(&'a Usage);
 
@@ -155,7 +184,8 @@ impl Drop for Guest<'_> {
     }
 }
 
-/// At once; more of them wait in the socket's backlog. A hundred connections that begin together do not all meet here,
+/// At once. A client that has asked for nothing yet makes room for the next one; without such a client the others wait in
+/// the socket's backlog. A hundred connections that begin together do not all meet here,
 /// since each proxy leads the link to itself while its own ssh authenticates.
 const CONNECTIONS: usize = 64;
 /// A refusal takes 80 bytes; of the first words after a success, OpenSSH's list of host keys alone has 500.
@@ -237,7 +267,7 @@ mod tests {
             answers.into_iter().map(|first| u8::try_from(first).unwrap()).collect::<Vec<_>>()
         };
         let (answers, served) =
-            tokio::join!(ask, converse(&scene.socket, theirs, &scene.key, usage, own, &deny));
+            tokio::join!(ask, converse(&scene.socket, theirs, Rc::default(), &scene.key, usage, own, &deny));
         (answers, served.is_err())
     }
 

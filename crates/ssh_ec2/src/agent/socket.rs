@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustix::fs::Access;
 use thiserror::Error;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::private_file::{Lock, lock_file};
 use crate::private_socket::{
@@ -260,7 +260,11 @@ impl AgentSocket {
         };
         if !in_good_hands {
             match path.heir().await? {
-                Some(heir) => path.lead_to(&heir)?,
+                Some(heir) => {
+                    path.lead_to(&heir)?;
+                    // The system may have read the link for a client, and be looking for this socket.
+                    sleep(FOLLOW_PATIENCE).await;
+                }
                 None => remove_if_there(&path.link_path())?,
             }
         }
@@ -325,6 +329,8 @@ fn socket_name(link: &str, process: u32) -> String {
 
 /// The lock is held for milliseconds, unless its process was stopped.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// A path is looked up in microseconds.
+const FOLLOW_PATIENCE: Duration = Duration::from_millis(10);
 /// A connection to a socket of this machine takes microseconds.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(100);
 

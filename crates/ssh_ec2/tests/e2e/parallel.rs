@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ec2_sandbox::{ApiCall, SessionState};
 use rustix::process::{Signal, kill_process};
 
-use crate::harness::{Running, Sandbox, WITHOUT_QUOTA, files_below, pid};
+use crate::harness::{HEALTHY, Running, Sandbox, WITHOUT_QUOTA, eventually, files_below, pid, run};
 
 /// A connection that stays until its input ends, and then says so.
 fn connect(sandbox: &Sandbox, number: usize) -> Running {
@@ -164,4 +165,127 @@ fn a_connection_begun_while_another_ends_finds_a_key_agent() {
         end(beginning, 100);
     }
     sandbox.assert_tidy();
+}
+
+/// Sandboxes in which a push after these is refused. ssh gets no byte before its own push succeeded, so that one that
+/// fails takes nothing from the others.
+#[test]
+fn as_many_connections_succeed_as_keys_could_be_pushed() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA, "throttle=SendSSHPublicKey:0/3"]);
+    let running: Vec<_> =
+        (0..6).map(|_| Running::start(sandbox.ssh(&sandbox.target()).args(["-n", "echo in"]))).collect();
+    let ended: Vec<_> = running.into_iter().map(Running::finish).collect();
+    let (let_in, refused): (Vec<_>, Vec<_>) = ended.iter().partition(|ended| ended.code == 0);
+    assert_eq!(let_in.len(), 3, "{ended:?}");
+    assert!(let_in.iter().all(|ended| ended.text() == "in\n"));
+    for ended in refused {
+        assert!(ended.stderr.contains("SendSSHPublicKey"), "{ended}");
+        assert!(!ended.stderr.contains("Permission denied"), "ssh was not let so far: {ended}");
+    }
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_hundred_connections_at_once_succeed() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
+    let running: Vec<_> =
+        (0..100).map(|_| Running::start(sandbox.ssh(&sandbox.target()).args(["-n", "echo in"]))).collect();
+    for mut running in running {
+        assert_eq!(running.wait().success().text(), "in\n");
+    }
+    sandbox.assert_tidy();
+}
+
+/// Where the link leads, as a process.
+fn leader(sandbox: &Sandbox) -> Option<u32> {
+    let link = sandbox.agent_socket(&sandbox.target());
+    let name = fs::read_link(link).ok()?.into_os_string().into_string().unwrap();
+    Some(name.rsplit_once('.').unwrap().1.parse().unwrap())
+}
+
+/// A connection, and the process of its proxy.
+fn connect_alone(sandbox: &Sandbox, number: usize) -> (Running, u32) {
+    let before = sandbox.proxies();
+    let mut ssh = connect(sandbox, number);
+    wait_until_connected(&mut ssh);
+    let new: Vec<_> = sandbox.proxies().into_iter().filter(|proxy| !before.contains(proxy)).collect();
+    (ssh, new[0])
+}
+
+#[test]
+fn nobody_waits_for_a_stopped_proxy() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
+    let (stopped, its_proxy) = connect_alone(&sandbox, 0);
+    let (heir, proxy_of_heir) = connect_alone(&sandbox, 1);
+    let (last, proxy_of_last) = connect_alone(&sandbox, 2);
+    assert_eq!(leader(&sandbox), Some(proxy_of_last));
+    kill_process(pid(its_proxy), Signal::STOP).unwrap();
+    end(last, 2);
+    assert_eq!(leader(&sandbox), Some(proxy_of_heir), "the other one runs");
+    end(heir, 1);
+    assert_eq!(leader(&sandbox), None, "the system would accept connections for it, and nobody would answer");
+    assert_eq!(sandbox.remote("echo next"), "next\n");
+    kill_process(pid(its_proxy), Signal::CONT).unwrap();
+    end(stopped, 0);
+    sandbox.assert_tidy();
+}
+
+/// An ssh whose forwarded agent cannot be asked any more goes on.
+#[test]
+fn a_connection_outlives_the_credentials_that_a_second_push_would_need() {
+    let sandbox = Sandbox::with_sshd();
+    let mut ssh = sandbox.ssh(&sandbox.target());
+    let remote = "echo begin; read -r line; ssh-add -l; echo status $?; cat";
+    let mut ssh = Running::start(ssh.args(["-A", remote]));
+    ssh.wait_for_output(|output| output == b"begin\n");
+    let begun = Instant::now();
+    sandbox.region.expire_credentials();
+    // EC2 Instance Connect's minute can neither be shortened nor be skipped.
+    eventually("the push is old", || (begun.elapsed() > ssh_ec2::push::MAX_AGE).then_some(()));
+    ssh.write(b"list\n");
+    ssh.wait_for_output(|output| output.ends_with(b"status 2\n") || output.ends_with(b"status 1\n"));
+    ssh.write(b"still here\n");
+    let ended = ssh.finish().success();
+    assert!(ended.text().ends_with("still here\n"), "{ended}");
+    assert_eq!(files_below(&sandbox.sockets()), Vec::<PathBuf>::new());
+}
+
+/// Locks that another process keeps: one that was stopped, or that waits for an NFS server.
+#[test]
+fn a_lock_that_nobody_releases_holds_up_no_connection() {
+    let sandbox = Sandbox::start();
+    let remote = || {
+        let mut ssh = sandbox.ssh_ec2();
+        ssh.args(["-q", "ec2-user@web-1", "echo in"]);
+        ssh
+    };
+    assert_eq!(run(&mut remote()).success().text(), "in\n");
+    let cache = files_below(&sandbox.directory().join("cache"));
+    let kinds = ["lock", "pace", "turn"];
+    let of_locks =
+        cache.iter().filter(|file| kinds.iter().any(|kind| file.extension() == Some(kind.as_ref())));
+    let of_locks: Vec<_> = of_locks.cloned().chain([sandbox.sockets()]).collect();
+    assert_eq!(of_locks.len(), 4, "{cache:?}");
+    let held = of_locks.iter().map(|path| fs::File::open(path).unwrap()).collect::<Vec<_>>();
+    held.iter().for_each(|file| file.lock().unwrap());
+    assert_eq!(run(&mut remote()).success().text(), "in\n");
+    // A name that is not kept any more has to be looked up, and kept.
+    for file in cache.iter().filter(|file| file.extension() == Some("json".as_ref())) {
+        fs::remove_file(file).unwrap();
+    }
+    assert_eq!(run(&mut remote()).success().text(), "in\n");
+    let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
+    eventually("the proxy minds signals", || minds(proxy.id(), Signal::TERM).then_some(()));
+    proxy.signal(Signal::TERM);
+    assert!(proxy.wait().status(130).stdout.is_empty());
+    drop(held);
+    sandbox.assert_tidy();
+}
+
+/// Whether a process has a handler for a signal.
+fn minds(process: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let caught =
+        status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim().to_owned();
+    u64::from_str_radix(&caught, 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
 }
