@@ -5,6 +5,8 @@ pub mod config;
 pub mod connect;
 pub mod copy;
 pub mod doctor;
+mod explanations;
+mod forwarding;
 pub mod interrupt;
 pub mod known_hosts;
 pub mod list;

@@ -9,9 +9,9 @@
 //! every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`] is the loop,
 //! [`probe`] holds short sessions with it.
 //!
-//! Ground: [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`], [`pace`],
-//! [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`], [`ssh_options`],
-//! [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
+//! Ground: [`host_key`], [`job`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`], [`openssh`],
+//! [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`], [`ssh_config`],
+//! [`ssh_options`], [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
 //!
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -26,6 +26,7 @@ pub mod environment;
 pub mod error;
 pub mod host_key;
 pub mod inventory;
+pub mod job;
 pub mod key;
 pub mod known_hosts;
 pub mod login;
@@ -54,6 +55,7 @@ pub mod websocket;
 use std::ffi::OsString;
 use std::future::Future;
 use std::path::Path;
+use std::rc::Rc;
 
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -65,10 +67,11 @@ use crate::cli::{Carry, Command, Common, Connect, Parsed, Pick, Shape};
 use crate::commands::connect::{Answer, Question};
 use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
-use crate::commands::proxy::Client;
+use crate::commands::proxy::{Client, Words};
 use crate::commands::{complete, config, connect, copy, interrupt, list, proxy, send_key};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
+use crate::job::Child;
 use crate::known_hosts::Store;
 use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
@@ -79,6 +82,9 @@ use crate::transfer::Tool;
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
+    if let Some(child) = Child::parse(arguments) {
+        return become_program(&child);
+    }
     let result = match cli::parse(arguments) {
         Parsed::Clap(error) if error.use_stderr() => {
             ui::explain(&error.render().to_string());
@@ -98,10 +104,20 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Parsed::Connect(connect) => run_connect(&connect),
         Parsed::Command(cli) => run_command(cli.common, cli.command),
     };
-    result.unwrap_or_else(|error| {
-        ui::error(&error);
-        error.exit_code()
-    })
+    result.unwrap_or_else(|error| say(&error))
+}
+
+fn say(error: &Failure) -> ExitCode {
+    ui::error(error);
+    error.exit_code()
+}
+
+fn become_program(child: &Child) -> ExitCode {
+    if let Some(source) = child.exec() {
+        let program = child.command.program.to_string_lossy().into_owned();
+        ui::error(&Failure::Ssh { program, source });
+    }
+    ExitCode::Failure
 }
 
 /// Lets ssh answer about itself. Editors look for its version, which ssh writes to standard error, and people for ours.
@@ -158,7 +174,10 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Proxy(proxy) => {
             let report = proxy.report.clone();
-            written_down(run_proxy(proxy, before), report.as_deref())
+            let words = Rc::new(Words::promise(proxy.words.as_deref()));
+            let result = written_down(run_proxy(proxy, before, Rc::clone(&words)), report.as_deref());
+            // While `words` is there.
+            Ok(result.unwrap_or_else(|error| say(&error)))
         }
         Command::KnownHosts(command) => {
             let report = command.report.clone();
@@ -207,7 +226,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
+fn run_proxy(proxy: cli::Proxy, before: Common, words: Rc<Words>) -> Result<ExitCode, Failure> {
     let mut common = proxy.common.clone().over(before);
     // ssh does not tell its ProxyCommand.
     let parent = environment::parent();
@@ -235,6 +254,7 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
         agent_socket,
         report: proxy.report.clone(),
         client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
+        words,
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
     let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };

@@ -10,6 +10,7 @@ mod refusal;
 mod resume;
 mod session;
 mod verdict;
+mod words;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -28,6 +29,7 @@ use self::key::{Identity, keep_key_ready};
 use self::refusal::{explain, leads_nowhere, tell_refusal};
 use self::session::hold_session;
 use self::verdict::judge;
+pub use self::words::Words;
 use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::commands::signals::{Signal, Signals};
@@ -39,6 +41,7 @@ use crate::probe::Interrupt;
 use crate::resolve::{Choice, Resolver, scope};
 use crate::stdio::{self, Meter};
 use crate::target::{InstanceId, OsUser, Port, Target};
+use crate::tunnel::End;
 use crate::ui;
 
 /// What to connect, and how.
@@ -75,6 +78,8 @@ pub struct Options {
     pub report: Option<PathBuf>,
     /// Who is at the other end of standard input and output.
     pub client: Client,
+    /// Until it is known whether there is a failure to explain.
+    pub words: Rc<Words>,
 }
 
 /// What the bytes are for.
@@ -113,9 +118,10 @@ impl std::ops::Deref for Job<'_> {
 }
 
 impl Options {
-    /// Says what went wrong, in all places.
+    /// Says what went wrong, in all places. That is the last word.
     fn complain(&self, error: &Failure) {
         ui::error(error);
+        self.words.done();
         if let Some(file) = &self.report {
             error.write_down(file);
         }
@@ -221,6 +227,7 @@ async fn connect(
         job.complain(&error);
         Ok::<_, Failure>(error.exit_code())
     });
+    job.words.done();
     stdio::leave().map_err(Failure::Stdio)?;
     host_keys.end(serving, signals).await;
     verdict
@@ -263,9 +270,16 @@ async fn connect_tunnel(
         if usage.was_refused() {
             telling.set(true);
             tell_refusal(options, aws, network).await;
+        } else if options.stranger.borrow().is_none() {
+            options.words.done();
         }
     });
-    let mut hold = Box::pin(async { hold_session(options, aws, network, &door, pin!(stop)).await });
+    let ended = |end: &End<Stop, Failure>| match end {
+        End::InputEnded | End::OutputBroken => ssh_is_done.set(true),
+        End::Stopped(Stop::Asked) if !ssh_is_done.get() => options.words.done(),
+        _ => {}
+    };
+    let mut hold = Box::pin(async { hold_session(options, aws, network, &door, pin!(stop), ended).await });
     let mut has_told = false;
     let outcome = loop {
         tokio::select! {
@@ -279,8 +293,10 @@ async fn connect_tunnel(
         tell.await;
     }
     let verdict = match outcome.and_then(|outcome| judge(options, outcome)) {
-        Ok(ExitCode::Success) if usage.was_refused() && !telling.get() => {
-            tell_refusal(options, aws, network).await;
+        Ok(ExitCode::Success) if usage.was_refused() => {
+            if !telling.get() {
+                tell_refusal(options, aws, network).await;
+            }
             Ok(ExitCode::Failure)
         }
         verdict => verdict,
@@ -307,6 +323,7 @@ async fn connect_tunnel(
         options.complain(&error);
         Ok::<_, Failure>(error.exit_code())
     })?;
+    options.words.done();
     stdio::leave().map_err(Failure::Stdio)?;
     // Whoever stays longer waits for something else than a key.
     let _ = timeout(GUEST_TIMEOUT, guests_gone).await;
