@@ -134,6 +134,9 @@ pub struct Proxy {
     /// Write what it fails with to this file as well
     #[arg(long, value_name = "PATH", hide = true)]
     pub report: Option<PathBuf>,
+    /// Stay connected to this socket until a failure has been explained
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub words: Option<PathBuf>,
     /// The login name (`%r`)
     pub user: String,
     /// The instance (`%h`)

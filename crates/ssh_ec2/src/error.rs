@@ -228,6 +228,14 @@ pub enum Failure {
         /// The target.
         instance: InstanceId,
     },
+    /// The command line leads ssh to the host without our ProxyCommand.
+    #[error("`{option}` would lead {program} to the instance without Session Manager")]
+    OtherWay {
+        /// As typed.
+        option: String,
+        /// What was called.
+        program: &'static str,
+    },
     /// ssh could not be started.
     #[error("cannot run {program}")]
     Ssh {
@@ -336,10 +344,18 @@ impl Failure {
             Self::SessionExpired { .. } => vec![
                 "connect again; `ServerAliveInterval 60` in ssh_config keeps an idle session from timing out".into(),
             ],
-            Self::Ssh { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                vec!["install OpenSSH's client (Debian: `apt install openssh-client`), or put it in PATH".into()]
+            Self::OtherWay { program, .. } => vec![
+                "leave it out".into(),
+                format!("to go on from one instance to another host, use plain {program} after `ssh_ec2 config --install`, with `-J USER@NAME.ec2`"),
+            ],
+            Self::Ssh { program, source } if source.kind() == io::ErrorKind::NotFound => {
+                let (package, name) = match program.as_str() {
+                    "rsync" => ("rsync", "rsync"),
+                    _ => ("openssh-client", "OpenSSH's client"),
+                };
+                vec![format!("install {name} (Debian: `apt install {package}`), or put it in PATH")]
             }
-            Self::Ssh { .. } => vec!["check that the ssh in PATH can be executed".into()],
+            Self::Ssh { program, .. } => vec![format!("check that the {program} in PATH can be executed")],
             Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
                 vec!["make room where standard output goes, or send it elsewhere".into()]
             }
@@ -372,6 +388,7 @@ impl Failure {
         match self {
             Self::Invocation(_)
             | Self::Resolve(ResolveError::Several { .. })
+            | Self::OtherWay { .. }
             | Self::Target(_)
             | Self::Usage(_) => ExitCode::Usage,
             Self::Interrupted => ExitCode::Interrupted,
@@ -432,7 +449,7 @@ fn told(confirmed: Option<Source>) -> String {
     }
 }
 
-/// How the process exits, when it does not become ssh.
+/// How the process exits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ExitCode {
     /// Done.
@@ -443,7 +460,7 @@ pub enum ExitCode {
     Usage,
     /// Interrupted, 130 as a shell reports it.
     Interrupted,
-    /// What a program that was run in the local region returned.
+    /// As a program did that was run in our place, or in the local region.
     Passed(u8),
 }
 

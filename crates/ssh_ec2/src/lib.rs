@@ -9,7 +9,7 @@
 //! every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`] is the loop,
 //! [`probe`] holds short sessions with it.
 //!
-//! Ground: [`descriptors`], [`host_key`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`],
+//! Ground: [`descriptors`], [`host_key`], [`job`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`],
 //! [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`],
 //! [`ssh_config`], [`ssh_options`], [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
 //!
@@ -27,6 +27,7 @@ pub mod environment;
 pub mod error;
 pub mod host_key;
 pub mod inventory;
+pub mod job;
 pub mod key;
 pub mod known_hosts;
 pub mod login;
@@ -55,6 +56,7 @@ pub mod websocket;
 use std::ffi::OsString;
 use std::future::Future;
 use std::path::Path;
+use std::rc::Rc;
 
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -66,12 +68,13 @@ use crate::cli::{Carry, Command, Common, Connect, Parsed, Pick, Shape};
 use crate::commands::connect::{Answer, Question};
 use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
-use crate::commands::proxy::Client;
+use crate::commands::proxy::{Client, Words};
 use crate::commands::{
     complete, config, connect, copy, first_process, interrupt, list, proxy, send_key, signals,
 };
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure, PlainHost};
+use crate::job::Child;
 use crate::known_hosts::Store;
 use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
@@ -84,6 +87,9 @@ use crate::transfer::Tool;
 pub fn run(arguments: &[OsString]) -> ExitCode {
     if let Some(code) = first_process::run_child(arguments) {
         return code;
+    }
+    if let Some(child) = Child::parse(arguments) {
+        return become_program(&child);
     }
     let parsed = cli::parse(arguments);
     if is_for_a_connection(&parsed) {
@@ -128,6 +134,14 @@ fn is_for_a_connection(parsed: &Parsed) -> bool {
         Parsed::Command(cli) => matches!(cli.command, Command::Proxy(_) | Command::KnownHosts(_)),
         _ => false,
     }
+}
+
+fn become_program(child: &Child) -> ExitCode {
+    if let Some(source) = child.exec() {
+        let program = child.command.program.to_string_lossy().into_owned();
+        ui::error(&Failure::Ssh { program, source });
+    }
+    ExitCode::Failure
 }
 
 /// Lets ssh answer about itself. Editors look for its version, which ssh writes to standard error, and people for ours.
@@ -184,7 +198,10 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Proxy(proxy) => {
             let report = proxy.report.clone();
-            written_down(run_proxy(proxy, before), report.as_deref())
+            let words = Rc::new(Words::promise(proxy.words.as_deref()));
+            let result = written_down(run_proxy(proxy, before, Rc::clone(&words)), report.as_deref());
+            // While `words` is there.
+            Ok(result.unwrap_or_else(|error| fail(&error)))
         }
         Command::KnownHosts(command) => {
             let report = command.report.clone();
@@ -233,7 +250,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
+fn run_proxy(proxy: cli::Proxy, before: Common, words: Rc<Words>) -> Result<ExitCode, Failure> {
     let mut common = proxy.common.clone().over(before);
     // ssh does not tell its ProxyCommand.
     let parent = environment::parent();
@@ -241,7 +258,7 @@ fn run_proxy(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failure> {
     log_to_stderr(common.verbose);
     memory::forbid_dumps();
     let plain_host = proxy::plain_host(&proxy, &parent);
-    let run = run_proxy_for(proxy, common, parent, plain_host.clone());
+    let run = run_proxy_for(proxy, common, parent, plain_host.clone(), words);
     match &plain_host {
         Some(host) => run.map_err(|error| error.in_plain_ssh(host)),
         None => run,
@@ -253,6 +270,7 @@ fn run_proxy_for(
     common: Common,
     parent: Vec<OsString>,
     plain_host: Option<PlainHost>,
+    words: Rc<Words>,
 ) -> Result<ExitCode, Failure> {
     let Environment { cache, surroundings, .. } = Environment::read()?;
     // From the environment, which known-hosts inherits from the same ssh; the options may be older, from the
@@ -277,6 +295,7 @@ fn run_proxy_for(
         client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
         ssh: parent,
         plain_host,
+        words,
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
     let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };

@@ -109,9 +109,16 @@ impl Invocation {
         Self { destination: destination.into(), ..self.clone() }
     }
 
-    /// The login name that ssh's configuration has for the host, if it has one. Asks ssh, with a setting of our own
-    /// behind all others: what ssh says without one could be the configuration's or its own choice.
+    /// The login name that ssh's configuration has for the host, if it has one.
     pub fn configured_user(&self) -> Option<String> {
+        self.settings()?.user()
+    }
+
+    /// What ssh's configuration and these options come to. None if ssh does not say.
+    ///
+    /// A setting of our own stands behind all others: a user that ssh reports without it could be the configuration's
+    /// or its own choice.
+    pub fn settings(&self) -> Option<Settings> {
         let own = self.values().filter(|(letter, _)| *letter == b'F').last().map(|(_, file)| file);
         let files = match own {
             Some(file) if file == "none" => String::new(),
@@ -120,15 +127,29 @@ impl Invocation {
         };
         let config = format!("{files}Match all\n    User {UNCONFIGURED}\n");
         let mut command = process::Command::new("ssh");
-        command.arg("-G").args(&self.options).args(["-F", "/dev/stdin"]).arg(&self.destination);
+        // The last `-F` and `-E` count: the user's log gets no second set of messages.
+        command
+            .arg("-G")
+            .args(&self.options)
+            .args(["-F", "/dev/stdin", "-E", "/dev/null"])
+            .arg(&self.destination);
         command.stdin(process::Stdio::piped()).stdout(process::Stdio::piped()).stderr(process::Stdio::null());
         let mut ssh = command.spawn().ok()?;
         // Smaller than a pipe: it does not wait for ssh to read.
         ssh.stdin.take()?.write_all(config.as_bytes()).ok()?;
         let output = ssh.wait_with_output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let user = text.lines().find_map(|line| line.strip_prefix("user "))?;
-        (user != UNCONFIGURED).then(|| user.to_owned())
+        output.status.success().then(|| Settings(String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// The option, as it was typed, by which ssh would reach the host without our ProxyCommand: of these the first one
+    /// counts, and the user's options stand in front of ours.
+    pub fn other_way(&self) -> Option<String> {
+        other_way(self.values())
+    }
+
+    /// Whether ssh goes to the background by an option of the command line.
+    pub fn forks(&self) -> bool {
+        self.flags().any(|flag| flag == b'f')
     }
 
     /// What ssh is asked about itself, if it is: `V` for its version, `Q` for algorithms. It then looks at no
@@ -187,6 +208,43 @@ impl Invocation {
             })
             .copied()
     }
+}
+
+/// What `ssh -G` prints.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings(String);
+
+impl Settings {
+    /// The value of a keyword in lower case, as ssh prints it.
+    pub fn get(&self, keyword: &str) -> Option<&str> {
+        self.0
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .find_map(|(key, value)| (key == keyword).then_some(value))
+    }
+
+    /// The login name, if there is one besides ssh's own choice.
+    pub fn user(&self) -> Option<String> {
+        self.get("user").filter(|user| *user != UNCONFIGURED).map(str::to_owned)
+    }
+
+    /// Whether a process of ssh may stay behind when the one that was started has ended.
+    pub fn forks(&self) -> bool {
+        let is_on = |keyword| self.get(keyword).is_some_and(|value| !matches!(value, "no" | "false"));
+        is_on("forkafterauthentication") || is_on("controlpersist")
+    }
+}
+
+/// The option among these, letters and values, that names another way to the host than our ProxyCommand.
+pub fn other_way(mut options: impl Iterator<Item = (u8, String)>) -> Option<String> {
+    options.find_map(|(letter, value)| match letter {
+        b'J' => Some(format!("-J {value}")),
+        b'o' => ["proxyjump", "proxycommand"]
+            .iter()
+            .any(|keyword| setting(&value, keyword).is_some())
+            .then(|| format!("-o '{value}'")),
+        _ => None,
+    })
 }
 
 /// A destination's user with its `@`, its host, and the port of a URI with its colon.

@@ -272,13 +272,13 @@ fn quote(text: &str) -> String {
     if text.contains([' ', '\t', '#']) { format!("\"{text}\"") } else { text.to_owned() }
 }
 
-/// ssh replaces `%` tokens in this value.
-fn escape_tokens(text: &str) -> String {
+/// Keeps ssh from replacing `%` tokens in a value.
+pub fn escape_tokens(text: &str) -> String {
     text.replace('%', "%%")
 }
 
-/// One word for ssh's own splitting of a command.
-fn split_word(text: &str) -> String {
+/// One word for ssh's own splitting of a command, or of the value of a setting.
+pub fn split_word(text: &str) -> String {
     let special = |character: char| character.is_whitespace() || matches!(character, '"' | '\'' | '\\' | '#');
     if text.is_empty() || text.contains(special) {
         format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))

@@ -3,6 +3,8 @@
 //! A host becomes an instance id in place, and ssh's settings are put where the program takes them. All else stays as
 //! it was typed.
 
+mod ssh;
+
 use std::ffi::OsString;
 
 /// A program that carries files over ssh.

@@ -1,4 +1,4 @@
-//! A connection: works out what ssh needs, and becomes ssh.
+//! A connection: works out what ssh needs, and runs it.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +6,14 @@ use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::cli::{Common, Connect, Shape};
 use crate::commands::config::{make_private_directory, read};
+use crate::commands::explanations::{self, Explanations};
+use crate::commands::forwarding::{Agent, to_forward};
 use crate::commands::send_key::read_public_key;
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
 use crate::login::DEFAULT_USER;
 use crate::network::Network;
-use crate::openssh::{Command, Invocation};
+use crate::openssh::{Command, Invocation, Settings as Configured};
 use crate::resolve::{Choice, Resolver};
 use crate::ssh_config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections, settings};
 use crate::target::{Host, InstanceId, OsUser, Target};
@@ -52,7 +54,7 @@ pub struct Answer {
     pub user: Option<OsUser>,
 }
 
-/// Becomes ssh, or says what ssh it would become. `find` is only called when something has to be found out.
+/// Runs ssh in our place, or says how it would. `find` is only called when something has to be found out.
 ///
 /// # Errors
 /// When the target is none, cannot be found, or ssh is not there.
@@ -61,20 +63,17 @@ pub fn run(
     surroundings: &Surroundings,
     find: impl FnOnce(&Question) -> Result<Answer, Failure>,
 ) -> Result<ExitCode, Failure> {
-    let mut invocation = match &connect.shape {
-        Shape::Ssh(invocation) => invocation.clone(),
-        Shape::Script { user, instance, .. } => {
-            let id: InstanceId = instance.parse()?;
-            let user = OsUser::on(&Target::Id(id), user)?;
-            let destination = format!("{user}@{instance}").into();
-            Invocation { options: Vec::new(), destination, command: Vec::new() }
-        }
-    };
+    let mut invocation = invocation(&connect.shape)?;
     let host = invocation.host();
     let (target, mut common) = place(&host, connect.common.clone(), &surroundings.places)?;
     common.batch |= invocation.is_batch();
+    if let Some(option) = invocation.other_way() {
+        return Err(Failure::OtherWay { option, program: "ssh" });
+    }
     let mut options = proxy_options(&common, invocation.verbosity())?;
-    let needs_user = invocation.user().is_none() && invocation.configured_user().is_none();
+    let configured = invocation.settings();
+    let configured = configured.as_ref();
+    let needs_user = invocation.user().is_none() && configured.and_then(Configured::user).is_none();
     let mut found = Vec::new();
     let mut keys = match &target {
         Target::Id(id) => keys_of(id),
@@ -101,19 +100,45 @@ pub fn run(
         found.extend(answer.user.map(|user| ("User", user.to_string())));
     }
     make_private_directory(surroundings.places.directory())?;
+    // A connection that outlives its first ssh does not fail with it.
+    let forks = invocation.forks() || configured.is_some_and(Configured::forks);
+    let explanations =
+        (!connect.dry_run && !forks).then(|| Explanations::listen(&surroundings.places.sockets())).flatten();
+    options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));
     found.extend(settings(&surroundings.program, &surroundings.places, &options, keys));
-    if let (true, Some(socket)) = (invocation.forwards_agent(), &surroundings.user_agent) {
-        // `-A` alone would forward the agent that ssh uses here, which is ours and has only the one-time key. In
-        // front of it, since `-A` counts as a value and the first one is taken.
-        invocation.options.splice(0..0, ["-o".into(), format!("ForwardAgent={socket}").into()]);
+    if keys == Keys::Pushed && options.identity.is_none() {
+        let agent = to_forward(invocation.forwards_agent(), configured, surroundings)?;
+        forward(&mut invocation, agent);
     }
     let command = Command::ssh(&invocation, &found);
     if connect.dry_run {
         ui::print(&format!("{}\n", command.shell_line())).map_err(Failure::Output)?;
         return Ok(ExitCode::Success);
     }
-    match command.exec() {
-        Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
+    explanations::run(&surroundings.program, &command, explanations, |code| code == LOST)
+}
+
+fn invocation(shape: &Shape) -> Result<Invocation, Failure> {
+    Ok(match shape {
+        Shape::Ssh(invocation) => invocation.clone(),
+        Shape::Script { user, instance, .. } => {
+            let id: InstanceId = instance.parse()?;
+            let user = OsUser::on(&Target::Id(id), user)?;
+            let destination = format!("{user}@{instance}").into();
+            Invocation { options: Vec::new(), destination, command: Vec::new() }
+        }
+    })
+}
+
+fn forward(ssh: &mut Invocation, agent: Option<Agent>) {
+    match agent {
+        // In front, where it beats all other settings.
+        Some(Agent::At(agent)) => {
+            ssh.options.splice(0..0, ["-o".into(), format!("ForwardAgent={agent}").into()]);
+        }
+        // Of `-A` and `-a` the last one counts, whatever is set besides.
+        Some(Agent::Missing) => ssh.options.push("-a".into()),
+        None => {}
     }
 }
 
@@ -254,3 +279,6 @@ fn private_half(path: &Path) -> PathBuf {
     }
     path.to_owned()
 }
+
+/// ssh's exit status when it fails itself (ssh(1), EXIT STATUS).
+const LOST: u8 = 255;

@@ -6,14 +6,16 @@ use std::ffi::OsString;
 use crate::cli::Common;
 use crate::commands::config::make_private_directory;
 use crate::commands::connect::{Answer, Question, Surroundings, aws_settings, choice, place, proxy_options};
+use crate::commands::explanations::{self, Explanations};
+use crate::commands::forwarding::{Agent, to_forward};
 use crate::error::{ExitCode, Failure};
 use crate::openssh::{Command, Invocation};
-use crate::ssh_config::{Keys, settings};
+use crate::ssh_config::{Keys, ProxyOptions, settings};
 use crate::target::Target;
-use crate::transfer::Tool;
+use crate::transfer::{Remote, Tool};
 use crate::ui;
 
-/// Becomes the program.
+/// Runs the program in our place.
 ///
 /// # Errors
 /// When a target cannot be found, or the program is not there.
@@ -22,7 +24,7 @@ pub fn run(
     arguments: &[OsString],
     common: &Common,
     surroundings: &Surroundings,
-    mut find: impl FnMut(&Question) -> Result<Answer, Failure>,
+    find: impl FnMut(&Question) -> Result<Answer, Failure>,
 ) -> Result<ExitCode, Failure> {
     if arguments.first().is_some_and(|word| word == "--help") {
         ui::print(&help(tool)).map_err(Failure::Output)?;
@@ -36,12 +38,52 @@ pub fn run(
         let program = tool.program();
         return Err(Failure::Usage(format!("{program} has no instance to go to; write it as TARGET:PATH")));
     }
+    let ssh = Invocation {
+        options: tool.ssh_options(arguments),
+        destination: remotes[0].host.clone().into(),
+        command: Vec::new(),
+    };
+    if let Some(option) = ssh.other_way() {
+        return Err(Failure::OtherWay { option, program: tool.program() });
+    }
     let common = &Common { batch: common.batch || tool.is_batch(arguments), ..common.clone() };
+    let Placed { arguments, mut options, only_nodes } =
+        place_all(&remotes, arguments, common, surroundings, find)?;
+    make_private_directory(surroundings.places.directory())?;
+    let explanations = Explanations::listen(&surroundings.places.sockets());
+    options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));
+    // One program has one set: where something can be pushed, something must be.
+    let keys = if only_nodes { Keys::Own } else { Keys::Pushed };
+    let mut settings = settings(&surroundings.program, &surroundings.places, &options, keys);
+    if keys == Keys::Pushed && options.identity.is_none() {
+        settings.extend(forwarded_agent(tool, &ssh, surroundings)?);
+    }
+    let arguments = tool.with_settings(arguments, first, &settings);
+    let command = Command { program: tool.program().into(), arguments };
+    // Each has a status of its own for an ssh that failed, and means other failures by it as well.
+    explanations::run(&surroundings.program, &command, explanations, |code| code != 0)
+}
+
+/// A command line with instances for hosts.
+struct Placed {
+    arguments: Vec<OsString>,
+    options: ProxyOptions,
+    /// Whether nothing can be pushed anywhere.
+    only_nodes: bool,
+}
+
+fn place_all(
+    remotes: &[Remote],
+    arguments: &[OsString],
+    common: &Common,
+    surroundings: &Surroundings,
+    mut find: impl FnMut(&Question) -> Result<Answer, Failure>,
+) -> Result<Placed, Failure> {
     let mut arguments = arguments.to_vec();
     let mut names = Vec::new();
     let mut found: HashMap<(String, bool), Answer> = HashMap::new();
     let mut of_all: Option<Common> = None;
-    for remote in &remotes {
+    for remote in remotes {
         let (target, common) = place(&remote.host, common.clone(), &surroundings.places)?;
         if of_all.get_or_insert_with(|| common.clone()) != &common {
             let mistake = "the hosts are in different accounts or regions; copy in two steps";
@@ -73,18 +115,26 @@ pub fn run(
         arguments[remote.index] = format!("{}{user}{}{}", remote.scheme, answer.instance, remote.rest).into();
     }
     let mut options = proxy_options(&of_all.unwrap_or_default(), 0)?;
-    if let ([name], [_]) = (names.as_slice(), remotes.as_slice()) {
+    if let ([name], [_]) = (names.as_slice(), remotes) {
         options.found_by = Some(name.clone());
     }
-    make_private_directory(surroundings.places.directory())?;
-    // One program has one set: where something can be pushed, something must be.
     let only_nodes = found.values().all(|answer| answer.instance.is_managed_node());
-    let keys = if only_nodes { Keys::Own } else { Keys::Pushed };
-    let settings = settings(&surroundings.program, &surroundings.places, &options, keys);
-    let arguments = tool.with_settings(arguments, first, &settings);
-    match (Command { program: tool.program().into(), arguments }).exec() {
-        Err(source) => Err(Failure::Ssh { program: tool.program().into(), source }),
-    }
+    Ok(Placed { arguments, options, only_nodes })
+}
+
+/// The setting for the agent that is forwarded, if it needs one.
+fn forwarded_agent(
+    tool: Tool,
+    ssh: &Invocation,
+    surroundings: &Surroundings,
+) -> Result<Option<(&'static str, String)>, Failure> {
+    // scp and sftp forward one only by their own option.
+    let configured = (tool == Tool::Rsync).then(|| ssh.settings()).flatten();
+    let agent = to_forward(ssh.forwards_agent(), configured.as_ref(), surroundings)?;
+    Ok(agent.map(|agent| match agent {
+        Agent::At(agent) => ("ForwardAgent", agent),
+        Agent::Missing => ("ForwardAgent", "no".to_owned()),
+    }))
 }
 
 /// What stands where. The programs have manuals of their own.

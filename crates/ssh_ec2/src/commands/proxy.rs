@@ -13,6 +13,7 @@ mod resume;
 mod session;
 mod verdict;
 mod watched;
+mod words;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
@@ -35,6 +36,7 @@ pub use self::plain_host::plain_host;
 use self::refusal::{Login, explain, leads_nowhere};
 use self::session::hold_session;
 use self::verdict::judge;
+pub use self::words::Words;
 use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::commands::signals::{Signal, Signals};
@@ -47,6 +49,7 @@ use crate::resolve::{Choice, Resolver, scope};
 use crate::ssh_options::SshOptions;
 use crate::stdio::{self, Meter};
 use crate::target::{InstanceId, OsUser, Port, Target};
+use crate::tunnel::End;
 use crate::ui;
 
 /// What to connect, and how.
@@ -87,6 +90,8 @@ pub struct Options {
     pub ssh: Vec<OsString>,
     /// The host, if that program is ssh without `ssh_ec2` in front.
     pub plain_host: Option<PlainHost>,
+    /// Until it is known whether there is a failure to explain.
+    pub words: Rc<Words>,
 }
 
 /// What the bytes are for.
@@ -137,13 +142,14 @@ impl std::ops::Deref for Job<'_> {
 }
 
 impl Options {
-    /// Says what went wrong, in all places. How the process exits with that.
+    /// Says what went wrong, in all places, as the last word. Returns the exit status for that.
     fn complain(&self, error: Failure) -> ExitCode {
         let error = match &self.plain_host {
             Some(host) => error.in_plain_ssh(host),
             None => error,
         };
         ui::error(&error);
+        self.words.done();
         if let Some(file) = &self.report {
             error.write_down(file);
         }
@@ -250,6 +256,7 @@ async fn connect(
     }
     // ssh and its user do not wait for the end of a session that they know nothing of.
     let verdict = verdict.or_else(|error| Ok(job.complain(error)));
+    job.words.done();
     stdio::leave().map_err(Failure::Stdio)?;
     host_keys.end(serving, signals).await;
     verdict
@@ -292,9 +299,17 @@ async fn connect_tunnel(
         if !is_interrupted.get() && login.has_failed() {
             telling.set(true);
             login.explain().await;
+        } else if options.stranger.borrow().is_none() {
+            options.words.done();
         }
     });
-    let mut hold = Box::pin(async { hold_session(options, aws, network, &door, pin!(stop)).await });
+    let ended = |end: &End<Stop, Failure>| {
+        let is_done = matches!(end, End::InputEnded | End::OutputBroken);
+        if is_done && !login.has_failed() && options.stranger.borrow().is_none() {
+            options.words.done();
+        }
+    };
+    let mut hold = Box::pin(async { hold_session(options, aws, network, &door, pin!(stop), ended).await });
     let mut has_told = false;
     let mut ssh_options = pin!(options.ssh_options());
     let mut has_options = false;
@@ -337,6 +352,7 @@ async fn connect_tunnel(
     }
     // All is said, and nobody who reads to our end shall wait for others.
     let verdict = verdict.unwrap_or_else(|error| options.complain(error));
+    options.words.done();
     stdio::leave().map_err(Failure::Stdio)?;
     // Whoever stays longer waits for something else than a key.
     let _ = timeout(GUEST_TIMEOUT, guests_gone).await;

@@ -10,9 +10,11 @@ use crate::websocket::DialError;
 /// The heading. None for a mistake in the command line, which its message explains.
 pub(super) fn of(failure: &Failure) -> Option<&'static str> {
     let anchor = match failure {
-        Failure::Interrupted | Failure::Invocation(_) | Failure::Target(_) | Failure::Usage(_) => {
-            return None;
-        }
+        Failure::Interrupted
+        | Failure::Invocation(_)
+        | Failure::OtherWay { .. }
+        | Failure::Target(_)
+        | Failure::Usage(_) => return None,
         Failure::Aws(error) | Failure::Resolve(ResolveError::Aws(error)) => of_aws(error),
         Failure::Dial(error) => of_dial(error),
         Failure::Diagnosed(cause) => of_diagnosis(cause),

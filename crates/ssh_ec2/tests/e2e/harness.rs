@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 pub(crate) use self::files::{assert_same, files_below, random_file};
 pub(crate) use self::process::{
-    DEADLINE, Ended, Gathered, Running, eventually, find_processes, pid, run, run_with_input,
+    DEADLINE, Ended, Gathered, Running, eventually, find_processes, is_child_of, pid, run, run_with_input,
 };
 pub(crate) use self::terminal::Terminal;
 

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::errors::fails;
-use crate::harness::{Ended, HEALTHY, Running, Sandbox, eventually, files_below, is_root, run};
+use crate::harness::{
+    Ended, HEALTHY, Running, Sandbox, eventually, files_below, is_root, run, wait_until_runnable,
+};
 
 /// A connection that lasts, and the path of its key agent.
 pub(crate) fn connected(sandbox: &Sandbox) -> (Running, PathBuf) {
@@ -108,3 +110,97 @@ fn the_users_own_agent_is_forwarded() {
     command.env("SSH_AUTH_SOCK", &socket).args(["-q", &sandbox.target(), "echo \"$SSH_AUTH_SOCK\""]);
     assert_eq!(run(&mut command).success().text(), "\n", "nothing is forwarded unasked");
 }
+
+/// Whatever the path of the user's agent, and wherever forwarding is asked for.
+#[test]
+fn the_users_own_agent_is_forwarded_by_any_setting_and_from_any_path() {
+    let sandbox = Sandbox::with_sshd();
+    let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
+    let config = sandbox.home().join(".ssh/config");
+    let listed = |socket: &str, words: &[&str]| {
+        let mut command = sandbox.ssh_ec2();
+        command.env("SSH_AUTH_SOCK", socket).args(["-q", "-F"]).arg(&config).args(words);
+        run(command.args([&sandbox.target(), "ssh-add -l"]))
+    };
+    for name in ["a b", "50%h", "it's", "say \"a\"", "back\\slash", "$HOME", "#1", "yes"] {
+        let socket = sandbox.file(name);
+        let _agent = Running::start(sandbox.command("ssh-agent").arg("-D").arg("-a").arg(&socket));
+        eventually("the agent listens", || socket.exists().then_some(()));
+        ssh_add(&sandbox, &socket, &[&own]).success();
+        let socket = socket.to_str().unwrap();
+        fs::write(&config, "").unwrap();
+        assert!(listed(socket, &["-A"]).success().text().ends_with(OWN), "{name:?}");
+        assert!(listed(name, &["-A"]).success().text().ends_with(OWN), "{name:?} as a relative path");
+        if name == "a b" {
+            for words in [&["-o", "ForwardAgent=yes"][..], &["-o", "ForwardAgent $SSH_AUTH_SOCK"], &["-aA"]] {
+                assert!(listed(socket, words).success().text().ends_with(OWN), "{words:?}");
+            }
+            fs::write(&config, "Host *\n    ForwardAgent yes\n").unwrap();
+            assert!(listed(socket, &[]).success().text().ends_with(OWN), "in a file");
+            listed(socket, &["-a"]).status(2);
+            listed(socket, &["-o", "ForwardAgent=no"]).status(2);
+        }
+        // An agent of another name is the one that plain ssh forwards.
+        let named = name.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");
+        let named = sandbox.file(&named).display().to_string();
+        fs::write(&config, format!("Host *\n    IdentityAgent \"{named}\"\n    ForwardAgent yes\n")).unwrap();
+        assert!(listed("/none", &[]).success().text().ends_with(OWN), "{name:?} as IdentityAgent");
+        fs::write(&config, format!("Host *\n    ForwardAgent \"{named}\"\n")).unwrap();
+        assert!(listed("/none", &[]).success().text().ends_with(OWN), "{name:?} as it is named");
+        fs::remove_file(socket).unwrap();
+    }
+    // ssh would look into a variable, and nothing keeps it from that.
+    let error = "ssh_ec2: error: the agent at \"/a/${HOME}\" cannot be forwarded: ssh would replace `${…}` in its path\n";
+    fs::write(&config, "").unwrap();
+    let refused = listed("/a/${HOME}", &["-A"]).status(2);
+    assert!(refused.stderr.starts_with(error), "{refused}");
+}
+
+#[test]
+fn without_an_agent_of_the_users_none_is_forwarded() {
+    let sandbox = Sandbox::with_sshd();
+    let config = sandbox.home().join(".ssh/config");
+    for (text, words) in [
+        ("", &["-A"][..]),
+        ("", &["-o", "ForwardAgent=yes"]),
+        ("ForwardAgent yes\n", &[]),
+        ("ForwardAgent yes\nIdentityAgent none\n", &[]),
+        ("ForwardAgent $SSH_AUTH_SOCK\n", &[]),
+    ] {
+        fs::write(&config, text).unwrap();
+        let mut command = sandbox.ssh_ec2();
+        command
+            .args(["-q", "-F"])
+            .arg(&config)
+            .args(words)
+            .args([&sandbox.target(), "echo \"$SSH_AUTH_SOCK\""]);
+        assert_eq!(run(&mut command).success().text(), "\n", "{text:?} {words:?}");
+    }
+}
+
+#[test]
+fn copies_forward_the_users_own_agent_too() {
+    let sandbox = Sandbox::with_sshd();
+    let socket = sandbox.file("a b");
+    let _agent = Running::start(sandbox.command("ssh-agent").arg("-D").arg("-a").arg(&socket));
+    eventually("the agent listens", || socket.exists().then_some(()));
+    let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
+    ssh_add(&sandbox, &socket, &[&own]).success();
+    let (seen, script) = (sandbox.file("seen"), sandbox.file("rsync"));
+    fs::write(&script, format!("#!/bin/sh\nssh-add -l > {}\nexec rsync \"$@\"\n", seen.display())).unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    wait_until_runnable(&script);
+    fs::write(sandbox.file("f"), "x").unwrap();
+    let remote = format!("{}:{}", sandbox.target(), sandbox.file("g").display());
+    let path = format!("--rsync-path={}", script.display());
+    for shell in [&["-e", "ssh -A"][..], &["-e", "ssh -o ForwardAgent=yes"]] {
+        let mut command = sandbox.ssh_ec2();
+        command.env("SSH_AUTH_SOCK", &socket).arg("rsync").args(shell).args([&path, "f", &remote]);
+        run(&mut command).success();
+        let seen = fs::read_to_string(&seen).unwrap();
+        assert!(seen.ends_with(" own (ED25519)\n"), "{shell:?}: {seen}");
+    }
+}
+
+/// How ssh-add ends the line of the user's own key.
+const OWN: &str = " own (ED25519)\n";

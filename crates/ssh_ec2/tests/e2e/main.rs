@@ -21,6 +21,8 @@ mod doctor;
 mod ends;
 /// What the program says, word for word, when it cannot do what it was asked for.
 mod errors;
+/// A failure is explained before the command returns.
+mod explained;
 /// Messages lost, doubled, late, and websockets cut.
 mod faults;
 /// The program as process 1 of a container.
@@ -37,6 +39,8 @@ mod identity;
 mod impostor;
 /// The command line of the script that the program replaces.
 mod interface;
+/// Signals, terminals and jobs, with `ssh_ec2` where ssh would be.
+mod job_control;
 /// The one-time key's socket, and the user's own agent.
 mod key_agent;
 mod login;

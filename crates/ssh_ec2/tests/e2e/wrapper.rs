@@ -1,4 +1,4 @@
-//! `ssh_ec2` in front of ssh's own command line: it becomes ssh, and leaves everything else to it.
+//! `ssh_ec2` in front of ssh's own command line: it runs ssh, and leaves everything else to it.
 
 use std::fs;
 
@@ -146,6 +146,64 @@ fn a_missing_ssh_is_told() {
         "cannot run ssh: No such file or directory (os error 2)",
         &["install OpenSSH's client (Debian: `apt install openssh-client`), or put it in PATH"],
     );
+}
+
+#[test]
+fn a_missing_tool_is_told_with_its_package() {
+    let sandbox = Sandbox::start();
+    let empty = sandbox.file("empty");
+    fs::create_dir(&empty).unwrap();
+    for (program, package) in [
+        ("scp", "OpenSSH's client (Debian: `apt install openssh-client`)"),
+        ("sftp", "OpenSSH's client (Debian: `apt install openssh-client`)"),
+        ("rsync", "rsync (Debian: `apt install rsync`)"),
+    ] {
+        fails(
+            sandbox.ssh_ec2().env("PATH", &empty).args([program, &format!("{}:f", sandbox.target()), "."]),
+            1,
+            &format!("cannot run {program}: No such file or directory (os error 2)"),
+            &[&format!("install {package}, or put it in PATH")],
+        );
+    }
+    fs::write(empty.join("rsync"), "").unwrap();
+    fails(
+        sandbox.ssh_ec2().env("PATH", &empty).args(["rsync", &format!("{}:f", sandbox.target()), "."]),
+        1,
+        "cannot run rsync: Permission denied (os error 13)",
+        &["check that the rsync in PATH can be executed"],
+    );
+}
+
+#[test]
+fn a_way_round_the_tunnel_is_refused() {
+    let sandbox = Sandbox::start();
+    let (target, remote) = (sandbox.target(), format!("{}:f", sandbox.target()));
+    for (words, option, program) in [
+        (&["-J", "web-2", &target][..], "-J web-2", "ssh"),
+        (&["-qJweb-2", &target], "-J web-2", "ssh"),
+        (&["-J", "none", &target], "-J none", "ssh"),
+        (&[&target, "-J", "web-2", "true"], "-J web-2", "ssh"),
+        (&["-o", "ProxyJump=web-2", &target], "-o 'ProxyJump=web-2'", "ssh"),
+        (&["-oproxyjump web-2", &target], "-o 'proxyjump web-2'", "ssh"),
+        (&["-o", "ProxyCommand=none", &target], "-o 'ProxyCommand=none'", "ssh"),
+        (&["-o", " ProxyCommand = nc %h %p", &target], "-o ' ProxyCommand = nc %h %p'", "ssh"),
+        (&["scp", "-J", "web-2", "f", &remote], "-J web-2", "scp"),
+        (&["scp", "-3", "-oProxyJump=web-2", &remote, &remote], "-o 'ProxyJump=web-2'", "scp"),
+        (&["sftp", "-qJ", "web-2", &target], "-J web-2", "sftp"),
+        (&["rsync", "-e", "ssh -J web-2", "f", &remote], "-J web-2", "rsync"),
+        (&["rsync", "f", &remote, "--rsh=ssh -o 'ProxyJump web-2'"], "-o 'ProxyJump web-2'", "rsync"),
+    ] {
+        let error = format!("`{option}` would lead {program} to the instance without Session Manager");
+        let hint = format!(
+            "to go on from one instance to another host, use plain {program} after `ssh_ec2 config --install`, with `-J USER@NAME.ec2`"
+        );
+        fails(sandbox.ssh_ec2().args(words), 2, &error, &["leave it out", &hint]);
+    }
+    // In a file it stands behind our ProxyCommand.
+    let config = sandbox.file("config");
+    fs::write(&config, "Host *\n    ProxyJump web-2\n").unwrap();
+    run(sandbox.ssh_ec2().arg("-qF").arg(&config).args([&target, "true"])).success();
+    assert_eq!(sandbox.region.sessions().len(), 1);
 }
 
 #[test]

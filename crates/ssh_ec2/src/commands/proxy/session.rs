@@ -22,13 +22,14 @@ use crate::tunnel::{self, End, Outcome};
 use crate::ui;
 use crate::websocket::{Prepared, prepare};
 
-/// Starts a session, carries it, and ends it at AWS.
+/// Starts a session, carries it, and ends it at AWS. `ended` hears how the tunnel ended before AWS does.
 pub(super) async fn hold_session(
     options: &Job<'_>,
     aws: &Aws,
     network: &Network,
     door: &Rc<Door>,
     mut stop: Pin<&mut impl Future<Output = Stop>>,
+    ended: impl FnOnce(&End<Stop, Failure>),
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let parameters = BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]);
     let request = StartSession {
@@ -75,6 +76,9 @@ pub(super) async fn hold_session(
         Some(reason) => Ok(Outcome { end: End::Stopped(reason), received: 0 }),
         None => carry(options, ticket, &resumer, prepared, door, stop).await,
     };
+    if let Ok(outcome) = &outcome {
+        ended(&outcome.end);
+    }
     let ended_by_service = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByGateway { .. }), .. }));
     if !ended_by_service {
         // Best effort: a caller without ssm:TerminateSession leaves it to the flag that the tunnel sent.

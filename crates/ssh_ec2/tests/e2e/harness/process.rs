@@ -18,7 +18,7 @@ pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
     within(DEADLINE, probe).unwrap_or_else(|| panic!("waited {DEADLINE:?} in vain until {what}"))
 }
 
-fn within<T>(bound: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+pub(super) fn within<T>(bound: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
         if let Some(value) = probe() {
@@ -305,6 +305,12 @@ pub(crate) fn find_processes(wanted: impl Fn(&[String]) -> bool) -> Vec<u32> {
         Some(words.collect())
     };
     ids.filter(|id| words(id).is_some_and(|words| wanted(&words))).collect()
+}
+
+/// Whether one process was started by another one, which still lives.
+pub(crate) fn is_child_of(id: u32, parent: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    status.lines().any(|line| line == format!("PPid:\t{parent}"))
 }
 
 pub(crate) fn pid(id: u32) -> Pid {

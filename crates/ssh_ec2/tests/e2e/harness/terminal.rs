@@ -10,7 +10,7 @@ use std::thread;
 use pty_process::Size;
 use pty_process::blocking::{self, Pty};
 
-use super::process::eventually;
+use super::process::{DEADLINE, eventually, within};
 
 /// A program in a terminal, and what the terminal shows.
 pub(crate) struct Terminal {
@@ -54,7 +54,13 @@ impl Terminal {
 
     /// Waits until this is on the screen.
     pub(crate) fn wait_for(&self, text: &str) {
-        eventually(&format!("the terminal shows {text:?}"), || self.screen().contains(text).then_some(()));
+        self.wait_until(&format!("has {text:?}"), |screen| screen.contains(text));
+    }
+
+    /// Waits until the screen is as wanted.
+    pub(crate) fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let found = within(DEADLINE, || wanted(&self.screen()).then_some(()));
+        assert!(found.is_some(), "waited in vain until the screen {what}:\n{}", self.screen());
     }
 
     /// The program's exit status.

@@ -1,0 +1,104 @@
+//! Runs ssh, or a program that runs it, and does not return before its proxy has explained a failure.
+//!
+//! ssh ends before its proxy does: it is the proxy's input that says so. What the proxy then prints would stand behind
+//! the shell's next prompt, or come after the file with ssh's output was read. So the proxy is given the name of a
+//! socket, where it stays connected for as long as it may print something; see `commands/proxy/words.rs`.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::error::{ExitCode, Failure};
+use crate::job::{End, Job};
+use crate::openssh::Command;
+use crate::private_socket::{PATH_LIMIT, make_directory};
+
+/// Where the proxies of a program that is about to be started connect.
+pub(super) struct Explanations {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Explanations {
+    /// Listens in the directory of our sockets. None if that fails: then nothing is waited for.
+    pub(super) fn listen(directory: &Path) -> Option<Self> {
+        let listen = || {
+            make_directory(directory).map_err(|_| io::ErrorKind::PermissionDenied)?;
+            // Containers with a home in common have processes of the same number.
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let path = directory.join(format!(".wait.{}.{:x}", process::id(), now.as_nanos()));
+            if path.as_os_str().len() > PATH_LIMIT {
+                return Err(io::ErrorKind::InvalidFilename.into());
+            }
+            let listener = UnixListener::bind(&path)?;
+            let explanations = Self { listener, path };
+            explanations.listener.set_nonblocking(true)?;
+            Ok(explanations)
+        };
+        listen()
+            .inspect_err(|error: &io::Error| tracing::debug!(%error, "explanations are not waited for"))
+            .ok()
+    }
+
+    /// The option that tells the proxy of it.
+    pub(super) fn option(&self) -> [String; 2] {
+        ["--words".to_owned(), self.path.to_string_lossy().into_owned()]
+    }
+
+    /// Waits until every proxy that has connected has hung up. There may be none: an ssh that uses the connection of
+    /// another one starts no proxy.
+    fn wait(&self, job: &mut Job) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut proxies: Vec<UnixStream> = Vec::new();
+        loop {
+            while let Ok((proxy, _)) = self.listener.accept() {
+                proxies.extend(proxy.set_nonblocking(true).is_ok().then_some(proxy));
+            }
+            proxies.retain_mut(|proxy| {
+                let read = proxy.read(&mut [0]);
+                read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            });
+            let open: Vec<_> = proxies.iter().map(AsFd::as_fd).chain([self.listener.as_fd()]).collect();
+            if proxies.is_empty() || !job.sleep(&open, deadline) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Explanations {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Runs `command` as if this process became it. Where its exit status is one of those that `may_need_words` knows,
+/// its proxies get time to say why.
+///
+/// # Errors
+/// When it cannot be started.
+pub(super) fn run(
+    own_program: &Path,
+    command: &Command,
+    explanations: Option<Explanations>,
+    may_need_words: impl Fn(u8) -> bool,
+) -> Result<ExitCode, Failure> {
+    let fail = |source| Failure::Ssh { program: command.program.to_string_lossy().into_owned(), source };
+    let mut job = Job::start(own_program, command).map_err(fail)?;
+    let end = job.wait().map_err(fail)?;
+    if let (Some(explanations), End::Exited(code)) = (&explanations, end)
+        && may_need_words(code)
+    {
+        explanations.wait(&mut job);
+    }
+    // The signal that ended ssh ends us as well, and nothing is dropped then.
+    drop(explanations);
+    Ok(ExitCode::Passed(end.imitate()))
+}
+
+/// A proxy looks for the cause for two seconds, and starts with that when ssh ends.
+const PATIENCE: Duration = Duration::from_secs(5);

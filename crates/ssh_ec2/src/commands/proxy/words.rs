@@ -1,0 +1,82 @@
+//! Lets the `ssh_ec2` in front of ssh know how long this proxy may still print why the connection failed.
+//!
+//! It waits for the end of a connection that is open from the start, so that a proxy that was killed, or hangs before
+//! ssh has even started it, keeps nobody waiting. No byte is sent.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+/// The connection to the process that waits; none in plain ssh, or when all is said.
+#[derive(Debug, Default)]
+pub struct Words(RefCell<Option<UnixStream>>);
+
+impl Words {
+    /// Connects to the socket that the command line names. Who listens there may have been killed: then the file is
+    /// removed, which nobody else would do.
+    pub fn promise(socket: Option<&Path>) -> Self {
+        let connect = |path: &Path| {
+            UnixStream::connect(path).inspect_err(|error| {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    let _ = fs::remove_file(path);
+                }
+            })
+        };
+        Self(RefCell::new(socket.and_then(|path| connect(path).ok())))
+    }
+
+    /// Nothing more will be printed that explains a failure.
+    pub fn done(&self) {
+        let Some(mut stream) = self.0.take() else { return };
+        let path = stream.peer_addr().ok().and_then(|peer| peer.as_pathname().map(Path::to_owned));
+        // The other end sends nothing: what can be read is its end.
+        let is_alone = stream.set_nonblocking(true).is_ok()
+            && !stream.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if let (true, Some(path)) = (is_alone, path) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        self.done();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn the_other_end_sees_when_all_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let words = Words::promise(Some(&path));
+        let (mut other, _) = listener.accept().unwrap();
+        other.set_nonblocking(true).unwrap();
+        assert_eq!(other.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        words.done();
+        assert_eq!(other.read(&mut [0]).unwrap(), 0);
+        assert!(path.exists(), "the other end removes it");
+    }
+
+    #[test]
+    fn a_socket_that_a_killed_process_left_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let words = Words::promise(Some(&path));
+        drop(listener);
+        drop(words);
+        assert!(!path.exists(), "it was left while the connection was open");
+        drop(UnixListener::bind(&path).unwrap());
+        drop(Words::promise(Some(&path)));
+        assert!(!path.exists(), "it was left before");
+    }
+}

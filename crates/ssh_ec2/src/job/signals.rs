@@ -1,0 +1,84 @@
+//! The signals that a job has to know of, with where they came from.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::origin::WithOrigin;
+use signal_hook::low_level::siginfo::Cause;
+
+/// A signal that came.
+pub(super) struct Arrival {
+    pub(super) signal: Signal,
+    /// Whether every process of the group got it.
+    pub(super) is_for_group: bool,
+}
+
+/// The signals, caught until the process ends.
+pub(super) struct Signals(SignalDelivery<UnixStream, WithOrigin>);
+
+impl Signals {
+    /// From here on they neither kill nor are lost.
+    pub(super) fn catch() -> io::Result<Self> {
+        let (reader, writer) = UnixStream::pair()?;
+        let ignored = ignored();
+        let is_ignored = |signal: &Signal| ignored.is_none_or(|mask| mask >> (signal.as_raw() - 1) & 1 == 1);
+        let passed_on = PASSED_ON.into_iter().filter(|signal| !is_ignored(signal));
+        let signals = [Signal::CHILD, Signal::CONT].into_iter().chain(passed_on);
+        let signals = signals.map(Signal::as_raw);
+        Ok(Self(SignalDelivery::with_pipe(reader, writer, WithOrigin::default(), signals)?))
+    }
+
+    /// Those that have come; none stands for the child.
+    pub(super) fn arrived(&mut self) -> Vec<Arrival> {
+        let arrived = self.0.pending().filter_map(|origin| {
+            let known = |signal: &Signal| signal.as_raw() == origin.signal;
+            let signal = PASSED_ON.into_iter().chain([Signal::CONT]).find(known)?;
+            // The terminal's keys and its size concern its foreground group. When it hangs up, the kernel may say so
+            // to the leader of the session alone (`tty_signal_session_leader` in Linux's tty_jobctrl.c).
+            let of_terminal = [Signal::INT, Signal::QUIT, Signal::WINCH].contains(&signal);
+            Some(Arrival { signal, is_for_group: of_terminal && matches!(origin.cause, Cause::Kernel) })
+        });
+        arrived.collect()
+    }
+
+    /// Sleeps until a signal comes, one of `others` can be read, or the time is over.
+    pub(super) fn sleep(&self, others: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
+        let all = [self.0.get_read().as_fd()].into_iter().chain(others.iter().copied());
+        let mut all: Vec<_> = all.map(|one| PollFd::from_borrowed_fd(one, PollFlags::IN)).collect();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut all, left.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A bit for each signal that was ignored when this process was started, from the lowest number on; none where the
+/// system does not say. Ignored ones are not caught: `exec` sets those that are caught back to their default, and
+/// nohup and the `&` of a script want ssh to ignore them.
+fn ignored() -> Option<u64> {
+    // proc_pid_status(5)
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// All that somebody may send to ssh, except for those that stop: they do their work in this process by default, and a
+/// program that catches one could not stop by it.
+const PASSED_ON: [Signal; 8] = [
+    Signal::ALARM,
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::WINCH,
+];

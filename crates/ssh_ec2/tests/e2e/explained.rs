@@ -1,0 +1,194 @@
+//! When the command has returned, the cause of its failure has been printed: also in the file that its standard error
+//! went to, and not over the shell's next prompt.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use ec2_sandbox::Options;
+use rustix::process::{Signal, kill_process};
+
+use crate::harness::{
+    ABSENT, HEALTHY, NO_INSTANCE_CONNECT, PUSH_DENIED, Running, SSM_AGENT_OFFLINE, START_DENIED, Sandbox,
+    eventually, is_child_of, pid,
+};
+use crate::job_control::ssh_below;
+
+/// Runs a command to its own end, and no longer; what its standard error holds then.
+fn at_its_end(sandbox: &Sandbox, command: &mut Command) -> (ExitStatus, String) {
+    let log = sandbox.file("log");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+    let status = command.status().unwrap();
+    (status, fs::read_to_string(&log).unwrap())
+}
+
+/// A region that answers late enough for an explanation to be late.
+fn slow() -> Sandbox {
+    Sandbox::with(Options { latency: Duration::from_millis(50), ..Options::default() })
+}
+
+#[test]
+fn a_refused_key_is_explained_by_every_program() {
+    let sandbox = slow();
+    let (file, ghost) = (sandbox.file("f"), format!("ghost@{HEALTHY}"));
+    fs::write(&file, "x").unwrap();
+    let (file, remote) = (file.to_str().unwrap(), format!("{ghost}:{}", sandbox.file("g").display()));
+    let commands: [&[&str]; 6] = [
+        &[&ghost, "true"],
+        &["-T", "-o", "LogLevel=ERROR", &ghost],
+        &["scp", "-q", file, &remote],
+        &["scp", "-O", "-q", file, &remote],
+        &["sftp", "-q", "-b", "/dev/null", &ghost],
+        &["rsync", "-a", file, &remote],
+    ];
+    for words in commands {
+        let (status, said) = at_its_end(&sandbox, sandbox.ssh_ec2().args(words));
+        assert!(!status.success(), "{words:?}");
+        assert!(said.contains("ssh_ec2: error: there is no user `ghost` on"), "{words:?}: {said}");
+        assert_eq!(said.matches("ssh_ec2: error: ").count(), 1, "{words:?}: {said}");
+    }
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn every_other_failure_is_explained() {
+    let sandbox = slow();
+    for (target, cause) in [
+        (NO_INSTANCE_CONNECT, "does not have EC2 Instance Connect"),
+        (PUSH_DENIED, "SendSSHPublicKey"),
+        (START_DENIED, "StartSession"),
+        (SSM_AGENT_OFFLINE, "Session Manager last heard from it"),
+        (ABSENT, "no instance of this account"),
+        ("i-0dead00000000001d", "host key"),
+    ] {
+        let (status, said) = at_its_end(&sandbox, sandbox.ssh_ec2().args([&sandbox.at(target), "true"]));
+        assert_eq!(status.code(), Some(255), "{target}: {said}");
+        assert!(said.contains("ssh_ec2: error: ") && said.contains(cause), "{target}: {said}");
+    }
+    let mut command = sandbox.ssh_ec2();
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    let (_, said) = at_its_end(&sandbox, command.args([&sandbox.target(), "true"]));
+    assert!(said.contains("ssh_ec2: error: there are no AWS credentials"), "{said}");
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_remote_command_that_fails_like_ssh_is_not_waited_for() {
+    // The proxy ends the session at AWS, which does not answer in the two seconds that it waits.
+    let sandbox = Sandbox::with(Options { latency: Duration::from_secs(3), ..Options::default() });
+    let mut command = sandbox.ssh_ec2();
+    command.args(["-q", "-o", "ConnectTimeout=60", &sandbox.target(), "exit 255"]);
+    let (status, said) = at_its_end(&sandbox, &mut command);
+    assert_eq!((status.code(), said.as_str()), (Some(255), ""));
+    assert!(!sandbox.proxies().is_empty(), "it waited until the proxy was gone");
+    sandbox.assert_tidy();
+}
+
+/// A session whose proxy hangs, and whose ssh has just failed.
+fn with_a_stuck_proxy(sandbox: &Sandbox) -> (Running, Vec<u32>) {
+    let mut wrapper = Running::start(sandbox.ssh_ec2().args(["-T", &sandbox.target(), "echo begun; cat"]));
+    wrapper.wait_for_output(|output| output == b"begun\n");
+    let ssh = ssh_below(wrapper.id());
+    let proxies: Vec<_> = sandbox.proxies().into_iter().filter(|id| is_child_of(*id, ssh)).collect();
+    assert_eq!(proxies.len(), 1);
+    for proxy in &proxies {
+        kill_process(pid(*proxy), Signal::STOP).unwrap();
+    }
+    kill_process(pid(ssh), Signal::TERM).unwrap();
+    eventually("ssh is gone", || (!Path::new(&format!("/proc/{ssh}")).exists()).then_some(()));
+    (wrapper, proxies)
+}
+
+#[test]
+fn a_proxy_that_hangs_is_waited_for_until_the_user_has_enough() {
+    let sandbox = Sandbox::start();
+    let waited = |ending: &dyn Fn(&Running, &[u32])| {
+        let (mut wrapper, proxies) = with_a_stuck_proxy(&sandbox);
+        let since = Instant::now();
+        ending(&wrapper, &proxies);
+        eventually("the wrapper ends", || wrapper.has_ended().then_some(()));
+        let waited = since.elapsed();
+        for proxy in proxies {
+            // One of them was killed.
+            let _ = kill_process(pid(proxy), Signal::CONT);
+        }
+        assert_eq!(wrapper.finish().code, 255, "that of ssh");
+        waited
+    };
+    let patience = waited(&|_, _| {});
+    let interrupted = waited(&|wrapper, _| wrapper.signal(Signal::INT));
+    let killed = waited(&|_, proxies| kill_process(pid(proxies[0]), Signal::KILL).unwrap());
+    assert!(interrupted < patience, "{interrupted:?} with SIGINT, {patience:?} without");
+    assert!(killed < patience, "{killed:?} when the proxy was killed, {patience:?} when not");
+}
+
+#[test]
+fn what_outlives_its_first_ssh_is_not_waited_for() {
+    let sandbox = Sandbox::start();
+    let control = format!("ControlPath={}", sandbox.file("c").display());
+    let config = sandbox.file("background");
+    fs::write(&config, "ForkAfterAuthentication yes\nStdinNull yes\n").unwrap();
+    let config = config.to_str().unwrap();
+    let target = sandbox.target();
+    let cases: [&[&str]; 3] = [
+        &["-q", "-f", "-N", &target],
+        &["-q", "-F", config, "-N", &target],
+        &["-q", "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", &control, &target, "exit 255"],
+    ];
+    for words in cases {
+        let (status, said) = at_its_end(&sandbox, sandbox.ssh_ec2().args(words));
+        let expected = if words.contains(&"-N") { 0 } else { 255 };
+        assert_eq!((status.code(), said.as_str()), (Some(expected), ""), "{words:?}");
+        let [proxy] = sandbox.proxies()[..] else { panic!("{words:?}: the connection is gone") };
+        let line = fs::read_to_string(format!("/proc/{proxy}/cmdline")).unwrap();
+        assert!(!line.contains("--words"), "{words:?}: {line:?}");
+        if words.contains(&"-N") {
+            kill_process(pid(proxy), Signal::TERM).unwrap();
+            sandbox.assert_tidy();
+        }
+    }
+    // The master of the last one is there. A second client starts no proxy.
+    let mut second = sandbox.ssh_ec2();
+    let (status, _) = at_its_end(&sandbox, second.args(["-q", "-o", &control, &target, "exit 255"]));
+    assert_eq!(status.code(), Some(255));
+    assert_eq!(sandbox.proxies().len(), 1);
+    let (status, _) =
+        at_its_end(&sandbox, sandbox.ssh_ec2().args(["-q", "-O", "exit", "-o", &control, &target]));
+    assert!(status.success());
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn a_directory_without_room_for_the_socket_keeps_nobody_from_connecting() {
+    let sandbox = Sandbox::start();
+    // Not a directory of ours, which the key agent would need as well: the user's own key is used.
+    let key = sandbox.key_pair(sandbox.file("k"), "ed25519");
+    fs::create_dir_all(sandbox.sockets()).unwrap();
+    fs::set_permissions(sandbox.sockets(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = sandbox.ssh_ec2();
+    command.args(["-q", "--key-file", key.to_str().unwrap(), &sandbox.target(), "exit 7"]);
+    let (status, said) = at_its_end(&sandbox, &mut command);
+    assert_eq!(status.code(), Some(7), "{said}");
+}
+
+#[test]
+fn a_wrapper_that_was_killed_leaves_no_socket() {
+    let sandbox = Sandbox::start();
+    let mut command = sandbox.ssh_ec2();
+    command.args(["-T", &sandbox.target(), "echo begun; cat"]);
+    let mut wrapper = Running::start(&mut command);
+    wrapper.wait_for_output(|output| output == b"begun\n");
+    let waiting = || {
+        let names = fs::read_dir(sandbox.sockets()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(".wait.")).count()
+    };
+    assert_eq!(waiting(), 1);
+    wrapper.signal(Signal::KILL);
+    sandbox.assert_tidy();
+    assert_eq!(waiting(), 0);
+}
