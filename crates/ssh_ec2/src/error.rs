@@ -20,6 +20,7 @@ use crate::aws::AwsError;
 use crate::diagnosis::{Diagnosis, RefusedKey};
 use crate::host_key::{HostKey, Source};
 use crate::key::KeyError;
+use crate::key_file::KeyFileError;
 use crate::known_hosts::StoreError;
 use crate::network::NetworkError;
 use crate::openssh::{InvocationError, Version};
@@ -89,11 +90,8 @@ pub enum Failure {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The public key that the user chose.
-    #[error("{path} is not an OpenSSH public key")]
-    KeyFile {
-        /// Which file.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
     /// sshd did not want the key.
     #[error(transparent)]
     KeyRefused(Box<RefusedKey>),
@@ -308,7 +306,7 @@ impl Failure {
             ],
             Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
             Self::Key(_) => vec!["try again".into()],
-            Self::KeyFile { .. } => vec!["give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub".into()],
+            Self::KeyFile(error) => error.hints(),
             Self::KeyRefused(refused) => refused.hints(),
             Self::ManagedNode { .. } => {
                 vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]

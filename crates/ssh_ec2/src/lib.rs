@@ -29,6 +29,7 @@ pub mod host_key;
 pub mod inventory;
 pub mod job;
 pub mod key;
+pub mod key_file;
 pub mod known_hosts;
 pub mod login;
 pub mod memory;
@@ -290,6 +291,7 @@ fn run_proxy_for(
         settings: Settings { region: region.or(settings.region), ..settings },
         reason: common.reason.clone(),
         key_file: common.key_file.clone(),
+        key_type: common.key_type,
         agent_socket,
         report: proxy.report.clone(),
         client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },

@@ -521,7 +521,8 @@ impl Command {
     }
 }
 
-fn shell_word(word: &OsStr) -> String {
+/// One word for a POSIX shell.
+pub fn shell_word(word: &OsStr) -> String {
     let text = word.to_string_lossy();
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%:,./+=-".contains(&byte);
     if !text.is_empty() && text.bytes().all(harmless) {

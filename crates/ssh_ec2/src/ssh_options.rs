@@ -47,6 +47,18 @@ impl SshOptions {
         self.0.iter().find(|(found, _)| found == keyword).map(|(_, value)| value.as_str())
     }
 
+    /// The value of `PubkeyAcceptedAlgorithms`, which was `PubkeyAcceptedKeyTypes` before OpenSSH 8.5.
+    pub fn accepted_algorithms(&self) -> Option<&str> {
+        self.get("pubkeyacceptedalgorithms").or_else(|| self.get("pubkeyacceptedkeytypes"))
+    }
+
+    /// Whether ssh offers no Ed25519 key, and RSA keys with signatures that are not of SHA-1.
+    pub fn want_rsa(&self) -> bool {
+        let Some(value) = self.accepted_algorithms() else { return false };
+        let accepts = |name: &str| value.split(',').any(|accepted| accepted == name);
+        !accepts("ssh-ed25519") && (accepts("rsa-sha2-256") || accepts("rsa-sha2-512"))
+    }
+
     /// All values of a keyword: `IdentityFile` and `CertificateFile` have several.
     pub fn all<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(found, _)| found == keyword).map(|(_, value)| value.as_str())
@@ -114,6 +126,21 @@ mod tests {
         assert_eq!(options.lists("pubkeyacceptedalgorithms", "rsa-sha2-512"), Some(true));
         assert_eq!(options.lists("nosuchkeyword", "x"), None);
         assert!(!log.exists(), "the user's log is the first ssh's");
+    }
+
+    #[test]
+    fn rsa_is_wanted_where_ed25519_is_left_out() {
+        for (text, wanted) in [
+            ("pubkeyacceptedalgorithms rsa-sha2-512", true),
+            ("pubkeyacceptedkeytypes ecdsa-sha2-nistp256,rsa-sha2-256", true),
+            ("pubkeyacceptedalgorithms ssh-ed25519-cert-v01@openssh.com,rsa-sha2-512", true),
+            ("pubkeyacceptedalgorithms rsa-sha2-512,ssh-ed25519", false),
+            ("pubkeyacceptedalgorithms ecdsa-sha2-nistp256", false),
+            ("pubkeyacceptedalgorithms ssh-rsa", false),
+            ("user me", false),
+        ] {
+            assert_eq!(SshOptions::parse(text).want_rsa(), wanted, "{text}");
+        }
     }
 
     #[tokio::test]

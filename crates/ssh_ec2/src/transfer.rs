@@ -261,8 +261,8 @@ fn daemon(text: &str) -> String {
 }
 
 /// Those that people write behind the program.
-const OWN_OPTIONS: [&str; 7] =
-    ["--profile", "--region", "--newest", "--any", "--batch", "--reason", "--key-file"];
+const OWN_OPTIONS: [&str; 8] =
+    ["--profile", "--region", "--newest", "--any", "--batch", "--reason", "--key-file", "--key-type"];
 /// rsync's options whose value may be the next argument (rsync 3.2, `rsync --help`).
 const RSYNC_LONG: [&str; 46] = [
     "--address",

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-use super::protocol::{FRAME_LIMIT, Request, answer, refusal};
+use super::protocol::{FRAME_LIMIT, Request, answer, is_signature, refusal};
 use super::socket::AgentSocket;
 use crate::key::OneTimeKey;
 use crate::private_socket::{peer, read_frame};
@@ -137,7 +137,8 @@ async fn converse<E: Display>(
                     was_listed = true;
                     usage.offered_at.set(Some(usage.received.get()));
                 }
-                Request::Sign { .. } => usage.signed.set(true),
+                // Not for a key that is another one's, or a hash that is not made.
+                Request::Sign { .. } => usage.signed.set(usage.has_signed() || is_signature(&frame)),
                 Request::BindForwarded | Request::Unsupported => {}
             }
         }
@@ -200,6 +201,7 @@ mod tests {
 
     use super::super::socket::AgentPath;
     use super::*;
+    use crate::key::KeyType;
 
     #[test]
     fn ssh_is_let_in_by_our_key_or_by_another_way() {
@@ -242,7 +244,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let socket =
                 AgentPath::check(&directory.path().join("agent/link")).unwrap().bind().await.unwrap();
-            Self { directory, socket, key: OneTimeKey::generate().unwrap() }
+            Self { directory, socket, key: OneTimeKey::generate(KeyType::Ed25519).unwrap() }
         }
 
         async fn connect(&self) -> UnixStream {

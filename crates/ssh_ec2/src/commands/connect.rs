@@ -8,9 +8,9 @@ use crate::cli::{Common, Connect, Shape};
 use crate::commands::config::{make_private_directory, read};
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
-use crate::commands::send_key::read_public_key;
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
+use crate::key_file::read_public_key;
 use crate::login::DEFAULT_USER;
 use crate::network::Network;
 use crate::openssh::{Command, Invocation, Settings as Configured};
@@ -244,6 +244,9 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
         })?;
         proxy_arguments.extend(["--key-file".to_owned(), path.to_string_lossy().into_owned()]);
         identity = Some(private_half(&path));
+    }
+    if let Some(key_type) = common.key_type {
+        proxy_arguments.extend(["--key-type".to_owned(), key_type.to_string()]);
     }
     if common.batch {
         proxy_arguments.push("--batch".into());

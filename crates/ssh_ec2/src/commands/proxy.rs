@@ -42,6 +42,7 @@ use crate::cache::Cache;
 use crate::commands::signals::{Signal, Signals};
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure, PlainHost};
+use crate::key::KeyType;
 use crate::network::Network;
 use crate::pace::Pace;
 use crate::probe::Interrupt;
@@ -80,6 +81,8 @@ pub struct Options {
     pub reason: Option<String>,
     /// A public key of the user's own to push instead of a one-time key.
     pub key_file: Option<PathBuf>,
+    /// The type of the one-time key. None means the one that ssh's options take.
+    pub key_type: Option<KeyType>,
     /// Where ssh looks for the key agent.
     pub agent_socket: PathBuf,
     /// Where failures are written down, for one who finds out their causes without our help.
@@ -318,7 +321,7 @@ async fn connect_tunnel(
             biased;
             outcome = hold.as_mut() => break outcome,
             () = tell.as_mut(), if !has_told => has_told = true,
-            // Behind StartSession: nothing waits for these unless the login fails.
+            // Behind StartSession, which does not wait for these.
             _ = ssh_options.as_mut(), if !has_options => has_options = true,
         }
     };

@@ -7,7 +7,7 @@ use ssm_channel::Closed;
 
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
-use crate::key::OneTimeKey;
+use crate::key::{KeyType, OneTimeKey};
 use crate::known_hosts::Host;
 use crate::login;
 use crate::network::foreign_text;
@@ -25,7 +25,7 @@ impl Walk<'_> {
             let fact = "keys cannot be pushed to managed nodes; ssh offers your own";
             return self.note(Layer::KeyPush, since, Finding::skipped(fact));
         }
-        let key = match OneTimeKey::generate() {
+        let key = match OneTimeKey::generate(KeyType::Ed25519) {
             Ok(key) => key.public_line(),
             Err(error) => return self.note(Layer::KeyPush, since, Finding::failed(&error, Vec::new())),
         };

@@ -141,7 +141,12 @@ impl PlainSsh {
 
     fn of_diagnosis(&self, cause: &Diagnosis) -> Vec<String> {
         match cause {
-            Diagnosis::Algorithm { algorithm, .. } if algorithm != "ssh-rsa" => vec![self.rsa_key()],
+            Diagnosis::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => vec![format!(
+                "use a key of another kind: {}, or {}",
+                self.host.install("--key-type ed25519"),
+                self.host.install("--key-file FILE")
+            )],
+            Diagnosis::Algorithm { .. } => vec![self.rsa_key()],
             Diagnosis::NotFound { elsewhere: Some(region), instance, .. } => {
                 let host = PlainHost { name: instance.to_string(), ..self.host.clone() };
                 vec![format!("name the region: `ssh {}`", host.in_region(region))]
@@ -232,10 +237,16 @@ mod tests {
                 reason: "it is in FIPS mode".into(),
             }
             .into(),
+            Diagnosis::Algorithm {
+                instance: instance(),
+                algorithm: "ssh-rsa".into(),
+                reason: "its crypto policy leaves them out".into(),
+            }
+            .into(),
         ];
         for error in errors {
             let told = hints(error, host("web", None, "prod.ec2")).join("\n");
-            for option in ["--region", "--profile", "--newest", "--any", "--key-file"] {
+            for option in ["--region", "--profile", "--newest", "--any", "--key-file", "--key-type"] {
                 let stands_alone = format!("`{option}");
                 assert!(!told.contains(&stands_alone), "{told}");
             }

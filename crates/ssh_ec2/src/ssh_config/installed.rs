@@ -60,7 +60,7 @@ fn common_options(block: &str) -> String {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--newest" | "--any" | "--batch" | "-v" => options.push_str(&format!(" {word}")),
-            "--profile" | "--region" | "--reason" | "--key-file" => {
+            "--profile" | "--region" | "--reason" | "--key-file" | "--key-type" => {
                 let value = words.next().unwrap_or_default();
                 options.push_str(&format!(" {word} {}", quote_for_shell(&value)));
             }
@@ -131,5 +131,8 @@ mod tests {
             [format!("{prod} --user 'a$b'"), "ssh_ec2 config --install".into()]
         );
         assert_eq!(install_commands(&(section(None) + &plain))[0], prod);
+        let proxy_arguments = vec!["--key-type".to_owned(), "rsa".to_owned()];
+        let rsa = block(program, &places, &ProxyOptions { proxy_arguments, ..ProxyOptions::default() });
+        assert_eq!(install_commands(&rsa), ["ssh_ec2 --key-type rsa config --install"]);
     }
 }
