@@ -4,6 +4,7 @@
 //! this process alone are passed on, a stop of the program stops us as well, and its exit status, or the signal that
 //! killed it, becomes ours. On Linux the program does not outlive us, whatever ends us.
 
+mod ignored;
 mod signals;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, wait};
 
+pub use self::ignored::IgnoredSignals;
 use self::signals::{Arrival, Signals};
 use crate::memory;
 use crate::openssh::Command;

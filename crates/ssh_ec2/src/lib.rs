@@ -81,6 +81,7 @@ use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
 use crate::probe::Interrupt;
 use crate::ssh_config::Connection;
+use crate::ssh_options::SshOptions;
 use crate::target::{Host, OsUser, Target};
 use crate::transfer::Tool;
 
@@ -337,9 +338,9 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     if let Some(typed) = &command.target {
         let ssh = Invocation { options: Vec::new(), destination: typed.into(), command: Vec::new() };
         let host = ssh.host();
-        let alias = openssh::alias(&host).filter(|name| connect::is_ours(name, places));
+        let alias = ssh_options::alias(&host).filter(|name| connect::is_ours(name, places));
         let (target, placed) = connect::place(alias.as_deref().unwrap_or(&host), common.clone(), places)?;
-        let user = ssh.user().or_else(|| ssh.configured_user());
+        let user = ssh.user().or_else(|| SshOptions::configured(&ssh)?.user());
         request.user = user.map(|user| OsUser::on(&target, &user)).transpose()?;
         request.settings = connect::aws_settings(&placed);
         request.host = Some(if alias.is_some() { host } else { connect::plain_host(&host, &target) });

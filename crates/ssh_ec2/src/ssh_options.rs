@@ -1,8 +1,11 @@
-//! The options of the ssh that started a proxy, as ssh itself combines them from its command line and its files.
+//! ssh's options, as ssh itself combines them from its command line and its files.
 //!
-//! `ssh -G` prints them. It connects to nothing and takes a few milliseconds, unless the user's configuration looks
-//! names up or runs programs (`CanonicalizeHostname`, `Match exec`); hence the bound. Nothing here is an error:
-//! another program than ssh, a system without `/proc` or an ssh that refuses to answer leave the options unknown.
+//! `ssh -G` prints them. It connects to nothing and takes a few milliseconds, unless the user's configuration
+//! looks names up or runs programs (`CanonicalizeHostname`, `Match exec`): a proxy waits for it within a bound.
+//! Another program than ssh, a system without `/proc` or an ssh that refuses to answer leave the options
+//! unknown.
+
+mod configured;
 
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+pub use self::configured::alias;
 use crate::openssh::{Invocation, is_ssh};
 
 /// Keywords in lower case and their values, in the order in which `ssh -G` prints them.
@@ -18,8 +22,8 @@ use crate::openssh::{Invocation, is_ssh};
 pub struct SshOptions(Vec<(String, String)>);
 
 impl SshOptions {
-    /// Asks the ssh that runs with `command_line` (the program and its arguments). None if that is not an ssh, or if
-    /// it does not answer within [`LIMIT`]. Dropping the future ends the ssh that was asked.
+    /// The options of the ssh that runs with `command_line` (the program and its arguments). None if that is
+    /// not an ssh, or if it does not answer in time. Dropping the future ends the ssh that was asked.
     pub async fn of(command_line: &[OsString]) -> Option<Self> {
         let (program, arguments) = command_line.split_first()?;
         if program.is_empty() || !is_ssh(command_line) {
@@ -60,24 +64,19 @@ impl SshOptions {
     }
 
     /// All values of a keyword: `IdentityFile` and `CertificateFile` have several.
-    pub fn all<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a str> {
+    #[cfg(test)]
+    fn all<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(found, _)| found == keyword).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a keyword's value is a list, separated by commas, that has `name`. None if the value is unknown.
+    /// Whether the value of a keyword is a list that has `name`, separated by commas. None if it is unknown.
     pub fn lists(&self, keyword: &str, name: &str) -> Option<bool> {
         Some(self.get(keyword)?.split(',').any(|listed| listed == name))
     }
 }
 
-impl From<Vec<(String, String)>> for SshOptions {
-    fn from(settings: Vec<(String, String)>) -> Self {
-        Self(settings)
-    }
-}
-
 /// A hundred times what `ssh -G` takes.
-pub const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

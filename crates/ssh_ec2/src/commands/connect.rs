@@ -13,9 +13,10 @@ use crate::error::{ExitCode, Failure};
 use crate::key_file::read_public_key;
 use crate::login::DEFAULT_USER;
 use crate::network::Network;
-use crate::openssh::{Command, Invocation, Settings as Configured};
+use crate::openssh::{Command, Invocation};
 use crate::resolve::{Choice, Resolver};
 use crate::ssh_config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections, settings};
+use crate::ssh_options::SshOptions;
 use crate::target::{Host, InstanceId, OsUser, Target};
 use crate::ui;
 
@@ -71,9 +72,9 @@ pub fn run(
         return Err(Failure::OtherWay { option, program: "ssh" });
     }
     let mut options = proxy_options(&common, invocation.verbosity())?;
-    let configured = invocation.settings();
+    let configured = SshOptions::configured(&invocation);
     let configured = configured.as_ref();
-    let needs_user = invocation.user().is_none() && configured.and_then(Configured::user).is_none();
+    let needs_user = invocation.user().is_none() && configured.and_then(SshOptions::user).is_none();
     let mut found = Vec::new();
     let mut keys = match &target {
         Target::Id(id) => keys_of(id),
@@ -101,7 +102,7 @@ pub fn run(
     }
     make_private_directory(surroundings.places.directory())?;
     // A connection that outlives its first ssh does not fail with it.
-    let forks = invocation.forks() || configured.is_some_and(Configured::forks);
+    let forks = invocation.forks() || configured.is_some_and(SshOptions::forks);
     let explanations =
         (!connect.dry_run && !forks).then(|| Explanations::listen(&surroundings.places.sockets())).flatten();
     options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));

@@ -11,6 +11,7 @@ use crate::commands::forwarding::{Agent, to_forward};
 use crate::error::{ExitCode, Failure};
 use crate::openssh::{Command, Invocation};
 use crate::ssh_config::{Keys, ProxyOptions, settings};
+use crate::ssh_options::SshOptions;
 use crate::target::Target;
 use crate::transfer::{Remote, Tool};
 use crate::ui;
@@ -129,7 +130,7 @@ fn forwarded_agent(
     surroundings: &Surroundings,
 ) -> Result<Option<(&'static str, String)>, Failure> {
     // scp and sftp forward one only by their own option.
-    let configured = (tool == Tool::Rsync).then(|| ssh.settings()).flatten();
+    let configured = (tool == Tool::Rsync).then(|| SshOptions::configured(ssh)).flatten();
     let agent = to_forward(ssh.forwards_agent(), configured.as_ref(), surroundings)?;
     Ok(agent.map(|agent| match agent {
         Agent::At(agent) => ("ForwardAgent", agent),
@@ -150,5 +151,6 @@ fn help(tool: Tool) -> String {
 }
 
 fn configured_user(host: &str) -> Option<String> {
-    Invocation { options: Vec::new(), destination: host.into(), command: Vec::new() }.configured_user()
+    let ssh = Invocation { options: Vec::new(), destination: host.into(), command: Vec::new() };
+    SshOptions::configured(&ssh)?.user()
 }

@@ -100,5 +100,5 @@ pub(super) fn run(
     Ok(ExitCode::Passed(end.imitate()))
 }
 
-/// A proxy looks for the cause for two seconds, and starts with that when ssh ends.
+/// A proxy begins to look for the cause when ssh ends, and gives up shortly before this.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::commands::connect::Surroundings;
 use crate::error::Failure;
-use crate::openssh::Settings;
 use crate::ssh_config::{escape_tokens, is_literal, split_word};
+use crate::ssh_options::SshOptions;
 
 /// What stands for "the agent" in the user's options and configuration.
 #[derive(Debug, Eq, PartialEq)]
@@ -22,7 +22,7 @@ pub(super) enum Agent {
 /// When ssh cannot be told its path.
 pub(super) fn to_forward(
     is_asked: bool,
-    configured: Option<&Settings>,
+    configured: Option<&SshOptions>,
     surroundings: &Surroundings,
 ) -> Result<Option<Agent>, Failure> {
     let get = |keyword| configured.and_then(|configured| configured.get(keyword));

@@ -12,7 +12,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::harness::{
     ABSENT, HEALTHY, NO_INSTANCE_CONNECT, PUSH_DENIED, Running, SSM_AGENT_OFFLINE, START_DENIED, Sandbox,
-    eventually, is_child_of, pid,
+    WITHOUT_QUOTA, eventually, is_child_of, pid,
 };
 use crate::job_control::ssh_below;
 
@@ -49,6 +49,15 @@ fn a_refused_key_is_explained_by_every_program() {
         assert!(said.contains("ssh_ec2: error: there is no user `ghost` on"), "{words:?}: {said}");
         assert_eq!(said.matches("ssh_ec2: error: ").count(), 1, "{words:?}: {said}");
     }
+    sandbox.assert_tidy();
+}
+
+/// The session that asks the instance is begun when ssh has gone, and an SSM agent may be busy.
+#[test]
+fn an_instance_that_is_slow_to_say_why_is_waited_for() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA, "slow-attach=2500ms"]);
+    let (_, said) = at_its_end(&sandbox, sandbox.ssh_ec2().args([&format!("ghost@{HEALTHY}"), "true"]));
+    assert!(said.contains("ssh_ec2: error: there is no user `ghost` on"), "{said}");
     sandbox.assert_tidy();
 }
 

@@ -57,6 +57,7 @@ impl Login<'_> {
     pub(super) async fn explain(&self) {
         let Some(key) = &self.job.pushed_key.borrow().clone() else { return };
         let (job, instance, user) = (self.job, &self.job.instance, &self.job.user);
+        let limit = if job.words.are_awaited() { AWAITED_LIMIT } else { REFUSAL_LIMIT };
         if let Some(cause) = self.kept_back(key).await {
             job.complain(cause.into());
             return;
@@ -69,10 +70,10 @@ impl Login<'_> {
             match job.report {
                 // `doctor` reads this report and runs its own, longer diagnosis.
                 Some(_) => Refusal::default(),
-                None => diagnosis::of_refusal(prober, user, algorithm, DIAGNOSIS_TIMEOUT).await,
+                None => diagnosis::of_refusal(prober, user, algorithm, limit).await,
             }
         });
-        let looked = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
+        let looked = timeout(limit, asked.as_mut()).await;
         let is_late = looked.is_err();
         let Refusal { cause, cleared, is_enforcing } = looked.unwrap_or_default();
         job.complain(match cause {
@@ -113,5 +114,9 @@ impl Login<'_> {
     }
 }
 
-/// For finding out why, while somebody waits.
+/// For finding out why, while ssh waits.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a session that asks the instance, after ssh has gone: a second where machines and network are not busy.
+const REFUSAL_LIMIT: Duration = Duration::from_millis(2800);
+/// The same while `ssh_ec2` waits in front of ssh. It gives up after five seconds.
+const AWAITED_LIMIT: Duration = Duration::from_millis(4500);

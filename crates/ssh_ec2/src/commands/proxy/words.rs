@@ -27,6 +27,11 @@ impl Words {
         Self(RefCell::new(socket.and_then(|path| connect(path).ok())))
     }
 
+    /// Whether another process waits.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
     /// Nothing more will be printed that explains a failure.
     pub fn done(&self) {
         let Some(mut stream) = self.0.take() else { return };
