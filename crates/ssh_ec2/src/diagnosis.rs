@@ -46,7 +46,7 @@ pub enum Diagnosis {
         /// The instance.
         instance: InstanceId,
     },
-    /// The user that sshd would run the program for pushed keys as is missing.
+    /// The user as which sshd runs the program for pushed keys is missing.
     #[error("sshd on {instance} has AuthorizedKeysCommandUser {user}, and there is no such user")]
     KeysUser {
         /// The instance.
@@ -69,7 +69,7 @@ pub enum Diagnosis {
     KeptOut {
         /// The instance.
         instance: InstanceId,
-        /// Who was to log in.
+        /// The login name.
         user: OsUser,
         /// The option, with its value if it has few.
         option: String,
@@ -139,7 +139,7 @@ pub enum Diagnosis {
     Shell {
         /// The instance.
         instance: InstanceId,
-        /// Who was to log in.
+        /// The login name.
         user: OsUser,
         /// The shell's path.
         shell: String,
@@ -170,7 +170,7 @@ pub enum Diagnosis {
     User {
         /// The instance.
         instance: InstanceId,
-        /// Who was to log in.
+        /// The login name.
         user: OsUser,
     },
 }

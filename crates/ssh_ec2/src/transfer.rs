@@ -260,7 +260,7 @@ fn daemon(text: &str) -> String {
     format!("{text:?} is a module of rsync's daemon, which is not reached through ssh; write TARGET:PATH")
 }
 
-/// Options of ssh_ec2 that users write behind the program by mistake.
+/// Those that people write behind the program.
 const OWN_OPTIONS: [&str; 7] =
     ["--profile", "--region", "--newest", "--any", "--batch", "--reason", "--key-file"];
 /// rsync's options whose value may be the next argument (rsync 3.2, `rsync --help`).

@@ -122,7 +122,7 @@ struct Facts {
     user: Option<bool>,
     package: Option<bool>,
     keys_command: Option<bool>,
-    /// Whether the package's own user is missing, which sshd runs its program as.
+    /// Whether the package's own user is missing, as which sshd runs its program.
     lacks_keys_user: bool,
     clock: Option<u64>,
     is_enforcing: bool,
@@ -368,7 +368,7 @@ const PACKAGE_FILES: &str =
 const CONFIGURATION: &str = "/etc/ssh/sshd_config /etc/ssh/sshd_config.d /etc/ssh/sshd_config.d/* \
                              /usr/lib/systemd/system/ssh*.service.d/* /lib/systemd/system/ssh*.service.d/* \
                              /etc/systemd/system/ssh*.service.d /etc/systemd/system/ssh*.service.d/*";
-/// The user that sshd runs the package's program as.
+/// The user as which sshd runs the package's program.
 const KEYS_USER: &str = "ec2-instance-connect";
 /// pam_nologin(8), and sshd itself.
 const NOLOGIN_FILES: &str = "/etc/nologin /run/nologin";
@@ -437,7 +437,7 @@ mod tests {
     }
 
     /// Runs the script where the files of an instance are below `root`. What `hidden` names cannot be read
-    /// there, whoever asks.
+    /// there, not even by root.
     fn facts(root: &Path, hidden: &str) -> Facts {
         let script = script(&"root".parse().unwrap());
         let own = ["/etc/", "/.dockerenv", "/run/.containerenv", "/.bottlerocket", "/opt/aws", "/usr/"];
