@@ -134,7 +134,7 @@ pub struct Proxy {
     /// Serve the one-time key on this socket, which `IdentityAgent` names as well
     #[arg(long, value_name = "PATH")]
     pub agent_socket: Option<PathBuf>,
-    /// Serve the one-time key below this directory, on the socket that ssh calls `%C`
+    /// Serve the one-time key in this directory, on the socket that ssh calls `%C`
     #[arg(long, value_name = "PATH", hide = true, conflicts_with = "agent_socket")]
     pub sockets: Option<PathBuf>,
     /// The host as it was typed (`%n`), since ssh makes `%h` lower case
@@ -411,9 +411,9 @@ pub enum Parsed {
     Usage(String),
     /// No target: to be chosen, where somebody can choose.
     Pick(Pick),
-    /// A question to ssh about itself, with all arguments, as editors ask their ssh.
+    /// `-V` or `-Q`, which ssh itself answers.
     Query {
-        /// Whether our version is wanted as well.
+        /// Whether to print our version as well.
         version: bool,
         /// For ssh.
         arguments: Vec<OsString>,
@@ -639,20 +639,23 @@ ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
 const AFTER_HELP: &str = "\
 Without a TARGET, on a terminal, you choose from all instances.
 
-TARGET is an instance id, a Name tag (with * and ? as wildcards), tag:KEY=VALUE, an address, a DNS name of
-EC2's, or asg:GROUP; also NAME.ec2 and NAME.REGION.ec2, as ssh takes them after `ssh_ec2 config --install`.
+TARGET is an instance id, a Name tag (with * and ? as wildcards), tag:KEY=VALUE,
+an address, a DNS name of EC2's, or asg:GROUP; also NAME.ec2 and
+NAME.REGION.ec2, as plain ssh takes them after `ssh_ec2 config --install`.
 
 For a connection, in front of the target:
       --dry-run        Print the command line of ssh instead of running it
-      --send-key-only  Push your own public key to INSTANCE for 60 seconds, and connect to nothing
+      --send-key-only  Push your own public key to INSTANCE for 60 seconds, and
+                       do not connect
 
-Exit status: ssh's own for a connection; 0 success, 1 a failure that is explained, 2 wrong usage,
-130 interrupted.
+Exit status: ssh's own for a connection; 0 success, 1 a failure that is
+explained, 2 wrong usage, 130 interrupted.
 
-The region, credentials and proxies are found as the aws CLI finds them: AWS_PROFILE, AWS_REGION,
-~/.aws/config, AWS_ENDPOINT_URL, HTTPS_PROXY, NO_PROXY, AWS_CA_BUNDLE. SSH_EC2_DIR replaces ~/.ssh/ssh_ec2,
-where host keys and sockets are kept, and holds the cache of names, which is otherwise below
-XDG_CACHE_HOME or ~/.cache.";
+The region, credentials and proxies are found as the aws CLI finds them:
+AWS_PROFILE, AWS_REGION, ~/.aws/config, AWS_ENDPOINT_URL, HTTPS_PROXY, NO_PROXY,
+AWS_CA_BUNDLE. SSH_EC2_DIR replaces ~/.ssh/ssh_ec2, where host keys and sockets
+are kept, and holds the cache of names, which is otherwise below XDG_CACHE_HOME
+or ~/.cache.";
 
 #[cfg(test)]
 mod tests {

@@ -9,9 +9,9 @@
 //! every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`] is the loop,
 //! [`probe`] holds short sessions with it.
 //!
-//! Ground: [`descriptors`], [`host_key`], [`job`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`],
-//! [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`],
-//! [`ssh_config`], [`ssh_options`], [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
+//! Ground: [`descriptors`], [`host_key`], [`job`], [`key`], [`known_hosts`], [`login`], [`memory`],
+//! [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`],
+//! [`report`], [`ssh_config`], [`ssh_options`], [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
 //!
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -95,7 +95,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     }
     let parsed = cli::parse(arguments);
     if is_for_a_connection(&parsed) {
-        // Before anything is opened: none is ours yet.
+        // Before this program opens any itself.
         descriptors::close_inherited(arguments);
     }
     if let Err(source) = signals::keep_exit_statuses() {
@@ -128,8 +128,8 @@ fn fail(error: &Failure) -> ExitCode {
     error.exit_code()
 }
 
-/// Whether the command lives as long as a connection of the caller's. The others may pass descriptors on: to
-/// what runs in the sandbox, or to rsync.
+/// Whether the command carries a connection of its caller. The others may have to pass descriptors on, to a
+/// command in the sandbox or to rsync.
 fn is_for_a_connection(parsed: &Parsed) -> bool {
     match parsed {
         Parsed::Connect(_) => true,
@@ -146,7 +146,8 @@ fn become_program(child: &Child) -> ExitCode {
     ExitCode::Failure
 }
 
-/// Lets ssh answer about itself. Editors look for its version, which ssh writes to standard error, and people for ours.
+/// Lets ssh answer `-V` and `-Q`. Editors look for ssh's version, which it writes to standard error; ours
+/// goes to standard output.
 fn run_query(version: bool, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
     if version {
         ui::print(concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n")).map_err(Failure::Output)?;
@@ -202,7 +203,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             let report = proxy.report.clone();
             let words = Rc::new(Words::promise(proxy.words.as_deref()));
             let result = written_down(run_proxy(proxy, before, Rc::clone(&words)), report.as_deref());
-            // While `words` is there.
+            // Before `words` is dropped, which ends the wait of `ssh_ec2`.
             Ok(result.unwrap_or_else(|error| fail(&error)))
         }
         Command::KnownHosts(command) => {

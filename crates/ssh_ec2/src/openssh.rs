@@ -1,6 +1,7 @@
 //! OpenSSH's client: reads its command line as it does, and runs it.
 //!
-//! Arguments are carried as they came, never through a shell. Reading is pure; [`Command`] and [`Version`] run ssh.
+//! Arguments are carried as they came, never through a shell. Reading is pure; [`Command`] and [`Version`]
+//! run ssh.
 
 mod version;
 
@@ -117,8 +118,8 @@ impl Invocation {
         self.values().filter(|(letter, _)| *letter == b'F').last().map(|(_, file)| file)
     }
 
-    /// The option, as it was typed, by which ssh would reach the host without our ProxyCommand: of these the first one
-    /// counts, and the user's options stand in front of ours.
+    /// The option, as it was typed, that leads ssh to the host without our ProxyCommand. ssh takes the first
+    /// such option, and the user's stand in front of ours.
     pub fn other_way(&self) -> Option<String> {
         other_way(self.values())
     }
@@ -128,8 +129,8 @@ impl Invocation {
         self.flags().any(|flag| flag == b'f')
     }
 
-    /// What ssh is asked about itself, if it is: `V` for its version, `Q` for algorithms. It then looks at no
-    /// destination.
+    /// `V` if the arguments ask ssh for its version, `Q` if they ask for its algorithms. ssh needs no
+    /// destination then.
     pub fn query(arguments: &[OsString]) -> Option<u8> {
         let invocation = match Self::parse(arguments) {
             Ok(invocation) => invocation,
@@ -186,7 +187,7 @@ impl Invocation {
     }
 }
 
-/// The option among these, letters and values, that names another way to the host than our ProxyCommand.
+/// The first of these options, letters and values, that leads to the host without our ProxyCommand.
 pub fn other_way(mut options: impl Iterator<Item = (u8, String)>) -> Option<String> {
     options.find_map(|(letter, value)| match letter {
         b'J' => Some(format!("-J {value}")),

@@ -92,13 +92,13 @@ fn tunnel_settings(
     proxy.push_str(" '%r' '%h' '%p'");
     vec![
         ("ProxyCommand", proxy),
-        // The command carries the bytes itself; with `yes` ssh waits for a descriptor that does.
+        // With `yes` ssh would wait for a descriptor from the command, which carries the bytes itself.
         ("ProxyUseFdpass", "no".into()),
         // Knows keys by instance id, which is never given to another instance, whatever the host is called.
         ("KnownHostsCommand", known_hosts_command(program, places, options, suffix)),
         ("UserKnownHostsFile", "/dev/null".into()),
         ("StrictHostKeyChecking", "yes".into()),
-        // ssh believes an answer of DNS before it asks the command.
+        // With `yes` ssh would trust a key in DNS without asking the command.
         ("VerifyHostKeyDNS", "no".into()),
     ]
 }

@@ -1,9 +1,9 @@
 //! ssh's options, as ssh itself combines them from its command line and its files.
 //!
 //! `ssh -G` prints them. It connects to nothing and takes a few milliseconds, unless the user's configuration
-//! looks names up or runs programs (`CanonicalizeHostname`, `Match exec`): a proxy waits for it within a bound.
-//! Another program than ssh, a system without `/proc` or an ssh that refuses to answer leave the options
-//! unknown.
+//! looks names up or runs programs (`CanonicalizeHostname`, `Match exec`): a proxy waits for it within a
+//! bound. Another program than ssh, a system without `/proc` or an ssh that refuses to answer leave the
+//! options unknown.
 
 mod configured;
 
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 pub use self::configured::alias;
 use crate::openssh::{Invocation, is_ssh};
 
-/// Keywords in lower case and their values, in the order in which `ssh -G` prints them.
+/// Keywords in lower case and their values, in the order of `ssh -G`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SshOptions(Vec<(String, String)>);
 

@@ -20,7 +20,8 @@ pub enum Request<'a> {
         /// Which hash an RSA signature is to have.
         flags: u32,
     },
-    /// This connection carries requests from the server, to which ssh forwards its agent (OpenSSH `PROTOCOL.agent`).
+    /// This connection carries requests from the server, to which ssh forwards its agent (OpenSSH's
+    /// `PROTOCOL.agent`).
     BindForwarded,
     /// Something that this agent does not do, or that it cannot read.
     Unsupported,

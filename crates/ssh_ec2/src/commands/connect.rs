@@ -55,7 +55,7 @@ pub struct Answer {
     pub user: Option<OsUser>,
 }
 
-/// Runs ssh in our place, or says how it would. `find` is only called when something has to be found out.
+/// Runs ssh, or prints its command line. `find` is only called when something has to be found out.
 ///
 /// # Errors
 /// When the target is none, cannot be found, or ssh is not there.
@@ -101,7 +101,7 @@ pub fn run(
         found.extend(answer.user.map(|user| ("User", user.to_string())));
     }
     make_private_directory(surroundings.places.directory())?;
-    // A connection that outlives its first ssh does not fail with it.
+    // Where a process of ssh stays behind, the proxy goes on, and there is nothing to wait for.
     let forks = invocation.forks() || configured.is_some_and(SshOptions::forks);
     let explanations =
         (!connect.dry_run && !forks).then(|| Explanations::listen(&surroundings.places.sockets())).flatten();
@@ -133,11 +133,11 @@ fn invocation(shape: &Shape) -> Result<Invocation, Failure> {
 
 fn forward(ssh: &mut Invocation, agent: Option<Agent>) {
     match agent {
-        // In front, where it beats all other settings.
+        // In front of all other options: ssh takes the first value.
         Some(Agent::At(agent)) => {
             ssh.options.splice(0..0, ["-o".into(), format!("ForwardAgent={agent}").into()]);
         }
-        // Of `-A` and `-a` the last one counts, whatever is set besides.
+        // Of `-A` and `-a` the last one counts, and both beat `ForwardAgent`.
         Some(Agent::Missing) => ssh.options.push("-a".into()),
         None => {}
     }
@@ -198,7 +198,7 @@ pub fn place(host: &str, mut common: Common, places: &Places) -> Result<(Target,
     }
 }
 
-/// Whether our blocks are for a host: an id, or a name with a suffix.
+/// Whether our blocks match a host: an id, or a name with a suffix.
 pub fn is_ours(host: &str, places: &Places) -> bool {
     match place(host, Common::default(), places) {
         Ok((Target::Id(_), _)) => true,

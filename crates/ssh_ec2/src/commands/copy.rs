@@ -16,7 +16,7 @@ use crate::target::Target;
 use crate::transfer::{Remote, Tool};
 use crate::ui;
 
-/// Runs the program in our place.
+/// Runs the program.
 ///
 /// # Errors
 /// When a target cannot be found, or the program is not there.
@@ -61,15 +61,15 @@ pub fn run(
     }
     let arguments = tool.with_settings(arguments, first, &settings);
     let command = Command { program: tool.program().into(), arguments };
-    // Each has a status of its own for an ssh that failed, and means other failures by it as well.
+    // The exit status does not tell a failed ssh from other failures.
     explanations::run(&surroundings.program, &command, explanations, |code| code != 0)
 }
 
-/// A command line with instances for hosts.
+/// A command line with instances in the place of hosts.
 struct Placed {
     arguments: Vec<OsString>,
     options: ProxyOptions,
-    /// Whether nothing can be pushed anywhere.
+    /// Whether all targets are managed nodes, to which no key can be pushed.
     only_nodes: bool,
 }
 
@@ -138,14 +138,15 @@ fn forwarded_agent(
     }))
 }
 
-/// What stands where. The programs have manuals of their own.
+/// The help of a program that has a manual of its own.
 fn help(tool: Tool) -> String {
     let program = tool.program();
     format!(
         "Usage: ssh_ec2 [OPTIONS] {program} ARGUMENT…\n\n\
-         Runs {program} with a target in the place of a host, as in `ssh_ec2 --region eu-west-1 {program} {}`.\n\
-         Options of ssh_ec2 stand in front of `{program}`: `ssh_ec2 --help` lists them. What follows it is {program}'s\n\
-         own: `man {program}`.\n",
+         Runs {program} with a target in the place of a host:\n\n\
+         \x20   ssh_ec2 --region eu-west-1 {program} {}\n\n\
+         Options of ssh_ec2 go in front of `{program}`; `ssh_ec2 --help` lists them.\n\
+         The arguments of {program} follow it; `man {program}` lists them.\n",
         if tool == Tool::Sftp { "web-1" } else { "web-1:FILE ." }
     )
 }

@@ -88,13 +88,13 @@ pub struct Options {
     pub agent_socket: PathBuf,
     /// Where failures are written down, for one who finds out their causes without our help.
     pub report: Option<PathBuf>,
-    /// Who is at the other end of standard input and output.
+    /// The program at the other end of standard input and output.
     pub client: Client,
-    /// The command line of that program, where the system tells.
+    /// The command line of that program, where the system shows it.
     pub ssh: Vec<OsString>,
-    /// The host, if that program is ssh without `ssh_ec2` in front.
+    /// The host, if that program is an ssh that the user runs and not `ssh_ec2`.
     pub plain_host: Option<PlainHost>,
-    /// Until it is known whether there is a failure to explain.
+    /// Keeps `ssh_ec2` waiting until a failure has been explained.
     pub words: Rc<Words>,
 }
 
@@ -123,7 +123,7 @@ struct Job<'a> {
     silence_told: Cell<bool>,
     /// Bytes from the instance.
     received: Meter,
-    /// What becomes of ssh's login.
+    /// Follows ssh's login.
     login: Rc<RefCell<LoginWatch>>,
     /// The public half of the key that is pushed, as a line of `authorized_keys`.
     pushed_key: RefCell<Option<String>>,
@@ -162,7 +162,8 @@ impl std::ops::Deref for Job<'_> {
 }
 
 impl Options {
-    /// Says what went wrong, in all places, as the last word. Returns the exit status for that.
+    /// Reports a failure on standard error and in the report file. Nothing is printed after it. Returns its
+    /// exit status.
     fn complain(&self, error: Failure) -> ExitCode {
         let error = match &self.plain_host {
             Some(host) => error.in_plain_ssh(host),
@@ -360,7 +361,8 @@ impl Ending {
     }
 }
 
-/// Serves the key agent for clients of other connections that have come here, after our own connection is over.
+/// Serves the key agent for clients of other connections that have come here, after our own connection is
+/// over.
 async fn serve_guests(
     options: &Job<'_>,
     usage: &Usage,
@@ -388,8 +390,8 @@ async fn serve_guests(
     Ok(verdict)
 }
 
-/// Whether the user has ended ssh, and wants no explanation. Ctrl-C reaches ssh and this process, so that ssh's end
-/// may be noticed before the signal.
+/// Whether the user has ended ssh, and wants no explanation. Ctrl-C reaches ssh and this process, so that
+/// ssh's end may be noticed before the signal.
 async fn interrupted(signals: &mut Signals) -> bool {
     // Signals that have come are known after a turn of the runtime.
     yield_now().await;

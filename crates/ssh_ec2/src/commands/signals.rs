@@ -63,12 +63,12 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// From here on the signals no longer kill.
+    /// Catches the signals, which no longer kill this process then.
     pub(crate) fn new() -> io::Result<Self> {
         Self::without(&[])
     }
 
-    /// The same, with some left as they are.
+    /// Catches all but some.
     pub(crate) fn without(left_alone: &[Signal]) -> io::Result<Self> {
         let ignored = IgnoredSignals::read();
         let mut watched = Vec::new();
@@ -87,7 +87,7 @@ impl Signals {
         signal
     }
 
-    /// A signal once more, from somebody who does not want to wait. Cancel-safe.
+    /// A second signal, from a user who does not want to wait. Cancel-safe.
     ///
     /// One event brings several signals: a terminal and `timeout` send them to ssh and to us, so that ssh's
     /// end may be noticed before the signal, and a shell and ssh send SIGHUP besides. Only a signal
@@ -115,8 +115,8 @@ impl Signals {
     }
 }
 
-/// Makes the ends of children known again where the caller ignores SIGCHLD: programs inherit that, and the
-/// system then keeps no exit status (waitpid(2), NOTES).
+/// Catches SIGCHLD where the caller ignores it: programs inherit that, and the system then keeps no exit
+/// status of their children (waitpid(2), NOTES).
 pub(crate) fn keep_exit_statuses() -> io::Result<()> {
     if is_ignored(IgnoredSignals::read(), SignalKind::child()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;

@@ -16,8 +16,8 @@ use crate::ssh_options::SshOptions;
 pub struct Offered<'a> {
     /// The public half, as a line of `authorized_keys`.
     pub line: &'a str,
-    /// The key agent's socket, as ssh was told it. None for a key that ssh has in a file or in the user's own
-    /// agent.
+    /// The key agent's socket, as ssh's options name it. None for a key that ssh has in a file or in the
+    /// user's own agent.
     pub socket: Option<&'a Path>,
     /// Whether ssh has asked the key agent for its keys.
     pub was_listed: bool,
@@ -31,7 +31,7 @@ pub struct KeptBack {
     value: String,
     /// Whether it stands on ssh's command line, and not in a file.
     is_on_command_line: bool,
-    /// What would be right.
+    /// What to set instead.
     instead: String,
 }
 
@@ -45,8 +45,8 @@ enum Keyword {
     RequiredRsaSize,
 }
 
-/// All options that keep the key back: one that is put right leaves the others. `invocation` is the command
-/// line of the ssh whose options these are.
+/// All options that keep the key back, since each of them is enough. `invocation` is the command line of the
+/// ssh whose options these are.
 pub fn kept_back(options: &SshOptions, invocation: Option<&Invocation>, key: Offered<'_>) -> Vec<KeptBack> {
     let algorithm = key.line.split_ascii_whitespace().next().unwrap_or_default();
     let found = [
@@ -141,7 +141,7 @@ fn too_short(options: &SshOptions, algorithm: &str, line: &str) -> Found {
 }
 
 impl Keyword {
-    /// As manuals write it, and what else ssh takes for it.
+    /// The name in the manual, and other names that ssh accepts for it.
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::IdentitiesOnly => &["IdentitiesOnly"],
@@ -204,7 +204,7 @@ impl fmt::Display for KeptBackList<'_> {
     }
 }
 
-/// A list of algorithms is as long as it likes.
+/// Cuts long values: a list of algorithms has no limit.
 fn shown(value: &str) -> String {
     if value.chars().count() <= SHOWN_VALUE {
         return value.to_owned();

@@ -47,7 +47,7 @@ impl Walk<'_> {
                 };
                 match judge(&host, &options, !installed.is_empty(), keys) {
                     Finding { verdict: Verdict::Ok, .. } if is_outdated(&installed) => Finding::warning(
-                        "plain ssh works with the blocks of an earlier version, which take more hosts than instances",
+                        "plain ssh works with the blocks of an earlier version, which match other hosts too",
                     )
                     .hint(format!("`{}` renews them", install_commands(&installed).join(" && "))),
                     finding => finding,
@@ -63,15 +63,15 @@ impl Walk<'_> {
     }
 }
 
-/// What ssh would do with a host. The settings that `ssh_ec2` gives ssh beat all files, so that only what it leaves
-/// alone keeps it from connecting; the rest breaks plain ssh.
+/// What ssh would do with a host. `ssh_ec2` puts its settings on ssh's command line, where they beat all
+/// files. So only a setting that it does not make can keep it from connecting; the others break plain ssh.
 fn judge(host: &str, options: &SshOptions, installed: bool, keys: Keys) -> Finding {
     let value = |keyword: &str| options.get(keyword).unwrap_or_default();
     let is_alias = !value("hostname").is_empty() && !value("hostname").eq_ignore_ascii_case(host);
     let to_the_top = if is_alias { IN_THE_ALIAS } else { TO_THE_TOP };
     let obstacle = if keys == Keys::Own { None } else { obstacle_to_every_key(options) };
     if let Some((obstacle, instead)) = obstacle {
-        return Finding::broken(format!("{obstacle}, and keys are all that there is ({host})"))
+        return Finding::broken(format!("{obstacle} for {host}, and ssh_ec2 logs in by key only"))
             .hint(format!("put `Host i-* *.ec2` with `{instead}` in front of it"));
     }
     let only_plain = |fact: String, hint: &str| {
@@ -90,7 +90,7 @@ fn judge(host: &str, options: &SshOptions, installed: bool, keys: Keys) -> Findi
     };
     if !is_runnable(Path::new(&program)) {
         let fact = format!("ProxyCommand runs {program}, which is not there");
-        return only_plain(fact, "`ssh_ec2 config --install` writes it anew");
+        return only_plain(fact, "`ssh_ec2 config --install` writes it again");
     }
     // What the user has set for a managed node is for the keys that the user has there, or for passwords.
     if keys != Keys::Own
@@ -152,11 +152,11 @@ fn is_runnable(program: &Path) -> bool {
     program.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// What one-time keys are signed with.
+/// The signatures that one-time keys make.
 const ONE_TIME_KEYS: [&str; 3] = ["ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"];
 /// For names and ids.
 const TO_THE_TOP: &str = "put the line `Include …/ssh_ec2/config` at the top of ~/.ssh/config, as `ssh_ec2 config --install` does: ssh takes the first value it finds";
-/// For an alias, which gets its name only after ssh has read the blocks at the top.
+/// For an alias, whose `HostName` ssh reads after the blocks at the top.
 const IN_THE_ALIAS: &str = "put the line `Include ~/.ssh/ssh_ec2/alias` into the `Host` block of the alias, below its HostName, and that block in front of `Host *`: ssh takes the first value it finds";
 
 #[cfg(test)]

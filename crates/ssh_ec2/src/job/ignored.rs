@@ -1,7 +1,7 @@
 //! The signals that were ignored when this process was started.
 //!
-//! nohup ignores SIGHUP; a shell without job control ignores SIGINT and SIGQUIT for what it runs in the background.
-//! What is ignored when a program starts must stay so (POSIX, `sh`, Signals and Error Handling).
+//! nohup ignores SIGHUP; a shell without job control ignores SIGINT and SIGQUIT for what it runs in the
+//! background. What is ignored when a program starts must stay so (POSIX, `sh`, Signals and Error Handling).
 
 use std::fs;
 

@@ -28,8 +28,8 @@ impl Signals {
     pub(super) fn catch() -> io::Result<Self> {
         let (reader, writer) = UnixStream::pair()?;
         let ignored = IgnoredSignals::read();
-        // `exec` sets signals that are caught back to their default, and ssh is to ignore these as well. Where they are
-        // not known, none is caught.
+        // `exec` sets signals that are caught back to their default, and ssh is to ignore these as well.
+        // Where they are not known, none is caught.
         let is_caught = |signal: &Signal| ignored.contain(signal.as_raw()) == Some(false);
         let passed_on = PASSED_ON.into_iter().filter(is_caught);
         let signals = [Signal::CHILD, Signal::CONT].into_iter().chain(passed_on);
@@ -42,8 +42,9 @@ impl Signals {
         let arrived = self.0.pending().filter_map(|origin| {
             let known = |signal: &Signal| signal.as_raw() == origin.signal;
             let signal = PASSED_ON.into_iter().chain([Signal::CONT]).find(known)?;
-            // The terminal sends its keys and its size to the foreground group. When it hangs up, the kernel may
-            // signal the leader of the session alone (`tty_signal_session_leader` in Linux's tty_jobctrl.c).
+            // The terminal sends its keys and its size to the foreground group. When it hangs up, the kernel
+            // may signal the leader of the session alone (`tty_signal_session_leader` in Linux's
+            // tty_jobctrl.c).
             let of_terminal = [Signal::INT, Signal::QUIT, Signal::WINCH].contains(&signal);
             Some(Arrival { signal, is_for_group: of_terminal && matches!(origin.cause, Cause::Kernel) })
         });
@@ -63,8 +64,8 @@ impl Signals {
     }
 }
 
-/// All that may be sent to ssh, except for the signals that stop: these stop this process by default, and a process
-/// that catches one cannot be stopped by it.
+/// All that may be sent to ssh, except for the signals that stop: these stop this process by default, and a
+/// process that catches one cannot be stopped by it.
 const PASSED_ON: [Signal; 8] = [
     Signal::ALARM,
     Signal::HUP,

@@ -11,7 +11,7 @@ pub struct Version {
     pub major: u32,
     /// 2 of 9.2.
     pub minor: u32,
-    /// Whether a distribution built it, which may have mended it.
+    /// Whether a distribution built it, which may have fixed it.
     pub is_distributed: bool,
 }
 
@@ -22,13 +22,13 @@ impl Version {
     /// The first that refuses host and user names with characters that have a meaning for a shell.
     const SAFE: Self = Self { major: 9, minor: 6, is_distributed: false };
 
-    /// What such an ssh lets host names do, where it has not been mended.
+    /// A warning about CVE-2023-51385, unless this version is safe or its distribution has fixed it.
     pub fn danger(self) -> Option<String> {
-        let is_mended = || self.is_distributed && refuses_shell_characters();
-        (self < Self::SAFE && !is_mended()).then(|| {
+        let is_fixed = || self.is_distributed && refuses_shell_characters();
+        (self < Self::SAFE && !is_fixed()).then(|| {
             format!(
-                "OpenSSH {self} may run commands that a host name contains (CVE-2023-51385), so connect to no name \
-                 from a stranger; OpenSSH {} does not, and some distributions have mended older versions",
+                "OpenSSH {self} may run commands that a host name contains (CVE-2023-51385), so do not connect \
+                 to names that you do not trust; OpenSSH {} does not, and some distributions have fixed older versions",
                 Self::SAFE
             )
         })
@@ -57,7 +57,7 @@ impl Version {
     }
 }
 
-/// Whether ssh takes no host name with a quote.
+/// Whether ssh refuses a host name with a quote.
 fn refuses_shell_characters() -> bool {
     let mut ssh = Command::new("ssh");
     ssh.args(["-F", "none", "-G", "--", "a'b"]).stdin(Stdio::null());

@@ -1,8 +1,8 @@
-//! What a file that `ssh_ec2 config --install` wrote says.
+//! Reads the file that `ssh_ec2 config --install` wrote.
 
 use super::{BLOCK, SECTION, Suffix, quote_for_shell};
 
-/// The sections of a file of ours, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
+/// The sections of an installed file, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
 pub fn sections(file: &str) -> Vec<(Suffix, String)> {
     let mut found: Vec<(Suffix, String)> = Vec::new();
     let mut open = false;
@@ -21,13 +21,13 @@ pub fn sections(file: &str) -> Vec<(Suffix, String)> {
     found
 }
 
-/// A file of ours without the section of a suffix.
+/// An installed file without the section of a suffix.
 pub fn without_section(file: &str, suffix: &str) -> String {
     let section = sections(file).into_iter().find(|(found, _)| found.suffix == suffix);
     section.map_or_else(|| file.to_owned(), |(_, text)| file.replacen(&text, "", 1))
 }
 
-/// The block for instance ids in a file of ours.
+/// The block for instance ids in an installed file.
 pub fn installed_block(file: &str) -> Option<String> {
     file.find(BLOCK).map(|at| file[at..].to_owned())
 }

@@ -15,7 +15,7 @@ impl SshOptions {
             Some(file) => format!("Include \"{}\"\n", path::absolute(file).ok()?.display()),
             None => "Include ~/.ssh/config\nInclude /etc/ssh/ssh_config\n".to_owned(),
         };
-        // Without a user of ours behind all others, ssh would report its own choice like a configured one.
+        // ssh reports a user in any case. This one, behind all others, shows that none is configured.
         let config = format!("{files}Match all\n    User {UNCONFIGURED}\n");
         let mut command = Command::new("ssh");
         // The last `-F` and `-E` count: the user's log gets no second set of messages.

@@ -1,5 +1,5 @@
-//! When the command has returned, the cause of its failure has been printed: also in the file that its standard error
-//! went to, and not over the shell's next prompt.
+//! When the command has returned, the cause of its failure has been printed: also in the file that its
+//! standard error went to, and not over the shell's next prompt.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -114,7 +114,7 @@ fn with_a_stuck_proxy(sandbox: &Sandbox) -> (Running, Vec<u32>) {
 }
 
 #[test]
-fn a_proxy_that_hangs_is_waited_for_until_the_user_has_enough() {
+fn the_wait_for_a_proxy_that_hangs_ends_by_itself_and_by_sigint() {
     let sandbox = Sandbox::start();
     let waited = |ending: &dyn Fn(&Running, &[u32])| {
         let (mut wrapper, proxies) = with_a_stuck_proxy(&sandbox);
@@ -137,7 +137,7 @@ fn a_proxy_that_hangs_is_waited_for_until_the_user_has_enough() {
 }
 
 #[test]
-fn what_outlives_its_first_ssh_is_not_waited_for() {
+fn a_connection_that_outlives_its_ssh_is_not_waited_for() {
     let sandbox = Sandbox::start();
     let control = format!("ControlPath={}", sandbox.file("c").display());
     let config = sandbox.file("background");

@@ -57,7 +57,7 @@ fn both(sandbox: &Sandbox, options: &[&str], target: &str) -> [Command; 2] {
     })
 }
 
-/// What we said, of a login that failed.
+/// Our own lines, of a login that failed.
 #[track_caller]
 fn explained(command: &mut Command) -> String {
     let ended = run(command).status(255);
@@ -173,7 +173,7 @@ fn what_ends_otherwise_is_not_explained_as_a_refused_key(sandbox: &Sandbox) {
     sandbox.assert_tidy();
 }
 
-/// Somebody who presses Ctrl-C has seen enough.
+/// A user who presses Ctrl-C wants no explanation.
 #[test]
 fn a_password_prompt_that_is_left_is_not_explained() {
     let sandbox = Sandbox::start();
@@ -193,9 +193,9 @@ fn a_password_prompt_that_is_left_is_not_explained() {
     }
 }
 
-/// A banner is as long as an administrator likes.
+/// A banner may have any length.
 #[test]
-fn a_banner_hides_nothing() {
+fn a_login_behind_a_long_banner_is_explained() {
     let directory = tempfile::tempdir().unwrap();
     let banner = directory.path().join("banner");
     fs::write(&banner, "All that you do here is recorded.\n".repeat(300)).unwrap();
@@ -211,7 +211,7 @@ fn a_banner_hides_nothing() {
 
 /// An option on sshd's own command line is in no file.
 #[test]
-fn what_cannot_be_seen_is_named_as_a_possibility() {
+fn a_cause_that_cannot_be_seen_is_named_as_a_possibility() {
     let directory = tempfile::tempdir().unwrap();
     for option in ["PubkeyAcceptedAlgorithms=rsa-sha2-256,rsa-sha2-512", "PermitRootLogin=no", "DenyUsers=*"]
     {
@@ -321,7 +321,7 @@ fn a_key_that_was_asked_for_may_be_kept_back() {
 
 /// A key of the user's own that was pushed may be refused, or kept back, as well.
 #[test]
-fn a_key_of_ones_own_is_explained_as_well() {
+fn a_refused_key_file_is_explained_as_well() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
     let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
     for (options, target, said) in [
@@ -393,7 +393,7 @@ fn options_in_files_are_found() {
 }
 
 #[test]
-fn the_explanation_is_told_once_in_parallel_connections() {
+fn each_of_several_parallel_connections_prints_its_explanation_once() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
     let target = format!("ghost@{HEALTHY}");
     let mut started: Vec<_> = (0..6)

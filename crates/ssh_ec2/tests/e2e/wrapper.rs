@@ -195,7 +195,7 @@ fn a_way_round_the_tunnel_is_refused() {
     ] {
         let error = format!("`{option}` would lead {program} to the instance without Session Manager");
         let hint = format!(
-            "to go on from one instance to another host, use plain {program} after `ssh_ec2 config --install`, with `-J USER@NAME.ec2`"
+            "to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"
         );
         fails(sandbox.ssh_ec2().args(words), 2, &error, &["leave it out", &hint]);
     }

@@ -15,7 +15,7 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// Writes them, to disk. The file keeps its mode, and a link to it stays a link.
+    /// Writes the contents, to disk. The new file gets the old one's mode, and a link stays a link.
     pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let file = behind_links(path)?;
         let mut staged = file.as_os_str().to_owned();
@@ -30,7 +30,7 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Puts them in the place of the file.
+    /// Renames the new file over the old one.
     pub(super) fn replace(self) -> io::Result<()> {
         rename_durably(&self.staged, &self.file)
     }

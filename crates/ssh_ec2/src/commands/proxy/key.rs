@@ -16,7 +16,7 @@ use crate::push::Push;
 
 /// The key that ssh will offer.
 pub(super) enum Identity {
-    /// Whatever the user has: nothing can be pushed to a managed node.
+    /// One that the user has: nothing can be pushed to a managed node.
     Any,
     /// The user's own, as a public line.
     Own(String),
@@ -25,7 +25,7 @@ pub(super) enum Identity {
 }
 
 impl Identity {
-    /// Checks what is needed for it, before a session is started in vain.
+    /// Checks the key file or the agent's path before a session is started.
     pub(super) fn check(options: &Job<'_>) -> Result<Self, Failure> {
         if options.instance.is_managed_node() {
             return Ok(Self::Any);

@@ -113,9 +113,13 @@ async fn carry(
     mut stop: Pin<&mut impl Future<Output = Stop>>,
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
-    let metered = stdio::metered(output, Meter::clone(&options.received));
-    let (input, output) = watched((input, metered), &options.login);
-    let output = door.before(output);
+    let input = watched(input, Rc::clone(&options.login));
+    let (received, login) = (Meter::clone(&options.received), Rc::clone(&options.login));
+    let observed = stdio::observed(output, move |length| {
+        received.set(received.get() + length as u64);
+        login.borrow_mut().received(length);
+    });
+    let output = door.before(observed);
     let first = tokio::select! {
         first = async { resumer.attach(ticket, prepared.await).await } => first?,
         reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
@@ -132,5 +136,5 @@ async fn carry(
 const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
 /// StartSession takes a second or two.
 const TELL_WAIT_AFTER: Duration = Duration::from_secs(5);
-/// For a call that nobody waits for any more.
+/// After the end of ssh.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

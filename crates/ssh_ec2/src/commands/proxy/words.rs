@@ -1,7 +1,8 @@
-//! Lets the `ssh_ec2` in front of ssh know how long this proxy may still print why the connection failed.
+//! Keeps the `ssh_ec2` that runs ssh waiting while this proxy may still print why the connection failed.
 //!
-//! It waits for the end of a connection that is open from the start, so that a proxy that was killed, or hangs before
-//! ssh has even started it, keeps nobody waiting. No byte is sent.
+//! The proxy holds a connection to a socket of `ssh_ec2` from its start on, and sends nothing. The connection
+//! ends with a proxy that is killed, and there is none to a proxy that was never started, so neither is
+//! waited for.
 
 use std::cell::RefCell;
 use std::fs;
@@ -9,13 +10,13 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// The connection to the process that waits; none in plain ssh, or when all is said.
+/// The connection to the `ssh_ec2` that waits. None under plain ssh, or after [`done`](Self::done).
 #[derive(Debug, Default)]
 pub struct Words(RefCell<Option<UnixStream>>);
 
 impl Words {
-    /// Connects to the socket that the command line names. Who listens there may have been killed: then the file is
-    /// removed, which nobody else would do.
+    /// Connects to the socket that the command line names. If its process was killed, the file is removed
+    /// here, since no other process would.
     pub fn promise(socket: Option<&Path>) -> Self {
         let connect = |path: &Path| {
             UnixStream::connect(path).inspect_err(|error| {
@@ -27,16 +28,16 @@ impl Words {
         Self(RefCell::new(socket.and_then(|path| connect(path).ok())))
     }
 
-    /// Whether another process waits.
+    /// Whether an `ssh_ec2` waits for the explanation.
     pub(super) fn are_awaited(&self) -> bool {
         self.0.borrow().is_some()
     }
 
-    /// Nothing more will be printed that explains a failure.
+    /// Hangs up: nothing more will be printed that explains a failure.
     pub fn done(&self) {
         let Some(mut stream) = self.0.take() else { return };
         let path = stream.peer_addr().ok().and_then(|peer| peer.as_pathname().map(Path::to_owned));
-        // The other end sends nothing: what can be read is its end.
+        // The other end sends nothing: it is readable only once it has ended.
         let is_alone = stream.set_nonblocking(true).is_ok()
             && !stream.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         if let (true, Some(path)) = (is_alone, path) {

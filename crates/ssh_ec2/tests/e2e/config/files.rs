@@ -9,7 +9,7 @@ use super::{install, own_directory, ssh_ec2_config, uninstall, user_config};
 use crate::errors::told;
 use crate::harness::{HEALTHY, Sandbox, binary, files_below, run, wait_until_runnable};
 
-/// A file that nobody can replace, the superuser neither.
+/// A file that not even root can replace.
 const UNCHANGEABLE: &str = "/proc/version";
 
 /// nix and others make `~/.ssh/config` a link to a file that only they can change.
@@ -19,17 +19,17 @@ fn a_config_that_cannot_be_changed_gets_its_line_from_elsewhere() {
     let (config, directory) = (user_config(&sandbox), own_directory(&sandbox));
     let line = format!("Include {}/config", directory.display());
     let elsewhere = |what: &str, then: &str| {
-        format!("if something else writes that file, let it {what} the line `{line}`{then}")
+        format!("if another program writes that file, have it {what} the line `{line}`{then}")
     };
     symlink(UNCHANGEABLE, &config).unwrap();
     let ended = run(&mut ssh_ec2_config(&sandbox, &["--install"])).status(1);
     let error = format!("ssh_ec2: error: cannot change {}: ", config.display());
-    let hint = elsewhere("put", " at its top; then install again");
+    let hint = elsewhere("put", " at the top; then install again");
     assert!(ended.stderr.starts_with(&error) && ended.stderr.contains(&hint), "{ended}");
     assert_eq!(files_below(&sandbox.home()), std::slice::from_ref(&config), "nothing is written");
     assert!(!directory.exists());
 
-    // With the line, in one of its forms, only our own file has to be written.
+    // With the line there, only our own file has to be written.
     fs::remove_file(&config).unwrap();
     let managed = sandbox.file("managed");
     let text = format!("# made by a program\nInclude {}/config\nHost *\n", directory.display());
@@ -60,7 +60,7 @@ fn a_link_to_nothing_stays_one() {
                 absent.display()
             ),
             &[&format!(
-                "if something else writes that file, let it put the line `Include {}/config` at its top; then install again",
+                "if another program writes that file, have it put the line `Include {}/config` at the top; then install again",
                 directory.display()
             )]
         )
@@ -69,7 +69,7 @@ fn a_link_to_nothing_stays_one() {
     assert!(!absent.exists() && !directory.exists());
 }
 
-/// A home in which nothing can be made, or none.
+/// A home directory that is missing or read-only.
 #[test]
 fn without_a_home_another_directory_is_named() {
     let sandbox = Sandbox::start();
@@ -117,7 +117,7 @@ fn in_the_local_region_the_users_own_files_are_left_alone() {
         grep -c Include \"$SSH_EC2_SSH_CONFIG\" || test $? = 1";
     let mut command = sandbox.plain_command(&binary().display().to_string());
     command.args(["sandbox", "--fault", "quick", "sh", "-c", script]);
-    // As somebody who has used the program before, in a directory of their own.
+    // As a user who has another directory for the program's files.
     let ended = run(command.env("SSH_EC2_DIR", sandbox.home().join("own"))).success();
     assert_eq!(ended.text(), "in\nin\nin\nin\n0\n", "{ended}");
     assert_eq!(files_below(&sandbox.home()), std::slice::from_ref(&config));
