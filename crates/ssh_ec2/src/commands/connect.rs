@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::cli::{Common, Connect, Shape};
-use crate::commands::config::{make_private_directory, read};
+use crate::commands::config::{make_own_directory, read};
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
 use crate::commands::send_key::read_public_key;
@@ -99,7 +99,7 @@ pub fn run(
         }
         found.extend(answer.user.map(|user| ("User", user.to_string())));
     }
-    make_private_directory(surroundings.places.directory())?;
+    make_own_directory(&surroundings.places)?;
     // A connection that outlives its first ssh does not fail with it.
     let forks = invocation.forks() || configured.is_some_and(Configured::forks);
     let explanations =
