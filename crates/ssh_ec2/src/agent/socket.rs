@@ -15,6 +15,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,12 +65,22 @@ impl SocketError {
                     directory.display()
                 )]
             }
+            Self::Exposed { path } if is_of_another_user(path) => vec![
+                "set SSH_EC2_DIR to a directory of your own with a short path, and run `ssh_ec2 config --install`"
+                    .into(),
+            ],
             Self::Exposed { path } => vec![format!("run `chmod 700 {}`", path.display())],
             Self::TooLong { .. } => {
                 vec!["run `ssh_ec2 config --install`: the blocks that it writes name a shorter socket".into()]
             }
         }
     }
+}
+
+/// A name in `/tmp` may have been taken by anybody, and only its owner can change it.
+fn is_of_another_user(path: &Path) -> bool {
+    let owner = fs::symlink_metadata(path).map(|metadata| metadata.uid());
+    owner.is_ok_and(|owner| owner != rustix::process::geteuid().as_raw())
 }
 
 /// Where ssh looks for the key agent, in a directory that was checked.

@@ -9,8 +9,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use self::file::{Staged, remove};
-pub use self::file::{make_private_directory, read};
+use self::file::{Staged, make_private_directory, remove};
+pub use self::file::{make_own_directory, read};
 use crate::cli::{Common, Config};
 use crate::commands::connect::proxy_options;
 use crate::error::{ExitCode, Failure};
@@ -116,7 +116,7 @@ impl<'a> Installation<'a> {
     /// Makes the user's file include `blocks`, and returns its path.
     fn install(&self, blocks: &str) -> Result<&'a Path, Failure> {
         let path = self.user_config()?;
-        make_private_directory(self.places.directory())?;
+        make_own_directory(self.places)?;
         self.write(path, blocks).inspect_err(|_| {
             // Removes only an empty one, which this call has made.
             let _ = fs::remove_dir(self.places.directory());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::cli::{Common, Connect, Shape};
-use crate::commands::config::{make_private_directory, read};
+use crate::commands::config::{make_own_directory, read};
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
 use crate::commands::tell_distrust;
@@ -100,7 +100,7 @@ pub fn run(
         }
         found.extend(answer.user.map(|user| ("User", user.to_string())));
     }
-    make_private_directory(surroundings.places.directory())?;
+    make_own_directory(&surroundings.places)?;
     // Where a process of ssh stays behind, the proxy goes on, and there is nothing to wait for.
     let forks = invocation.forks() || configured.is_some_and(SshOptions::forks);
     let explanations =

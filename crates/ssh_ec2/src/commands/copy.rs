@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 use crate::cli::Common;
-use crate::commands::config::make_private_directory;
+use crate::commands::config::make_own_directory;
 use crate::commands::connect::{Answer, Question, Surroundings, aws_settings, choice, place, proxy_options};
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
@@ -50,7 +50,7 @@ pub fn run(
     let common = &Common { batch: common.batch || tool.is_batch(arguments), ..common.clone() };
     let Placed { arguments, mut options, only_nodes } =
         place_all(&remotes, arguments, common, surroundings, find)?;
-    make_private_directory(surroundings.places.directory())?;
+    make_own_directory(&surroundings.places)?;
     let explanations = Explanations::listen(&surroundings.places.sockets());
     options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));
     // One program has one set: where something can be pushed, something must be.

@@ -37,7 +37,10 @@ pub(super) fn to_forward(
     // Plain ssh forwards the user's `IdentityAgent`. One in our directory comes from an installed block.
     let sockets = surroundings.places.sockets();
     let named = get("identityagent").filter(|path| *path != "SSH_AUTH_SOCK");
-    let named = named.filter(|path| !Path::new(path).starts_with(&sockets));
+    // Blocks may have been installed with another SSH_EC2_DIR than this process has.
+    let is_block = |command: &str| command.contains("--sockets ") || command.contains("--agent-socket ");
+    let is_installed = get("proxycommand").is_some_and(is_block);
+    let named = named.filter(|path| !is_installed && !Path::new(path).starts_with(&sockets));
     Ok(Some(match named.or(surroundings.user_agent.as_deref()) {
         None | Some("none") => Agent::Missing,
         // The name of a variable.

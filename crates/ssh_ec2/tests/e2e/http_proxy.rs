@@ -126,6 +126,24 @@ fn calls_name_the_proxy_that_fails() {
     }
 }
 
+#[test]
+fn a_list_names_the_proxy_that_fails() {
+    let sandbox = Sandbox::start();
+    for row in [&ROWS[0], &ROWS[2], &ROWS[6]] {
+        let mut command = sandbox.ssh_ec2();
+        command.env("AWS_ENDPOINT_URL_EC2", "https://ec2.us-east-1.amazonaws.com").arg("list");
+        let url = row.give(&mut command);
+        let ended = run(&mut command).status(1);
+        let said = format!(
+            "ssh_ec2: us-east-1: cannot reach ec2.us-east-1.amazonaws.com: the proxy {url}{}",
+            row.said
+        );
+        assert!(ended.stderr.starts_with(&said), "{said:?} is not in {ended}");
+        assert!(ended.stderr.ends_with(&format!("hint: {}\n", row.hint)), "{ended}");
+        assert!(!ended.stderr.contains("s3cret"), "{ended}");
+    }
+}
+
 /// Not all rows: errors that may pass are tried again for some seconds, and the doctor opens the same
 /// websockets.
 #[test]
