@@ -573,7 +573,7 @@ fn a_refused_resumption_is_told() {
 
 #[test]
 fn a_refusal_that_is_looked_into_leaves_nothing_behind() {
-    let faults = "slow-attach=2500ms";
+    let faults = "slow-attach=4s";
     let sandbox = Sandbox::with_faults(&[faults]);
     let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);
     assert!(ended.stderr.contains(" refused the one-time key for the user `ec2-user`\n"), "{ended}");
