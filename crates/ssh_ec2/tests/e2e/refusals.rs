@@ -166,6 +166,10 @@ fn what_ends_otherwise_is_not_explained_as_a_refused_key(sandbox: &Sandbox) {
         let ended = run(&mut ssh).status(255);
         assert!(!ended.stderr.contains("ssh_ec2: "), "{ended}");
     }
+    // Let in, and then without the channel that it was to carry.
+    let mut ssh = sandbox.command("ssh");
+    let ended = run(ssh.args(["-W", "localhost:1", &sandbox.target()])).status(255);
+    assert!(!ended.stderr.contains("ssh_ec2: "), "{ended}");
     // The host key is refused before anybody authenticates.
     let mut impostor = sandbox.command("ssh");
     let ended = run(impostor.args(["-oIdentitiesOnly=yes", &sandbox.at("i-0dead00000000001d"), "true"]));

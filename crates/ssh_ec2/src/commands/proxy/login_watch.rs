@@ -20,6 +20,8 @@ pub(super) struct LoginWatch {
     last: u64,
     /// Whether ssh has sent anything since the key exchange.
     has_asked: bool,
+    /// Whether ssh has answered a turn that only an ssh that was let in gets.
+    is_in: bool,
 }
 
 impl LoginWatch {
@@ -31,6 +33,7 @@ impl LoginWatch {
         }
         self.has_asked = true;
         if self.last > 0 {
+            self.is_in |= self.is_success() || self.is_session();
             self.answered = self.answered.saturating_add(1);
             if self.answered == 2 {
                 self.second = self.last;
@@ -51,18 +54,24 @@ impl LoginWatch {
     /// not read.
     pub(super) fn was_refused(&self, unread: bool) -> bool {
         // The first answer is that authentication may begin.
-        if unread || self.last == 0 || self.answered == 0 || self.answered > MOST_TURNS {
+        if unread || self.is_in || self.last == 0 || self.answered == 0 || self.answered > MOST_TURNS {
             return false;
         }
+        !self.is_success() && !self.is_session()
+    }
+
+    /// USERAUTH_SUCCESS, of one byte, is shorter than all that comes before it. A banner makes an early turn
+    /// longer than it is, so that the comparison needs some of them.
+    fn is_success(&self) -> bool {
+        self.answered >= 3 && self.shortest.is_some_and(|shortest| self.last < shortest)
+    }
+
+    /// OpenSSH's list of host keys comes with a success. The second turn is a refusal itself, and a banner may
+    /// stand in front of that, once.
+    fn is_session(&self) -> bool {
         let shortest = self.shortest.unwrap_or(self.last);
-        // USERAUTH_SUCCESS, of one byte, is shorter than all that comes before it. A banner makes an early
-        // turn longer than it is, so that the comparison needs some of them.
-        let is_success = self.answered >= 3 && self.last < shortest;
-        // OpenSSH's list of host keys comes with a success. The second turn is a refusal itself, and a banner
-        // may stand in front of that, once.
         let longest = (self.second + ANOTHER_LIST).min(shortest + LONGEST_REFUSAL);
-        let is_session = self.answered >= 2 && self.last > longest;
-        !is_success && !is_session
+        self.answered >= 2 && self.last > longest
     }
 }
 
@@ -209,6 +218,9 @@ mod tests {
         assert!(!watched(&[44, 44, 100, 28 + 116]).was_refused(false), "sshd has one host key");
         assert!(!watched(&[44, 3000, 100, 28 + 900]).was_refused(false), "behind a banner");
         assert!(!watched(&[44; 40]).was_refused(false), "a session");
+        // `ssh -W`: in, and then the server could not open the channel.
+        assert!(!watched(&[44, 44, 100, 28, 76]).was_refused(false));
+        assert!(!watched(&[44, 44, 100, 28 + 900, 76]).was_refused(false));
     }
 
     #[test]
