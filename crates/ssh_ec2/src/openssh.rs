@@ -147,11 +147,6 @@ impl Invocation {
         other_way(self.values())
     }
 
-    /// Whether ssh goes to the background by an option of the command line.
-    pub fn forks(&self) -> bool {
-        self.flags().any(|flag| flag == b'f')
-    }
-
     /// What ssh is asked about itself, if it is: `V` for its version, `Q` for algorithms. It then looks at no
     /// destination.
     pub fn query(arguments: &[OsString]) -> Option<u8> {
@@ -226,12 +221,6 @@ impl Settings {
     /// The login name, if there is one besides ssh's own choice.
     pub fn user(&self) -> Option<String> {
         self.get("user").filter(|user| *user != UNCONFIGURED).map(str::to_owned)
-    }
-
-    /// Whether a process of ssh may stay behind when the one that was started has ended.
-    pub fn forks(&self) -> bool {
-        let is_on = |keyword| self.get(keyword).is_some_and(|value| !matches!(value, "no" | "false"));
-        is_on("forkafterauthentication") || is_on("controlpersist")
     }
 }
 

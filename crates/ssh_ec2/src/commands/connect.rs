@@ -100,10 +100,8 @@ pub fn run(
         found.extend(answer.user.map(|user| ("User", user.to_string())));
     }
     make_private_directory(surroundings.places.directory())?;
-    // A connection that outlives its first ssh does not fail with it.
-    let forks = invocation.forks() || configured.is_some_and(Configured::forks);
     let explanations =
-        (!connect.dry_run && !forks).then(|| Explanations::listen(&surroundings.places.sockets())).flatten();
+        (!connect.dry_run).then(|| Explanations::listen(&surroundings.places.sockets())).flatten();
     options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));
     found.extend(settings(&surroundings.program, &surroundings.places, &options, keys));
     if keys == Keys::Pushed && options.identity.is_none() {
