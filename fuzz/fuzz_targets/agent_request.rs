@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use ssh_ec2::agent::protocol::{Request, answer, refusal};
-use ssh_ec2::key::OneTimeKey;
+use ssh_ec2::key::{KeyType, OneTimeKey};
 
 fuzz_target!(|body: &[u8]| {
     ask(body);
@@ -28,9 +28,9 @@ fn ask(body: &[u8]) {
     assert_eq!(u32::from_be_bytes(*length) as usize, answer.len());
     match request {
         Request::List => assert_eq!(answer[0], 12),
-        Request::Sign { key: wanted, data } if wanted == key().public_blob() => {
+        Request::Sign { key: wanted, data, flags } if wanted == key().public_blob() => {
             assert_eq!(answer[0], 14);
-            assert!(answer.ends_with(&key().sign(data)));
+            assert!(answer.ends_with(&key().sign(data, flags).unwrap()));
         }
         Request::Sign { .. } | Request::Unsupported => assert_eq!(frame, refusal()),
     }
@@ -38,7 +38,7 @@ fn ask(body: &[u8]) {
 
 fn key() -> &'static OneTimeKey {
     static KEY: OnceLock<OneTimeKey> = OnceLock::new();
-    KEY.get_or_init(|| OneTimeKey::generate().unwrap())
+    KEY.get_or_init(|| OneTimeKey::generate(KeyType::Ed25519).unwrap())
 }
 
 const SIGN_REQUEST: u8 = 13;

@@ -46,8 +46,8 @@ pub struct Faults {
     pub slow_attach: Duration,
     /// The SSM agent never takes a session up.
     pub never_attach: bool,
-    /// This long after the start of a session its worker process on the instance dies. The SSM agent misses it
-    /// when it would report a refused port.
+    /// This long after the start of a session its worker process on the instance dies. The SSM agent misses
+    /// it when it would report a refused port.
     pub crash: Option<Duration>,
     /// How long until a refused port is reported; the real SSM agent needs 60 s.
     pub port_refusal_delay: Option<Duration>,

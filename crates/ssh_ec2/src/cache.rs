@@ -277,7 +277,7 @@ fn digest(value: &impl Serialize) -> String {
 
 /// Names move between instances with every deployment, rarely faster.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
-/// The lock is held for milliseconds, unless its process was stopped: then nothing is kept.
+/// The lock is held for milliseconds, unless its process was stopped. Then the cache is left as it is.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -7,8 +7,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::key::KeyType;
 use crate::openssh::{Invocation, InvocationError};
 use crate::target::InstanceId;
 
@@ -48,14 +50,26 @@ pub struct Common {
     /// Use this key pair of your own instead of a one-time key
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Make a one-time key of this type, and do not look at ssh's options for what it accepts
+    #[arg(long, value_name = "TYPE", conflicts_with = "key_file", value_parser = key_type())]
+    pub key_type: Option<KeyType>,
     /// Show each step on standard error; twice for more
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
+fn key_type() -> impl clap::builder::TypedValueParser<Value = KeyType> {
+    PossibleValuesParser::new(KeyType::NAMES).try_map(|name| name.parse())
+}
+
 impl Common {
     /// These options, and those of `before` where these say nothing.
     pub fn over(self, before: Self) -> Self {
+        // Which key is one question, answered by either of two options.
+        let (key_file, key_type) = match (self.key_file, self.key_type) {
+            (None, None) => (before.key_file, before.key_type),
+            key => key,
+        };
         Self {
             profile: self.profile.or(before.profile),
             region: self.region.or(before.region),
@@ -63,7 +77,8 @@ impl Common {
             any: self.any || before.any,
             batch: self.batch || before.batch,
             reason: self.reason.or(before.reason),
-            key_file: self.key_file.or(before.key_file),
+            key_file,
+            key_type,
             verbose: self.verbose.max(before.verbose),
         }
     }
@@ -119,7 +134,7 @@ pub struct Proxy {
     /// Serve the one-time key on this socket, which `IdentityAgent` names as well
     #[arg(long, value_name = "PATH")]
     pub agent_socket: Option<PathBuf>,
-    /// Serve the one-time key below this directory, on the socket that ssh calls `%C`
+    /// Serve the one-time key in this directory, on the socket that ssh calls `%C`
     #[arg(long, value_name = "PATH", hide = true, conflicts_with = "agent_socket")]
     pub sockets: Option<PathBuf>,
     /// The host as it was typed (`%n`), since ssh makes `%h` lower case
@@ -396,9 +411,9 @@ pub enum Parsed {
     Usage(String),
     /// No target: to be chosen, where somebody can choose.
     Pick(Pick),
-    /// A question to ssh about itself, with all arguments, as editors ask their ssh.
+    /// `-V` or `-Q`, which ssh itself answers.
     Query {
-        /// Whether our version is wanted as well.
+        /// Whether to print our version as well.
         version: bool,
         /// For ssh.
         arguments: Vec<OsString>,
@@ -498,12 +513,16 @@ fn parse_connect(arguments: &[OsString]) -> Parsed {
         let mut value = || joined.clone().or_else(|| words.next()?.to_str().map(str::to_owned));
         let missing = || Parsed::Usage(format!("the option `{name}` needs a value"));
         match name.as_str() {
-            "--profile" | "--region" | "--reason" | "--key-file" => {
+            "--profile" | "--region" | "--reason" | "--key-file" | "--key-type" => {
                 let Some(value) = value() else { return missing() };
                 match name.as_str() {
                     "--profile" => profiles.push(value),
                     "--region" => common.region = Some(value),
                     "--reason" => common.reason = Some(value),
+                    "--key-type" => match value.parse() {
+                        Ok(key_type) => common.key_type = Some(key_type),
+                        Err(error) => return Parsed::Usage(error.to_string()),
+                    },
                     _ => common.key_file = Some(value.into()),
                 }
             }
@@ -536,10 +555,18 @@ fn parse_connect(arguments: &[OsString]) -> Parsed {
     if common.newest && common.any {
         return Parsed::Usage("`--newest` and `--any` exclude each other".into());
     }
+    if common.key_file.is_some() && common.key_type.is_some() {
+        return Parsed::Usage("`--key-file` and `--key-type` exclude each other".into());
+    }
     if let Some(query) = Invocation::query(&rest) {
         return Parsed::Query { version: query == b'V', arguments: rest };
     }
     let shape = match script_words(&rest) {
+        Some(_) if send_key_only && common.key_type.is_some() => {
+            return Parsed::Usage(
+                "`--key-type` is for one-time keys, and `--send-key-only` pushes your own".into(),
+            );
+        }
         Some((user, instance)) => Shape::Script { user, instance, send_key_only },
         None if send_key_only => {
             return Parsed::Usage("`--send-key-only` needs a user and an instance id".into());
@@ -594,7 +621,7 @@ const SUBCOMMANDS: &[&str] = &[
 ];
 /// Those that an instance's id follows.
 const OF_INSTANCES: &[&str] = &["doctor", "known-hosts"];
-const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file"];
+const VALUED: &[&str] = &["--profile", "--region", "--reason", "--key-file", "--key-type"];
 const USAGE: &str = "\
 ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
        ssh_ec2 [OPTIONS] USER INSTANCE [--send-key-only]
@@ -612,20 +639,23 @@ ssh_ec2 [OPTIONS] [SSH OPTIONS] [USER@]TARGET [COMMAND …]
 const AFTER_HELP: &str = "\
 Without a TARGET, on a terminal, you choose from all instances.
 
-TARGET is an instance id, a Name tag (with * and ? as wildcards), tag:KEY=VALUE, an address, a DNS name of
-EC2's, or asg:GROUP; also NAME.ec2 and NAME.REGION.ec2, as ssh takes them after `ssh_ec2 config --install`.
+TARGET is an instance id, a Name tag (with * and ? as wildcards), tag:KEY=VALUE,
+an address, a DNS name of EC2's, or asg:GROUP; also NAME.ec2 and
+NAME.REGION.ec2, as plain ssh takes them after `ssh_ec2 config --install`.
 
 For a connection, in front of the target:
       --dry-run        Print the command line of ssh instead of running it
-      --send-key-only  Push your own public key to INSTANCE for 60 seconds, and connect to nothing
+      --send-key-only  Push your own public key to INSTANCE for 60 seconds, and
+                       do not connect
 
-Exit status: ssh's own for a connection; 0 success, 1 a failure that is explained, 2 wrong usage,
-130 interrupted.
+Exit status: ssh's own for a connection; 0 success, 1 a failure that is
+explained, 2 wrong usage, 130 interrupted.
 
-The region, credentials and proxies are found as the aws CLI finds them: AWS_PROFILE, AWS_REGION,
-~/.aws/config, AWS_ENDPOINT_URL, HTTPS_PROXY, NO_PROXY, AWS_CA_BUNDLE. SSH_EC2_DIR replaces ~/.ssh/ssh_ec2,
-where host keys and sockets are kept, and holds the cache of names, which is otherwise below
-XDG_CACHE_HOME or ~/.cache.";
+The region, credentials and proxies are found as the aws CLI finds them:
+AWS_PROFILE, AWS_REGION, ~/.aws/config, AWS_ENDPOINT_URL, HTTPS_PROXY, NO_PROXY,
+AWS_CA_BUNDLE. SSH_EC2_DIR replaces ~/.ssh/ssh_ec2, where host keys and sockets
+are kept, and holds the cache of names, which is otherwise below XDG_CACHE_HOME
+or ~/.cache.";
 
 #[cfg(test)]
 mod tests {
@@ -696,6 +726,15 @@ mod tests {
                 "--profile a --profile b i-0a1b2c3d",
                 "several profiles, and `--all-regions`, are for choosing without a target",
             ),
+            ("--key-type rsa --key-file k i-0a1b2c3d", "`--key-file` and `--key-type` exclude each other"),
+            (
+                "i-0a1b2c3d --key-type=dsa",
+                "a one-time key cannot be of the type `dsa`: `ed25519` and `rsa` can be chosen",
+            ),
+            (
+                "me i-0a1b2c3d --send-key-only --key-type rsa",
+                "`--key-type` is for one-time keys, and `--send-key-only` pushes your own",
+            ),
             ("i-0a1b2c3d --send-key-only", "`--send-key-only` needs a user and an instance id"),
         ] {
             assert!(matches!(parse(&words(text)), Parsed::Usage(said) if said == mistake), "{text}");
@@ -718,6 +757,24 @@ mod tests {
         }
         for text in ["web-1 ls -V", "-l V web-1", "-o Q web-1", "-v"] {
             assert!(!matches!(parse(&words(text)), Parsed::Query { .. }), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_later_word_on_the_key_counts() {
+        let common = |text: &str| connect(&format!("{text} i-0a1b2c3d")).common;
+        let (file, rsa) = (|| common("--key-file k"), || common("--key-type=rsa"));
+        assert_eq!(rsa().key_type, Some(KeyType::Rsa));
+        for (later, before, both) in
+            [(file(), rsa(), file()), (rsa(), file(), rsa()), (Common::default(), rsa(), rsa())]
+        {
+            assert_eq!(later.over(before), both);
+        }
+        for text in ["--key-type rsa config", "proxy --key-type rsa u i-0a1b2c3d 22"] {
+            assert!(matches!(parse(&words(text)), Parsed::Command(_)), "{text}");
+        }
+        for text in ["--key-type dsa config", "proxy --key-type rsa --key-file k u i-0a1b2c3d 22"] {
+            assert!(matches!(parse(&words(text)), Parsed::Clap(_)), "{text}");
         }
     }
 

@@ -6,8 +6,9 @@ use std::fs;
 
 /// Closes the inherited descriptors above standard error. To be called before anything is opened.
 ///
-/// Some callers keep the other end of our standard input open in us (libssh does): its end would never come
-/// while we hold that. Those that an argument or a variable names, as bash's `<(…)` does, stay open.
+/// Some callers, such as libssh, leave the other end of our standard input open in this process, which would
+/// then never see the end of its input. Descriptors that an argument or a variable names, as bash's `<(…)`
+/// does, stay open.
 pub fn close_inherited(arguments: &[OsString]) {
     let mut open = open_descriptors();
     let values = env::vars_os().map(|(_, value)| value);
@@ -21,7 +22,7 @@ pub fn close_inherited(arguments: &[OsString]) {
     }
 }
 
-/// Those above standard error. None where no directory lists them.
+/// Empty where no directory lists them.
 fn open_descriptors() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")) else {
         return Vec::new();

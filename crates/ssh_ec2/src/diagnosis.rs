@@ -46,7 +46,7 @@ pub enum Diagnosis {
         /// The instance.
         instance: InstanceId,
     },
-    /// As whom sshd would ask for pushed keys.
+    /// The user as which sshd runs the program for pushed keys is missing.
     #[error("sshd on {instance} has AuthorizedKeysCommandUser {user}, and there is no such user")]
     KeysUser {
         /// The instance.
@@ -59,27 +59,27 @@ pub enum Diagnosis {
     KeptBack {
         /// The instance.
         instance: InstanceId,
-        /// Which options have kept it back.
+        /// The options that did it.
         options: Vec<KeptBack>,
         /// Whether it is a key of the user's own.
         is_own: bool,
     },
-    /// sshd's configuration names those who may log in.
+    /// sshd's configuration does not let the user log in.
     #[error("sshd on {instance} does not let `{user}` log in: its configuration has {option}")]
     KeptOut {
         /// The instance.
         instance: InstanceId,
-        /// Who was to log in.
+        /// The login name.
         user: OsUser,
-        /// The option, with its value where there are few.
+        /// The option, with its value if it has few.
         option: String,
     },
-    /// The system lets nobody in.
+    /// A file on the instance forbids logins.
     #[error("{instance} lets nobody but root log in: {file} exists there")]
     NoLogin {
         /// The instance.
         instance: InstanceId,
-        /// Which file says so.
+        /// The file's path.
         file: String,
     },
     /// sshd takes no keys.
@@ -134,12 +134,12 @@ pub enum Diagnosis {
         /// Its agent's version.
         version: String,
     },
-    /// sshd lets nobody in without a shell.
+    /// sshd refuses users whose login shell does not exist.
     #[error("the login shell of `{user}` on {instance} does not exist: {shell}")]
     Shell {
         /// The instance.
         instance: InstanceId,
-        /// Who was to log in.
+        /// The login name.
         user: OsUser,
         /// The shell's path.
         shell: String,
@@ -170,7 +170,7 @@ pub enum Diagnosis {
     User {
         /// The instance.
         instance: InstanceId,
-        /// Who was to log in.
+        /// The login name.
         user: OsUser,
     },
 }
@@ -304,7 +304,7 @@ async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
     aws.managed(instance).await.ok()
 }
 
-/// As ssh's messages name it.
+/// The name that ssh's messages have for an algorithm.
 fn kind(algorithm: &str) -> &str {
     match algorithm {
         "ssh-ed25519" => "Ed25519",

@@ -66,9 +66,9 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// The name of `program`, which is this one, for a file that outlives this version: package managers keep
-/// each version in a directory of its own, and a link to it in PATH. That link or, for a program that is not
-/// in PATH, the one that it was called by; else the program itself.
+/// A name of `program`, which is this one, that stays valid after an upgrade: package managers keep each
+/// version in a directory of its own, and a link to it in PATH. That link or, for a program that is not in
+/// PATH, the path that it was called by; else `program`.
 pub fn installed_program(program: &Path) -> PathBuf {
     let is_this = |path: &Path| fs::canonicalize(path).is_ok_and(|path| path == program);
     let name = program.file_name().unwrap_or_default();
@@ -80,7 +80,7 @@ pub fn installed_program(program: &Path) -> PathBuf {
     candidates.find(|candidate| is_this(candidate)).unwrap_or_else(|| program.to_owned())
 }
 
-/// What gethostname(3) says.
+/// The name that gethostname(3) returns.
 pub fn local_host() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_vec()
 }

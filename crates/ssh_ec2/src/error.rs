@@ -20,6 +20,7 @@ use crate::aws::AwsError;
 use crate::diagnosis::{Diagnosis, RefusedKey};
 use crate::host_key::{HostKey, Source};
 use crate::key::KeyError;
+use crate::key_file::KeyFileError;
 use crate::known_hosts::StoreError;
 use crate::network::NetworkError;
 use crate::openssh::{InvocationError, Version};
@@ -89,11 +90,8 @@ pub enum Failure {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The public key that the user chose.
-    #[error("{path} is not an OpenSSH public key")]
-    KeyFile {
-        /// Which file.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
     /// sshd did not want the key.
     #[error(transparent)]
     KeyRefused(Box<RefusedKey>),
@@ -167,7 +165,7 @@ pub enum Failure {
         /// The target.
         instance: InstanceId,
     },
-    /// Any of the others, in a connection that plain ssh has begun.
+    /// Another failure, of a connection that the user began with plain ssh.
     #[error(transparent)]
     PlainSsh(Box<PlainSsh>),
     /// Proxies and certificates.
@@ -244,16 +242,16 @@ pub enum Failure {
         /// Why.
         source: io::Error,
     },
-    /// Standard input or output, in the place of ssh's pipes.
+    /// Standard input or output of the proxy.
     #[error("cannot use standard input and output")]
     Stdio(#[source] io::Error),
-    /// What a command was asked for could not be written.
+    /// The output of a command could not be written.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
     /// The system refused what every process needs.
     #[error("cannot {action}")]
     System {
-        /// A verb and what it is for.
+        /// A verb and its object.
         action: &'static str,
         /// Why.
         source: io::Error,
@@ -287,7 +285,7 @@ impl Failure {
             Self::Network(error) => error.hints(),
             Self::HostKeyChanged(changed) => changed.hints(),
             Self::HostKeyUnknown { instance } => vec![format!(
-                "connect: where AWS answers that it lists no key, the one that sshd presents is accepted and kept; or name it yourself: `ssh_ec2 known-hosts --trust KEY {instance}`"
+                "connect once: if AWS lists no key, the one that sshd presents is accepted and kept; or add a key yourself: `ssh_ec2 known-hosts --trust KEY {instance}`"
             )],
             Self::Interrupted => Vec::new(),
             Self::KnownHosts(error) => error.hints(),
@@ -308,7 +306,7 @@ impl Failure {
             ],
             Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
             Self::Key(_) => vec!["try again".into()],
-            Self::KeyFile { .. } => vec!["give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub".into()],
+            Self::KeyFile(error) => error.hints(),
             Self::KeyRefused(refused) => refused.hints(),
             Self::ManagedNode { .. } => {
                 vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]
@@ -346,7 +344,7 @@ impl Failure {
             ],
             Self::OtherWay { program, .. } => vec![
                 "leave it out".into(),
-                format!("to go on from one instance to another host, use plain {program} after `ssh_ec2 config --install`, with `-J USER@NAME.ec2`"),
+                format!("to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"),
             ],
             Self::Ssh { program, source } if source.kind() == io::ErrorKind::NotFound => {
                 let (package, name) = match program.as_str() {
@@ -361,7 +359,7 @@ impl Failure {
             }
             Self::Output(_) => vec!["check where standard output goes".into()],
             Self::System { .. } => {
-                vec!["check the limits of this process and of the system: `ulimit -a` shows the former".into()]
+                vec!["check the limits of this process (`ulimit -a`) and of the system".into()]
             }
             Self::Stdio(_) => {
                 vec!["`ssh_ec2 proxy` is for ssh's ProxyCommand; to connect, use `ssh_ec2 USER@INSTANCE`".into()]
@@ -460,7 +458,7 @@ pub enum ExitCode {
     Usage,
     /// Interrupted, 130 as a shell reports it.
     Interrupted,
-    /// As a program did that was run in our place, or in the local region.
+    /// The exit status of ssh, of a copying program, or of a command in the local region.
     Passed(u8),
 }
 

@@ -1,9 +1,12 @@
-//! Runs a program so that its caller sees no difference to `exec`, and this process is still there at its end.
+//! Runs a program so that its caller sees no difference to `exec`, and this process is still there when it
+//! ends.
 //!
-//! The program is a child in our process group, with our terminal, descriptors and environment. Signals that reach
-//! this process alone are passed on, a stop of the program stops us as well, and its exit status, or the signal that
-//! killed it, becomes ours. On Linux the program does not outlive us, whatever ends us.
+//! The program is a child in our process group, with our terminal, descriptors and environment. Signals to
+//! this process alone are passed on, a stop of the program stops this process as well, and its exit status,
+//! or the signal that killed it, becomes ours. On Linux the program does not outlive this process, even if
+//! that is killed.
 
+mod ignored;
 mod signals;
 
 use std::ffi::OsString;
@@ -16,6 +19,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, wait};
 
+pub use self::ignored::IgnoredSignals;
 use self::signals::{Arrival, Signals};
 use crate::memory;
 use crate::openssh::Command;
@@ -31,7 +35,7 @@ pub enum End {
 
 /// A program that was started, and the signals that come for it.
 pub struct Job {
-    /// None once it has ended: its number may be given to another process.
+    /// None once it has ended, since its number may be given to another process.
     child: Option<Pid>,
     signals: Signals,
     /// Whether a signal asked for the end.
@@ -44,9 +48,9 @@ impl Job {
     /// To be called on the main thread, since the program is ended together with the thread that started it.
     ///
     /// # Errors
-    /// Those of the operating system. That there is no such program becomes known only by the child's exit status.
+    /// Those of the operating system. If there is no such program, the child prints that and exits.
     pub fn start(own_program: &Path, command: &Command) -> io::Result<Self> {
-        // Before the start: a signal in between would end us alone.
+        // Before the start: a signal in between would end this process alone.
         let signals = Signals::catch()?;
         let child = process::Command::new(own_program)
             .arg0("ssh_ec2")
@@ -84,22 +88,23 @@ impl Job {
         }
     }
 
-    /// Sleeps until a signal comes, or one of these can be read. Returns whether to go on waiting: false from `deadline`
-    /// on, or once a signal has asked for the end.
+    /// Sleeps until a signal comes, or one of `others` can be read. Returns whether to go on waiting: false
+    /// from `deadline` on, or once a signal has asked for the end.
     pub fn sleep(&mut self, others: &[BorrowedFd<'_>], deadline: Instant) -> bool {
         let slept = !self.is_asked_to_end && self.signals.sleep(others, Some(deadline)).is_ok();
         self.take_signals();
         slept && !self.is_asked_to_end && Instant::now() < deadline
     }
 
-    /// The shell that started us waits for this process and not for the program, and is to see a stopped job. These
-    /// signals are not caught, so that it also sees which one it was.
+    /// Stops this process as the program was stopped, for the shell that waits for this process and not for
+    /// the program. The signals are not caught, so that the shell also sees which one it was.
     fn stop(&self, signal: i32) {
         let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
-        // Who sends SIGSTOP means that process, and would not know to continue this one.
+        // SIGSTOP was sent to the program alone, and its sender would continue the program alone.
         let Some(signal) = stops.into_iter().find(|stop| stop.as_raw() == signal) else { return };
         let _ = kill_process(getpid(), signal);
-        // Here the job goes on, or was not stopped: the kernel stops nobody whom no shell could continue.
+        // Reached when the shell continues this process, or at once: the kernel stops no process of an
+        // orphaned group.
         self.send(Signal::CONT);
     }
 
@@ -126,15 +131,15 @@ impl End {
         exited.or_else(|| status.terminating_signal().map(Self::Killed))
     }
 
-    /// The exit status that says the same. Does not return after a signal, by which this process dies as well.
+    /// The program's exit status. After a signal this does not return: this process dies by it as well.
     pub fn imitate(self) -> u8 {
         match self {
             Self::Exited(code) => code,
             Self::Killed(signal) => {
-                // One core is enough, and ours could hold credentials.
+                // The program dumps a core of its own, and ours could hold credentials.
                 memory::forbid_dumps();
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
-                // As a shell gives it.
+                // As shells report it.
                 u8::try_from(128 + signal).unwrap_or(u8::MAX)
             }
         }
@@ -160,16 +165,17 @@ impl Child {
         Some(Self { parent, command: Command { program: program.clone(), arguments: arguments.to_vec() } })
     }
 
-    /// Becomes the program, which gets SIGTERM when the parent ends: this outlasts `exec`, and nobody can set it for
-    /// another process. It does not hold for what the program forks, such as the background of `ssh -f`.
+    /// Becomes the program, which gets SIGTERM when the parent ends. That setting outlasts `exec`, and a
+    /// process can only make it for itself. Processes that the program forks do not inherit it, such as the
+    /// background of `ssh -f`.
     ///
-    /// Returns why the program cannot be started; none when the parent has ended already.
+    /// Returns why the program cannot be started; none if the parent has ended already.
     pub fn exec(&self) -> Option<io::Error> {
         #[cfg(target_os = "linux")]
         if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
             return Some(error.into());
         }
-        // It may have ended before that. One outside of our namespace has no number.
+        // The parent may have ended before that. A parent outside of our namespace has no number.
         let parent = getppid().map(|parent| parent.as_raw_nonzero().get().unsigned_abs());
         if parent.is_some_and(|parent| parent != self.parent) {
             return None;
@@ -180,7 +186,7 @@ impl Child {
 
 /// The first word of the child's command line.
 const CHILD: &str = "__child";
-/// After these nobody waits for anything.
+/// After these the wait for explanations ends.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
 #[cfg(test)]

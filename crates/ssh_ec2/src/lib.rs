@@ -9,9 +9,9 @@
 //! every layer, [`push`] keeps the key known with them, [`agent`] serves the key, [`tunnel`] is the loop,
 //! [`probe`] holds short sessions with it.
 //!
-//! Ground: [`descriptors`], [`host_key`], [`job`], [`key`], [`known_hosts`], [`login`], [`memory`], [`network`],
-//! [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`], [`report`],
-//! [`ssh_config`], [`ssh_options`], [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
+//! Ground: [`descriptors`], [`host_key`], [`job`], [`key`], [`known_hosts`], [`login`], [`memory`],
+//! [`network`], [`openssh`], [`pace`], [`picker`], [`policy`], [`private_file`], [`private_socket`],
+//! [`report`], [`ssh_config`], [`ssh_options`], [`stdio`], [`target`], [`transfer`], [`tty`], [`websocket`].
 //!
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
@@ -29,6 +29,7 @@ pub mod host_key;
 pub mod inventory;
 pub mod job;
 pub mod key;
+pub mod key_file;
 pub mod known_hosts;
 pub mod login;
 pub mod memory;
@@ -80,6 +81,7 @@ use crate::network::{Network, NetworkEnvironment};
 use crate::openssh::{Invocation, InvocationError};
 use crate::probe::Interrupt;
 use crate::ssh_config::Connection;
+use crate::ssh_options::SshOptions;
 use crate::target::{Host, OsUser, Target};
 use crate::transfer::Tool;
 
@@ -93,7 +95,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     }
     let parsed = cli::parse(arguments);
     if is_for_a_connection(&parsed) {
-        // Before anything is opened: none is ours yet.
+        // Before this program opens any itself.
         descriptors::close_inherited(arguments);
     }
     if let Err(source) = signals::keep_exit_statuses() {
@@ -126,8 +128,8 @@ fn fail(error: &Failure) -> ExitCode {
     error.exit_code()
 }
 
-/// Whether the command lives as long as a connection of the caller's. The others may pass descriptors on: to
-/// what runs in the sandbox, or to rsync.
+/// Whether the command carries a connection of its caller. The others may have to pass descriptors on, to a
+/// command in the sandbox or to rsync.
 fn is_for_a_connection(parsed: &Parsed) -> bool {
     match parsed {
         Parsed::Connect(_) => true,
@@ -144,7 +146,8 @@ fn become_program(child: &Child) -> ExitCode {
     ExitCode::Failure
 }
 
-/// Lets ssh answer about itself. Editors look for its version, which ssh writes to standard error, and people for ours.
+/// Lets ssh answer `-V` and `-Q`. Editors look for ssh's version, which it writes to standard error; ours
+/// goes to standard output.
 fn run_query(version: bool, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
     if version {
         ui::print(concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n")).map_err(Failure::Output)?;
@@ -200,7 +203,7 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             let report = proxy.report.clone();
             let words = Rc::new(Words::promise(proxy.words.as_deref()));
             let result = written_down(run_proxy(proxy, before, Rc::clone(&words)), report.as_deref());
-            // While `words` is there.
+            // Before `words` is dropped, which ends the wait of `ssh_ec2`.
             Ok(result.unwrap_or_else(|error| {
                 let code = fail(&error);
                 words.pass_on(&error);
@@ -294,6 +297,7 @@ fn run_proxy_for(
         settings: Settings { region: region.or(settings.region), ..settings },
         reason: common.reason.clone(),
         key_file: common.key_file.clone(),
+        key_type: common.key_type,
         agent_socket,
         report: proxy.report.clone(),
         client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
@@ -339,9 +343,9 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     if let Some(typed) = &command.target {
         let ssh = Invocation { options: Vec::new(), destination: typed.into(), command: Vec::new() };
         let host = ssh.host();
-        let alias = openssh::alias(&host).filter(|name| connect::is_ours(name, places));
+        let alias = ssh_options::alias(&host).filter(|name| connect::is_ours(name, places));
         let (target, placed) = connect::place(alias.as_deref().unwrap_or(&host), common.clone(), places)?;
-        let user = ssh.user().or_else(|| ssh.configured_user());
+        let user = ssh.user().or_else(|| SshOptions::configured(&ssh)?.user());
         request.user = user.map(|user| OsUser::on(&target, &user)).transpose()?;
         request.settings = connect::aws_settings(&placed);
         request.host = Some(if alias.is_some() { host } else { connect::plain_host(&host, &target) });

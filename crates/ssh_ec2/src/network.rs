@@ -201,7 +201,7 @@ fn proxy_url(text: &str) -> Result<String, NetworkError> {
     }
 }
 
-/// An error and its causes. An I/O error hides the one that it wraps from `source`.
+/// An error and its causes. `source` of an I/O error skips the error that it wraps.
 pub(crate) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

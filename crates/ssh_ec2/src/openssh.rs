@@ -1,11 +1,13 @@
-//! OpenSSH's client: reading its command line as it does, and becoming it.
+//! OpenSSH's client: reads its command line as it does, and runs it.
 //!
-//! Arguments are carried as they came, never through a shell. The reading is pure; only [`Command::exec`] acts.
+//! Arguments are carried as they came, never through a shell. Reading is pure; [`Command`] and [`Version`]
+//! run ssh.
+
+mod version;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,6 +18,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::timeout;
+
+pub use self::version::Version;
 
 /// ssh's command line, in the order in which ssh would take it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -109,46 +113,19 @@ impl Invocation {
         Self { destination: destination.into(), ..self.clone() }
     }
 
-    /// The login name that ssh's configuration has for the host, if it has one.
-    pub fn configured_user(&self) -> Option<String> {
-        self.settings()?.user()
+    /// The last file that `-F` names.
+    pub fn config_file(&self) -> Option<String> {
+        self.values().filter(|(letter, _)| *letter == b'F').last().map(|(_, file)| file)
     }
 
-    /// What ssh's configuration and these options come to. None if ssh does not say.
-    ///
-    /// A setting of our own stands behind all others: a user that ssh reports without it could be the configuration's
-    /// or its own choice.
-    pub fn settings(&self) -> Option<Settings> {
-        let own = self.values().filter(|(letter, _)| *letter == b'F').last().map(|(_, file)| file);
-        let files = match own {
-            Some(file) if file == "none" => String::new(),
-            Some(file) => format!("Include \"{}\"\n", std::path::absolute(file).ok()?.display()),
-            None => "Include ~/.ssh/config\nInclude /etc/ssh/ssh_config\n".to_owned(),
-        };
-        let config = format!("{files}Match all\n    User {UNCONFIGURED}\n");
-        let mut command = process::Command::new("ssh");
-        // The last `-F` and `-E` count: the user's log gets no second set of messages.
-        command
-            .arg("-G")
-            .args(&self.options)
-            .args(["-F", "/dev/stdin", "-E", "/dev/null"])
-            .arg(&self.destination);
-        command.stdin(process::Stdio::piped()).stdout(process::Stdio::piped()).stderr(process::Stdio::null());
-        let mut ssh = command.spawn().ok()?;
-        // Smaller than a pipe: it does not wait for ssh to read.
-        ssh.stdin.take()?.write_all(config.as_bytes()).ok()?;
-        let output = ssh.wait_with_output().ok()?;
-        output.status.success().then(|| Settings(String::from_utf8_lossy(&output.stdout).into_owned()))
-    }
-
-    /// The option, as it was typed, by which ssh would reach the host without our ProxyCommand: of these the first one
-    /// counts, and the user's options stand in front of ours.
+    /// The option, as it was typed, that leads ssh to the host without our ProxyCommand. ssh takes the first
+    /// such option, and the user's stand in front of ours.
     pub fn other_way(&self) -> Option<String> {
         other_way(self.values())
     }
 
-    /// What ssh is asked about itself, if it is: `V` for its version, `Q` for algorithms. It then looks at no
-    /// destination.
+    /// `V` if the arguments ask ssh for its version, `Q` if they ask for its algorithms. ssh needs no
+    /// destination then.
     pub fn query(arguments: &[OsString]) -> Option<u8> {
         let invocation = match Self::parse(arguments) {
             Ok(invocation) => invocation,
@@ -205,26 +182,7 @@ impl Invocation {
     }
 }
 
-/// What `ssh -G` prints.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Settings(String);
-
-impl Settings {
-    /// The value of a keyword in lower case, as ssh prints it.
-    pub fn get(&self, keyword: &str) -> Option<&str> {
-        self.0
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .find_map(|(key, value)| (key == keyword).then_some(value))
-    }
-
-    /// The login name, if there is one besides ssh's own choice.
-    pub fn user(&self) -> Option<String> {
-        self.get("user").filter(|user| *user != UNCONFIGURED).map(str::to_owned)
-    }
-}
-
-/// The option among these, letters and values, that names another way to the host than our ProxyCommand.
+/// The first of these options, letters and values, that leads to the host without our ProxyCommand.
 pub fn other_way(mut options: impl Iterator<Item = (u8, String)>) -> Option<String> {
     options.find_map(|(letter, value)| match letter {
         b'J' => Some(format!("-J {value}")),
@@ -289,92 +247,17 @@ fn take_options<'a>(
     Ok(arguments)
 }
 
-/// The version of an OpenSSH client.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Version {
-    /// 9 of 9.2.
-    pub major: u32,
-    /// 2 of 9.2.
-    pub minor: u32,
-    /// Whether a distribution built it, which may have mended it.
-    pub is_distributed: bool,
-}
-
-impl Version {
-    /// The first with `KnownHostsCommand`, without which the host keys could not be checked.
-    pub const NEEDED: Self = Self { major: 8, minor: 5, is_distributed: false };
-
-    /// The first that refuses host and user names with characters that have a meaning for a shell.
-    const SAFE: Self = Self { major: 9, minor: 6, is_distributed: false };
-
-    /// What such an ssh lets host names do, where it has not been mended.
-    pub fn danger(self) -> Option<String> {
-        let is_mended = || self.is_distributed && refuses_shell_characters();
-        (self < Self::SAFE && !is_mended()).then(|| {
-            format!(
-                "OpenSSH {self} may run commands that a host name contains (CVE-2023-51385), so connect to no name \
-                 from a stranger; OpenSSH {} does not, and some distributions have mended older versions",
-                Self::SAFE
-            )
-        })
-    }
-
-    /// Asks the ssh in PATH. None if it says none, as another program than OpenSSH's would.
-    ///
-    /// # Errors
-    /// When it cannot be run.
-    pub fn of_ssh() -> Result<Option<Self>, io::Error> {
-        let output = process::Command::new("ssh").arg("-V").stdin(process::Stdio::null()).output()?;
-        Ok(Self::parse(&String::from_utf8_lossy(&output.stderr)))
-    }
-
-    /// Reads `OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL …`.
-    fn parse(text: &str) -> Option<Self> {
-        let (major, rest) = text.split_once("OpenSSH_")?.1.split_once('.')?;
-        let end = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
-        // `9.2p1 Debian-2+deb12u10, OpenSSL`, where others have no second word.
-        let version = rest.split(',').next().unwrap_or_default();
-        Some(Self {
-            major: major.parse().ok()?,
-            minor: rest[..end].parse().ok()?,
-            is_distributed: version.trim().contains(' '),
-        })
-    }
-}
-
-/// Whether ssh takes no host name with a quote.
-fn refuses_shell_characters() -> bool {
-    let mut ssh = process::Command::new("ssh");
-    ssh.args(["-F", "none", "-G", "--", "a'b"]).stdin(process::Stdio::null());
-    ssh.output().is_ok_and(|output| !output.status.success())
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
 /// Whether this is the command line of an ssh that is told to ask nothing. Its options stand before its destination,
 /// as programs that call ssh put them.
 pub fn is_batch(command_line: &[OsString]) -> bool {
     command_line.get(1..).is_some_and(|words| Invocation::parse(words).is_ok_and(|ssh| ssh.is_batch()))
 }
 
-/// What a verbose ssh says then.
-const LET_IN: &str = "Authenticated to ";
-/// More than any login says.
-const SAID_LIMIT: usize = 256 * 1024;
-/// For an ssh that was told to end, and its proxy.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whether this is the command line of an ssh; true where the system does not tell.
 pub fn is_ssh(command_line: &[OsString]) -> bool {
     let program = command_line.first().map(|word| Path::new(word).file_name());
     program.is_none_or(|name| name.is_some_and(|name| name == "ssh"))
 }
-
-/// A user that nobody has.
-const UNCONFIGURED: &str = "ssh_ec2-asks";
 
 /// What became of a login.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -385,30 +268,6 @@ pub enum Login {
     Late,
     /// ssh ended before; all that it said itself.
     Refused(String),
-}
-
-/// What ssh's configuration comes to for a host: keywords in lower case, and values. An inner error is what ssh
-/// complains of.
-///
-/// # Errors
-/// When ssh cannot be run.
-pub fn configuration(host: &str) -> Result<Result<Vec<(String, String)>, String>, io::Error> {
-    let output =
-        process::Command::new("ssh").arg("-G").arg("--").arg(host).stdin(process::Stdio::null()).output()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Ok(Err(said.lines().next().unwrap_or("it gives no reason").to_owned()));
-    }
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let settings = text.lines().filter_map(|line| line.split_once(' '));
-    Ok(Ok(settings.map(|(keyword, value)| (keyword.to_owned(), value.to_owned())).collect()))
-}
-
-/// The name that ssh's configuration has for a host, by `HostName`, if it has another one.
-pub fn alias(host: &str) -> Option<String> {
-    let settings = configuration(host).ok()?.ok()?;
-    let (_, name) = settings.into_iter().find(|(keyword, _)| keyword == "hostname")?;
-    (!name.eq_ignore_ascii_case(host)).then_some(name)
 }
 
 /// A program and its arguments.
@@ -510,7 +369,8 @@ impl Command {
     }
 }
 
-fn shell_word(word: &OsStr) -> String {
+/// One word for a POSIX shell.
+pub fn shell_word(word: &OsStr) -> String {
     let text = word.to_string_lossy();
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%:,./+=-".contains(&byte);
     if !text.is_empty() && text.bytes().all(harmless) {
@@ -522,6 +382,12 @@ fn shell_word(word: &OsStr) -> String {
 /// `ssh.c` of OpenSSH 10: options with a value (`P` and `B` came in 9.x and 7.7).
 const WITH_VALUE: &[u8] = b"BDEFIJLOPQRSWbceilmopw";
 const WITHOUT_VALUE: &[u8] = b"1246AaCfGgKkMNnqsTtVvXxYy";
+/// What a verbose ssh prints when sshd has let it in.
+const LET_IN: &str = "Authenticated to ";
+/// More than any login prints.
+const SAID_LIMIT: usize = 256 * 1024;
+/// For an ssh that was asked to end, and its proxy.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -541,29 +407,6 @@ mod tests {
         assert_eq!(invocation.options, words("-v -p 2222 -oUser=x -tL 1:h:2"));
         assert_eq!(invocation.destination, "ec2-user@i-0a1b2c3d");
         assert_eq!(invocation.command, words("ls -l"));
-    }
-
-    #[test]
-    fn versions_are_read_from_what_ssh_says_of_itself() {
-        for (text, version) in [
-            ("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026\n", Some((9, 2, true))),
-            ("OpenSSH_10.0p2, LibreSSL 3.3.6", Some((10, 0, false))),
-            ("OpenSSH_8.5", Some((8, 5, false))),
-            ("Sun_SSH_1.1.5", None),
-        ] {
-            assert_eq!(
-                Version::parse(text),
-                version.map(|(major, minor, is_distributed)| Version { major, minor, is_distributed }),
-                "{text}"
-            );
-        }
-        let version = |major, minor| Version { major, minor, is_distributed: false };
-        assert!(version(10, 0) > Version::NEEDED);
-        for (version, is_safe) in [((9, 5), false), ((9, 6), true), ((10, 0), true)]
-            .map(|((major, minor), is_safe)| (version(major, minor), is_safe))
-        {
-            assert_eq!(version.danger().is_none(), is_safe, "{version}");
-        }
     }
 
     #[test]

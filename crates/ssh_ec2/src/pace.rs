@@ -83,7 +83,8 @@ fn step(full_at: u64, now: u64) -> (u64, u64) {
 const INTERVAL: u64 = 100_000;
 const BURST: u64 = 20;
 const MAX_WAIT: u64 = 60_000_000;
-/// The lock is held for microseconds, unless its process was stopped: then no pace is kept.
+/// The lock is held for microseconds, unless its process was stopped. Then the push does not wait for its
+/// turn.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

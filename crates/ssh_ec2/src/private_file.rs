@@ -140,10 +140,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_by(path, bytes, |_, staged| fs::rename(staged, path))
 }
 
-/// The same for what must not be lost when the machine stops. It takes as long as the disk does.
+/// The same for data that must survive a crash of the machine. Waits for the disk.
 ///
 /// # Errors
-/// When one of it cannot be done; then the old file is as it was.
+/// As for [`replace`].
 pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_by(path, bytes, |file, staged| {
         file.sync_all()?;
@@ -204,9 +204,9 @@ pub async fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
 
 /// The same for a file that is open already, or a directory.
 ///
-/// A process that was stopped may hold the lock for ever, and `flock` waits in the kernel for an NFS server that does
-/// not answer. So a thread waits, which is left behind when the time is over: signals are served meanwhile, and a lock
-/// that it is given later is released at once.
+/// A stopped process may hold the lock for ever, and `flock` waits in the kernel for an NFS server that does
+/// not answer. So a thread waits, while this task handles signals. After `patience` the thread is left
+/// behind, and releases the lock at once if it gets it later.
 ///
 /// # Errors
 /// As for [`lock`].

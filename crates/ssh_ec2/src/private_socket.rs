@@ -63,8 +63,8 @@ impl PrivateSocket {
 
     /// The next connection of our own user. Cancel-safe.
     ///
-    /// At the limit of open files the connection stays in the backlog, and is tried again after a pause: the system goes
-    /// on to report it as ready.
+    /// At the limit of open files the connection stays in the backlog, and the system reports it as ready all
+    /// the time. So this waits before it tries again.
     pub async fn accept(&self) -> UnixStream {
         loop {
             let stream = match self.0.accept().await {
@@ -119,14 +119,14 @@ fn parent_of(process: u32) -> Option<u32> {
     stat_field(process, 1)?.parse().ok()
 }
 
-/// Whether a process was stopped by a signal or a debugger, or has ended and is not waited for yet: it answers nobody.
-/// Without `/proc` nothing is known of other processes.
+/// Whether a process cannot answer: it was stopped by a signal or a debugger, or is a zombie. False where
+/// there is no `/proc`.
 pub fn is_stopped(process: u32) -> bool {
     stat_field(process, 0).is_some_and(|state| matches!(&*state, "T" | "t" | "X" | "Z"))
 }
 
-/// A field behind the program's name, which stands in parentheses and may hold anything: the state, the parent, and so
-/// on (proc_pid_stat(5)).
+/// A field of proc_pid_stat(5), counted from the one behind the program's name. The name is in parentheses
+/// and may contain any character.
 fn stat_field(process: u32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
@@ -177,7 +177,7 @@ fn own_user() -> u32 {
 
 /// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
 pub const PATH_LIMIT: usize = 103;
-/// Short enough for a person who waits, and a thousandth of a processor's time at most.
+/// Short for a user who waits, and long enough to cost a thousandth of a processor's time at most.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -92,13 +92,13 @@ fn tunnel_settings(
     proxy.push_str(" '%r' '%h' '%p'");
     vec![
         ("ProxyCommand", proxy),
-        // The command carries the bytes itself; with `yes` ssh waits for a descriptor that does.
+        // With `yes` ssh would wait for a descriptor from the command, which carries the bytes itself.
         ("ProxyUseFdpass", "no".into()),
         // Knows keys by instance id, which is never given to another instance, whatever the host is called.
         ("KnownHostsCommand", known_hosts_command(program, places, options, suffix)),
         ("UserKnownHostsFile", "/dev/null".into()),
         ("StrictHostKeyChecking", "yes".into()),
-        // ssh believes an answer of DNS before it asks the command.
+        // With `yes` ssh would trust a key in DNS without asking the command.
         ("VerifyHostKeyDNS", "no".into()),
     ]
 }
@@ -131,7 +131,7 @@ fn key_settings(places: &Places, options: &ProxyOptions) -> Vec<(&'static str, S
             let socket = format!("{}/%C", escape_tokens(&places.sockets().to_string_lossy()));
             // The key agent knows one key. Without `none`, ssh would go on to offer the user's own keys.
             vec![
-                ("IdentityAgent", quote(&socket)),
+                ("IdentityAgent", split_word(&socket)),
                 ("IdentityFile", "none".into()),
                 // `yes`, which many have for all hosts, means that an agent's keys are not for offering.
                 ("IdentitiesOnly", "no".into()),
@@ -140,7 +140,7 @@ fn key_settings(places: &Places, options: &ProxyOptions) -> Vec<(&'static str, S
         Some(identity) => vec![
             // Not ours, which a block further down may name.
             ("IdentityAgent", "SSH_AUTH_SOCK".into()),
-            ("IdentityFile", quote(&escape_tokens(&identity.to_string_lossy()))),
+            ("IdentityFile", split_word(&escape_tokens(&identity.to_string_lossy()))),
             ("IdentitiesOnly", "yes".into()),
         ],
     }
@@ -170,9 +170,9 @@ pub fn section(
 }
 
 /// Whether ssh takes this for what it is, wherever it stands: in some values it replaces `${NAME}` by a variable of the
-/// environment, and nothing keeps it from that.
+/// environment, and nothing keeps it from that. A line ends where it ends.
 pub fn is_literal(value: &str) -> bool {
-    !value.contains("${")
+    !value.contains("${") && !value.contains(['\n', '\r'])
 }
 
 /// Whether hosts can end in this: labels of lower-case letters, digits and hyphens.
@@ -233,10 +233,11 @@ pub fn include(text: &[u8], config: &Path, ssh_directory: &Path) -> Vec<u8> {
             keyword.eq_ignore_ascii_case("include") && files.iter().any(is_config)
         })
     };
-    if lines.into_iter().any(includes) {
+    let line = include_line(config);
+    if text.starts_with(line.as_bytes()) || lines.into_iter().any(includes) {
         return text.to_vec();
     }
-    [include_line(config).as_bytes(), text].concat()
+    [line.as_bytes(), text].concat()
 }
 
 /// The words of a line of ssh_config, in which a keyword may end in `=`, and quotes hold words together.
@@ -262,14 +263,16 @@ pub fn exclude(text: &[u8], config: &Path) -> Vec<u8> {
     text.strip_prefix(line.as_bytes()).unwrap_or(text).to_vec()
 }
 
-/// That line.
+/// That line. ssh takes its word for a pattern of files.
 pub fn include_line(config: &Path) -> String {
-    format!("Include {}\n", quote(&config.to_string_lossy()))
-}
-
-/// One word for ssh_config: it has quotes, and no escape for a quote within.
-fn quote(text: &str) -> String {
-    if text.contains([' ', '\t', '#']) { format!("\"{text}\"") } else { text.to_owned() }
+    let mut pattern = String::new();
+    for character in config.to_string_lossy().chars() {
+        if matches!(character, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    format!("Include {}\n", split_word(&pattern))
 }
 
 /// Keeps ssh from replacing `%` tokens in a value.

@@ -1,8 +1,11 @@
-//! The options of the ssh that started a proxy, as ssh itself combines them from its command line and its files.
+//! ssh's options, as ssh itself combines them from its command line and its files.
 //!
-//! `ssh -G` prints them. It connects to nothing and takes a few milliseconds, unless the user's configuration looks
-//! names up or runs programs (`CanonicalizeHostname`, `Match exec`); hence the bound. Nothing here is an error:
-//! another program than ssh, a system without `/proc` or an ssh that refuses to answer leave the options unknown.
+//! `ssh -G` prints them. It connects to nothing and takes a few milliseconds, unless the user's configuration
+//! looks names up or runs programs (`CanonicalizeHostname`, `Match exec`): a proxy waits for it within a
+//! bound. Another program than ssh, a system without `/proc` or an ssh that refuses to answer leave the
+//! options unknown.
+
+mod configured;
 
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -11,15 +14,16 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+pub use self::configured::alias;
 use crate::openssh::{Invocation, is_ssh};
 
-/// Keywords in lower case and their values, in the order in which `ssh -G` prints them.
+/// Keywords in lower case and their values, in the order of `ssh -G`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SshOptions(Vec<(String, String)>);
 
 impl SshOptions {
-    /// Asks the ssh that runs with `command_line` (the program and its arguments). None if that is not an ssh, or if
-    /// it does not answer within [`LIMIT`]. Dropping the future ends the ssh that was asked.
+    /// The options of the ssh that runs with `command_line` (the program and its arguments). None if that is
+    /// not an ssh, or if it does not answer in time. Dropping the future ends the ssh that was asked.
     pub async fn of(command_line: &[OsString]) -> Option<Self> {
         let (program, arguments) = command_line.split_first()?;
         if program.is_empty() || !is_ssh(command_line) {
@@ -47,25 +51,32 @@ impl SshOptions {
         self.0.iter().find(|(found, _)| found == keyword).map(|(_, value)| value.as_str())
     }
 
+    /// The value of `PubkeyAcceptedAlgorithms`, which was `PubkeyAcceptedKeyTypes` before OpenSSH 8.5.
+    pub fn accepted_algorithms(&self) -> Option<&str> {
+        self.get("pubkeyacceptedalgorithms").or_else(|| self.get("pubkeyacceptedkeytypes"))
+    }
+
+    /// Whether ssh offers no Ed25519 key, and RSA keys with signatures that are not of SHA-1.
+    pub fn want_rsa(&self) -> bool {
+        let Some(value) = self.accepted_algorithms() else { return false };
+        let accepts = |name: &str| value.split(',').any(|accepted| accepted == name);
+        !accepts("ssh-ed25519") && (accepts("rsa-sha2-256") || accepts("rsa-sha2-512"))
+    }
+
     /// All values of a keyword: `IdentityFile` and `CertificateFile` have several.
-    pub fn all<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a str> {
+    #[cfg(test)]
+    fn all<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(found, _)| found == keyword).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a keyword's value is a list, separated by commas, that has `name`. None if the value is unknown.
+    /// Whether the value of a keyword is a list that has `name`, separated by commas. None if it is unknown.
     pub fn lists(&self, keyword: &str, name: &str) -> Option<bool> {
         Some(self.get(keyword)?.split(',').any(|listed| listed == name))
     }
 }
 
-impl From<Vec<(String, String)>> for SshOptions {
-    fn from(settings: Vec<(String, String)>) -> Self {
-        Self(settings)
-    }
-}
-
 /// A hundred times what `ssh -G` takes.
-pub const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -114,6 +125,21 @@ mod tests {
         assert_eq!(options.lists("pubkeyacceptedalgorithms", "rsa-sha2-512"), Some(true));
         assert_eq!(options.lists("nosuchkeyword", "x"), None);
         assert!(!log.exists(), "the user's log is the first ssh's");
+    }
+
+    #[test]
+    fn rsa_is_wanted_where_ed25519_is_left_out() {
+        for (text, wanted) in [
+            ("pubkeyacceptedalgorithms rsa-sha2-512", true),
+            ("pubkeyacceptedkeytypes ecdsa-sha2-nistp256,rsa-sha2-256", true),
+            ("pubkeyacceptedalgorithms ssh-ed25519-cert-v01@openssh.com,rsa-sha2-512", true),
+            ("pubkeyacceptedalgorithms rsa-sha2-512,ssh-ed25519", false),
+            ("pubkeyacceptedalgorithms ecdsa-sha2-nistp256", false),
+            ("pubkeyacceptedalgorithms ssh-rsa", false),
+            ("user me", false),
+        ] {
+            assert_eq!(SshOptions::parse(text).want_rsa(), wanted, "{text}");
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! Standard input and output, whatever the caller made them: pipes, sockets, terminals, files.
 //!
-//! The description behind a descriptor is often the caller's as well, and so is its mode: nothing here makes
-//! one non-blocking that others may use. ssh gives its proxy two pipes; other programs give a pair of
-//! sockets. Nothing else in the program touches standard output.
+//! A caller often shares the open file behind a descriptor, and with it its mode. So nothing here makes a
+//! shared one non-blocking. ssh gives its proxy two pipes; other programs give a pair of sockets. Nothing
+//! else in the program touches standard output.
 
 mod blocking;
 mod socket;
@@ -87,9 +87,8 @@ fn kind(descriptor: &OwnedFd) -> io::Result<Kind> {
     })
 }
 
-/// The path by which a pipe can be opened once more, for a mode of its own. Linux has one. A FIFO with a name
-/// is not opened again: a reader that finds no writer there never sees the end (`fifo_open` in Linux's
-/// `fs/pipe.c`).
+/// The path by which Linux can open a pipe once more, with a mode of its own. A FIFO with a name is not
+/// opened again: a reader that finds no writer there never sees the end (`fifo_open` in Linux's `fs/pipe.c`).
 fn reopened(descriptor: &OwnedFd) -> Option<PathBuf> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
     fs::read_link(&path).ok()?.to_str()?.starts_with("pipe:").then_some(path)
@@ -98,25 +97,25 @@ fn reopened(descriptor: &OwnedFd) -> Option<PathBuf> {
 /// How many bytes went somewhere.
 pub type Meter = Rc<Cell<u64>>;
 
-/// The same output, whose bytes are counted.
-pub fn metered(output: Output, meter: Meter) -> Output {
-    Box::new(Metered { output, meter })
+/// The same output. `on_write` is called with the length of each write.
+pub fn observed(output: Output, on_write: impl Fn(usize) + Unpin + 'static) -> Output {
+    Box::new(Observed { output, on_write })
 }
 
-struct Metered {
+struct Observed<F> {
     output: Output,
-    meter: Meter,
+    on_write: F,
 }
 
-impl Metered {
+impl<F: Fn(usize)> Observed<F> {
     fn count(&self, written: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(length)) = written {
-            self.meter.set(self.meter.get() + *length as u64);
+            (self.on_write)(*length);
         }
     }
 }
 
-impl AsyncWrite for Metered {
+impl<F: Fn(usize) + Unpin> AsyncWrite for Observed<F> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.output).poll_write(cx, bytes);
         self.count(&written);
@@ -146,12 +145,12 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Waits until nobody can read standard output any more; for ever where that cannot be seen. A peer that has
+/// Waits until standard output has no reader any more; for ever where that cannot be seen. A peer that has
 /// only ended its own half of a connection still reads.
 pub async fn output_abandoned() {
-    // Reported unasked: an error for a pipe without readers, the end of both directions for sockets and
-    // terminals. Room for more bytes is not waited for, so that writing does not wake us. epoll takes no
-    // regular files, which nobody leaves.
+    // epoll reports these in any case: an error for a pipe without readers, the end of both directions for
+    // sockets and terminals. Room for more bytes is not waited for, so that writing does not wake this. epoll
+    // takes no regular files, which have no readers to lose.
     if let Ok(output) = io::stdout().as_fd().try_clone_to_owned()
         && let Ok(output) = watch(output, Interest::WRITABLE)
         && output.ready(Interest::READABLE | Interest::ERROR).await.is_ok()
@@ -166,7 +165,7 @@ fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>
     AsyncFd::with_interest(descriptor, interest)
 }
 
-/// Whether there is standard input that was not read.
+/// Whether standard input has bytes that were not read.
 pub fn has_unread() -> bool {
     rustix::io::ioctl_fionread(io::stdin()).is_ok_and(|length| length > 0)
 }

@@ -83,7 +83,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// The parts of a name that ends in a region, as hosts do in front of their suffix.
+    /// Name and region of a name that ends in a region, as hosts of plain ssh do in front of their suffix.
     pub fn name_and_region(&self) -> Option<(&str, &str)> {
         let Self::Name(name) = self else { return None };
         name.rsplit_once('.').filter(|(name, region)| !name.is_empty() && is_region(region))
@@ -223,8 +223,8 @@ impl fmt::Display for InstanceId {
 pub struct OsUser(String);
 
 impl OsUser {
-    /// The name of a user on `target`. No key is pushed to a managed node, so that the API's rule does not
-    /// apply there: users of a directory have longer names (`alice@corp.example`, `CORP\alice`).
+    /// The name of a user on `target`. No key is pushed to a managed node, so the API's rule does not apply
+    /// there: users of a directory service have longer names (`alice@corp.example`, `CORP\alice`).
     ///
     /// # Errors
     ///
@@ -279,7 +279,7 @@ fn is_os_user(text: &str) -> bool {
         && (begins_with_digit || text.len() < 32 || !text.ends_with(['.', '@']))
 }
 
-/// Whether a name can be handed to programs, quoted or not: ssh puts it into the ProxyCommand.
+/// Whether a name is safe on a command line, quoted or not: ssh puts it into the ProxyCommand.
 fn is_node_user(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.@-$+\\".contains(&byte))
@@ -321,7 +321,7 @@ impl fmt::Display for Port {
 
 /// A tag's key has 128 characters, its value 256.
 const MAX_TARGET: usize = 512;
-/// What EC2's names of its own end in: private ones, then public ones with the DNS suffix of each partition
+/// The ends of EC2's own DNS names: private ones, then public ones with the DNS suffix of each partition
 /// (botocore, `partitions.json`).
 const DNS_SUFFIXES: [&str; 10] = [
     ".ec2.internal",

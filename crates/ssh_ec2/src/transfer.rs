@@ -103,8 +103,8 @@ impl Tool {
         option.find(|letter| with_value.contains(letter)).is_some_and(|at| at + 1 == option.len())
     }
 
-    /// What keeps the arguments from being passed on: options of ours that stand behind the program, or a daemon
-    /// of rsync's, which is not reached through ssh.
+    /// Why the arguments cannot be passed on: they have an option of ssh_ec2, or name a module of an rsync
+    /// daemon, which is not reached through ssh.
     pub fn mistake(self, arguments: &[OsString]) -> Option<String> {
         let program = self.program();
         let mut at = 0;
@@ -116,7 +116,7 @@ impl Tool {
             let name = text.split('=').next().unwrap_or_default();
             if OWN_OPTIONS.contains(&name) {
                 return Some(format!(
-                    "`{name}` is an option of ssh_ec2, and stands in front of {program}: `ssh_ec2 {name} … {program} …`"
+                    "`{name}` is an option of ssh_ec2, and goes in front of {program}: `ssh_ec2 {name} … {program} …`"
                 ));
             }
             let is_option = text.len() > 1 && text.starts_with('-');
@@ -261,8 +261,8 @@ fn daemon(text: &str) -> String {
 }
 
 /// Those that people write behind the program.
-const OWN_OPTIONS: [&str; 7] =
-    ["--profile", "--region", "--newest", "--any", "--batch", "--reason", "--key-file"];
+const OWN_OPTIONS: [&str; 8] =
+    ["--profile", "--region", "--newest", "--any", "--batch", "--reason", "--key-file", "--key-type"];
 /// rsync's options whose value may be the next argument (rsync 3.2, `rsync --help`).
 const RSYNC_LONG: [&str; 46] = [
     "--address",
@@ -407,7 +407,7 @@ mod tests {
     fn what_cannot_be_passed_on_is_named() {
         let own = |name: &str, program: &str| {
             Some(format!(
-                "`{name}` is an option of ssh_ec2, and stands in front of {program}: `ssh_ec2 {name} … {program} …`"
+                "`{name}` is an option of ssh_ec2, and goes in front of {program}: `ssh_ec2 {name} … {program} …`"
             ))
         };
         let module = |text: &str| {

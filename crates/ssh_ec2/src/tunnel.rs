@@ -182,7 +182,7 @@ struct Tunnel<'a, T, S, E, R, N> {
     told_silence: bool,
     told_delay: bool,
     told_stop: bool,
-    /// Until when ssh took so little that nothing was read from the websocket.
+    /// The last time that ssh took so little that nothing was read from the websocket.
     excused_at: Instant,
     /// When bytes last went to ssh.
     progress_at: Instant,
@@ -565,7 +565,7 @@ where
         waits.then(|| self.started_at + TELL_SILENCE_AFTER)
     }
 
-    /// A session worker that dies leaves the websocket open, and the gateway goes on answering pings. The SSM
+    /// When a session worker dies, the websocket stays open and the gateway still answers pings. The SSM
     /// agent reports it after a minute.
     fn fallen_silent_at(&self) -> Option<Instant> {
         let runs = matches!(self.state, State::Running | State::InputEnded { .. });

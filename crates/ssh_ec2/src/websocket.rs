@@ -57,7 +57,7 @@ pub async fn prepare(url: &StreamUrl, network: &Network) -> Result<Prepared, Dia
     Ok(Prepared { place, stream, way })
 }
 
-/// The same within a time.
+/// The same within a time limit.
 ///
 /// # Errors
 ///
@@ -107,7 +107,7 @@ fn timed_out(url: &StreamUrl, after: Duration) -> DialError {
     DialError::Timeout { host: url.host().to_owned(), after }
 }
 
-/// A proxy on the way is the first to look at.
+/// Names the proxy on the way, which is to be checked first.
 fn blame_proxy(error: DialError, url: &StreamUrl, network: &Network) -> DialError {
     match connect::proxy_of(url, network) {
         Some(proxy) => ProxyError::through(&proxy, error),
@@ -115,8 +115,8 @@ fn blame_proxy(error: DialError, url: &StreamUrl, network: &Network) -> DialErro
     }
 }
 
-/// Whether the same request would be refused again: 408 and 429 are the two statuses of their class that ask to come
-/// back (RFC 9110, RFC 6585).
+/// Whether the same request would be refused again. 408 and 429 are the two statuses of the class 4xx that
+/// ask to try again (RFC 9110, RFC 6585).
 fn is_lasting(status: u16) -> bool {
     (400..500).contains(&status) && !matches!(status, 408 | 429)
 }

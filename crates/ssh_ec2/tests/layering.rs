@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 37] = [
+const MODULES: [(&str, &[&str]); 38] = [
     ("descriptors", &[]),
     ("host_key", &[]),
     ("key", &[]),
@@ -20,6 +20,7 @@ const MODULES: [(&str, &[&str]); 37] = [
     ("network", &[]),
     ("openssh", &[]),
     ("job", &["memory", "openssh"]),
+    ("key_file", &["openssh"]),
     ("picker", &[]),
     ("private_file", &[]),
     ("private_socket", &[]),
@@ -42,7 +43,10 @@ const MODULES: [(&str, &[&str]); 37] = [
     ("inventory", &["aws", "cache", "network", "resolve", "target"]),
     ("tunnel", &["stdio", "websocket"]),
     ("probe", &["aws", "key", "network", "target", "tunnel", "websocket"]),
-    ("diagnosis", &["aws", "login", "network", "openssh", "probe", "resolve", "ssh_options", "target"]),
+    (
+        "diagnosis",
+        &["aws", "key_file", "login", "network", "openssh", "probe", "resolve", "ssh_options", "target"],
+    ),
     (
         "doctor",
         &[
@@ -64,7 +68,7 @@ const MODULES: [(&str, &[&str]); 37] = [
             "websocket",
         ],
     ),
-    ("cli", &["openssh", "target"]),
+    ("cli", &["key", "openssh", "target"]),
     (
         "error",
         &[
@@ -73,6 +77,7 @@ const MODULES: [(&str, &[&str]); 37] = [
             "diagnosis",
             "host_key",
             "key",
+            "key_file",
             "known_hosts",
             "login",
             "network",
@@ -98,6 +103,7 @@ const MODULES: [(&str, &[&str]); 37] = [
             "inventory",
             "job",
             "key",
+            "key_file",
             "known_hosts",
             "login",
             "network",
@@ -126,7 +132,7 @@ const MODULES: [(&str, &[&str]); 37] = [
 /// Paths that only these files may contain. A path that ends in `*` stands for all that begin so; a file that ends
 /// in `/` for all below it.
 const CONFINED: [(&str, &[&str]); 16] = [
-    ("aws_*", &["aws.rs", "aws/", "network.rs"]),
+    ("aws_*", &["aws.rs", "aws/", "key/rsa.rs", "network.rs"]),
     ("clap", &["cli.rs"]),
     ("crossterm", &["commands/pick.rs"]),
     ("dns_lookup", &["aws/connections.rs"]),

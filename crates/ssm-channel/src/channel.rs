@@ -465,9 +465,9 @@ impl Channel {
         self.send.stalled_since()
     }
 
-    /// Since when the peer has said nothing, although something waits to be acknowledged, or the gateway holds
-    /// publication back. Unlike for [`stalled_since`](Self::stalled_since) a pause is no excuse: the gateway
-    /// makes one when the peer's websocket is gone.
+    /// Since when the peer has said nothing, although something waits to be acknowledged, or the gateway
+    /// holds publication back. Unlike for [`stalled_since`](Self::stalled_since) a pause is no excuse: the
+    /// gateway makes one when the peer's websocket is gone.
     pub fn silent_since(&self) -> Option<Instant> {
         let waiting =
             self.send.waiting_since().map(|since| self.heard_at.map_or(since, |heard| heard.max(since)));

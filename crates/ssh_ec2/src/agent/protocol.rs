@@ -17,8 +17,11 @@ pub enum Request<'a> {
         key: &'a [u8],
         /// What to sign.
         data: &'a [u8],
+        /// Which hash an RSA signature is to have.
+        flags: u32,
     },
-    /// This connection carries requests from the server, to which ssh forwards its agent (OpenSSH `PROTOCOL.agent`).
+    /// This connection carries requests from the server, to which ssh forwards its agent (OpenSSH's
+    /// `PROTOCOL.agent`).
     BindForwarded,
     /// Something that this agent does not do, or that it cannot read.
     Unsupported,
@@ -40,8 +43,8 @@ impl<'a> Request<'a> {
     fn parse_sign(body: &'a [u8]) -> Option<Self> {
         let (key, rest) = split_string(body)?;
         let (data, flags) = split_string(rest)?;
-        // The flags choose among RSA hashes; their length is checked, their value says nothing here.
-        (flags.len() == 4).then_some(Self::Sign { key, data })
+        let flags = u32::from_be_bytes(flags.try_into().ok()?);
+        Some(Self::Sign { key, data, flags })
     }
 }
 
@@ -55,15 +58,25 @@ pub fn answer(request: &Request<'_>, key: &OneTimeKey) -> Vec<u8> {
             push_string(&mut body, &key.public_blob());
             push_string(&mut body, COMMENT.as_bytes());
         }
-        Request::Sign { key: wanted, data } if *wanted == key.public_blob() => {
-            body.push(SIGN_RESPONSE);
-            push_string(&mut body, &key.sign(data));
+        Request::Sign { key: wanted, data, flags } if *wanted == key.public_blob() => {
+            match key.sign(data, *flags) {
+                Some(signature) => {
+                    body.push(SIGN_RESPONSE);
+                    push_string(&mut body, &signature);
+                }
+                None => body.push(FAILURE),
+            }
         }
         Request::Sign { .. } | Request::BindForwarded | Request::Unsupported => body.push(FAILURE),
     }
     let mut frame = Vec::with_capacity(body.len() + 4);
     push_string(&mut frame, &body);
     frame
+}
+
+/// Whether an answer is a signature.
+pub fn is_signature(frame: &[u8]) -> bool {
+    frame.get(4) == Some(&SIGN_RESPONSE)
 }
 
 /// The answer when the key could not be pushed: no identities, so that ssh goes on to its next method.
@@ -91,6 +104,7 @@ const BIND: &[u8] = b"session-bind@openssh.com";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::KeyType;
 
     fn sign_request(key: &[u8], data: &[u8]) -> Vec<u8> {
         let mut body = vec![SIGN_REQUEST];
@@ -102,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_list_holds_the_one_key() {
-        let key = OneTimeKey::generate().unwrap();
+        let key = OneTimeKey::generate(KeyType::Ed25519).unwrap();
         let frame = answer(&Request::parse(&[REQUEST_IDENTITIES]), &key);
         let blob = key.public_blob();
         assert_eq!(frame[4..9], [IDENTITIES_ANSWER, 0, 0, 0, 1]);
@@ -112,23 +126,38 @@ mod tests {
 
     #[test]
     fn a_sign_request_is_answered_with_a_signature() {
-        let key = OneTimeKey::generate().unwrap();
+        let key = OneTimeKey::generate(KeyType::Ed25519).unwrap();
         let body = sign_request(&key.public_blob(), b"data");
         let frame = answer(&Request::parse(&body), &key);
-        assert_eq!(frame[4], SIGN_RESPONSE);
-        assert!(frame.ends_with(&key.sign(b"data")));
+        assert!(is_signature(&frame));
+        assert!(frame.ends_with(&key.sign(b"data", 0).unwrap()));
+    }
+
+    #[test]
+    fn the_flags_choose_the_hash_of_an_rsa_signature() {
+        let key = OneTimeKey::generate(KeyType::Rsa).unwrap();
+        let mut body = sign_request(&key.public_blob(), b"data");
+        assert_eq!(answer(&Request::parse(&body), &key), refusal(), "without flags it would be SHA-1");
+        for (flag, algorithm) in [(2, "rsa-sha2-256"), (4, "rsa-sha2-512")] {
+            *body.last_mut().unwrap() = flag;
+            let frame = answer(&Request::parse(&body), &key);
+            assert!(is_signature(&frame) && frame[13..].starts_with(algorithm.as_bytes()), "{algorithm}");
+        }
     }
 
     #[test]
     fn sign_request_for_unknown_key_is_refused() {
-        let (key, other) = (OneTimeKey::generate().unwrap(), OneTimeKey::generate().unwrap());
+        let (key, other) = (
+            OneTimeKey::generate(KeyType::Ed25519).unwrap(),
+            OneTimeKey::generate(KeyType::Ed25519).unwrap(),
+        );
         let body = sign_request(&other.public_blob(), b"data");
         assert_eq!(answer(&Request::parse(&body), &key), refusal());
     }
 
     #[test]
     fn everything_else_is_refused() {
-        let key = OneTimeKey::generate().unwrap();
+        let key = OneTimeKey::generate(KeyType::Ed25519).unwrap();
         let whole = sign_request(&key.public_blob(), b"data");
         let truncated = &whole[..whole.len() - 1];
         let trailing = [&whole[..], &[0]].concat();

@@ -1,4 +1,4 @@
-//! Serving the key agent's socket, and what is learned from the requests.
+//! Answers the clients of the key agent's socket, and records what ssh did with the key.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -10,15 +10,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-use super::protocol::{FRAME_LIMIT, Request, answer, refusal};
+use super::protocol::{FRAME_LIMIT, Request, answer, is_signature, refusal};
 use super::socket::AgentSocket;
 use crate::key::OneTimeKey;
 use crate::private_socket::{peer, read_frame};
 
-/// What our own ssh did with the key, and how many clients of other connections are here.
+/// What our own ssh did with the key, and how many clients of other connections are connected.
 #[derive(Debug, Default)]
 pub struct Usage {
-    /// The number of bytes that our ssh had received when the key was listed to it.
+    /// How many bytes our ssh had received when it asked for the list of keys.
     offered_at: Cell<Option<u64>>,
     signed: Cell<bool>,
     /// ssh closed the connection on which the key was listed. It keeps that open while it authenticates
@@ -29,7 +29,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Of a connection that counts the bytes from sshd in `received`.
+    /// `received` counts the bytes from sshd that were passed on to ssh.
     pub fn new(received: Rc<Cell<u64>>) -> Self {
         Self { received, ..Self::default() }
     }
@@ -44,18 +44,20 @@ impl Usage {
         self.signed.get()
     }
 
-    /// Whether another proxy's ssh is connected to this socket, and would be refused by its server if it went away.
+    /// Whether the ssh of another proxy is connected to this socket. Its server would refuse it if the socket
+    /// went away.
     pub fn has_guests(&self) -> bool {
         self.guests.get() > 0
     }
 
-    /// Whether our ssh is still on its way to the key agent: it has not been listed the key, nor has sshd sent more than
-    /// comes before that.
+    /// Whether our ssh has yet to ask for the key: it has not, and sshd has sent no more than comes before
+    /// that.
     pub fn is_awaited(&self) -> bool {
         self.offered_at.get().is_none() && self.received.get() < HANDSHAKE
     }
 
-    /// Whether our ssh has authenticated, by this key or in any other way, as far as can be seen from here.
+    /// Whether our ssh has authenticated, by this key or in another way, to judge by its requests and by how
+    /// much sshd sent.
     pub fn is_let_in(&self) -> bool {
         let by_other_means = match self.offered_at.get() {
             Some(_) => self.received_since_offer() >= LITTLE,
@@ -69,9 +71,9 @@ impl Usage {
     }
 }
 
-/// Serves `key` until dropped, or until `push` fails while our own ssh depends on it. `push` makes sure that the
-/// instance knows the key now; it is called before each answer that ssh will act upon. Once our own ssh has
-/// authenticated, a failure is the answer to the request, and no more; so it is for the ssh of another connection.
+/// Serves `key` until dropped, or until `push` fails while our own ssh depends on it. `push` makes sure that
+/// the instance knows the key now; it is called before each list of keys and each signature. A `push` that
+/// fails after our own ssh has authenticated, or for the ssh of another connection, only refuses the request.
 ///
 /// # Errors
 /// Only what `push` fails with.
@@ -101,7 +103,8 @@ pub async fn serve<E: Display>(
     }
 }
 
-/// One connection. What the peer does wrong ends it; a failed push ends the agent if our ssh cannot do without it.
+/// Serves one connection. A mistake of the peer ends it; a failed push ends the agent if our ssh needs the
+/// key.
 async fn converse<E: Display>(
     socket: &AgentSocket,
     mut stream: UnixStream,
@@ -137,7 +140,8 @@ async fn converse<E: Display>(
                     was_listed = true;
                     usage.offered_at.set(Some(usage.received.get()));
                 }
-                Request::Sign { .. } => usage.signed.set(true),
+                // Not for a key that is another one's, or a hash that is not made.
+                Request::Sign { .. } => usage.signed.set(usage.has_signed() || is_signature(&frame)),
                 Request::BindForwarded | Request::Unsupported => {}
             }
         }
@@ -149,11 +153,11 @@ async fn converse<E: Display>(
     Ok(())
 }
 
-/// The place of a connection among those that are served at once.
+/// The place of one connection among the [`CONNECTIONS`].
 #[derive(Default)]
 struct Seat {
     has_asked: Cell<bool>,
-    /// For a client that has not asked for anything, when another one needs the place.
+    /// Ends a connection that has requested nothing yet, when another one needs the place.
     leave: Notify,
 }
 
@@ -168,7 +172,7 @@ impl Seat {
     }
 }
 
-/// Counted while it is here.
+/// Counts as a guest until dropped.
 struct Guest<'a>(&'a Usage);
 
 impl<'a> Guest<'a> {
@@ -184,14 +188,14 @@ impl Drop for Guest<'_> {
     }
 }
 
-/// At once. A client that has asked for nothing yet makes room for the next one; without such a client the others wait in
-/// the socket's backlog. A hundred connections that begin together do not all meet here,
-/// since each proxy leads the link to itself while its own ssh authenticates.
+/// How many are served at once. A client that has requested nothing yet makes room for the next one; without
+/// such a client the next ones wait in the socket's backlog. Of a hundred connections that begin together few
+/// meet here, since each proxy leads the link to itself while its own ssh authenticates.
 const CONNECTIONS: usize = 64;
-/// A refusal takes 80 bytes; of the first words after a success, OpenSSH's list of host keys alone has 500.
+/// A refusal takes 80 bytes; after a success OpenSSH sends its list of host keys, of 500 bytes.
 const LITTLE: u64 = 600;
-/// More than sshd sends before it asks for a key: its version, two key exchange messages with a post-quantum key and
-/// an RSA host key, and a banner of a few screens.
+/// More than sshd sends before ssh offers a key: its version, two key exchange messages with a post-quantum
+/// key and an RSA host key, and a banner of a few screens.
 const HANDSHAKE: u64 = 16 * 1024;
 
 #[cfg(test)]
@@ -200,12 +204,13 @@ mod tests {
 
     use super::super::socket::AgentPath;
     use super::*;
+    use crate::key::KeyType;
 
     #[test]
     fn ssh_is_let_in_by_our_key_or_by_another_way() {
         let received = Rc::new(Cell::new(3000));
         let usage = Usage::new(Rc::clone(&received));
-        assert!(usage.is_awaited() && !usage.is_let_in(), "it has not come yet");
+        assert!(usage.is_awaited() && !usage.is_let_in(), "it has not asked yet");
         usage.offered_at.set(Some(3000));
         received.set(3160);
         assert!(!usage.is_awaited() && !usage.is_let_in(), "refused, or about to sign");
@@ -223,7 +228,7 @@ mod tests {
 
     const LIST: [u8; 5] = [0, 0, 0, 1, 11];
 
-    /// Asks a socket for its keys; the first byte of the answer.
+    /// Asks for the list of keys, and returns the type of the answer.
     async fn ask(stream: &mut UnixStream) -> u8 {
         stream.write_all(&LIST).await.unwrap();
         let mut body = vec![0; usize::try_from(stream.read_u32().await.unwrap()).unwrap()];
@@ -242,7 +247,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let socket =
                 AgentPath::check(&directory.path().join("agent/link")).unwrap().bind().await.unwrap();
-            Self { directory, socket, key: OneTimeKey::generate().unwrap() }
+            Self { directory, socket, key: OneTimeKey::generate(KeyType::Ed25519).unwrap() }
         }
 
         async fn connect(&self) -> UnixStream {
@@ -250,7 +255,8 @@ mod tests {
         }
     }
 
-    /// A guest is what the test's own process is: its parent would be ssh.
+    /// Sends `requests` as our own ssh or as a guest, where every push fails. Returns the types of the
+    /// answers, and whether the agent ends.
     async fn converse_as(scene: &Scene, usage: &Usage, own: bool, requests: &[&[u8]]) -> (Vec<u8>, bool) {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let deny = async || Err::<(), _>("denied");
@@ -274,7 +280,7 @@ mod tests {
     const REFUSED: u8 = 5;
 
     #[tokio::test]
-    async fn a_failed_push_is_told_to_ssh_and_to_the_caller() {
+    async fn a_failed_push_refuses_the_request_and_ends_the_agent() {
         let scene = Scene::new().await;
         let usage = Usage::default();
         assert_eq!(converse_as(&scene, &usage, true, &[&LIST]).await, (vec![REFUSED], true));

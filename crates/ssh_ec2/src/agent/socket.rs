@@ -1,20 +1,21 @@
 //! The key agent's socket, and the link that leads to it.
 //!
-//! ssh and its proxy meet at a path that both can work out (`%r`, `%h` and `%p` are all that `IdentityAgent` and
-//! `ProxyCommand` have in common), so proxies of connections to the same user, host and port share it. The path
-//! is therefore a symbolic link to the socket of one of them; any will do, since each one's key is pushed to the
-//! same place.
+//! ssh and its proxy meet at a path that both can compute, so proxies of connections to the same user, host
+//! and port share it. The path is therefore a symbolic link to the socket of one of them; any will do, since
+//! they all push their keys to the same place.
 //!
-//! A socket is made after the first push of its key, and ssh gets no byte before. So for each ssh that is about to ask
-//! there is a socket, its own proxy's, and the link leads to a key that was pushed: a new socket takes the link, and its
-//! proxy leads it there again while its own ssh is awaited ([`AgentSocket::take_link`]). A proxy that ends leads the link
-//! to another socket, removes its own, and serves the clients that have connected already. Changes are made under a lock
-//! on the directory, which keeps two proxies that end together from leading the link to each other. A proxy that was
-//! killed or stopped with the link is noticed by the others ([`AgentSocket::heal_link`]).
+//! A proxy makes its socket after the first push of its key, and ssh gets no byte before. So when an ssh asks
+//! for a key, its own proxy's socket is there, and the link leads to a key that was pushed. A new socket
+//! takes the link, and its proxy leads it there again while its own ssh has yet to ask
+//! ([`AgentSocket::take_link`]). A proxy that ends leads the link to another socket, removes its own, and
+//! serves the clients that have connected. It does so under a lock on the directory, which keeps two proxies
+//! that end together from leading the link to each other. When a proxy was killed or stopped while it had the
+//! link, the others notice ([`AgentSocket::heal_link`]).
 
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,6 +65,10 @@ impl SocketError {
                     directory.display()
                 )]
             }
+            Self::Exposed { path } if is_of_another_user(path) => vec![
+                "set SSH_EC2_DIR to a directory of your own with a short path, and run `ssh_ec2 config --install`"
+                    .into(),
+            ],
             Self::Exposed { path } => vec![format!("run `chmod 700 {}`", path.display())],
             Self::TooLong { .. } => {
                 vec!["run `ssh_ec2 config --install`: the blocks that it writes name a shorter socket".into()]
@@ -72,7 +77,13 @@ impl SocketError {
     }
 }
 
-/// Where ssh looks for the key agent: a path that can be used.
+/// A name in `/tmp` may have been taken by anybody, and only its owner can change it.
+fn is_of_another_user(path: &Path) -> bool {
+    let owner = fs::symlink_metadata(path).map(|metadata| metadata.uid());
+    owner.is_ok_and(|owner| owner != rustix::process::geteuid().as_raw())
+}
+
+/// Where ssh looks for the key agent, in a directory that was checked.
 #[derive(Clone, Debug)]
 pub struct AgentPath {
     directory: PathBuf,
@@ -83,7 +94,7 @@ pub struct AgentPath {
 }
 
 impl AgentPath {
-    /// Checks a path, before anything is done that a bad one would make useless. Makes its directory.
+    /// Checks a path before a session is started, and makes its directory.
     ///
     /// # Errors
     /// When the directory cannot be made private or written, or the path is too long.
@@ -155,8 +166,9 @@ impl AgentPath {
         (name == socket_name(&self.link, process)).then_some(process)
     }
 
-    /// Held until dropped. The directory itself is locked, so no lock file stays behind. None when another process keeps
-    /// the lock: what follows is done all the same, since the next one to look at the link mends it.
+    /// Held until dropped. The directory itself is locked, so no lock file stays behind. None if another
+    /// process keeps the lock: the link is changed without it then, and the next proxy that looks at it
+    /// repairs it.
     async fn lock(&self) -> Option<Lock> {
         let locked = match File::open(&self.directory) {
             Ok(directory) => lock_file(directory, LOCK_PATIENCE).await,
@@ -168,16 +180,14 @@ impl AgentPath {
         locked.inspect_err(unlocked).ok()
     }
 
-    /// Another socket for the link, of a proxy that runs. Sockets on which nobody listens were left by processes that
-    /// were killed; those that are found first are removed.
+    /// Another socket for the link, of a proxy that runs. Sockets without a listener were left by processes
+    /// that were killed; those that are found before it are removed.
     async fn heir(&self) -> io::Result<Option<String>> {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if name == self.name || self.process_of(&name).is_none() {
-                continue;
-            }
-            match health(&entry.path()).await {
+            let Some(process) = self.process_of(&name).filter(|_| name != self.name) else { continue };
+            match health(&entry.path(), process).await {
                 Health::Listening => return Ok(Some(name)),
                 Health::Dead => remove_if_there(&entry.path())?,
                 Health::Stopped => {}
@@ -192,7 +202,7 @@ impl AgentPath {
 pub struct AgentSocket {
     socket: PrivateSocket,
     path: AgentPath,
-    /// Whether new clients are not to be led here any more.
+    /// Whether the link is not to lead here any more.
     retired: Cell<bool>,
 }
 
@@ -202,7 +212,7 @@ impl AgentSocket {
         self.socket.accept().await
     }
 
-    /// Leads the link here, unless it does already. For an ssh that is about to ask.
+    /// Leads the link here, unless it does already. For an ssh that is about to ask for the key.
     ///
     /// # Errors
     /// When the directory cannot be written.
@@ -213,8 +223,8 @@ impl AgentSocket {
         }
     }
 
-    /// Leads the link here if it leads to a process that has ended or was stopped, or is gone. For requests that come
-    /// later, such as forwarded ones.
+    /// Leads the link here if it is gone, or leads to a process that has ended or was stopped. For later
+    /// requests, such as forwarded ones.
     ///
     /// # Errors
     /// When the directory cannot be written.
@@ -241,7 +251,7 @@ impl AgentSocket {
         drop(lock);
     }
 
-    /// Lets nobody new in. Clients that have connected can go on.
+    /// Leads the link elsewhere and removes the socket. Clients that have connected are still served.
     pub async fn retire(&self) {
         if !self.retired.replace(true) {
             let lock = self.path.lock().await;
@@ -250,12 +260,15 @@ impl AgentSocket {
         }
     }
 
-    /// The link first: a client that follows it meanwhile is in the backlog of a socket that is still served.
+    /// Changes the link first: a client that follows it meanwhile is in the backlog of a socket that is still
+    /// there.
     async fn hand_over(&self) -> io::Result<()> {
         let path = &self.path;
-        let leader = path.leader().filter(|leader| *leader != path.name && path.process_of(leader).is_some());
-        let in_good_hands = match leader {
-            Some(leader) => matches!(health(&path.directory.join(leader)).await, Health::Listening),
+        let leader = path.leader().filter(|leader| *leader != path.name);
+        let in_good_hands = match leader.and_then(|leader| Some((path.process_of(&leader)?, leader))) {
+            Some((process, leader)) => {
+                matches!(health(&path.directory.join(leader), process).await, Health::Listening)
+            }
             None => false,
         };
         if !in_good_hands {
@@ -273,7 +286,7 @@ impl AgentSocket {
 }
 
 impl Drop for AgentSocket {
-    /// Without the search for an heir, which takes time: other proxies see that the link is gone.
+    /// Searches no heir, which would take time: other proxies notice that the link is gone.
     fn drop(&mut self) {
         if self.retired.replace(true) {
             return;
@@ -294,22 +307,24 @@ fn report(result: io::Result<()>) {
     }
 }
 
-/// What becomes of a client of a socket.
+/// What happens to a client that connects to a socket.
 enum Health {
     Listening,
-    /// Nobody listens.
+    /// The connection is refused: its process has ended.
     Dead,
-    /// The system accepts connections for a stopped process, until its backlog is full; nobody answers them.
+    /// The system accepts connections for a stopped process until its backlog is full, but no answer comes.
     Stopped,
 }
 
-async fn health(socket: &Path) -> Health {
-    match timeout(CONNECT_PATIENCE, UnixStream::connect(socket)).await {
-        Ok(Ok(stream)) if peer(&stream).is_some_and(is_stopped) => Health::Stopped,
-        Ok(Ok(_)) => Health::Listening,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Health::Dead,
-        Ok(Err(_)) | Err(_) => Health::Stopped,
-    }
+/// Of a socket with the number of `process` in its name. A backlog may be full for a moment at a process that runs.
+async fn health(socket: &Path, process: u32) -> Health {
+    let listener = match timeout(CONNECT_PATIENCE, UnixStream::connect(socket)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Health::Dead,
+        // In another namespace than the one that gave the name, the process has another number.
+        Ok(Ok(stream)) => peer(&stream).unwrap_or(process),
+        Ok(Err(_)) | Err(_) => process,
+    };
+    if is_stopped(listener) { Health::Stopped } else { Health::Listening }
 }
 
 fn runs(process: u32) -> bool {
@@ -317,9 +332,9 @@ fn runs(process: u32) -> bool {
     id.is_some_and(|id| rustix::process::test_kill_process(id).is_ok()) && !is_stopped(process)
 }
 
-/// A name that says which link a socket belongs to, in fewer characters than the link's: socket addresses are
-/// short. FNV-1a, so that all versions of this program agree; two links that met by chance would share keys that
-/// each refuses.
+/// A name that shows which link a socket belongs to, in fewer characters than the link's: socket addresses
+/// are short. FNV-1a, so that all versions of this program agree; two links that met by chance would share
+/// keys that each refuses.
 fn socket_name(link: &str, process: u32) -> String {
     let hash = link.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
@@ -329,7 +344,7 @@ fn socket_name(link: &str, process: u32) -> String {
 
 /// The lock is held for milliseconds, unless its process was stopped.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-/// A path is looked up in microseconds.
+/// The system follows a link in microseconds.
 const FOLLOW_PATIENCE: Duration = Duration::from_millis(10);
 /// A connection to a socket of this machine takes microseconds.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(100);
@@ -342,13 +357,15 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process};
+
     use super::*;
 
     fn link(directory: &tempfile::TempDir) -> PathBuf {
         directory.path().join("agent").join("ec2-user@i-0a1b2c3d:22")
     }
 
-    /// The proxy of another process, as far as the directory shows.
+    /// A socket that looks in the directory like that of another process.
     async fn sibling(path: &Path, process: u32) -> AgentSocket {
         let mut path = AgentPath::check(path).unwrap();
         path.name = socket_name(&path.link, process);
@@ -410,7 +427,6 @@ mod tests {
         }
     }
 
-    /// A client that connects while one proxy after the other ends is always led somewhere.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_link_leads_to_a_socket_at_every_moment_of_a_retirement() {
         let directory = tempfile::tempdir().unwrap();
@@ -421,12 +437,16 @@ mod tests {
         let mut client = tokio::task::spawn_blocking(move || {
             let mut knocks = 0;
             while !over.load(Ordering::Relaxed) {
-                StdUnixStream::connect(&knock).unwrap_or_else(|error| panic!("knock {knocks}: {error}"));
+                let leader = fs::read_link(&knock).unwrap();
+                if let Err(error) = StdUnixStream::connect(knock.with_file_name(&leader)) {
+                    // Between the two the link may have moved on, and the socket be gone.
+                    assert_ne!(fs::read_link(&knock).unwrap(), leader, "knock {knocks}: {error}");
+                }
                 knocks += 1;
             }
             knocks
         });
-        for process in 2..200 {
+        for process in 2..60 {
             let socket = sibling(&path, process).await;
             tokio::select! {
                 () = accept_all(&last) => {}
@@ -436,7 +456,7 @@ mod tests {
         }
         is_over.store(true, Ordering::Relaxed);
         tokio::select! {
-            knocks = &mut client => assert!(knocks.unwrap() > 100),
+            knocks = &mut client => assert!(knocks.unwrap() > 60),
             () = accept_all(&last) => {}
         }
     }
@@ -446,7 +466,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
         let killed = sibling(&path, 1).await;
-        // The link and the socket stay, and nobody listens.
+        // The link and the socket stay, without a listener.
         killed.retired.set(true);
         drop(killed);
         assert_eq!(names(&path).len(), 2);
@@ -455,7 +475,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_that_leads_to_nobody_is_mended() {
+    async fn a_link_that_leads_nowhere_is_repaired() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
         let socket = sibling(&path, 1).await;
@@ -476,23 +496,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_with_a_full_backlog_is_no_heir() {
+    async fn a_full_backlog_of_a_stopped_process_is_no_heir() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
-        let stuck = sibling(&path, 1).await;
+        let mut process = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let id = Pid::from_child(&process);
+        let _full = sibling(&path, process.id()).await;
         let mut waiting = Vec::new();
         while let Ok(Ok(stream)) = timeout(CONNECT_PATIENCE, UnixStream::connect(&path)).await {
             waiting.push(stream);
         }
-        let socket = sibling(&path, 2).await;
-        socket.retire().await;
-        assert!(!path.exists(), "nobody answers there");
-        stuck.heal_link().unwrap();
-        assert!(path.exists(), "it was not stopped after all");
+        sibling(&path, 1).await.retire().await;
+        assert!(path.is_symlink(), "the process runs, and will accept");
+        kill_process(id, Signal::STOP).unwrap();
+        rustix::process::waitid(WaitId::Pid(id), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
+        sibling(&path, 1).await.retire().await;
+        assert!(!path.is_symlink(), "nobody answers there");
+        process.kill().unwrap();
+        process.wait().unwrap();
     }
 
     #[tokio::test]
-    async fn a_lock_that_nobody_releases_keeps_nobody_from_the_socket() {
+    async fn a_lock_that_is_never_released_does_not_keep_a_proxy_from_its_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
         let agent_path = AgentPath::check(&path).unwrap();

@@ -139,7 +139,7 @@ impl Dialer {
         }
     }
 
-    /// What a connection that took too long is reported as.
+    /// The error for a connection that took too long: a proxy on the way is named.
     fn too_slow(&self, uri: &Uri, limit: Duration) -> BoxError {
         let destination = uri.host().zip(uri.port_u16().or(Some(443)));
         let proxy = destination.filter(|_| uri.scheme_str() == Some("https"));

@@ -31,7 +31,7 @@ struct Output {
 }
 
 impl Aws {
-    /// Lends `public_key`, one OpenSSH public key line, to `user` on `instance`.
+    /// Pushes `public_key`, one OpenSSH public key line, to `instance` for `user`.
     ///
     /// # Errors
     ///

@@ -113,8 +113,8 @@ fn principal(message: &str) -> Option<String> {
 }
 
 /// Code and message of a refusal in JSON. The code is in a header or in a field, with or without a namespace
-/// before it and a URL behind it. Which fields there are depends on what answers: the service, a gateway
-/// before it, or an emulator; some write both spellings of one.
+/// before it and a URL behind it. The fields depend on what answers: the service, a gateway in front of it,
+/// or an emulator. Some write one field in two spellings.
 ///
 /// <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>
 pub(super) fn error_code(status: u16, header: Option<&str>, body: &[u8]) -> (String, String) {

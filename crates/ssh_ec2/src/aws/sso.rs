@@ -212,7 +212,7 @@ fn is_valid(token: &Fields, margin: Duration) -> bool {
     token.time("expiresAt").is_some_and(|time| time > SystemTime::now() + margin)
 }
 
-/// Whether a refusal says nothing of the sign-in: signing in again would not help.
+/// Whether a refusal has nothing to do with the sign-in, so that signing in again would not help.
 fn may_pass(code: &str) -> bool {
     const PASSING: [&str; 6] =
         ["TooManyRequests", "SlowDown", "Throttling", "InternalServer", "ServiceUnavailable", "status 5"];

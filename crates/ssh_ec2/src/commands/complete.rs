@@ -9,6 +9,7 @@ use crate::aws;
 use crate::cache::Cache;
 use crate::cli::{self, Shell};
 use crate::error::{ExitCode, Failure};
+use crate::key::KeyType;
 use crate::ui;
 
 /// Prints the script for a shell.
@@ -35,6 +36,7 @@ pub async fn complete(words: &[String], cache: &Cache) -> Result<ExitCode, Failu
     let found = match before.last().map(String::as_str) {
         Some("--profile") => aws::profile_names(),
         Some("--region") => regions(cache),
+        Some("--key-type") => KeyType::NAMES.map(str::to_owned).to_vec(),
         _ if current.starts_with('-') => cli::long_options(before),
         _ => targets(before, current, cache),
     };

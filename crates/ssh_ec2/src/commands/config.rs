@@ -9,8 +9,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use self::file::{Staged, remove};
-pub use self::file::{make_private_directory, read};
+use self::file::{Staged, make_private_directory, remove};
+pub use self::file::{make_own_directory, read};
 use crate::cli::{Common, Config};
 use crate::commands::connect::proxy_options;
 use crate::error::{ExitCode, Failure};
@@ -113,12 +113,12 @@ impl<'a> Installation<'a> {
         self.user_config.ok_or(Failure::NoHome)
     }
 
-    /// The user's file, which includes `blocks` then.
+    /// Makes the user's file include `blocks`, and returns its path.
     fn install(&self, blocks: &str) -> Result<&'a Path, Failure> {
         let path = self.user_config()?;
-        make_private_directory(self.places.directory())?;
+        make_own_directory(self.places)?;
         self.write(path, blocks).inspect_err(|_| {
-            // Only if there was nothing in it before.
+            // Removes only an empty one, which this call has made.
             let _ = fs::remove_dir(self.places.directory());
         })?;
         Ok(path)
@@ -130,7 +130,7 @@ impl<'a> Installation<'a> {
         let unchanged = |source| Failure::UserConfig {
             path: path.to_owned(),
             hint: format!(
-                "if something else writes that file, let it put the line `{}` at its top; then install again",
+                "if another program writes that file, have it put the line `{}` at the top; then install again",
                 line.trim_end()
             ),
             source,
@@ -145,8 +145,8 @@ impl<'a> Installation<'a> {
             true => None,
             false => Some(stage_in_directory(path, &changed).map_err(unchanged)?),
         };
-        // All are written before the first replaces another. The user's file goes first, since it may be
-        // one that nobody can replace; ssh passes over an Include of nothing.
+        // All are written before the first replaces another. The user's file goes first, since it may be one
+        // that cannot be replaced; ssh ignores an Include of a file that is missing.
         let alias = self.places.alias();
         let staged = [stage(&config, &blocks)?, stage(&alias, &for_aliases(&blocks))?];
         user.map_or(Ok(()), Staged::replace).map_err(unchanged)?;
@@ -170,7 +170,7 @@ impl<'a> Installation<'a> {
                 replaced.map_err(|source| Failure::UserConfig {
                     path: path.to_owned(),
                     hint: format!(
-                        "if something else writes that file, let it leave out the line `{}`; then uninstall again",
+                        "if another program writes that file, have it leave out the line `{}`; then uninstall again",
                         include_line(&config).trim_end()
                     ),
                     source,
@@ -201,7 +201,7 @@ fn stage(path: &Path, text: &str) -> Result<Staged, Failure> {
     Staged::write(path, text.as_bytes()).map_err(|source| failed("write", path, source))
 }
 
-/// The same for the user's file, whose directory may not be there yet.
+/// Writes the new contents of the user's file, whose directory may not be there yet.
 fn stage_in_directory(path: &Path, bytes: &[u8]) -> io::Result<Staged> {
     let made = path.parent().map_or(Ok(()), make_private_directory);
     match made {

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::cli::{Common, Connect, Shape};
-use crate::commands::config::{make_private_directory, read};
+use crate::commands::config::{make_own_directory, read};
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
-use crate::commands::send_key::read_public_key;
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
+use crate::key_file::read_public_key;
 use crate::login::DEFAULT_USER;
 use crate::network::Network;
-use crate::openssh::{Command, Invocation, Settings as Configured};
+use crate::openssh::{Command, Invocation};
 use crate::resolve::{Choice, Resolver};
 use crate::ssh_config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections, settings};
+use crate::ssh_options::SshOptions;
 use crate::target::{Host, InstanceId, OsUser, Target};
 use crate::ui;
 
@@ -54,7 +55,7 @@ pub struct Answer {
     pub user: Option<OsUser>,
 }
 
-/// Runs ssh in our place, or says how it would. `find` is only called when something has to be found out.
+/// Runs ssh, or prints its command line. `find` is only called when something has to be found out.
 ///
 /// # Errors
 /// When the target is none, cannot be found, or ssh is not there.
@@ -71,9 +72,9 @@ pub fn run(
         return Err(Failure::OtherWay { option, program: "ssh" });
     }
     let mut options = proxy_options(&common, invocation.verbosity())?;
-    let configured = invocation.settings();
+    let configured = SshOptions::configured(&invocation);
     let configured = configured.as_ref();
-    let needs_user = invocation.user().is_none() && configured.and_then(Configured::user).is_none();
+    let needs_user = invocation.user().is_none() && configured.and_then(SshOptions::user).is_none();
     let mut found = Vec::new();
     let mut keys = match &target {
         Target::Id(id) => keys_of(id),
@@ -99,7 +100,7 @@ pub fn run(
         }
         found.extend(answer.user.map(|user| ("User", user.to_string())));
     }
-    make_private_directory(surroundings.places.directory())?;
+    make_own_directory(&surroundings.places)?;
     let explanations =
         (!connect.dry_run).then(|| Explanations::listen(&surroundings.places.sockets())).flatten();
     options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));
@@ -130,11 +131,11 @@ fn invocation(shape: &Shape) -> Result<Invocation, Failure> {
 
 fn forward(ssh: &mut Invocation, agent: Option<Agent>) {
     match agent {
-        // In front, where it beats all other settings.
+        // In front of all other options: ssh takes the first value.
         Some(Agent::At(agent)) => {
             ssh.options.splice(0..0, ["-o".into(), format!("ForwardAgent={agent}").into()]);
         }
-        // Of `-A` and `-a` the last one counts, whatever is set besides.
+        // Of `-A` and `-a` the last one counts, and both beat `ForwardAgent`.
         Some(Agent::Missing) => ssh.options.push("-a".into()),
         None => {}
     }
@@ -195,7 +196,7 @@ pub fn place(host: &str, mut common: Common, places: &Places) -> Result<(Target,
     }
 }
 
-/// Whether our blocks are for a host: an id, or a name with a suffix.
+/// Whether our blocks match a host: an id, or a name with a suffix.
 pub fn is_ours(host: &str, places: &Places) -> bool {
     match place(host, Common::default(), places) {
         Ok((Target::Id(_), _)) => true,
@@ -242,6 +243,9 @@ pub fn proxy_options(common: &Common, verbosity: usize) -> Result<ProxyOptions, 
         })?;
         proxy_arguments.extend(["--key-file".to_owned(), path.to_string_lossy().into_owned()]);
         identity = Some(private_half(&path));
+    }
+    if let Some(key_type) = common.key_type {
+        proxy_arguments.extend(["--key-type".to_owned(), key_type.to_string()]);
     }
     if common.batch {
         proxy_arguments.push("--batch".into());

@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 use crate::cli::Common;
-use crate::commands::config::make_private_directory;
+use crate::commands::config::make_own_directory;
 use crate::commands::connect::{Answer, Question, Surroundings, aws_settings, choice, place, proxy_options};
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
 use crate::error::{ExitCode, Failure};
 use crate::openssh::{Command, Invocation};
 use crate::ssh_config::{Keys, ProxyOptions, settings};
+use crate::ssh_options::SshOptions;
 use crate::target::Target;
 use crate::transfer::{Remote, Tool};
 use crate::ui;
 
-/// Runs the program in our place.
+/// Runs the program.
 ///
 /// # Errors
 /// When a target cannot be found, or the program is not there.
@@ -49,7 +50,7 @@ pub fn run(
     let common = &Common { batch: common.batch || tool.is_batch(arguments), ..common.clone() };
     let Placed { arguments, mut options, only_nodes } =
         place_all(&remotes, arguments, common, surroundings, find)?;
-    make_private_directory(surroundings.places.directory())?;
+    make_own_directory(&surroundings.places)?;
     let explanations = Explanations::listen(&surroundings.places.sockets());
     options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));
     // One program has one set: where something can be pushed, something must be.
@@ -60,15 +61,15 @@ pub fn run(
     }
     let arguments = tool.with_settings(arguments, first, &settings);
     let command = Command { program: tool.program().into(), arguments };
-    // Each has a status of its own for an ssh that failed, and means other failures by it as well.
+    // The exit status does not tell a failed ssh from other failures.
     explanations::run(&surroundings.program, &command, explanations, |code| code != 0)
 }
 
-/// A command line with instances for hosts.
+/// A command line with instances in the place of hosts.
 struct Placed {
     arguments: Vec<OsString>,
     options: ProxyOptions,
-    /// Whether nothing can be pushed anywhere.
+    /// Whether all targets are managed nodes, to which no key can be pushed.
     only_nodes: bool,
 }
 
@@ -129,7 +130,7 @@ fn forwarded_agent(
     surroundings: &Surroundings,
 ) -> Result<Option<(&'static str, String)>, Failure> {
     // scp and sftp forward one only by their own option.
-    let configured = (tool == Tool::Rsync).then(|| ssh.settings()).flatten();
+    let configured = (tool == Tool::Rsync).then(|| SshOptions::configured(ssh)).flatten();
     let agent = to_forward(ssh.forwards_agent(), configured.as_ref(), surroundings)?;
     Ok(agent.map(|agent| match agent {
         Agent::At(agent) => ("ForwardAgent", agent),
@@ -137,18 +138,20 @@ fn forwarded_agent(
     }))
 }
 
-/// What stands where. The programs have manuals of their own.
+/// The help of a program that has a manual of its own.
 fn help(tool: Tool) -> String {
     let program = tool.program();
     format!(
         "Usage: ssh_ec2 [OPTIONS] {program} ARGUMENT…\n\n\
-         Runs {program} with a target in the place of a host, as in `ssh_ec2 --region eu-west-1 {program} {}`.\n\
-         Options of ssh_ec2 stand in front of `{program}`: `ssh_ec2 --help` lists them. What follows it is {program}'s\n\
-         own: `man {program}`.\n",
+         Runs {program} with a target in the place of a host:\n\n\
+         \x20   ssh_ec2 --region eu-west-1 {program} {}\n\n\
+         Options of ssh_ec2 go in front of `{program}`; `ssh_ec2 --help` lists them.\n\
+         The arguments of {program} follow it; `man {program}` lists them.\n",
         if tool == Tool::Sftp { "web-1" } else { "web-1:FILE ." }
     )
 }
 
 fn configured_user(host: &str) -> Option<String> {
-    Invocation { options: Vec::new(), destination: host.into(), command: Vec::new() }.configured_user()
+    let ssh = Invocation { options: Vec::new(), destination: host.into(), command: Vec::new() };
+    SshOptions::configured(&ssh)?.user()
 }

@@ -1,6 +1,6 @@
 //! Finds out what stands between a user and an instance, and prints the report.
 
-use crate::commands::config::make_private_directory;
+use crate::commands::config::make_own_directory;
 use crate::commands::tell_distrust;
 use crate::doctor::{Means, Request, examine};
 use crate::error::{ExitCode, Failure};
@@ -20,7 +20,7 @@ pub enum Form {
 /// # Errors
 /// When our directory cannot be made, or standard output does not take the report.
 pub async fn run(request: &Request, means: &Means<'_>, form: Form) -> Result<ExitCode, Failure> {
-    make_private_directory(means.places.directory())?;
+    make_own_directory(means.places)?;
     let report = examine(request, means).await;
     let text = match form {
         Form::Json => ui::escape_json(&report.json()),

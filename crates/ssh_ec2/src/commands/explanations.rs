@@ -1,8 +1,8 @@
 //! Runs ssh, or a program that runs it, and does not return before its proxy has explained a failure.
 //!
-//! ssh ends before its proxy does: it is the proxy's input that says so. What the proxy then prints would stand behind
-//! the shell's next prompt, or come after the file with ssh's output was read. So the proxy is given the name of a
-//! socket, where it stays connected for as long as it may print something; see `commands/proxy/words.rs`.
+//! The proxy learns of ssh's end from the end of its own input, so it explains a failure after ssh has ended:
+//! behind the shell's next prompt, or after a program has read ssh's output. So the proxy gets the path of a
+//! socket, and stays connected to it for as long as it may print something; see `commands/proxy/words.rs`.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -18,18 +18,18 @@ use crate::openssh::Command;
 use crate::private_socket::{PATH_LIMIT, make_directory};
 use crate::ui;
 
-/// Where the proxies of a program that is about to be started connect.
+/// The socket to which the proxies of a program connect.
 pub(super) struct Explanations {
     listener: UnixListener,
     path: PathBuf,
 }
 
 impl Explanations {
-    /// Listens in the directory of our sockets. None if that fails: then nothing is waited for.
+    /// Listens in the directory of our sockets. None if that fails: then the proxies are not waited for.
     pub(super) fn listen(directory: &Path) -> Option<Self> {
         let listen = || {
             make_directory(directory).map_err(|_| io::ErrorKind::PermissionDenied)?;
-            // Containers with a home in common have processes of the same number.
+            // In containers that share a home directory, processes have the same numbers.
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let path = directory.join(format!(".wait.{}.{:x}", process::id(), now.as_nanos()));
             if path.as_os_str().len() > PATH_LIMIT {
@@ -45,13 +45,14 @@ impl Explanations {
             .ok()
     }
 
-    /// The option that tells the proxy of it.
+    /// The option of `ssh_ec2 proxy` that names it.
     pub(super) fn option(&self) -> [String; 2] {
         ["--words".to_owned(), self.path.to_string_lossy().into_owned()]
     }
 
-    /// Waits until every proxy that has connected has hung up. There may be none: an ssh that uses the connection of
-    /// another one starts no proxy. A proxy that goes on for an ssh in the background hangs up when it hears of this.
+    /// Waits until every proxy that has connected has hung up. An ssh that uses the connection of another one
+    /// starts no proxy.
+    /// A proxy that goes on for an ssh in the background hangs up when it hears of this.
     fn wait(&self, job: &mut Job) {
         let deadline = Instant::now() + PATIENCE;
         let mut proxies: Vec<Proxy> = Vec::new();
@@ -95,8 +96,8 @@ impl Drop for Explanations {
     }
 }
 
-/// Runs `command` as if this process became it. Where its exit status is one of those that `may_need_words` knows,
-/// its proxies get time to say why.
+/// Runs `command` as if this process became it. After an exit status for which `may_need_words` is true, its
+/// proxies get time to explain it.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -119,5 +120,5 @@ pub(super) fn run(
     Ok(ExitCode::Passed(end.imitate()))
 }
 
-/// A proxy looks for the cause for two seconds, and starts with that when ssh ends.
+/// A proxy begins to look for the cause when ssh ends, and gives up shortly before this.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -45,7 +45,7 @@ async fn run(arguments: &[OsString]) -> io::Result<ExitCode> {
         command.process_group(0);
     }
     let child = command.spawn()?.id();
-    // They must end for their readers when the child ends, and not only when we do.
+    // Readers of our output are to see its end when the child ends, and not only when this process does.
     let _ = stdio::leave();
     let status = loop {
         if let Some(status) = reap(child) {
@@ -74,7 +74,7 @@ fn pass_on(child: u32, signal: Signal) {
     }
 }
 
-/// Reaps all that have ended; the status of this one, if it is among them.
+/// Reaps all children that have ended, and returns the status of `child` if it is one of them.
 fn reap(child: u32) -> Option<WaitStatus> {
     let mut found = None;
     while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
@@ -85,7 +85,7 @@ fn reap(child: u32) -> Option<WaitStatus> {
     found
 }
 
-/// Proxies that ssh has left have sessions to end.
+/// Ends the other processes, among them proxies that ssh has left and that have sessions to end.
 async fn end_the_others(ends: &mut unix::Signal) {
     // From process 1 this reaches its namespace alone.
     let _ = signal::kill(Processes::from_raw(-1), signal::Signal::SIGTERM);
@@ -100,5 +100,5 @@ async fn end_the_others(ends: &mut unix::Signal) {
     let _ = timeout(GRACE, all_ended).await;
 }
 
-/// As long as a proxy may take for its session.
+/// As long as a proxy may take to end its session.
 const GRACE: Duration = Duration::from_secs(5);

@@ -42,7 +42,7 @@ pub struct Request {
     pub port: Port,
     /// What ssh calls the host; people get the instance's id.
     pub host: Option<String>,
-    /// The host that a person typed, if plain ssh takes it as well.
+    /// The host as typed, if our blocks match it in plain ssh too.
     pub typed: Option<String>,
     /// The key that the server presented, as ssh's `%t:%K`, once there is one.
     pub presented: Option<String>,
@@ -90,7 +90,7 @@ pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failur
     }
     let pattern = match (&request.host, &request.typed) {
         (Some(host), _) => pattern(host),
-        // Other programs look a key up by the name that they were given.
+        // Other programs look up a key by the name that the user gave them.
         (None, Some(name)) if name != instance.as_str() && is_plain(name) => {
             format!("{},{}", host.as_str(), host.as_str().replace(instance.as_str(), name))
         }

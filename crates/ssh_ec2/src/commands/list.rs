@@ -12,7 +12,7 @@ use crate::cli::List;
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
 use crate::inventory::{Place, Update, places, remember, search};
-use crate::network::Network;
+use crate::network::{Network, chain};
 use crate::resolve::age;
 use crate::ui;
 
@@ -55,7 +55,7 @@ pub async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> 
 fn tell(places: &[Place], errors: &[(usize, AwsError)]) {
     let mut told = Vec::new();
     for (index, error) in errors {
-        let text = error.to_string();
+        let text = chain(error);
         if told.contains(&text) {
             continue;
         }

@@ -17,9 +17,9 @@ mod words;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -37,11 +37,13 @@ use self::refusal::{Login, explain, leads_nowhere};
 use self::session::hold_session;
 use self::verdict::judge;
 pub use self::words::Words;
+use crate::agent::serve::Usage;
 use crate::aws::{Aws, Settings};
 use crate::cache::Cache;
 use crate::commands::signals::{Signal, Signals};
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure, PlainHost};
+use crate::key::KeyType;
 use crate::network::Network;
 use crate::pace::Pace;
 use crate::probe::Interrupt;
@@ -80,17 +82,19 @@ pub struct Options {
     pub reason: Option<String>,
     /// A public key of the user's own to push instead of a one-time key.
     pub key_file: Option<PathBuf>,
+    /// The type of the one-time key. None means the one that ssh's options take.
+    pub key_type: Option<KeyType>,
     /// Where ssh looks for the key agent.
     pub agent_socket: PathBuf,
     /// Where failures are written down, for one who finds out their causes without our help.
     pub report: Option<PathBuf>,
-    /// Who is at the other end of standard input and output.
+    /// The program at the other end of standard input and output.
     pub client: Client,
-    /// The command line of that program, where the system tells.
+    /// The command line of that program, where the system shows it.
     pub ssh: Vec<OsString>,
-    /// The host, if that program is ssh without `ssh_ec2` in front.
+    /// The host, if that program is an ssh that the user runs and not `ssh_ec2`.
     pub plain_host: Option<PlainHost>,
-    /// Until it is known whether there is a failure to explain.
+    /// Keeps `ssh_ec2` waiting until a failure has been explained.
     pub words: Rc<Words>,
 }
 
@@ -119,15 +123,31 @@ struct Job<'a> {
     silence_told: Cell<bool>,
     /// Bytes from the instance.
     received: Meter,
-    /// What becomes of ssh's login.
+    /// Follows ssh's login.
     login: Rc<RefCell<LoginWatch>>,
     /// The public half of the key that is pushed, as a line of `authorized_keys`.
     pushed_key: RefCell<Option<String>>,
     ssh_options: OnceCell<Option<SshOptions>>,
 }
 
-impl Job<'_> {
-    /// The options of ssh. Asked for once; whoever needs them first waits for the answer.
+impl<'a> Job<'a> {
+    fn new(request: &'a Request, instance: InstanceId, pace: &'a Pace) -> Self {
+        Self {
+            request,
+            instance,
+            pace,
+            system_user: Cell::new(None),
+            stranger: RefCell::default(),
+            ready: Cell::default(),
+            silence_told: Cell::default(),
+            received: Meter::default(),
+            login: Rc::default(),
+            pushed_key: RefCell::default(),
+            ssh_options: OnceCell::new(),
+        }
+    }
+
+    /// The options of ssh. ssh is asked once; the first caller waits for the answer.
     async fn ssh_options(&self) -> Option<&SshOptions> {
         self.ssh_options.get_or_init(|| SshOptions::of(&self.ssh)).await.as_ref()
     }
@@ -142,7 +162,8 @@ impl std::ops::Deref for Job<'_> {
 }
 
 impl Options {
-    /// Says what went wrong, in all places, as the last word. Returns the exit status for that.
+    /// Reports a failure on standard error and in the report file. Nothing is printed after it. Returns its
+    /// exit status.
     fn complain(&self, error: Failure) -> ExitCode {
         let error = match &self.plain_host {
             Some(host) => error.in_plain_ssh(host),
@@ -192,19 +213,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
     };
     tell_distrust(Some(&aws), cache);
     let pace = cache.pace(&scope(&aws));
-    let job = |instance| Job {
-        request,
-        instance,
-        pace: &pace,
-        system_user: Cell::new(None),
-        stranger: RefCell::default(),
-        ready: Cell::default(),
-        silence_told: Cell::default(),
-        received: Meter::default(),
-        login: Rc::default(),
-        pushed_key: RefCell::default(),
-        ssh_options: OnceCell::new(),
-    };
+    let job = |instance| Job::new(request, instance, &pace);
     let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
         Err(error) if leads_nowhere(&error) => error,
         Err(error) => return Err(explain(error, &aws, &found.id).await),
@@ -275,31 +284,14 @@ async fn connect_tunnel(
     let door = Rc::new(Door::new(Meter::clone(&options.received)));
     let usage = &door.usage;
     let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &door));
-    let key_failed = Cell::new(false);
-    let ssh_is_done = Cell::new(false);
-    let is_interrupted = Cell::new(false);
-    let stop = async {
-        tokio::select! {
-            biased;
-            signal = signals.next() => {
-                tracing::info!("ending: {signal}");
-                is_interrupted.set(signal != Signal::Hangup || interrupted(signals).await);
-            }
-            () = stdio::output_abandoned() => is_interrupted.set(interrupted(signals).await),
-            error = key_ready.as_mut() => {
-                key_failed.set(true);
-                return Stop::Failed(error);
-            }
-        }
-        ssh_is_done.set(true);
-        Stop::Asked
-    };
+    let ending = Ending::default();
+    let stop = ending.watch(signals, key_ready.as_mut());
     let login = Login { job: options, aws, network, usage };
-    // Said at once, while ssh's own complaint is fresh: the end of the session takes a moment.
+    // At once, while ssh's own message is fresh: the end of the session takes a moment.
     let telling = Cell::new(false);
     let mut tell = pin!(async {
-        poll_fn(|_| if ssh_is_done.get() { Poll::Ready(()) } else { Poll::Pending }).await;
-        if !is_interrupted.get() && login.has_failed() {
+        poll_fn(|_| if ending.ssh_is_done.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+        if !ending.is_interrupted.get() && login.has_failed() {
             telling.set(true);
             login.explain().await;
         } else if options.stranger.borrow().is_none() {
@@ -321,7 +313,7 @@ async fn connect_tunnel(
             biased;
             outcome = hold.as_mut() => break outcome,
             () = tell.as_mut(), if !has_told => has_told = true,
-            // Behind StartSession: nothing waits for these unless the login fails.
+            // Behind StartSession, which does not wait for these.
             _ = ssh_options.as_mut(), if !has_options => has_options = true,
         }
     };
@@ -338,9 +330,48 @@ async fn connect_tunnel(
     };
     let Some(socket) = door.socket() else { return verdict };
     socket.retire().await;
-    if key_failed.get() {
-        return verdict;
+    match ending.key_failed.get() {
+        true => verdict,
+        false => serve_guests(options, usage, key_ready, verdict).await,
     }
+}
+
+/// What asks a tunnel to end from this side.
+#[derive(Default)]
+struct Ending {
+    key_failed: Cell<bool>,
+    ssh_is_done: Cell<bool>,
+    /// By a signal that was not sent because ssh was done.
+    is_interrupted: Cell<bool>,
+}
+
+impl Ending {
+    async fn watch(&self, signals: &mut Signals, key_ready: Pin<&mut impl Future<Output = Failure>>) -> Stop {
+        tokio::select! {
+            biased;
+            signal = signals.next() => {
+                tracing::info!("ending: {signal}");
+                self.is_interrupted.set(signal != Signal::Hangup || interrupted(signals).await);
+            }
+            () = stdio::output_abandoned() => self.is_interrupted.set(interrupted(signals).await),
+            error = key_ready => {
+                self.key_failed.set(true);
+                return Stop::Failed(error);
+            }
+        }
+        self.ssh_is_done.set(true);
+        Stop::Asked
+    }
+}
+
+/// Serves the key agent for clients of other connections that have come here, after our own connection is
+/// over.
+async fn serve_guests(
+    options: &Job<'_>,
+    usage: &Usage,
+    mut key_ready: Pin<&mut impl Future<Output = Failure>>,
+    verdict: Result<ExitCode, Failure>,
+) -> Result<ExitCode, Failure> {
     // Clients in the socket's backlog are seen once the runtime has asked the system for news.
     for _ in 0..2 {
         yield_now().await;
@@ -353,17 +384,17 @@ async fn connect_tunnel(
     if timeout(Duration::ZERO, guests_gone.as_mut()).await.is_ok() {
         return verdict;
     }
-    // All is said, and nobody who reads to our end shall wait for others.
+    // Programs that read our output to its end do not wait for other connections.
     let verdict = verdict.unwrap_or_else(|error| options.complain(error));
     options.words.done();
     stdio::leave().map_err(Failure::Stdio)?;
-    // Whoever stays longer waits for something else than a key.
+    // After this time a remaining client is not here for the key.
     let _ = timeout(GUEST_TIMEOUT, guests_gone).await;
     Ok(verdict)
 }
 
-/// Whether somebody has ended ssh: Ctrl-C reaches both ssh and us, so that ssh's end may be noticed before the signal.
-/// Then an explanation is not wanted.
+/// Whether the user has ended ssh, and wants no explanation. Ctrl-C reaches ssh and this process, so that
+/// ssh's end may be noticed before the signal.
 async fn interrupted(signals: &mut Signals) -> bool {
     // Signals that have come are known after a turn of the runtime.
     yield_now().await;

@@ -1,15 +1,13 @@
-//! The signals that end a program in good order, as far as it was not started with them ignored.
-//!
-//! nohup ignores SIGHUP, a shell without job control SIGINT and SIGQUIT for what it runs in the background.
-//! What is ignored when a program starts must stay so (POSIX, `sh`, Signals and Error Handling).
+//! The signals that end a program in good order, unless it was started with them ignored.
 
 use std::fmt;
-use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 
 use tokio::signal::unix::{self, SignalKind};
+
+use crate::job::IgnoredSignals;
 
 /// Why a process is asked to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,17 +63,17 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// From here on the signals no longer kill.
+    /// Catches the signals, which no longer kill this process then.
     pub(crate) fn new() -> io::Result<Self> {
         Self::without(&[])
     }
 
-    /// The same, with some left as they are.
+    /// Catches all but some.
     pub(crate) fn without(left_alone: &[Signal]) -> io::Result<Self> {
-        let ignored = ignored();
+        let ignored = IgnoredSignals::read();
         let mut watched = Vec::new();
         for signal in Signal::ALL {
-            if !left_alone.contains(&signal) && !contains(ignored, signal.kind()) {
+            if !left_alone.contains(&signal) && !is_ignored(ignored, signal.kind()) {
                 watched.push((signal, unix::signal(signal.kind())?));
             }
         }
@@ -89,7 +87,7 @@ impl Signals {
         signal
     }
 
-    /// A signal once more, from somebody who does not want to wait. Cancel-safe.
+    /// A second signal, from a user who does not want to wait. Cancel-safe.
     ///
     /// One event brings several signals: a terminal and `timeout` send them to ssh and to us, so that ssh's
     /// end may be noticed before the signal, and a shell and ssh send SIGHUP besides. Only a signal
@@ -117,10 +115,10 @@ impl Signals {
     }
 }
 
-/// Makes the ends of children known again where the caller ignores SIGCHLD: programs inherit that, and the
-/// system then keeps no exit status (waitpid(2), NOTES).
+/// Catches SIGCHLD where the caller ignores it: programs inherit that, and the system then keeps no exit
+/// status of their children (waitpid(2), NOTES).
 pub(crate) fn keep_exit_statuses() -> io::Result<()> {
-    if contains(ignored(), SignalKind::child()) {
+    if is_ignored(IgnoredSignals::read(), SignalKind::child()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         // The handler stays when the runtime goes.
         let _entered = runtime.enter();
@@ -129,16 +127,7 @@ pub(crate) fn keep_exit_statuses() -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that were ignored when this program was started, a bit for each. Read before a handler is
-/// installed. Where there is no `/proc`, as on macOS, none: better that nohup has no effect on us than that a
-/// session is left at AWS.
-fn ignored() -> u64 {
-    // proc_pid_status(5)
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
-}
-
-fn contains(mask: u64, kind: SignalKind) -> bool {
-    mask >> (kind.as_raw_value() - 1) & 1 == 1
+/// Where it is not known, none: better that nohup has no effect on us than that a session is left at AWS.
+fn is_ignored(ignored: IgnoredSignals, kind: SignalKind) -> bool {
+    ignored.contain(kind.as_raw_value()) == Some(true)
 }

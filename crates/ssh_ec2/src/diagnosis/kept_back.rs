@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::key_file::rsa_bits;
 use crate::openssh::Invocation;
 use crate::ssh_options::SshOptions;
 
@@ -15,8 +16,8 @@ use crate::ssh_options::SshOptions;
 pub struct Offered<'a> {
     /// The public half, as a line of `authorized_keys`.
     pub line: &'a str,
-    /// The key agent's socket, as ssh was told it. None for a key that ssh has in a file or in the user's own
-    /// agent.
+    /// The key agent's socket, as ssh's options name it. None for a key that ssh has in a file or in the
+    /// user's own agent.
     pub socket: Option<&'a Path>,
     /// Whether ssh has asked the key agent for its keys.
     pub was_listed: bool,
@@ -30,7 +31,7 @@ pub struct KeptBack {
     value: String,
     /// Whether it stands on ssh's command line, and not in a file.
     is_on_command_line: bool,
-    /// What would be right.
+    /// What to set instead.
     instead: String,
 }
 
@@ -44,8 +45,8 @@ enum Keyword {
     RequiredRsaSize,
 }
 
-/// All options that keep the key back: one that is put right leaves the others. `invocation` is the command
-/// line of the ssh whose options these are.
+/// All options that keep the key back, since each of them is enough. `invocation` is the command line of the
+/// ssh whose options these are.
 pub fn kept_back(options: &SshOptions, invocation: Option<&Invocation>, key: Offered<'_>) -> Vec<KeptBack> {
     let algorithm = key.line.split_ascii_whitespace().next().unwrap_or_default();
     let found = [
@@ -53,7 +54,7 @@ pub fn kept_back(options: &SshOptions, invocation: Option<&Invocation>, key: Off
         publickey_is_left_out(options),
         other_agent(options, key),
         files_only(options, key),
-        algorithm_is_left_out(options, algorithm),
+        algorithm_is_left_out(options, algorithm, key),
         too_short(options, algorithm, key.line),
     ];
     let found = found.into_iter().flatten();
@@ -107,11 +108,16 @@ fn files_only(options: &SshOptions, key: Offered<'_>) -> Found {
         .then(|| (Keyword::IdentitiesOnly, "yes".into(), "`IdentitiesOnly no`".into()))
 }
 
-fn algorithm_is_left_out(options: &SshOptions, algorithm: &str) -> Found {
-    let value = options.get("pubkeyacceptedalgorithms")?;
+fn algorithm_is_left_out(options: &SshOptions, algorithm: &str, key: Offered<'_>) -> Found {
+    let value = options.accepted_algorithms()?;
     let accepts = |name: &str| value.split(',').any(|accepted| accepted == name);
     let takes_rsa = ["rsa-sha2-256", "rsa-sha2-512"].into_iter().any(accepts);
-    if accepts(algorithm) || algorithm == RSA && takes_rsa {
+    let is_accepted = match algorithm {
+        // By this name ssh wants signatures with SHA-1, which the key agent does not make.
+        RSA => takes_rsa || key.socket.is_none() && accepts(RSA),
+        _ => accepts(algorithm),
+    };
+    if is_accepted {
         return None;
     }
     let wanted = if algorithm == RSA { "rsa-sha2-512" } else { algorithm };
@@ -123,33 +129,19 @@ fn algorithm_is_left_out(options: &SshOptions, algorithm: &str) -> Found {
 fn too_short(options: &SshOptions, algorithm: &str, line: &str) -> Found {
     let required: u32 = options.get("requiredrsasize")?.parse().ok()?;
     let bits = (algorithm == RSA).then(|| rsa_bits(line))??;
+    // A longer one-time key is not made. Without Ed25519 there is no other choice.
+    let or_other = match options.lists("pubkeyacceptedalgorithms", "ssh-ed25519") {
+        Some(false) => "",
+        _ => ", or use an Ed25519 key",
+    };
     (bits < required).then(|| {
-        let instead = format!("lower RequiredRSASize to the {bits} bits of the key, or use an Ed25519 key");
+        let instead = format!("lower RequiredRSASize to the {bits} bits of the key{or_other}");
         (Keyword::RequiredRsaSize, required.to_string(), instead)
     })
 }
 
-/// The length of an RSA key's modulus, the last field of the key (RFC 4253, section 6.6). Its first bit is
-/// set, and a zero byte stands in front of that.
-fn rsa_bits(line: &str) -> Option<u32> {
-    use base64::Engine as _;
-    let encoded = line.split_ascii_whitespace().nth(1)?;
-    let blob = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-    let mut rest = &blob[..];
-    let mut field = || {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        let (field, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        rest = after;
-        Some(field)
-    };
-    let (_name, _exponent, modulus) = (field()?, field()?, field()?);
-    let leading = modulus.iter().position(|byte| *byte != 0)?;
-    let bits = u32::try_from(8 * (modulus.len() - leading)).ok()?;
-    Some(bits - modulus[leading].leading_zeros())
-}
-
 impl Keyword {
-    /// As manuals write it, and what else ssh takes for it.
+    /// The name in the manual, and other names that ssh accepts for it.
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::IdentitiesOnly => &["IdentitiesOnly"],
@@ -212,7 +204,7 @@ impl fmt::Display for KeptBackList<'_> {
     }
 }
 
-/// A list of algorithms is as long as it likes.
+/// Cuts long values: a list of algorithms has no limit.
 fn shown(value: &str) -> String {
     if value.chars().count() <= SHOWN_VALUE {
         return value.to_owned();
@@ -339,9 +331,6 @@ mod tests {
         blob.extend([0xc5; 256]);
         use base64::Engine as _;
         let line = format!("ssh-rsa {} own", base64::engine::general_purpose::STANDARD.encode(blob));
-        assert_eq!(rsa_bits(&line), Some(2048));
-        assert_eq!(rsa_bits("ssh-rsa AAAA"), None);
-        assert_eq!(rsa_bits("ssh-rsa ????"), None);
         let key = offered(&line);
         assert_eq!(
             told("requiredrsasize 3072", "h", key),
@@ -350,6 +339,9 @@ mod tests {
         assert_eq!(told("requiredrsasize 2048", "h", key), [""; 0]);
         assert_eq!(told("pubkeyacceptedalgorithms rsa-sha2-256", "h", key), [""; 0]);
         assert_eq!(told("pubkeyacceptedalgorithms ssh-ed25519", "h", key).len(), 1);
+        assert_eq!(told("pubkeyacceptedalgorithms ssh-rsa", "h", key).len(), 1, "that is SHA-1");
+        let own = Offered { socket: None, ..key };
+        assert_eq!(told("pubkeyacceptedalgorithms ssh-rsa", "h", own), [""; 0]);
     }
 
     #[test]

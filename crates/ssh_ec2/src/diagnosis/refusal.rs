@@ -16,19 +16,19 @@ use crate::target::{InstanceId, OsUser};
 pub struct Refusal {
     /// The cause, if it was seen.
     pub cause: Option<Diagnosis>,
-    /// What was seen to be well.
+    /// What is not the cause.
     pub cleared: Cleared,
     /// Whether SELinux is enforcing, which is no cause by itself: some systems come so, and let sshd run what
     /// it needs.
     pub is_enforcing: bool,
 }
 
-/// Usual causes that a look has excluded.
+/// Usual causes that were checked and are not the cause.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Cleared {
     /// The user exists there.
     pub user: bool,
-    /// What reads pushed keys is there, and the clock is right.
+    /// The program that reads pushed keys is there, and the clock is right.
     pub package: bool,
 }
 
@@ -44,9 +44,9 @@ pub struct RefusedKey {
     pub is_own: bool,
     /// The key's algorithm.
     pub algorithm: String,
-    /// Who is usual on the system that sshd says it runs on.
+    /// The usual user of the system that sshd's version names.
     pub system_user: Option<&'static str>,
-    /// What is no cause.
+    /// What is not the cause.
     pub cleared: Cleared,
     /// Whether SELinux is enforcing there.
     pub is_enforcing: bool,
@@ -62,7 +62,7 @@ impl RefusedKey {
     pub fn hints_with(&self, rsa_key: &str) -> Vec<String> {
         let user = self.user.as_str();
         let mut hints = Vec::new();
-        // SELinux is looked at last, so that what comes before it is in order.
+        // SELinux is checked last, so package, user and clock are in order.
         if self.is_enforcing {
             hints.push(SELINUX_HINT.to_owned());
         }
@@ -94,11 +94,11 @@ pub(super) fn other_users(user: &str) -> String {
     COMMON_USERS.into_iter().filter(|usual| *usual != user).collect::<Vec<_>>().join(", ")
 }
 
-/// What to do where it is, and nothing else was seen.
+/// Where SELinux is enforcing, and no other cause was seen.
 const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` through a session shell";
 
-/// Why an instance does not take a key of this algorithm that was pushed, from facts that a command on it
-/// tells, if the caller may run one. No cause if they are well, or not known.
+/// Why an instance does not take a key of this algorithm that was pushed, from the output of a command on it,
+/// if the caller may run one. No cause if all is in order, or nothing is known.
 pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, algorithm: &str, limit: Duration) -> Refusal {
     let script = script(user);
     let (question, instance) = (Question::Script(&script), prober.instance);
@@ -122,7 +122,7 @@ struct Facts {
     user: Option<bool>,
     package: Option<bool>,
     keys_command: Option<bool>,
-    /// Whether the package's own user is missing, as whom sshd runs its program.
+    /// Whether the package's own user is missing, as which sshd runs its program.
     lacks_keys_user: bool,
     clock: Option<u64>,
     is_enforcing: bool,
@@ -262,7 +262,7 @@ impl Facts {
         matches!(self.files.first(names), Setting::Set(values) if values.iter().any(|value| is_so(value)))
     }
 
-    /// The option by which sshd takes no public key at all, or none at first.
+    /// The option by which sshd takes no public key, or wants another method first.
     fn without_publickey(&self) -> Option<String> {
         let is_no = |value: &str| value.eq_ignore_ascii_case("no");
         if self.is_set(&["pubkeyauthentication"], is_no) {
@@ -282,8 +282,8 @@ impl Facts {
     /// The option that keeps this user out.
     fn keeps_out(&self, user: &OsUser) -> Option<String> {
         let user = user.as_str();
-        // Whether such an option names one of these. None if that also depends on where the user comes from,
-        // or if a pattern is negated.
+        // Whether such an option names one of `wanted`. None if that also depends on the client's address, or
+        // if a pattern is negated.
         let names = |option: &str, wanted: &[&str]| {
             let Setting::Set(values) = self.files.every(option) else { return None };
             let mut is_named = false;
@@ -335,11 +335,11 @@ impl Facts {
     }
 }
 
-/// Whether a `PubkeyAcceptedAlgorithms` takes a key: a list of patterns, or what is added to or taken from
-/// the defaults (sshd_config(5)), which have all algorithms of ours.
+/// Whether a value of `PubkeyAcceptedAlgorithms` takes a key. It is a list of patterns, or what is added to
+/// or removed from the defaults (sshd_config(5)), which have the algorithms of all our keys.
 fn accepts(list: &str, algorithm: &str) -> bool {
     let signatures: &[&str] = match algorithm {
-        // RFC 8332. With the first signature of such keys, by SHA-1, nothing here signs.
+        // RFC 8332. Nothing here makes `ssh-rsa` signatures, which use SHA-1.
         "ssh-rsa" => &["rsa-sha2-256", "rsa-sha2-512"],
         _ => &[algorithm],
     };
@@ -368,7 +368,7 @@ const PACKAGE_FILES: &str =
 const CONFIGURATION: &str = "/etc/ssh/sshd_config /etc/ssh/sshd_config.d /etc/ssh/sshd_config.d/* \
                              /usr/lib/systemd/system/ssh*.service.d/* /lib/systemd/system/ssh*.service.d/* \
                              /etc/systemd/system/ssh*.service.d /etc/systemd/system/ssh*.service.d/*";
-/// As whom sshd runs the package's program.
+/// The user as which sshd runs the package's program.
 const KEYS_USER: &str = "ec2-instance-connect";
 /// pam_nologin(8), and sshd itself.
 const NOLOGIN_FILES: &str = "/etc/nologin /run/nologin";
@@ -376,7 +376,7 @@ const NOLOGIN_FILES: &str = "/etc/nologin /run/nologin";
 const OPTIONS: &str = "^[[:space:]]*(match|include|pubkeyauthentication|authenticationmethods|pubkeyacceptedalgorithms|pubkeyacceptedkeytypes|allowusers|denyusers|allowgroups|denygroups|permitrootlogin|authorizedkeyscommanduser)[[:space:]=]";
 const ED25519: &str = "ssh-ed25519";
 const ROOT: &str = "root";
-/// Paths and lists of methods are shown, so an instance's must end somewhere.
+/// Of a path or a list of methods that the instance reports.
 const SHOWN_PATH: usize = 200;
 /// For Session Manager's records.
 const REASON: &str = "ssh_ec2 looks for why a key was refused";
@@ -437,7 +437,7 @@ mod tests {
     }
 
     /// Runs the script where the files of an instance are below `root`. What `hidden` names cannot be read
-    /// there, whoever asks.
+    /// there, not even by root.
     fn facts(root: &Path, hidden: &str) -> Facts {
         let script = script(&"root".parse().unwrap());
         let own = ["/etc/", "/.dockerenv", "/run/.containerenv", "/.bottlerocket", "/opt/aws", "/usr/"];

@@ -1,4 +1,4 @@
-//! What sshd's configuration files say about a login, as far as they can be read. (Pure.)
+//! What the readable configuration files of sshd say about a login. (Pure.)
 //!
 //! sshd takes the first value of an option that it finds outside of `Match`; a matching `Match` block beats
 //! that (sshd_config(5)). A value is reported only where no block and no file that could not be read can
@@ -25,7 +25,7 @@ pub(super) enum Setting {
     Unknown,
     /// It has sshd's own default.
     Unset,
-    /// It has these values: one, but for options that add up.
+    /// It has these values. Options whose lines add up may have several.
     Set(Vec<String>),
 }
 
@@ -73,7 +73,8 @@ impl SshdFiles {
         search
     }
 
-    /// What the system-wide policy of Red Hat's systems has sshd accept, whichever way it gets to sshd.
+    /// The algorithms that the system-wide crypto policy of Red Hat's systems accepts. sshd may get it by an
+    /// `Include` or on its command line.
     pub(super) fn crypto_policy(&self) -> Option<&str> {
         let file = self.files.iter().find(|file| file.name == CRYPTO_POLICY)?;
         file.lines.iter().find_map(|line| {
@@ -105,14 +106,14 @@ impl Search<'_> {
             let Some((keyword, value)) = split(line) else { continue };
             match &*keyword {
                 "match" => is_in_match = true,
-                // Whether it applies is not known here.
+                // It may apply to this login or not.
                 "include" if is_in_match => self.is_whole = false,
-                // Files of ours include no others of ours, so that there is no circle.
+                // Only the main file includes others here, so that there is no circle.
                 "include" if name == MAIN || value.ends_with(CRYPTO_POLICY_FILE) => self.include(value),
                 "include" => self.is_whole = false,
                 keyword if !self.names.contains(&keyword) => {}
                 _ if is_in_match => self.is_conditional = true,
-                // Otherwise a file before it may have one that counts.
+                // Otherwise an unreadable file before this line may have a value that counts.
                 _ if self.is_whole => self.values.push(value.to_owned()),
                 _ => {}
             }
@@ -151,12 +152,12 @@ fn split(line: &str) -> Option<(String, &str)> {
     (!line.starts_with('#')).then(|| (line[..end].to_ascii_lowercase(), value))
 }
 
-/// Whether `pattern`, with `*` and `?`, matches all of `text`. Takes no longer than both lengths multiplied:
-/// the pattern is the instance's.
+/// Whether `pattern`, with `*` and `?`, matches all of `text`. Takes time in proportion to both lengths at
+/// most, since the pattern comes from the instance.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut position) = (0, 0);
-    // The last star, and where what it stands for ends.
+    // The last star, and the end of the text that it matches so far.
     let mut star = None;
     while position < text.len() {
         match pattern.get(at) {

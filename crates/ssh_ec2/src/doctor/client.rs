@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{Finding, Walk};
-use crate::openssh::{Version, configuration};
+use crate::openssh::Version;
 use crate::report::{Layer, Verdict};
 use crate::ssh_config::{Keys, install_commands, is_outdated};
+use crate::ssh_options::SshOptions;
 use crate::target::Target;
 
 impl Walk<'_> {
@@ -37,16 +38,16 @@ impl Walk<'_> {
         self.note(Layer::Ssh, since, finding)?;
         let Some(host) = self.request.host.clone() else { return ControlFlow::Continue(()) };
         let since = Instant::now();
-        let finding = match configuration(&host) {
-            Ok(Ok(settings)) => {
+        let finding = match SshOptions::for_host(&host) {
+            Ok(Ok(options)) => {
                 let installed = fs::read_to_string(self.means.places.config()).unwrap_or_default();
                 let keys = match &self.request.target {
                     Some(Target::Id(id)) if id.is_managed_node() => Keys::Own,
                     _ => Keys::Pushed,
                 };
-                match judge(&host, &settings, !installed.is_empty(), keys) {
+                match judge(&host, &options, !installed.is_empty(), keys) {
                     Finding { verdict: Verdict::Ok, .. } if is_outdated(&installed) => Finding::warning(
-                        "plain ssh works with the blocks of an earlier version, which take more hosts than instances",
+                        "plain ssh works with the blocks of an earlier version, which match other hosts too",
                     )
                     .hint(format!("`{}` renews them", install_commands(&installed).join(" && "))),
                     finding => finding,
@@ -62,34 +63,15 @@ impl Walk<'_> {
     }
 }
 
-/// What ssh would do with a host, from what `ssh -G` prints. What `ssh_ec2` itself sets when it becomes ssh beats all
-/// files, so that only what it leaves alone keeps it from connecting; the rest breaks plain ssh.
-fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys) -> Finding {
-    let value = |keyword: &str| {
-        settings.iter().find(|(found, _)| found == keyword).map_or("", |(_, value)| value.as_str())
-    };
+/// What ssh would do with a host. `ssh_ec2` puts its settings on ssh's command line, where they beat all
+/// files. So only a setting that it does not make can keep it from connecting; the others break plain ssh.
+fn judge(host: &str, options: &SshOptions, installed: bool, keys: Keys) -> Finding {
+    let value = |keyword: &str| options.get(keyword).unwrap_or_default();
     let is_alias = !value("hostname").is_empty() && !value("hostname").eq_ignore_ascii_case(host);
     let to_the_top = if is_alias { IN_THE_ALIAS } else { TO_THE_TOP };
-    let offers = value("preferredauthentications");
-    let accepted = value("pubkeyacceptedalgorithms");
-    let obstacle = match () {
-        // Whatever the user has set is for the keys that the user has there, or for passwords.
-        () if keys == Keys::Own => None,
-        () if matches!(value("pubkeyauthentication"), "false" | "no") => {
-            Some(("PubkeyAuthentication is off", "PubkeyAuthentication yes"))
-        }
-        () if !offers.is_empty() && !offers.contains("publickey") => {
-            Some(("PreferredAuthentications leaves out publickey", "PreferredAuthentications publickey"))
-        }
-        () if !accepted.is_empty()
-            && !ONE_TIME_KEYS.iter().any(|key| accepted.split(',').any(|name| name == *key)) =>
-        {
-            Some(("PubkeyAcceptedAlgorithms leaves out ssh-ed25519", "PubkeyAcceptedAlgorithms +ssh-ed25519"))
-        }
-        () => None,
-    };
+    let obstacle = if keys == Keys::Own { None } else { obstacle_to_every_key(options) };
     if let Some((obstacle, instead)) = obstacle {
-        return Finding::broken(format!("{obstacle}, and keys are all that there is ({host})"))
+        return Finding::broken(format!("{obstacle} for {host}, and ssh_ec2 logs in by key only"))
             .hint(format!("put `Host i-* *.ec2` with `{instead}` in front of it"));
     }
     let only_plain = |fact: String, hint: &str| {
@@ -108,21 +90,12 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
     };
     if !is_runnable(Path::new(&program)) {
         let fact = format!("ProxyCommand runs {program}, which is not there");
-        return only_plain(fact, "`ssh_ec2 config --install` writes it anew");
+        return only_plain(fact, "`ssh_ec2 config --install` writes it again");
     }
-    let obstacle = match () {
-        () if keys == Keys::Own => None,
-        () if value("identitiesonly") == "yes" && value("identityfile") == "none" => {
-            Some("IdentitiesOnly keeps ssh from offering the one-time key")
-        }
-        () if proxy.contains("--agent-socket") && !value("identityagent").contains('@')
-            || proxy.contains("--sockets") && !is_of_a_connection(value("identityagent")) =>
-        {
-            Some("another IdentityAgent comes first, which does not have the one-time key")
-        }
-        () => None,
-    };
-    if let Some(obstacle) = obstacle {
+    // What the user has set for a managed node is for the keys that the user has there, or for passwords.
+    if keys != Keys::Own
+        && let Some(obstacle) = obstacle_to_the_one_time_key(options)
+    {
         return only_plain(format!("{obstacle} ({host})"), to_the_top);
     }
     if own_program(value("knownhostscommand"), " known-hosts ").is_none() {
@@ -132,6 +105,33 @@ fn judge(host: &str, settings: &[(String, String)], installed: bool, keys: Keys)
         .hint(to_the_top);
     }
     Finding::ok(format!("plain ssh goes through {program} for {host}"))
+}
+
+/// What keeps ssh from offering any key, and the setting that would not.
+fn obstacle_to_every_key(options: &SshOptions) -> Option<(&'static str, &'static str)> {
+    if matches!(options.get("pubkeyauthentication"), Some("false" | "no")) {
+        return Some(("PubkeyAuthentication is off", "PubkeyAuthentication yes"));
+    }
+    if options.get("preferredauthentications").is_some_and(|methods| !methods.contains("publickey")) {
+        return Some(("PreferredAuthentications leaves out publickey", "PreferredAuthentications publickey"));
+    }
+    let takes = |key: &&str| options.lists("pubkeyacceptedalgorithms", key) != Some(false);
+    (!ONE_TIME_KEYS.iter().any(takes)).then_some((
+        "PubkeyAcceptedAlgorithms leaves out ssh-ed25519",
+        "PubkeyAcceptedAlgorithms +ssh-ed25519",
+    ))
+}
+
+/// What keeps ssh from offering the one-time key, where our ProxyCommand is in use.
+fn obstacle_to_the_one_time_key(options: &SshOptions) -> Option<&'static str> {
+    let value = |keyword: &str| options.get(keyword).unwrap_or_default();
+    if value("identitiesonly") == "yes" && value("identityfile") == "none" {
+        return Some("IdentitiesOnly keeps ssh from offering the one-time key");
+    }
+    let (proxy, agent) = (value("proxycommand"), value("identityagent"));
+    let is_another = proxy.contains("--agent-socket") && !agent.contains('@')
+        || proxy.contains("--sockets") && !is_of_a_connection(agent);
+    is_another.then_some("another IdentityAgent comes first, which does not have the one-time key")
 }
 
 /// Whether a path ends in what ssh makes of `%C`.
@@ -152,11 +152,11 @@ fn is_runnable(program: &Path) -> bool {
     program.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// What one-time keys are signed with.
+/// The signatures that one-time keys make.
 const ONE_TIME_KEYS: [&str; 3] = ["ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"];
 /// For names and ids.
 const TO_THE_TOP: &str = "put the line `Include …/ssh_ec2/config` at the top of ~/.ssh/config, as `ssh_ec2 config --install` does: ssh takes the first value it finds";
-/// For an alias, which gets its name only after ssh has read the blocks at the top.
+/// For an alias, whose `HostName` ssh reads after the blocks at the top.
 const IN_THE_ALIAS: &str = "put the line `Include ~/.ssh/ssh_ec2/alias` into the `Host` block of the alias, below its HostName, and that block in front of `Host *`: ssh takes the first value it finds";
 
 #[cfg(test)]
@@ -174,19 +174,17 @@ mod tests {
         let program = directory.path().join("ssh_ec2");
         std::os::unix::fs::symlink(own, &program).unwrap();
         let program = program.display();
-        let mut settings: Vec<(String, String)> = [
-            ("proxycommand", format!("{program} proxy --sockets /a '%r' '%h' '%p'")),
-            ("knownhostscommand", format!("{program} known-hosts --file /k -- %h")),
-            ("identityagent", "/a/b437c388824dad02a616a346678d4babdb75c47e".into()),
-            ("identityfile", "none".into()),
-            ("identitiesonly", "no".into()),
-            ("pubkeyauthentication", "true".into()),
-        ]
-        .map(|(keyword, value)| (keyword.to_owned(), value))
-        .to_vec();
-        settings.retain(|(found, _)| found != keyword);
-        settings.push((keyword.into(), value.into()));
-        judge("i-0a1b2c3d", &settings, true, keys)
+        // ssh prints each keyword once; here the first one counts.
+        let options = SshOptions::parse(&format!(
+            "{keyword} {value}\n\
+             proxycommand {program} proxy --sockets /a '%r' '%h' '%p'\n\
+             knownhostscommand {program} known-hosts --file /k -- %h\n\
+             identityagent /a/b437c388824dad02a616a346678d4babdb75c47e\n\
+             identityfile none\n\
+             identitiesonly no\n\
+             pubkeyauthentication true\n"
+        ));
+        judge("i-0a1b2c3d", &options, true, keys)
     }
 
     #[test]

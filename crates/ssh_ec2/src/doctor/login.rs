@@ -45,7 +45,7 @@ impl Walk<'_> {
         options.arguments.extend(["--report".into(), channel.file().to_string_lossy().into_owned()]);
         let keys = if instance.is_managed_node() { Keys::Own } else { Keys::Pushed };
         let command = Command::ssh(&invocation, &settings(&means.program, means.places, &options, keys));
-        // Behind what is broken ssh hardly gets in, and a login that waits for nothing is not worth the whole time.
+        // After a broken check a login rarely succeeds, and is not worth the whole time.
         let limit = if self.report.broken().is_some() { BROKEN_LOGIN_TIMEOUT } else { LOGIN_TIMEOUT };
         let login = match command.log_in(limit).await {
             Ok(login) => login,
@@ -123,7 +123,7 @@ impl Walk<'_> {
     }
 }
 
-/// Nothing was seen that would be the cause.
+/// No cause was seen.
 fn refused(refused: &RefusedKey) -> Finding {
     let finding = Finding::failed(refused, refused.hints());
     if refused.cleared == Cleared::default() {
@@ -141,7 +141,7 @@ fn algorithm_of(identity: &Path) -> Option<String> {
     text.split_ascii_whitespace().next().map(str::to_owned)
 }
 
-/// What the one-time key is, unless the user asks for another kind.
+/// The type of the one-time key, unless the user asks for another one.
 const ONE_TIME_KEY: &str = "ssh-ed25519";
 /// Nothing is asked, run, forwarded or shared.
 const LOGIN_OPTIONS: [&str; 14] = [
@@ -167,5 +167,5 @@ const HOST_KEY_ANCHORS: [&str; 4] =
 /// of their own.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 const BROKEN_LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// For commands on the instance, over sessions of their own.
+/// For a command on the instance, in a session of its own.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(25);

@@ -7,7 +7,7 @@ use ssm_channel::Closed;
 
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
-use crate::key::OneTimeKey;
+use crate::key::{KeyType, OneTimeKey};
 use crate::known_hosts::Host;
 use crate::login;
 use crate::network::foreign_text;
@@ -25,7 +25,7 @@ impl Walk<'_> {
             let fact = "keys cannot be pushed to managed nodes; ssh offers your own";
             return self.note(Layer::KeyPush, since, Finding::skipped(fact));
         }
-        let key = match OneTimeKey::generate() {
+        let key = match OneTimeKey::generate(KeyType::Ed25519) {
             Ok(key) => key.public_line(),
             Err(error) => return self.note(Layer::KeyPush, since, Finding::failed(&error, Vec::new())),
         };
@@ -157,7 +157,7 @@ impl Walk<'_> {
     }
 }
 
-/// The session was started, and its handshake did not end.
+/// The session was started, but its handshake was not completed.
 fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
     let instance = &subject.instance;
     let output = match &answer.closed {
@@ -183,7 +183,7 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// An SSM agent completes the handshake within a second or two, and within [`SLOW_HANDSHAKE`] where its instance is
-/// busy. Somebody waits for the report; ssh itself waits for a minute.
+/// An SSM agent completes the handshake within a second or two, and within [`SLOW_HANDSHAKE`] where its
+/// instance is busy. ssh waits for a minute; the user of a report should not.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const SLOW_HANDSHAKE: Duration = Duration::from_secs(6);

@@ -34,7 +34,7 @@ pub(super) fn of(failure: &Failure) -> Option<&'static str> {
         Failure::HostKeyUnchecked { .. } | Failure::ProxySilent { .. } => "host-key-unchecked",
         Failure::KnownHosts(_) => "known-hosts-file",
         Failure::Key(_) => "no-randomness",
-        Failure::KeyFile { .. } | Failure::NoKey { .. } => "own-key",
+        Failure::KeyFile(_) | Failure::NoKey { .. } => "own-key",
         Failure::KeyRefused(_) => "key-refused",
         Failure::ManagedNode { .. } => "managed-node",
         Failure::Moved { .. } => "name-moved",

@@ -1,5 +1,5 @@
-//! The same failures for a user of plain ssh, which has no options of ours: there a host name carries the
-//! region, and a block of ssh_config the rest.
+//! Failures with hints for users of plain ssh, which does not have our options: there the host name has the
+//! region, and the block of ssh_config the other options.
 
 use std::error::Error;
 use std::fmt;
@@ -12,11 +12,11 @@ use crate::resolve::ResolveError;
 /// A host as plain ssh was given it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PlainHost {
-    /// What names the instance.
+    /// The part that names the instance.
     pub name: String,
     /// The region, if the host has one.
     pub region: Option<String>,
-    /// What the host ends in.
+    /// Its end, without the dot.
     pub suffix: String,
 }
 
@@ -100,7 +100,7 @@ impl PlainSsh {
                     "`ssh_ec2 list` shows what there is; `ssh {}` looks in another region",
                     host.in_region("REGION")
                 );
-                // Behind the first hint stand those about the name, which have no options.
+                // The first hint names options; the others are about the name.
                 [look].into_iter().chain(error.hints().into_iter().skip(1)).collect()
             }
             ResolveError::Several { candidates, .. } => {
@@ -141,7 +141,12 @@ impl PlainSsh {
 
     fn of_diagnosis(&self, cause: &Diagnosis) -> Vec<String> {
         match cause {
-            Diagnosis::Algorithm { algorithm, .. } if algorithm != "ssh-rsa" => vec![self.rsa_key()],
+            Diagnosis::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => vec![format!(
+                "use a key of another kind: {}, or {}",
+                self.host.install("--key-type ed25519"),
+                self.host.install("--key-file FILE")
+            )],
+            Diagnosis::Algorithm { .. } => vec![self.rsa_key()],
             Diagnosis::NotFound { elsewhere: Some(region), instance, .. } => {
                 let host = PlainHost { name: instance.to_string(), ..self.host.clone() };
                 vec![format!("name the region: `ssh {}`", host.in_region(region))]
@@ -159,9 +164,9 @@ impl PlainSsh {
     }
 }
 
-/// What names end in where nothing else was chosen.
+/// The suffix of names, unless another one was installed.
 const DEFAULT_SUFFIX: &str = "ec2";
-/// As many ids as a line has room for.
+/// A line has room for this many.
 const SHOWN_HOSTS: usize = 3;
 
 #[cfg(test)]
@@ -217,7 +222,7 @@ mod tests {
         );
     }
 
-    /// An option that plain ssh does not have is for `ssh_ec2`, which stands in front of it then.
+    /// A hint may name our options only after `ssh_ec2`.
     #[test]
     fn no_hint_names_an_option_that_ssh_does_not_have() {
         let instance = || "i-0a1b2c3d".parse().unwrap();
@@ -232,10 +237,16 @@ mod tests {
                 reason: "it is in FIPS mode".into(),
             }
             .into(),
+            Diagnosis::Algorithm {
+                instance: instance(),
+                algorithm: "ssh-rsa".into(),
+                reason: "its crypto policy leaves them out".into(),
+            }
+            .into(),
         ];
         for error in errors {
             let told = hints(error, host("web", None, "prod.ec2")).join("\n");
-            for option in ["--region", "--profile", "--newest", "--any", "--key-file"] {
+            for option in ["--region", "--profile", "--newest", "--any", "--key-file", "--key-type"] {
                 let stands_alone = format!("`{option}");
                 assert!(!told.contains(&stands_alone), "{told}");
             }

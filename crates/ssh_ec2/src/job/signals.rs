@@ -1,6 +1,5 @@
-//! The signals that a job has to know of, with where they came from.
+//! The signals that concern a job, and whether its whole group got them.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -11,6 +10,8 @@ use rustix::process::Signal;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
+
+use super::ignored::IgnoredSignals;
 
 /// A signal that came.
 pub(super) struct Arrival {
@@ -26,21 +27,24 @@ impl Signals {
     /// From here on they neither kill nor are lost.
     pub(super) fn catch() -> io::Result<Self> {
         let (reader, writer) = UnixStream::pair()?;
-        let ignored = ignored();
-        let is_ignored = |signal: &Signal| ignored.is_none_or(|mask| mask >> (signal.as_raw() - 1) & 1 == 1);
-        let passed_on = PASSED_ON.into_iter().filter(|signal| !is_ignored(signal));
+        let ignored = IgnoredSignals::read();
+        // `exec` sets signals that are caught back to their default, and ssh is to ignore these as well.
+        // Where they are not known, none is caught.
+        let is_caught = |signal: &Signal| ignored.contain(signal.as_raw()) == Some(false);
+        let passed_on = PASSED_ON.into_iter().filter(is_caught);
         let signals = [Signal::CHILD, Signal::CONT].into_iter().chain(passed_on);
         let signals = signals.map(Signal::as_raw);
         Ok(Self(SignalDelivery::with_pipe(reader, writer, WithOrigin::default(), signals)?))
     }
 
-    /// Those that have come; none stands for the child.
+    /// Those that have come, without SIGCHLD, which only ends the sleep.
     pub(super) fn arrived(&mut self) -> Vec<Arrival> {
         let arrived = self.0.pending().filter_map(|origin| {
             let known = |signal: &Signal| signal.as_raw() == origin.signal;
             let signal = PASSED_ON.into_iter().chain([Signal::CONT]).find(known)?;
-            // The terminal's keys and its size concern its foreground group. When it hangs up, the kernel may say so
-            // to the leader of the session alone (`tty_signal_session_leader` in Linux's tty_jobctrl.c).
+            // The terminal sends its keys and its size to the foreground group. When it hangs up, the kernel
+            // may signal the leader of the session alone (`tty_signal_session_leader` in Linux's
+            // tty_jobctrl.c).
             let of_terminal = [Signal::INT, Signal::QUIT, Signal::WINCH].contains(&signal);
             Some(Arrival { signal, is_for_group: of_terminal && matches!(origin.cause, Cause::Kernel) })
         });
@@ -60,18 +64,8 @@ impl Signals {
     }
 }
 
-/// A bit for each signal that was ignored when this process was started, from the lowest number on; none where the
-/// system does not say. Ignored ones are not caught: `exec` sets those that are caught back to their default, and
-/// nohup and the `&` of a script want ssh to ignore them.
-fn ignored() -> Option<u64> {
-    // proc_pid_status(5)
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
-}
-
-/// All that somebody may send to ssh, except for those that stop: they do their work in this process by default, and a
-/// program that catches one could not stop by it.
+/// All that may be sent to ssh, except for the signals that stop: these stop this process by default, and a
+/// process that catches one cannot be stopped by it.
 const PASSED_ON: [Signal; 8] = [
     Signal::ALARM,
     Signal::HUP,

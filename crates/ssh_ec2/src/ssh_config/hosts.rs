@@ -1,8 +1,8 @@
-//! The `Host` lines: which hosts our blocks are for.
+//! The `Host` lines of our blocks, which match ids and names.
 //!
-//! A user's own hosts may begin with `i-` and `mi-` as well, so ids are matched by their length, and not
-//! where they have a character that is no hexadecimal digit. ssh_config has no classes of characters, but a
-//! pattern that is negated excludes a host whatever else matches.
+//! A user's own hosts may begin with `i-` and `mi-` as well, so the lines match ids by their length, and
+//! exclude hosts with a character that is no hexadecimal digit. ssh_config has no classes of characters, but
+//! a negated pattern excludes a host even if others match.
 
 /// `Host` and the patterns of every instance id.
 pub(super) fn ids() -> String {
@@ -33,7 +33,8 @@ fn header(ids: &[&str]) -> String {
     line + "\n"
 }
 
-/// A file of ours for hosts that got their name from `HostName`, which `Match host` looks at, and `Host` not.
+/// The same blocks for hosts that got their name from `HostName`, which `Match host` compares, and `Host`
+/// does not.
 pub(super) fn by_host_name(file: &str) -> String {
     let lines = file.lines().map(|line| match line.strip_prefix("Host ") {
         Some(patterns) => format!("Match host {}\n", patterns.replace(' ', ",")),

@@ -1,8 +1,8 @@
-//! What a file that `ssh_ec2 config --install` wrote says.
+//! Reads the file that `ssh_ec2 config --install` wrote.
 
 use super::{BLOCK, SECTION, Suffix, quote_for_shell};
 
-/// The sections of a file of ours, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
+/// The sections of an installed file, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
 pub fn sections(file: &str) -> Vec<(Suffix, String)> {
     let mut found: Vec<(Suffix, String)> = Vec::new();
     let mut open = false;
@@ -21,13 +21,13 @@ pub fn sections(file: &str) -> Vec<(Suffix, String)> {
     found
 }
 
-/// A file of ours without the section of a suffix.
+/// An installed file without the section of a suffix.
 pub fn without_section(file: &str, suffix: &str) -> String {
     let section = sections(file).into_iter().find(|(found, _)| found.suffix == suffix);
     section.map_or_else(|| file.to_owned(), |(_, text)| file.replacen(&text, "", 1))
 }
 
-/// The block for instance ids in a file of ours.
+/// The block for instance ids in an installed file.
 pub fn installed_block(file: &str) -> Option<String> {
     file.find(BLOCK).map(|at| file[at..].to_owned())
 }
@@ -60,7 +60,7 @@ fn common_options(block: &str) -> String {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--newest" | "--any" | "--batch" | "-v" => options.push_str(&format!(" {word}")),
-            "--profile" | "--region" | "--reason" | "--key-file" => {
+            "--profile" | "--region" | "--reason" | "--key-file" | "--key-type" => {
                 let value = words.next().unwrap_or_default();
                 options.push_str(&format!(" {word} {}", quote_for_shell(&value)));
             }
@@ -131,5 +131,8 @@ mod tests {
             [format!("{prod} --user 'a$b'"), "ssh_ec2 config --install".into()]
         );
         assert_eq!(install_commands(&(section(None) + &plain))[0], prod);
+        let proxy_arguments = vec!["--key-type".to_owned(), "rsa".to_owned()];
+        let rsa = block(program, &places, &ProxyOptions { proxy_arguments, ..ProxyOptions::default() });
+        assert_eq!(install_commands(&rsa), ["ssh_ec2 --key-type rsa config --install"]);
     }
 }

@@ -20,8 +20,8 @@ impl Places {
         Self { directory: directory.to_owned(), sockets }
     }
 
-    /// The same for a user with this number: the shorter place does not depend on the session, since a login,
-    /// cron and su have different variables.
+    /// The same for the user with this id. The shorter place does not depend on variables, which differ
+    /// between a login, cron and su.
     pub fn of_user(directory: &Path, user: u32) -> Self {
         Self::below(directory, Path::new(&format!("/tmp/ssh_ec2-{user}")))
     }
@@ -52,10 +52,10 @@ impl Places {
     }
 }
 
-/// What ssh makes `%C` of. Without a ProxyJump, which a ProxyCommand excludes, all versions agree.
+/// The parts of ssh's `%C`. Newer versions add the jump host, which a ProxyCommand excludes.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection<'a> {
-    /// As gethostname(3) says it.
+    /// As gethostname(3) returns it.
     pub local_host: &'a [u8],
     /// `%h`
     pub host: &'a str,
@@ -66,8 +66,8 @@ pub struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// The key agent's socket among `sockets`: `%C`, which a ProxyCommand cannot be given. It is as
-    /// `ssh_connection_hash` in OpenSSH's readconf.c computes it.
+    /// The key agent's socket in the directory `sockets`. Its name is `%C`, which a ProxyCommand cannot use,
+    /// computed as by `ssh_connection_hash` in OpenSSH's readconf.c.
     pub fn socket(self, sockets: &Path) -> PathBuf {
         let mut hash = Sha1::new();
         for part in [self.local_host, self.host.as_bytes(), self.port.as_bytes(), self.user.as_bytes()] {

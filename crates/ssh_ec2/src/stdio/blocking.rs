@@ -1,5 +1,5 @@
-//! Terminals, files and devices: each read and each write is one call in a thread of the runtime's, since
-//! some of them cannot be waited for, and a terminal blocks in the middle of a write.
+//! Terminals, files and devices. A thread of the runtime makes each read and write, since some of these
+//! cannot be waited for, and a terminal may block in the middle of a write.
 
 use std::fs::File;
 use std::future::Future;
@@ -45,7 +45,8 @@ impl AsyncRead for Reader {
     }
 }
 
-/// Reports as written only what has been: a process that ends may lose what a thread has still to write.
+/// Reports bytes as written only after the write: the end of the process may lose what a thread has yet to
+/// write.
 pub(super) struct Writer {
     file: Arc<File>,
     call: Option<JoinHandle<io::Result<usize>>>,
@@ -107,7 +108,7 @@ fn read(mut file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; LIMIT];
     let length = loop {
         match file.read(&mut bytes) {
-            // A terminal that was hung up. As an end of input it lets what is under way arrive.
+            // The terminal was hung up. Treated as the end of input, so that bytes under way still arrive.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) && is_device(file) => break 0,
             Err(error) => wait(file, PollFlags::IN, error)?,
             Ok(length) => break length,
@@ -130,7 +131,7 @@ fn is_device(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
-/// Waits where the caller has made the file non-blocking for itself.
+/// Waits for a file that the caller has made non-blocking.
 fn wait(file: &File, what: PollFlags, error: io::Error) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::Interrupted => Ok(()),

@@ -1,4 +1,4 @@
-//! What the command lines of the tools say to ssh.
+//! Finds ssh's options in the command lines of scp, sftp and rsync.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Tool;
 
 impl Tool {
-    /// The options that decide on ssh's way to the host and on its agent, as ssh takes them.
+    /// The options that decide how ssh connects and which agent it forwards, in ssh's own form.
     pub fn ssh_options(self, arguments: &[OsString]) -> Vec<OsString> {
         if self == Self::Rsync {
             // The shell that rsync is given, or its own choice.

@@ -98,8 +98,8 @@ pub(crate) async fn tls(
     Ok(Box::new(stream))
 }
 
-/// Encrypts a connection to `host` that leads through a proxy. A certificate that is not trusted is the host's,
-/// or that of a proxy that inspects TLS; for anything else the proxy is the first to look at.
+/// Encrypts a connection to `host` through a proxy. An untrusted certificate comes from the host, or from a
+/// proxy that inspects TLS. Other errors name the proxy, which is to be checked first.
 pub(crate) async fn tls_through(
     stream: Box<dyn Connection>,
     host: &str,

@@ -1,7 +1,7 @@
-//! What can be wrong with the HTTP proxy that `HTTPS_PROXY` names.
+//! Errors of the HTTP proxy that `HTTPS_PROXY` names.
 //!
-//! Each message names the proxy by its URL, without user and password: with a proxy in between, advice to set
-//! one, or to look at the host behind it, would mislead.
+//! Each message names the proxy by its URL, without user and password. Where a proxy is in use, a hint to set
+//! one, or a message about the host behind it, would mislead.
 
 use std::error::Error;
 
@@ -13,7 +13,7 @@ use tokio_rustls::rustls;
 use super::{DialError, HeadError};
 use crate::network::causes;
 
-/// The HTTP proxy does not lead on.
+/// No connection through the HTTP proxy.
 #[derive(Debug, Error)]
 pub enum ProxyError {
     /// It answered `CONNECT` with something other than success.
@@ -26,7 +26,7 @@ pub enum ProxyError {
         /// Whether it was given a user and a password.
         has_password: bool,
     },
-    /// It took the connection, and what lies behind it did not work.
+    /// It took the connection, but the connection through it failed.
     #[error("{source}, through the proxy {proxy}")]
     Through {
         /// The URL of the proxy.
@@ -66,7 +66,7 @@ impl ProxyError {
         DialError::Proxy(Self::Through { proxy: url(proxy), source: source.into() })
     }
 
-    /// The fault of a proxy among an error and its causes.
+    /// The error of a proxy, if one is among an error and its causes.
     pub fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         causes(error).find_map(|error| match error.downcast_ref() {
             Some(DialError::Proxy(fault)) => Some(fault),
@@ -74,7 +74,7 @@ impl ProxyError {
         })
     }
 
-    /// True if the proxy will not answer otherwise later.
+    /// True if the proxy will give the same answer later.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Refused { status, .. } => super::is_lasting(*status),

@@ -49,7 +49,7 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     (ours, theirs)
 }
 
-/// Opens what is one for both directions: our end, and the proxy's.
+/// Opens one channel for both directions: our end, and the proxy's.
 type Open = fn() -> (OwnedFd, OwnedFd);
 
 const DUPLEX: [(&str, Open); 3] =
@@ -151,7 +151,7 @@ fn a_caller_that_is_gone_takes_the_session_along() {
 
 /// Python, since what a test itself leaves open is left open in the programs of the others as well.
 #[test]
-fn a_caller_that_leaves_its_own_end_open_in_the_proxy_is_missed_all_the_same() {
+fn the_end_of_a_caller_is_seen_although_it_left_its_own_end_open_in_the_proxy() {
     let sandbox = Sandbox::start();
     let script = "import socket, subprocess, sys
 ours, theirs = socket.socketpair()

@@ -55,7 +55,7 @@ fn a_bad_user_is_named() {
     fails(sandbox.ssh_ec2().args(["proxy", "a b", HEALTHY, "22"]), 2, error, &[USER_HINT]);
 }
 
-/// No key is pushed to a managed node, so that what the API takes is no rule there.
+/// No key is pushed to a managed node, so the API's rule for names does not apply.
 #[test]
 fn a_managed_node_has_users_of_other_names() {
     let sandbox = Sandbox::start();
@@ -63,7 +63,7 @@ fn a_managed_node_has_users_of_other_names() {
     let hint = "use 1 to 255 letters, digits and `_ . @ - $ + \\`, with no `-` first and no `\\` last; for example \
                 `alice` or `alice@corp.example`";
     fails(sandbox.ssh_ec2().args(["proxy", "a b", node, "22"]), 2, "\"a b\" is not a login name", &[hint]);
-    // The region has no node. That this is what is said shows that the name was accepted.
+    // The region has no node. This error shows that the name was accepted.
     for user in ["firstname.lastname@corp.example.com", "CORP\\alice", "alice+ssh"] {
         let ended = run(sandbox.ssh_ec2().args(["proxy", user, node, "22"])).status(1);
         let error = format!("ssh_ec2: error: instance {node} is not connected to Session Manager");
@@ -124,17 +124,17 @@ fn a_wrong_command_line_is_explained() {
 }
 
 #[test]
-fn where_our_options_stand_is_said_of_programs_that_copy() {
+fn our_options_behind_a_copying_program_are_a_mistake() {
     let sandbox = Sandbox::start();
     let help = "`ssh_ec2 --help` shows how to call it";
     for (words, error) in [
         (
             &["scp", "--region", "us-east-1", "web-1:f", "."][..],
-            "`--region` is an option of ssh_ec2, and stands in front of scp: `ssh_ec2 --region … scp …`",
+            "`--region` is an option of ssh_ec2, and goes in front of scp: `ssh_ec2 --region … scp …`",
         ),
         (
             &["rsync", "-a", "web-1:f", ".", "--profile=x"],
-            "`--profile` is an option of ssh_ec2, and stands in front of rsync: `ssh_ec2 --profile … rsync …`",
+            "`--profile` is an option of ssh_ec2, and goes in front of rsync: `ssh_ec2 --profile … rsync …`",
         ),
         (
             &["rsync", "-a", "web-1::module", "."],
@@ -150,16 +150,13 @@ fn where_our_options_stand_is_said_of_programs_that_copy() {
     for program in ["scp", "sftp", "rsync"] {
         let ended = run(sandbox.ssh_ec2().args([program, "--help"])).success();
         assert!(ended.text().starts_with(&format!("Usage: ssh_ec2 [OPTIONS] {program} ")), "{ended}");
-        assert!(
-            ended.text().contains(&format!("Options of ssh_ec2 stand in front of `{program}`")),
-            "{ended}"
-        );
+        assert!(ended.text().contains(&format!("Options of ssh_ec2 go in front of `{program}`")), "{ended}");
     }
 }
 
-/// As editors do with the ssh that they are to use.
+/// Editors ask the ssh that they are configured to use.
 #[test]
-fn what_is_asked_of_ssh_itself_is_answered_by_ssh() {
+fn ssh_answers_its_version_and_algorithms() {
     let sandbox = Sandbox::start();
     let ended = run(sandbox.ssh_ec2().arg("-V")).success();
     assert_eq!(ended.text(), concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -175,7 +172,7 @@ fn what_is_asked_of_ssh_itself_is_answered_by_ssh() {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_said_of_standard_output() {
+fn output_that_cannot_be_written_is_an_error_of_standard_output() {
     let sandbox = Sandbox::start();
     let error = "cannot write to standard output: No space left on device (os error 28)";
     let hint = "make room where standard output goes, or send it elsewhere";
@@ -201,7 +198,7 @@ fn output_that_cannot_be_written_is_said_of_standard_output() {
     }
 }
 
-/// What the hint promises comes true.
+/// The hint is right: a connection makes the key known.
 #[test]
 fn a_host_key_that_is_not_known_is_kept_from_the_first_connection() {
     let sandbox = Sandbox::with_faults(&[
@@ -209,7 +206,7 @@ fn a_host_key_that_is_not_known_is_kept_from_the_first_connection() {
         "deny=ssm:StartSession@AWS-StartNonInteractiveCommand",
     ]);
     let hint = format!(
-        "connect: where AWS answers that it lists no key, the one that sshd presents is accepted and kept; or name it \
+        "connect once: if AWS lists no key, the one that sshd presents is accepted and kept; or add a key \
          yourself: `ssh_ec2 known-hosts --trust KEY {HEALTHY}`"
     );
     let known_hosts = || {
@@ -262,9 +259,9 @@ fn missing_credentials_are_told() {
     );
 }
 
-/// The SDK's provider asks there, and has words of its own.
+/// The SDK's own provider asks there.
 #[test]
-fn a_container_endpoint_that_fails_is_told_in_words() {
+fn a_container_endpoint_that_fails_is_reported_without_the_sdks_wrappers() {
     let sandbox = Sandbox::start();
     let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     for (status, body, words) in [
@@ -576,7 +573,7 @@ fn a_refused_resumption_is_told() {
 
 #[test]
 fn a_refusal_that_is_looked_into_leaves_nothing_behind() {
-    let faults = "slow-attach=2500ms";
+    let faults = "slow-attach=4s";
     let sandbox = Sandbox::with_faults(&[faults]);
     let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);
     assert!(ended.stderr.contains(" refused the one-time key for the user `ec2-user`\n"), "{ended}");

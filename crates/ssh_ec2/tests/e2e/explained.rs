@@ -1,5 +1,5 @@
-//! When the command has returned, the cause of its failure has been printed: also in the file that its standard error
-//! went to, and not over the shell's next prompt.
+//! When the command has returned, the cause of its failure has been printed: also in the file that its
+//! standard error went to, and not over the shell's next prompt.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::harness::{
     ABSENT, HEALTHY, NO_INSTANCE_CONNECT, PUSH_DENIED, Running, SSM_AGENT_OFFLINE, START_DENIED, Sandbox,
-    eventually, is_child_of, pid,
+    WITHOUT_QUOTA, eventually, is_child_of, pid,
 };
 use crate::job_control::ssh_below;
 
@@ -49,6 +49,15 @@ fn a_refused_key_is_explained_by_every_program() {
         assert!(said.contains("ssh_ec2: error: there is no user `ghost` on"), "{words:?}: {said}");
         assert_eq!(said.matches("ssh_ec2: error: ").count(), 1, "{words:?}: {said}");
     }
+    sandbox.assert_tidy();
+}
+
+/// The session that asks the instance is begun when ssh has gone, and an SSM agent may be busy.
+#[test]
+fn an_instance_that_is_slow_to_say_why_is_waited_for() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA, "slow-attach=2500ms"]);
+    let (_, said) = at_its_end(&sandbox, sandbox.ssh_ec2().args([&format!("ghost@{HEALTHY}"), "true"]));
+    assert!(said.contains("ssh_ec2: error: there is no user `ghost` on"), "{said}");
     sandbox.assert_tidy();
 }
 
@@ -105,7 +114,7 @@ fn with_a_stuck_proxy(sandbox: &Sandbox) -> (Running, Vec<u32>) {
 }
 
 #[test]
-fn a_proxy_that_hangs_is_waited_for_until_the_user_has_enough() {
+fn the_wait_for_a_proxy_that_hangs_ends_by_itself_and_by_sigint() {
     let sandbox = Sandbox::start();
     let waited = |ending: &dyn Fn(&Running, &[u32])| {
         let (mut wrapper, proxies) = with_a_stuck_proxy(&sandbox);
@@ -152,7 +161,7 @@ fn assert_not_waited_for(sandbox: &Sandbox, words: &[&str], code: i32) {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[test]
-fn what_outlives_its_first_ssh_is_not_waited_for() {
+fn a_connection_that_outlives_its_ssh_is_not_waited_for() {
     let sandbox = Sandbox::start();
     let config = sandbox.file("background");
     fs::write(&config, "ForkAfterAuthentication yes\nStdinNull yes\n").unwrap();

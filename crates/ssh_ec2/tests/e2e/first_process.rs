@@ -57,7 +57,7 @@ fn the_end_of_input_ends_the_session() {
 }
 
 #[test]
-fn what_others_leave_behind_is_reaped() {
+fn orphans_are_reaped() {
     let sandbox = Sandbox::start();
     let duration = format!("86397.{}", std::process::id());
     // In the background of a shell that ends first.
@@ -81,7 +81,7 @@ fn wrapper(sandbox: &Sandbox, remote: &str) -> Command {
 }
 
 #[test]
-fn a_terminal_works_as_elsewhere() {
+fn a_terminal_works() {
     let sandbox = Sandbox::start();
     let shell = wrapper(&sandbox, "trap 'exit 4' INT; echo ready; read line; echo \"[$line]\"; cat");
     let mut terminal = Terminal::start(sandbox.behind(&CONTAINER, &shell), 24, 80);

@@ -1,4 +1,4 @@
-//! An HTTP proxy that does not lead on is what the error names, by its URL and without its password.
+//! An error of an HTTP proxy names the proxy, by its URL and without its password.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::{Ended, HEALTHY, Running, Sandbox, run};
 use crate::impostor::listen;
 
-/// What a proxy does with whoever asks it.
+/// What a proxy does with a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Proxy {
     /// It answers so, and closes.
@@ -20,7 +20,7 @@ pub(crate) enum Proxy {
     Unknown,
 }
 
-/// One proxy, what is said of it behind its URL, and what to do.
+/// One proxy, the message behind its URL, and the hint.
 pub(crate) struct Row {
     proxy: Proxy,
     scheme: &'static str,
@@ -126,7 +126,26 @@ fn calls_name_the_proxy_that_fails() {
     }
 }
 
-/// Not all rows: what may pass is tried again for some seconds, and the doctor's websockets are the same.
+#[test]
+fn a_list_names_the_proxy_that_fails() {
+    let sandbox = Sandbox::start();
+    for row in [&ROWS[0], &ROWS[2], &ROWS[6]] {
+        let mut command = sandbox.ssh_ec2();
+        command.env("AWS_ENDPOINT_URL_EC2", "https://ec2.us-east-1.amazonaws.com").arg("list");
+        let url = row.give(&mut command);
+        let ended = run(&mut command).status(1);
+        let said = format!(
+            "ssh_ec2: us-east-1: cannot reach ec2.us-east-1.amazonaws.com: the proxy {url}{}",
+            row.said
+        );
+        assert!(ended.stderr.starts_with(&said), "{said:?} is not in {ended}");
+        assert!(ended.stderr.ends_with(&format!("hint: {}\n", row.hint)), "{ended}");
+        assert!(!ended.stderr.contains("s3cret"), "{ended}");
+    }
+}
+
+/// Not all rows: errors that may pass are tried again for some seconds, and the doctor opens the same
+/// websockets.
 #[test]
 fn websockets_name_the_proxy_that_fails() {
     let sandbox = Sandbox::with_faults(&["stream-url=wss://ssmmessages.us-east-1.amazonaws.com"]);

@@ -159,22 +159,79 @@ fn a_key_that_cannot_be_pushed_is_named() {
         &format!("there is no public key in {}", ssh.display()),
         &["make one with `ssh-keygen -t ed25519`, or name one with `--key-file`"],
     );
-    let missing = sandbox.file("missing.pub").display().to_string();
-    fails(
-        &mut send(&["--key-file", &missing]),
-        1,
-        &format!("cannot read {missing}: No such file or directory (os error 2)"),
-        &[&format!("check the permissions of {missing}")],
-    );
-    let ecdsa = sandbox.key_pair(sandbox.file("ecdsa"), "ecdsa").with_extension("pub").display().to_string();
-    let text = sandbox.file("text").display().to_string();
-    fs::write(&text, "no key\n").unwrap();
-    for path in [&ecdsa, &text] {
-        fails(
-            &mut send(&["--key-file", path]),
-            1,
-            &format!("{path} is not an OpenSSH public key"),
-            &["give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub"],
-        );
+    let own = "use an Ed25519 key, which `ssh-keygen -t ed25519` makes, or leave out `--key-file` for a one-time key";
+    let make = |path: &str| format!("make the public half: `ssh-keygen -y -f {path} > {path}.pub`");
+    let keygen = |name: &str, options: &[&str]| {
+        let path = sandbox.file(name).display().to_string();
+        let mut keygen = sandbox.command("ssh-keygen");
+        run(keygen.args(["-q", "-N", "", "-f", &path]).args(options)).success();
+        path
+    };
+    let written = |name: &str, text: &str| {
+        fs::write(sandbox.file(name), text).unwrap();
+        sandbox.file(name).display().to_string()
+    };
+    let ecdsa = keygen("ecdsa", &["-t", "ecdsa"]);
+    let short = keygen("short", &["-t", "rsa", "-b", "1024"]);
+    let pem = keygen("my.pem", &["-t", "rsa", "-m", "PEM"]);
+    let openssh = keygen("openssh", &["-t", "ed25519"]);
+    let line = fs::read_to_string(format!("{openssh}.pub")).unwrap();
+    for private in [&pem, &openssh] {
+        fs::remove_file(format!("{private}.pub")).unwrap();
     }
+    let missing = sandbox.file("missing.pub").display().to_string();
+    let sk = written("sk.pub", "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t me\n");
+    let dsa = written("dsa.pub", "ssh-dss AAAAB3NzaC1kc3MAAACBAM me\n");
+    let several = written("several.pub", &format!("{line}{line}"));
+    let text = written("text", "no key\n");
+    let directory = sandbox.home().display().to_string();
+    let check = "check the path; `ls ~/.ssh/*.pub` lists the keys that you have";
+    let refuses = |holds: &str| format!("holds {holds}, which EC2 Instance Connect does not take");
+    for (path, said, hint) in [
+        (&missing, "does not exist".to_owned(), check.to_owned()),
+        (&directory, "is a directory, and not a key".into(), "name the `.pub` file in it".into()),
+        (
+            &"~/k".to_owned(),
+            "does not exist".into(),
+            "the shell replaces `~` only at the beginning of a word: `--key-file ~/k`".into(),
+        ),
+        (&format!("{ecdsa}.pub"), refuses("an ECDSA key"), own.into()),
+        (&sk, refuses("a key of a security key (FIDO)"), own.into()),
+        (&dsa, refuses("a DSA key"), own.into()),
+        (
+            &format!("{short}.pub"),
+            "holds an RSA key of 1024 bits, and EC2 Instance Connect takes none below 2048".into(),
+            own.into(),
+        ),
+        (&pem, "holds a private key, and its public half is not beside it".into(), make(&pem)),
+        (&openssh, "holds a private key, and its public half is not beside it".into(), make(&openssh)),
+        (
+            &several,
+            "holds 2 keys, and one can be pushed".into(),
+            "put the one to push in a file of its own".into(),
+        ),
+        (
+            &text,
+            "is not an OpenSSH public key".into(),
+            "give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub".into(),
+        ),
+    ] {
+        let error = format!("{path} {said}");
+        fails(&mut send(&[&format!("--key-file={path}")]), 1, &error, &[&hint]);
+        let mut connect = sandbox.ssh_ec2();
+        connect.args([&format!("--key-file={path}"), &sandbox.target(), "true"]);
+        fails(&mut connect, 1, &error, &[&hint]);
+    }
+    fails(
+        sandbox.ssh_ec2().args(["proxy", "--key-file", &format!("{ecdsa}.pub"), "ec2-user", HEALTHY, "22"]),
+        1,
+        &format!("{ecdsa}.pub {}", refuses("an ECDSA key")),
+        &[own],
+    );
+    assert!(sandbox.region.sessions().is_empty());
+    // As the hint says, and as an editor of Windows leaves it.
+    let public = run(sandbox.command("ssh-keygen").args(["-y", "-f", &pem])).success();
+    written("my.pem.pub", &public.text().replace('\n', "\r\n"));
+    send_key(&sandbox, &["--key-file", &pem]);
+    assert_let_in(&sandbox, Path::new(&pem));
 }

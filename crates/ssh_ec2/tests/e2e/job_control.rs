@@ -1,5 +1,5 @@
-//! `ssh_ec2` in the place of ssh: stopped, resumed, put in the background, interrupted and killed, it does what ssh
-//! does. Where it can be said, the same is done to both, and the results are compared.
+//! `ssh_ec2` in the place of ssh: stopped, resumed, put in the background, interrupted and killed, it does
+//! what ssh does. Where possible, a test does the same to both and compares the results.
 
 use std::fs;
 use std::path::Path;
@@ -166,7 +166,7 @@ fn a_shell_controls_its_terminal_session_as_that_of_ssh(sandbox: &Sandbox) {
         });
         shell.terminal.type_in("\x04");
         found.push(shell.status());
-        // The key is for the program over there.
+        // The remote program gets the key.
         shell.line(&format!("p -t {target} 'echo be\"\"gun 2; exec cat'"));
         shell.terminal.wait_for("begun 2");
         shell.terminal.type_in("\x03");
@@ -184,7 +184,7 @@ fn a_terminal_that_is_closed_leaves_nothing(sandbox: &Sandbox) {
         let line = format!("ssh_ec2 -t {} 'touch {}; exec cat'", sandbox.target(), mark.display());
         let mut command = sandbox.command("sh");
         match shell {
-            // The leader of the session is all that hears of it.
+            // Only the leader of the session gets the signal.
             "" => command.args(["-c", &format!("exec {line}")]),
             _ => command.args(["-c", &format!("{line}; true")]),
         };
@@ -241,7 +241,7 @@ fn a_signal_for_it_alone_has_the_effect_that_it_has_on_ssh() {
 }
 
 #[test]
-fn it_is_continued_when_it_alone_is_told_so() {
+fn a_sigcont_for_it_alone_continues_ssh_as_well() {
     let sandbox = Sandbox::start();
     let mut wrapper =
         Running::start(sandbox.ssh_ec2().args(["-q", "-T", &sandbox.target(), "echo begun; cat"]));
@@ -307,7 +307,7 @@ fn ssh_inherits_what_is_ignored_and_open() {
 }
 
 #[test]
-fn a_child_without_its_parent_becomes_nothing() {
+fn a_child_whose_parent_has_ended_does_not_start_the_program() {
     let sandbox = Sandbox::start();
     let ended = run(sandbox.ssh_ec2().args(["__child", "1", "echo", "in"])).status(1);
     assert_eq!((ended.text(), ended.stderr.as_str()), ("", ""));
@@ -318,7 +318,7 @@ fn as_the_first_process_it_ends_sessions_and_explains() {
     let sandbox = Sandbox::start();
     let first = |words: &[&str]| {
         let mut command = sandbox.command("unshare");
-        // root of a namespace may not do what ssh does as root.
+        // In a user namespace, root may not do what ssh does as root.
         command.args(if is_root() { &[][..] } else { &["--user", "--map-current-user"] });
         command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
         command.arg(binary()).args(words);

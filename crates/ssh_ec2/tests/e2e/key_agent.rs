@@ -139,6 +139,11 @@ fn the_users_own_agent_is_forwarded_by_any_setting_and_from_any_path() {
             assert!(listed(socket, &[]).success().text().ends_with(OWN), "in a file");
             listed(socket, &["-a"]).status(2);
             listed(socket, &["-o", "ForwardAgent=no"]).status(2);
+            // Blocks of another directory, as a user of the local region may have them.
+            let mut blocks = sandbox.ssh_ec2();
+            blocks.arg("config").env("SSH_EC2_DIR", sandbox.file("other"));
+            fs::write(&config, run(&mut blocks).success().text()).unwrap();
+            assert!(listed(socket, &["-A"]).success().text().ends_with(OWN), "beside installed blocks");
         }
         // An agent of another name is the one that plain ssh forwards.
         let named = name.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");

@@ -124,7 +124,7 @@ fn another_region_is_told_of() {
     );
 }
 
-/// Plain ssh has no options of ours. There a host says what they say.
+/// Plain ssh does not have our options. There the host names the region.
 #[test]
 fn hints_are_for_the_program_in_use() {
     let sandbox = Sandbox::start();
@@ -155,7 +155,7 @@ fn hints_are_for_the_program_in_use() {
     assert!(told.contains("hint: add `--region eu-west-1`"), "{told}");
 }
 
-/// ssh has hosts with a region in them, which end in a suffix of ours.
+/// Hosts of plain ssh have a region in front of the suffix.
 #[test]
 fn a_region_behind_a_name_is_understood() {
     let sandbox = Sandbox::start();

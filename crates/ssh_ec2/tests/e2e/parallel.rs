@@ -167,8 +167,8 @@ fn a_connection_begun_while_another_ends_finds_a_key_agent() {
     sandbox.assert_tidy();
 }
 
-/// Sandboxes in which a push after these is refused. ssh gets no byte before its own push succeeded, so that one that
-/// fails takes nothing from the others.
+/// Sandboxes in which a push after these is refused. ssh gets no byte before its own push succeeded, so that
+/// one that fails takes nothing from the others.
 #[test]
 fn as_many_connections_succeed_as_keys_could_be_pushed() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA, "throttle=SendSSHPublicKey:0/3"]);
@@ -213,7 +213,7 @@ fn connect_alone(sandbox: &Sandbox, number: usize) -> (Running, u32) {
 }
 
 #[test]
-fn nobody_waits_for_a_stopped_proxy() {
+fn no_connection_waits_for_a_stopped_proxy() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
     let (stopped, its_proxy) = connect_alone(&sandbox, 0);
     let (heir, proxy_of_heir) = connect_alone(&sandbox, 1);
@@ -252,7 +252,7 @@ fn a_connection_outlives_the_credentials_that_a_second_push_would_need() {
 
 /// Locks that another process keeps: one that was stopped, or that waits for an NFS server.
 #[test]
-fn a_lock_that_nobody_releases_holds_up_no_connection() {
+fn a_lock_that_is_never_released_holds_up_no_connection() {
     let sandbox = Sandbox::start();
     let remote = || {
         let mut ssh = sandbox.ssh_ec2();
@@ -275,7 +275,7 @@ fn a_lock_that_nobody_releases_holds_up_no_connection() {
     }
     assert_eq!(run(&mut remote()).success().text(), "in\n");
     let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
-    eventually("the proxy minds signals", || minds(proxy.id(), Signal::TERM).then_some(()));
+    eventually("the proxy catches signals", || catches(proxy.id(), Signal::TERM).then_some(()));
     proxy.signal(Signal::TERM);
     assert!(proxy.wait().status(130).stdout.is_empty());
     drop(held);
@@ -283,7 +283,7 @@ fn a_lock_that_nobody_releases_holds_up_no_connection() {
 }
 
 /// Whether a process has a handler for a signal.
-fn minds(process: u32, signal: Signal) -> bool {
+fn catches(process: u32, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let caught =
         status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim().to_owned();

@@ -29,6 +29,7 @@ macro_rules! with_each_server {
 with_each_server![
     each_cause_on_the_instance_is_named,
     each_option_that_keeps_the_key_back_is_named,
+    an_rsa_key_is_made_where_ssh_takes_no_ed25519,
     harmless_options_are_no_cause,
     what_ends_otherwise_is_not_explained_as_a_refused_key,
 ];
@@ -56,7 +57,7 @@ fn both(sandbox: &Sandbox, options: &[&str], target: &str) -> [Command; 2] {
     })
 }
 
-/// What we said, of a login that failed.
+/// Our own lines, of a login that failed.
 #[track_caller]
 fn explained(command: &mut Command) -> String {
     let ended = run(command).status(255);
@@ -172,7 +173,7 @@ fn what_ends_otherwise_is_not_explained_as_a_refused_key(sandbox: &Sandbox) {
     sandbox.assert_tidy();
 }
 
-/// Somebody who presses Ctrl-C has seen enough.
+/// A user who presses Ctrl-C wants no explanation.
 #[test]
 fn a_password_prompt_that_is_left_is_not_explained() {
     let sandbox = Sandbox::start();
@@ -192,9 +193,9 @@ fn a_password_prompt_that_is_left_is_not_explained() {
     }
 }
 
-/// A banner is as long as an administrator likes.
+/// A banner may have any length.
 #[test]
-fn a_banner_hides_nothing() {
+fn a_login_behind_a_long_banner_is_explained() {
     let directory = tempfile::tempdir().unwrap();
     let banner = directory.path().join("banner");
     fs::write(&banner, "All that you do here is recorded.\n".repeat(300)).unwrap();
@@ -210,7 +211,7 @@ fn a_banner_hides_nothing() {
 
 /// An option on sshd's own command line is in no file.
 #[test]
-fn what_cannot_be_seen_is_named_as_a_possibility() {
+fn a_cause_that_cannot_be_seen_is_named_as_a_possibility() {
     let directory = tempfile::tempdir().unwrap();
     for option in ["PubkeyAcceptedAlgorithms=rsa-sha2-256,rsa-sha2-512", "PermitRootLogin=no", "DenyUsers=*"]
     {
@@ -234,9 +235,93 @@ fn what_cannot_be_seen_is_named_as_a_possibility() {
     }
 }
 
+/// As in FIPS mode, or by the crypto policy of a distribution.
+fn an_rsa_key_is_made_where_ssh_takes_no_ed25519(sandbox: &Sandbox) {
+    let file = sandbox.file("config");
+    let block = sandbox.directory().join("ssh_config");
+    for (algorithms, key) in [
+        ("rsa-sha2-512", "RSA"),
+        ("rsa-sha2-256", "RSA"),
+        ("-*ed25519*", "RSA"),
+        ("ssh-ed25519,rsa-sha2-512", "ED25519"),
+    ] {
+        fs::write(
+            &file,
+            format!("Include {}\nHost *\n  PubkeyAcceptedAlgorithms {algorithms}\n", block.display()),
+        )
+        .unwrap();
+        let option = format!("PubkeyAcceptedKeyTypes={algorithms}");
+        let mut by_file = sandbox.plain_command("ssh");
+        by_file.env("SSH_EC2_DIR", sandbox.directory()).arg("-F").arg(&file);
+        let mut by_option = sandbox.command("ssh");
+        by_option.args(["-o", &option]);
+        let mut wrapper = sandbox.ssh_ec2();
+        wrapper.args(["-o", &option]);
+        for mut command in [by_file, by_option, wrapper] {
+            let ended = run(command.args(["-v", &sandbox.target(), "echo in"])).success();
+            assert_eq!(ended.text(), "in\n", "{command:?}");
+            assert!(ended.stderr.contains(&format!("Server accepts key: ssh_ec2 {key} ")), "{ended}");
+        }
+    }
+    sandbox.assert_tidy();
+}
+
+#[test]
+fn an_sshd_without_ed25519_takes_the_rsa_key_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = "-o PubkeyAcceptedAlgorithms=rsa-sha2-256,rsa-sha2-512";
+    let sandbox = unlimited(Some(sshd_with(&directory, options)));
+    let block = sandbox.file("config");
+    let printed = run(sandbox.ssh_ec2().args(["--key-type", "rsa", "config"])).success();
+    assert_eq!(printed.text().matches(" proxy --key-type rsa ").count(), 2, "{printed}");
+    fs::write(&block, printed.text()).unwrap();
+    let mut plain = sandbox.plain_command("ssh");
+    plain.env("SSH_EC2_DIR", sandbox.directory()).arg("-F").arg(&block);
+    let mut wrapper = sandbox.ssh_ec2();
+    wrapper.arg("--key-type=rsa");
+    for mut command in [plain, wrapper] {
+        let ended = run(command.args(["-oLogLevel=ERROR", &sandbox.target(), "echo in"])).success();
+        assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
+    }
+    fs::write(sandbox.file("sent"), "x").unwrap();
+    let remote = format!("{}:{}", sandbox.target(), sandbox.file("got").display());
+    run(sandbox.ssh_ec2().args(["--key-type", "rsa", "scp", "-q", "sent", &remote])).success();
+    assert_eq!(fs::read_to_string(sandbox.file("got")).unwrap(), "x");
+    sandbox.assert_tidy();
+}
+
+/// What was asked for stays, and is explained.
+#[test]
+fn a_key_that_was_asked_for_may_be_kept_back() {
+    let sandbox = unlimited(Some(sshd()));
+    for (key_type, option, said, hint) in [
+        (
+            "ed25519",
+            "PubkeyAcceptedAlgorithms=rsa-sha2-512",
+            "PubkeyAcceptedAlgorithms rsa-sha2-512",
+            "`--key-type rsa`",
+        ),
+        (
+            "rsa",
+            "PubkeyAcceptedAlgorithms=ssh-ed25519",
+            "PubkeyAcceptedAlgorithms ssh-ed25519",
+            "add `rsa-sha2-512`",
+        ),
+        ("rsa", "PubkeyAcceptedAlgorithms=ssh-rsa", "PubkeyAcceptedAlgorithms ssh-rsa", "add `rsa-sha2-512`"),
+        ("rsa", "RequiredRSASize=4096", "RequiredRSASize 4096", "the 3072 bits of the key"),
+    ] {
+        let mut command = sandbox.ssh_ec2();
+        command.args(["--key-type", key_type, "-oLogLevel=ERROR", "-o", option, &sandbox.target(), "true"]);
+        let explained = explained(&mut command);
+        assert!(explained.contains(&format!("`{said}` on ssh's command line keeps")), "{explained}");
+        assert!(explained.contains(hint), "{explained}");
+    }
+    sandbox.assert_tidy();
+}
+
 /// A key of the user's own that was pushed may be refused, or kept back, as well.
 #[test]
-fn a_key_of_ones_own_is_explained_as_well() {
+fn a_refused_key_file_is_explained_as_well() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
     let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
     for (options, target, said) in [
@@ -308,7 +393,7 @@ fn options_in_files_are_found() {
 }
 
 #[test]
-fn the_explanation_is_told_once_in_parallel_connections() {
+fn each_of_several_parallel_connections_prints_its_explanation_once() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
     let target = format!("ghost@{HEALTHY}");
     let mut started: Vec<_> = (0..6)

@@ -10,7 +10,7 @@ use crate::ends::{assert_ends, connected};
 use crate::harness::{HEALTHY, Running, Sandbox, run};
 use crate::stdout::is_exchanged;
 
-/// Those that would end a process without more ado, and that others than the kernel send.
+/// The signals that end a process by default and that users send.
 const ENDING: [Signal; 7] =
     [Signal::ALARM, Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
 
@@ -39,13 +39,13 @@ fn a_session_that_starts_too_late_is_ended_all_the_same() {
     }
 }
 
-/// A program that was started with a signal ignored, by the words of a shell.
+/// A proxy that a shell started with these signals ignored.
 fn with_ignored(sandbox: &Sandbox, signals: &str) -> Running {
     let script = format!("trap '' {signals}; exec \"$@\"");
     Running::start(&mut sandbox.behind(&["sh", "-c", &script, "sh"], &sandbox.proxy(HEALTHY)))
 }
 
-/// Asserts that it still serves, and ends when its input does.
+/// Asserts that it still carries bytes, and ends when its input does.
 fn assert_serves(sandbox: &Sandbox, mut proxy: Running) {
     proxy.write(b"SSH-2.0-test\r\n");
     proxy.wait_for_output(is_exchanged);
@@ -117,7 +117,7 @@ fn a_command_in_the_sandbox_inherits_what_is_ignored() {
 
 /// The system keeps no exit status for the children of such a program.
 #[test]
-fn a_caller_that_ignores_the_end_of_its_children_does_not_matter() {
+fn a_caller_that_ignores_sigchld_changes_nothing() {
     let sandbox = Sandbox::start();
     let process = program(&sandbox, "").display().to_string();
     let command = with_process(&sandbox, sandbox.proxy(HEALTHY), &process);

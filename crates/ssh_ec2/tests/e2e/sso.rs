@@ -163,9 +163,9 @@ fn a_role_that_is_not_the_users_is_named_without_a_word_of_signing_in() {
     }
 }
 
-/// What Identity Center answers when it is asked for a role, as its service model and proxies have it.
+/// Answers of Identity Center to a request for a role, from its service model, and those of proxies.
 #[test]
-fn every_refusal_of_a_role_is_told_for_what_it_is() {
+fn every_refusal_of_a_role_has_its_own_message() {
     let sandbox = Sandbox::start();
     sign_in(&sandbox);
     let role = "you have no role sandbox in account 123456789012 of IAM Identity Center";
@@ -217,7 +217,7 @@ fn every_refusal_of_a_role_is_told_for_what_it_is() {
     }
 }
 
-/// A refusal that may pass says nothing of the sign-in.
+/// A refusal that may pass has nothing to do with the sign-in.
 #[test]
 fn a_refresh_that_fails_for_a_moment_is_no_expired_sign_in() {
     let sandbox = Sandbox::start();
@@ -300,7 +300,7 @@ fn a_sign_in_that_fails_is_told_in_words() {
     }
 }
 
-/// Neither the sign-in nor the network is what has to be mended.
+/// The proxy is at fault, not the sign-in nor the network.
 #[test]
 fn a_proxy_that_fails_is_named_at_the_sign_in() {
     let sandbox = Sandbox::start();

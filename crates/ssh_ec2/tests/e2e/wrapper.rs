@@ -129,7 +129,7 @@ fn a_key_of_the_users_own_is_used_when_named() {
     fails(
         sandbox.ssh_ec2().args(["--key-file", "/dev/null", &sandbox.target()]),
         1,
-        "/dev/null is not an OpenSSH public key",
+        "/dev/null is empty",
         &["give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub"],
     );
 }
@@ -195,7 +195,7 @@ fn a_way_round_the_tunnel_is_refused() {
     ] {
         let error = format!("`{option}` would lead {program} to the instance without Session Manager");
         let hint = format!(
-            "to go on from one instance to another host, use plain {program} after `ssh_ec2 config --install`, with `-J USER@NAME.ec2`"
+            "to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"
         );
         fails(sandbox.ssh_ec2().args(words), 2, &error, &["leave it out", &hint]);
     }

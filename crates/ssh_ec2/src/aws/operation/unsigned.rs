@@ -183,7 +183,7 @@ impl Unsigned {
     }
 }
 
-/// An answer that claims success, and does not come from AWS: a proxy's page, say.
+/// An answer with a status of success that does not come from AWS, such as a proxy's page.
 #[derive(Debug, thiserror::Error)]
 #[error("it is not the JSON that was expected")]
 struct NotJson;
@@ -222,7 +222,7 @@ fn read(response: &HttpResponse) -> Result<Answer, OrchestratorError<Denied>> {
     let field = |name: &str| fields.get(name).and_then(Value::as_str);
     let status = response.status().as_u16();
     let (code, message) = error_code(status, response.headers().get("x-amzn-errortype"), body);
-    // OAuth 2's field is second to AWS's own.
+    // AWS's own field is preferred to that of OAuth 2.
     let description = refusal::message(&fields).is_none().then(|| field("error_description")).flatten();
     let message = description.map_or(message, |description| clean(status, "", Some(description)).1);
     let (reason, _) = clean(status, field("error").unwrap_or_default(), None);

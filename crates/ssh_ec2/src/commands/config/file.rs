@@ -1,12 +1,13 @@
 //! Files of the user's, replaced in one step.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
 use crate::private_file::rename_durably;
+use crate::ssh_config::{Places, is_literal};
 
 /// New contents of a file, written beside it. Dropping it removes them.
 pub(super) struct Staged {
@@ -15,14 +16,23 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// Writes them, to disk. The file keeps its mode, and a link to it stays a link.
+    /// Writes the contents, to disk. The new file gets the old one's mode and owner, and a link stays a link.
     pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let file = behind_links(path)?;
+        let old = fs::metadata(&file).ok();
+        if old.as_ref().is_some_and(|old| !old.is_file()) {
+            // `/dev/null`, for example, must not be replaced by a file.
+            let fact = format!("{} is not a regular file", file.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, fact));
+        }
         let mut staged = file.as_os_str().to_owned();
         staged.push(format!(".ssh_ec2.{}", std::process::id()));
-        let mode = fs::metadata(&file).map_or(0o600, |metadata| metadata.permissions().mode() & 0o7777);
+        let mode = old.as_ref().map_or(0o600, |old| old.mode() & 0o7777);
         let staged = Self { file, staged: staged.into() };
         let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged.staged)?;
+        if let Some(old) = old {
+            keep_owner(&new, &old)?;
+        }
         // The mask may have taken bits from the mode.
         new.set_permissions(PermissionsExt::from_mode(mode))?;
         new.write_all(bytes)?;
@@ -30,7 +40,7 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Puts them in the place of the file.
+    /// Renames the new file over the old one.
     pub(super) fn replace(self) -> io::Result<()> {
         rename_durably(&self.staged, &self.file)
     }
@@ -40,6 +50,19 @@ impl Drop for Staged {
     fn drop(&mut self) {
         // After `replace` it is not there.
         let _ = fs::remove_file(&self.staged);
+    }
+}
+
+/// Below `sudo` the file may belong to the user who called it, and must stay readable to them.
+fn keep_owner(new: &File, old: &Metadata) -> io::Result<()> {
+    let metadata = new.metadata()?;
+    if (metadata.uid(), metadata.gid()) == (old.uid(), old.gid()) {
+        return Ok(());
+    }
+    match fchown(new, Some(old.uid()), Some(old.gid())) {
+        // A group that the user is not in cannot be given; the owner is what counts.
+        Err(_) if metadata.uid() == old.uid() => Ok(()),
+        result => result,
     }
 }
 
@@ -63,7 +86,10 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// When there is one that cannot be read.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
-    match fs::read(path) {
+    // A pipe would wait for a writer.
+    let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let bytes = if is_pipe { Err(io::Error::other("it is a pipe")) } else { fs::read(path) };
+    match bytes {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
@@ -81,11 +107,21 @@ pub(super) fn remove(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Makes a directory that only its owner can enter, unless it is there.
+/// Makes the directory of our files, unless it is there.
 ///
 /// # Errors
-/// When it cannot be made.
-pub fn make_private_directory(path: &Path) -> Result<(), Failure> {
+/// When it cannot be made, or ssh would read its name differently.
+pub fn make_own_directory(places: &Places) -> Result<(), Failure> {
+    let path = places.directory();
+    if !is_literal(&path.to_string_lossy()) {
+        let source = io::Error::other("ssh cannot be given a path with `${` or a line break");
+        return Err(Failure::File { action: "make", path: path.to_owned(), source });
+    }
+    make_private_directory(path)
+}
+
+/// Makes a directory that only its owner can enter, unless it is there.
+pub(super) fn make_private_directory(path: &Path) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| Failure::File { action: "make", path: path.to_owned(), source })
 }

@@ -1,8 +1,8 @@
-//! Between the instance and ssh: what comes waits here until ssh can use its key.
+//! Holds back the instance's bytes until ssh can use its key.
 //!
-//! ssh asks the key agent, or signs with a key of the user's, as soon as the key exchange is over. It cannot get so far
-//! before it has a byte of the instance's. So none is passed on until the first push has succeeded and the key agent
-//! listens; the push is nearly always the faster of the two.
+//! ssh asks the key agent, or signs with a key of the user's, as soon as the key exchange is over. Without a
+//! byte from the instance there is no key exchange. So none is passed on until the first push has succeeded
+//! and the key agent listens. The push is nearly always faster than the session.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice};
@@ -28,7 +28,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// A closed one. `received` counts the bytes that pass.
+    /// Makes a closed one. `received` counts the bytes that pass.
     pub(super) fn new(received: Meter) -> Self {
         Self {
             is_open: Cell::default(),
@@ -44,7 +44,7 @@ impl Door {
         self.socket.get()
     }
 
-    /// Opens, where ssh needs no key agent of ours.
+    /// Opens the door where ssh does not use our key agent.
     pub(super) fn open(&self) {
         self.is_open.set(true);
         if let Some(waker) = self.waiting.take() {
@@ -52,14 +52,14 @@ impl Door {
         }
     }
 
-    /// Opens, with a key agent.
+    /// Opens the door for an ssh that asks our key agent on `socket`.
     pub(super) fn open_with(&self, socket: AgentSocket) -> &AgentSocket {
         let socket = self.socket.get_or_init(|| socket);
         self.open();
         socket
     }
 
-    /// The output behind the door.
+    /// An output that passes bytes to `output` while the door is open.
     pub(super) fn before(self: &Rc<Self>, output: Output) -> Output {
         Box::new(Held { output, door: Rc::clone(self) })
     }
@@ -75,8 +75,9 @@ impl Door {
         Poll::Ready(())
     }
 
-    /// What passes now may make ssh ask the key agent: of its own accord while it authenticates, and later for the
-    /// instance, to which it forwards its agent. Another proxy may have taken the link, and been killed or stopped since.
+    /// The bytes that pass now may make ssh ask the key agent: for itself while it authenticates, and later
+    /// for the instance, to which it forwards its agent. Another proxy may have taken the link and been
+    /// killed or stopped.
     fn lead_ssh_to(&self, socket: &AgentSocket) {
         let led = if self.usage.is_awaited() {
             socket.take_link()

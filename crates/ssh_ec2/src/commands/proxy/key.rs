@@ -1,19 +1,22 @@
 //! The key that ssh will offer: pushed to the instance, and served by the key agent.
 
 use std::future::pending;
+use std::io;
+
+use tokio::task::{spawn_blocking, yield_now};
 
 use super::door::Door;
 use super::{Failure, Job};
 use crate::agent::serve::serve;
 use crate::agent::socket::AgentPath;
 use crate::aws::Aws;
-use crate::commands::send_key::read_public_key;
-use crate::key::OneTimeKey;
+use crate::key::{KeyType, OneTimeKey};
+use crate::key_file::read_public_key;
 use crate::push::Push;
 
 /// The key that ssh will offer.
 pub(super) enum Identity {
-    /// Whatever the user has: nothing can be pushed to a managed node.
+    /// One that the user has: nothing can be pushed to a managed node.
     Any,
     /// The user's own, as a public line.
     Own(String),
@@ -22,7 +25,7 @@ pub(super) enum Identity {
 }
 
 impl Identity {
-    /// Checks what is needed for it, before a session is started in vain.
+    /// Checks the key file or the agent's path before a session is started.
     pub(super) fn check(options: &Job<'_>) -> Result<Self, Failure> {
         if options.instance.is_managed_node() {
             return Ok(Self::Any);
@@ -57,7 +60,7 @@ async fn keep_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, door: &Do
             door.open();
         }
         Identity::OneTime(path) => {
-            let key = OneTimeKey::generate()?;
+            let key = generate(options).await?;
             options.pushed_key.replace(Some(key.public_line()));
             let push = push(key.public_line());
             push.ensure().await?;
@@ -66,4 +69,28 @@ async fn keep_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, door: &Do
         }
     }
     Ok(())
+}
+
+/// Makes the one-time key, of the type that was chosen or that ssh takes.
+async fn generate(options: &Job<'_>) -> Result<OneTimeKey, Failure> {
+    let key_type = match options.key_type {
+        Some(key_type) => key_type,
+        None => {
+            // StartSession first: it takes longer than ssh's answer and the push together.
+            yield_now().await;
+            match options.ssh_options().await {
+                Some(ssh) if ssh.want_rsa() => KeyType::Rsa,
+                _ => KeyType::Ed25519,
+            }
+        }
+    };
+    tracing::debug!("the one-time key is of the type {key_type}");
+    if key_type == KeyType::Ed25519 {
+        return Ok(OneTimeKey::generate(key_type)?);
+    }
+    // It computes for so long that nothing else would be done meanwhile.
+    match spawn_blocking(move || OneTimeKey::generate(key_type)).await {
+        Ok(key) => Ok(key?),
+        Err(error) => Err(Failure::System { action: "make an RSA key", source: io::Error::other(error) }),
+    }
 }

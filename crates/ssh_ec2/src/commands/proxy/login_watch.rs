@@ -1,10 +1,10 @@
 //! Whether ssh logged in, from the bytes that pass and from how they end. (Pure.)
 //!
-//! ssh does not say. Until its NEWKEYS message its packets are readable (RFC 4253, section 6); from then on
-//! only their lengths and their order are seen, which is enough: during authentication client and server take
-//! turns (RFC 4252, section 5). An ssh that was refused leaves without an answer to the server's last word.
-//! An ssh that was let in says something before it leaves, at least that it disconnects. One that did not
-//! trust the host key, or was killed during the key exchange, has sent no NEWKEYS.
+//! ssh does not report it. Until its NEWKEYS message its packets are readable (RFC 4253, section 6); from
+//! then on only their lengths and their order are seen, which is enough: during authentication client and
+//! server take turns (RFC 4252, section 5). An ssh that was refused ends without an answer to the server's
+//! last message. An ssh that was let in sends something before it ends, at least a disconnect. One that did
+//! not trust the host key, or was killed during the key exchange, has sent no NEWKEYS.
 
 /// Follows one connection from its first byte.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct LoginWatch {
     second: u64,
     /// The length of the shortest.
     shortest: Option<u64>,
-    /// Bytes of the server's turn that ssh has not answered.
+    /// The length of the server's turn that ssh has not answered.
     last: u64,
     /// Whether ssh has sent anything since the key exchange.
     has_asked: bool,
@@ -40,15 +40,15 @@ impl LoginWatch {
         }
     }
 
-    /// ssh has been given so many bytes of the server's.
+    /// ssh has been given this many bytes from the server.
     pub(super) fn received(&mut self, length: usize) {
         if self.has_asked {
             self.last += length as u64;
         }
     }
 
-    /// Whether the server has refused ssh, which has ended. `unread` is whether ssh had sent more than was
-    /// read.
+    /// Whether the server refused ssh, after ssh has ended. `unread` is whether ssh had sent bytes that were
+    /// not read.
     pub(super) fn was_refused(&self, unread: bool) -> bool {
         // The first answer is that authentication may begin.
         if unread || self.last == 0 || self.answered == 0 || self.answered > MOST_TURNS {
@@ -66,7 +66,7 @@ impl LoginWatch {
     }
 }
 
-/// Reads ssh's side as far as it can be read.
+/// Reads what ssh sends until it is encrypted.
 #[derive(Debug, Default)]
 struct KeyExchange {
     phase: Phase,

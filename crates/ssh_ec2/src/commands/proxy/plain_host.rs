@@ -1,4 +1,4 @@
-//! Whether plain ssh has started the proxy, and for which host.
+//! The host of a plain ssh that has started the proxy.
 
 use std::ffi::OsString;
 

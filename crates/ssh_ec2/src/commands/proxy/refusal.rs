@@ -1,4 +1,4 @@
-//! Why a connection failed, looked up before it is reported.
+//! Finds out why a connection failed, before the failure is reported.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -52,11 +52,12 @@ impl Login<'_> {
         is_pushed && self.job.login.borrow().was_refused(stdio::has_unread())
     }
 
-    /// Says why, as far as that can be found out in a moment. What was started for that is ended in good
-    /// order, which may take longer.
+    /// Reports why the login failed, with the cause if it is found in time. Ends the
+    /// session that was started for that, which may take longer.
     pub(super) async fn explain(&self) {
         let Some(key) = &self.job.pushed_key.borrow().clone() else { return };
         let (job, instance, user) = (self.job, &self.job.instance, &self.job.user);
+        let limit = if job.words.are_awaited() { AWAITED_LIMIT } else { REFUSAL_LIMIT };
         if let Some(cause) = self.kept_back(key).await {
             job.complain(cause.into());
             return;
@@ -69,10 +70,10 @@ impl Login<'_> {
             match job.report {
                 // `doctor` reads this report and runs its own, longer diagnosis.
                 Some(_) => Refusal::default(),
-                None => diagnosis::of_refusal(prober, user, algorithm, DIAGNOSIS_TIMEOUT).await,
+                None => diagnosis::of_refusal(prober, user, algorithm, limit).await,
             }
         });
-        let looked = timeout(DIAGNOSIS_TIMEOUT, asked.as_mut()).await;
+        let looked = timeout(limit, asked.as_mut()).await;
         let is_late = looked.is_err();
         let Refusal { cause, cleared, is_enforcing } = looked.unwrap_or_default();
         job.complain(match cause {
@@ -88,15 +89,16 @@ impl Login<'_> {
             })),
         });
         if is_late {
-            // What is being started can only be ended once it has. Nobody who reads to our end shall wait for
-            // that.
+            // A session can only be ended once it has started. Programs that read our output to its end do
+            // not wait for that.
             interrupt.ask();
             let _ = stdio::leave();
             asked.await;
         }
     }
 
-    /// What has kept ssh from offering the key, if ssh says so. A key that was signed with was offered.
+    /// The options that kept ssh from offering the key, if `ssh -G` shows them. A key that has signed was
+    /// offered.
     async fn kept_back(&self, line: &str) -> Option<Diagnosis> {
         if self.usage.has_signed() {
             return None;
@@ -113,5 +115,10 @@ impl Login<'_> {
     }
 }
 
-/// For finding out why, while somebody waits.
+/// For a failed connection, while ssh still waits.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a session that asks the instance, after ssh has ended. It takes a second where machines and network
+/// are not busy.
+const REFUSAL_LIMIT: Duration = Duration::from_millis(2800);
+/// The same where `ssh_ec2` waits for the explanation, which it does for five seconds.
+const AWAITED_LIMIT: Duration = Duration::from_millis(4500);

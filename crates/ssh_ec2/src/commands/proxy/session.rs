@@ -22,7 +22,8 @@ use crate::tunnel::{self, End, Outcome};
 use crate::ui;
 use crate::websocket::{Prepared, prepare};
 
-/// Starts a session, carries it, and ends it at AWS. `ended` hears how the tunnel ended before AWS does.
+/// Starts a session, carries it, and ends it at AWS. `ended` is called with the end of the
+/// tunnel, before the session is ended at AWS.
 pub(super) async fn hold_session(
     options: &Job<'_>,
     aws: &Aws,
@@ -31,13 +32,7 @@ pub(super) async fn hold_session(
     mut stop: Pin<&mut impl Future<Output = Stop>>,
     ended: impl FnOnce(&End<Stop, Failure>),
 ) -> Result<Outcome<Stop, Failure>, Failure> {
-    let parameters = BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]);
-    let request = StartSession {
-        target: options.instance.clone(),
-        document_name: SESSION_DOCUMENT.into(),
-        parameters,
-        reason: options.reason.clone(),
-    };
+    let request = request(options);
     let started = Instant::now();
     let mut start = pin!(aws.start_session(&request));
     // The gateway's name, TCP and TLS need nothing from StartSession, which takes longer.
@@ -81,14 +76,27 @@ pub(super) async fn hold_session(
     }
     let ended_by_service = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByGateway { .. }), .. }));
     if !ended_by_service {
-        // Best effort: a caller without ssm:TerminateSession leaves it to the flag that the tunnel sent.
-        match timeout(TERMINATE_TIMEOUT, aws.terminate_session(resumer.session_id())).await {
-            Ok(Ok(_)) => tracing::info!("ended the session at AWS"),
-            Ok(Err(error)) => tracing::info!("the session could not be ended at AWS: {error}"),
-            Err(_) => tracing::info!("AWS did not confirm the session's end in time"),
-        }
+        terminate(aws, &resumer).await;
     }
     outcome
+}
+
+fn request(options: &Job<'_>) -> StartSession {
+    StartSession {
+        target: options.instance.clone(),
+        document_name: SESSION_DOCUMENT.into(),
+        parameters: BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]),
+        reason: options.reason.clone(),
+    }
+}
+
+/// Best effort: a caller without ssm:TerminateSession leaves it to the flag that the tunnel sent.
+async fn terminate(aws: &Aws, resumer: &Resumer<'_>) {
+    match timeout(TERMINATE_TIMEOUT, aws.terminate_session(resumer.session_id())).await {
+        Ok(Ok(_)) => tracing::info!("ended the session at AWS"),
+        Ok(Err(error)) => tracing::info!("the session could not be ended at AWS: {error}"),
+        Err(_) => tracing::info!("AWS did not confirm the session's end in time"),
+    }
 }
 
 /// Best effort: what goes wrong here goes wrong again, and is reported, when the websocket is dialled.
@@ -105,9 +113,13 @@ async fn carry(
     mut stop: Pin<&mut impl Future<Output = Stop>>,
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
-    let metered = stdio::metered(output, Meter::clone(&options.received));
-    let (input, output) = watched((input, metered), &options.login);
-    let output = door.before(output);
+    let input = watched(input, Rc::clone(&options.login));
+    let (received, login) = (Meter::clone(&options.received), Rc::clone(&options.login));
+    let observed = stdio::observed(output, move |length| {
+        received.set(received.get() + length as u64);
+        login.borrow_mut().received(length);
+    });
+    let output = door.before(observed);
     let first = tokio::select! {
         first = async { resumer.attach(ticket, prepared.await).await } => first?,
         reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
@@ -124,5 +136,5 @@ async fn carry(
 const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
 /// StartSession takes a second or two.
 const TELL_WAIT_AFTER: Duration = Duration::from_secs(5);
-/// For a call that nobody waits for any more.
+/// After the end of ssh.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! What a tunnel reports on the way, and what its end means to ssh.
+//! Turns what a tunnel reports into messages, and its end into ssh's exit status.
 
 use std::time::Instant;
 

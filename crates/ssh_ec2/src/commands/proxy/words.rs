@@ -1,7 +1,8 @@
-//! Lets the `ssh_ec2` in front of ssh know how long this proxy may still print why the connection failed.
+//! Keeps the `ssh_ec2` that runs ssh waiting while this proxy may still print why the connection failed.
 //!
-//! It waits for the end of a connection that is open from the start, so that a proxy that was killed, or hangs before
-//! ssh has even started it, keeps nobody waiting. It sends a byte when it begins to wait: what it started has ended.
+//! The proxy holds a connection to a socket of `ssh_ec2` from its start on. The connection ends with a proxy
+//! that is killed, and there is none to a proxy that was never started, so neither is waited for. `ssh_ec2`
+//! sends a byte when it begins to wait: what it started has ended.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -20,7 +21,7 @@ use crate::private_socket;
 use crate::stdio;
 use crate::ui;
 
-/// The connection to the process that waits; none in plain ssh, or when all is said.
+/// The connection to the `ssh_ec2` that waits. None under plain ssh, or after [`done`](Self::done).
 #[derive(Debug)]
 pub struct Words {
     connection: RefCell<Option<UnixStream>>,
@@ -29,8 +30,8 @@ pub struct Words {
 }
 
 impl Words {
-    /// Connects to the socket that the command line names. Who listens there may have been killed: then the file is
-    /// removed, which nobody else would do.
+    /// Connects to the socket that the command line names. If its process was killed, the file is removed
+    /// here, since no other process would.
     pub fn promise(socket: Option<&Path>) -> Self {
         let connect = |path: &Path| {
             UnixStream::connect(path).inspect_err(|error| {
@@ -51,7 +52,12 @@ impl Words {
         }
     }
 
-    /// Nothing more will be printed that explains a failure.
+    /// Whether an `ssh_ec2` waits for the explanation.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.connection.borrow().is_some()
+    }
+
+    /// Hangs up: nothing more will be printed that explains a failure.
     pub fn done(&self) {
         let Some(mut stream) = self.connection.take() else { return };
         let path = stream.peer_addr().ok().and_then(|peer| peer.as_pathname().map(Path::to_owned));

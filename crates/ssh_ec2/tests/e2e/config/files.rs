@@ -1,15 +1,15 @@
 //! Files and directories that cannot be written, are not there, or are not ours to write.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{install, own_directory, ssh_ec2_config, uninstall, user_config};
 use crate::errors::told;
-use crate::harness::{HEALTHY, Sandbox, binary, files_below, run, wait_until_runnable};
+use crate::harness::{HEALTHY, Sandbox, binary, files_below, is_root, run, wait_until_runnable};
 
-/// A file that nobody can replace, the superuser neither.
+/// A file that not even root can replace.
 const UNCHANGEABLE: &str = "/proc/version";
 
 /// nix and others make `~/.ssh/config` a link to a file that only they can change.
@@ -19,17 +19,17 @@ fn a_config_that_cannot_be_changed_gets_its_line_from_elsewhere() {
     let (config, directory) = (user_config(&sandbox), own_directory(&sandbox));
     let line = format!("Include {}/config", directory.display());
     let elsewhere = |what: &str, then: &str| {
-        format!("if something else writes that file, let it {what} the line `{line}`{then}")
+        format!("if another program writes that file, have it {what} the line `{line}`{then}")
     };
     symlink(UNCHANGEABLE, &config).unwrap();
     let ended = run(&mut ssh_ec2_config(&sandbox, &["--install"])).status(1);
     let error = format!("ssh_ec2: error: cannot change {}: ", config.display());
-    let hint = elsewhere("put", " at its top; then install again");
+    let hint = elsewhere("put", " at the top; then install again");
     assert!(ended.stderr.starts_with(&error) && ended.stderr.contains(&hint), "{ended}");
     assert_eq!(files_below(&sandbox.home()), std::slice::from_ref(&config), "nothing is written");
     assert!(!directory.exists());
 
-    // With the line, in one of its forms, only our own file has to be written.
+    // With the line there, only our own file has to be written.
     fs::remove_file(&config).unwrap();
     let managed = sandbox.file("managed");
     let text = format!("# made by a program\nInclude {}/config\nHost *\n", directory.display());
@@ -60,7 +60,7 @@ fn a_link_to_nothing_stays_one() {
                 absent.display()
             ),
             &[&format!(
-                "if something else writes that file, let it put the line `Include {}/config` at its top; then install again",
+                "if another program writes that file, have it put the line `Include {}/config` at the top; then install again",
                 directory.display()
             )]
         )
@@ -69,7 +69,93 @@ fn a_link_to_nothing_stays_one() {
     assert!(!absent.exists() && !directory.exists());
 }
 
-/// A home in which nothing can be made, or none.
+/// Characters that ssh, its shell or glob(3) read as something else.
+#[test]
+fn a_home_of_any_name_works() {
+    let sandbox = Sandbox::start();
+    let names = ["it's", "a\"b", r"back\slash", "br[a]c", "st*r", "b c", "100%h", "#1", "$HOME", "!a;b&"];
+    for name in names {
+        let home = sandbox.file(name);
+        fs::create_dir(&home).unwrap();
+        let config = home.join(".ssh/config");
+        let ssh_ec2 = |words: &[&str]| {
+            let mut command = sandbox.plain_command(&binary().display().to_string());
+            run(command.env("HOME", &home).args(words))
+        };
+        ssh_ec2(&["config", "--install"]).success();
+        ssh_ec2(&["config", "--install"]).success();
+        let text = fs::read_to_string(&config).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let mut ssh = sandbox.plain_command("ssh");
+        ssh.env("HOME", &home).arg("-F").arg(&config);
+        let plain = run(ssh.args(["ec2-user@web-1.ec2", "echo in"])).success();
+        assert_eq!((plain.text(), plain.stderr.as_str()), ("in\n", ""), "{name}");
+        let wrapped = ssh_ec2(&[&sandbox.target(), "echo in"]).success();
+        assert_eq!((wrapped.text(), wrapped.stderr.as_str()), ("in\n", ""), "{name}");
+        ssh_ec2(&["config", "--uninstall"]).success();
+        assert!(!config.exists(), "{name}");
+    }
+    for name in ["${x}", "two\nlines"] {
+        let home = sandbox.file(name);
+        fs::create_dir(&home).unwrap();
+        for words in [&["config", "--install"][..], &[&*sandbox.target(), "echo in"]] {
+            let mut command = sandbox.plain_command(&binary().display().to_string());
+            let ended = run(command.env("HOME", &home).args(words));
+            assert!(ended.code != 0 && ended.stderr.contains("SSH_EC2_DIR"), "{name}: {ended}");
+        }
+        assert_eq!(files_below(&home), Vec::<PathBuf>::new(), "{name}");
+    }
+    sandbox.assert_tidy();
+}
+
+/// Many lead the file to `/dev/null` to have ssh without settings.
+#[test]
+fn what_is_no_regular_file_stays_what_it_is() {
+    let sandbox = Sandbox::start();
+    let config = user_config(&sandbox);
+    // A device of the sandbox's own where possible: a mistake here must not cost the machine its /dev/null.
+    let device = sandbox.file("device");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &device, rustix::fs::Mode::RWXU).unwrap();
+    symlink(&device, &config).unwrap();
+    let ended = run(&mut ssh_ec2_config(&sandbox, &["--install"])).status(1);
+    assert!(
+        ended.stderr.starts_with("ssh_ec2: error: cannot read ") && ended.stderr.contains("pipe"),
+        "{ended}"
+    );
+    fs::remove_file(&config).unwrap();
+    if is_root() {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let null = sandbox.file("null");
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, &null, kind, mode, rustix::fs::makedev(1, 3)).unwrap();
+        symlink(&null, &config).unwrap();
+        let ended = run(&mut ssh_ec2_config(&sandbox, &["--install"])).status(1);
+        assert!(ended.stderr.contains("null is not a regular file\n"), "{ended}");
+        assert!(fs::metadata(&null).unwrap().file_type().is_char_device());
+        assert!(!own_directory(&sandbox).exists());
+    }
+}
+
+/// As below `sudo`, which may leave HOME as it was.
+#[test]
+fn the_file_stays_its_owners() {
+    if !is_root() {
+        return;
+    }
+    let sandbox = Sandbox::start();
+    let config = user_config(&sandbox);
+    fs::write(&config, "Host a\n").unwrap();
+    let owner = || fs::metadata(&config).map(|file| (file.uid(), file.gid(), file.mode() & 0o777)).unwrap();
+    chown(&config, Some(1234), Some(1235)).unwrap();
+    fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
+    install(&sandbox);
+    assert_eq!(owner(), (1234, 1235, 0o600));
+    uninstall(&sandbox);
+    assert_eq!(owner(), (1234, 1235, 0o600));
+    assert_eq!(fs::read_to_string(&config).unwrap(), "Host a\n");
+}
+
+/// A home directory that is missing or read-only.
 #[test]
 fn without_a_home_another_directory_is_named() {
     let sandbox = Sandbox::start();
@@ -117,7 +203,7 @@ fn in_the_local_region_the_users_own_files_are_left_alone() {
         grep -c Include \"$SSH_EC2_SSH_CONFIG\" || test $? = 1";
     let mut command = sandbox.plain_command(&binary().display().to_string());
     command.args(["sandbox", "--fault", "quick", "sh", "-c", script]);
-    // As somebody who has used the program before, in a directory of their own.
+    // As a user who has another directory for the program's files.
     let ended = run(command.env("SSH_EC2_DIR", sandbox.home().join("own"))).success();
     assert_eq!(ended.text(), "in\nin\nin\nin\n0\n", "{ended}");
     assert_eq!(files_below(&sandbox.home()), std::slice::from_ref(&config));

@@ -1,4 +1,4 @@
-//! For which hosts the installed blocks are, and what else in a user's configuration they have to stand.
+//! Which hosts the installed blocks match, and what other settings of a user they work with.
 
 use std::fs;
 use std::path::Path;
@@ -79,7 +79,7 @@ fn every_id_and_nothing_else_goes_to_the_instance() {
     }
 }
 
-/// What other hosts of a user need, and ours do not.
+/// Settings that a user may have for other hosts.
 const FOR_ALL_HOSTS: &str = "Host *
     IdentitiesOnly yes
     IdentityAgent /nonexistent
@@ -132,7 +132,7 @@ fn settings_for_all_hosts_break_neither_names_nor_aliases() {
 }
 
 #[test]
-fn an_alias_that_ssh_reads_too_late_is_noticed() {
+fn the_doctor_reports_an_alias_that_ssh_reads_too_late() {
     let sandbox = Sandbox::start();
     let doctor = |aliases: &str| {
         let ssh_config = sandbox.directory().join("ssh_config");
@@ -184,7 +184,7 @@ fn blocks_of_an_earlier_version_go_on_working() {
     }
     sandbox.assert_tidy();
     assert_eq!(files_below(&directory.join("agent")), Vec::<std::path::PathBuf>::new());
-    // Both pieces are renewed by the commands that the doctor names.
+    // The commands that the doctor names renew both parts.
     let renew = [
         "ssh_ec2 --region us-east-1 config --install --suffix prod.ec2 --user ec2-user",
         "ssh_ec2 config --install",

@@ -142,7 +142,7 @@ fn a_lock_that_leads_elsewhere_makes_no_file_there() {
 fn a_socket_directory_of_somebody_else_is_refused_before_anything_is_put_there() {
     let sandbox = Sandbox::start();
     let directory = sandbox.sockets();
-    let refused = || {
+    let refused = |hint: &str| {
         fails(
             &mut sandbox.proxy(HEALTHY),
             1,
@@ -150,19 +150,22 @@ fn a_socket_directory_of_somebody_else_is_refused_before_anything_is_put_there()
                 "the directory {} of the key agent's socket belongs to somebody else or is open to others",
                 directory.display()
             ),
-            &[&format!("run `chmod 700 {}`", directory.display())],
+            &[hint],
         );
         assert_eq!(files_below(&directory), Vec::<PathBuf>::new());
     };
+    let own = format!("run `chmod 700 {}`", directory.display());
+    let elsewhere =
+        "set SSH_EC2_DIR to a directory of your own with a short path, and run `ssh_ec2 config --install`";
     fs::create_dir(&directory).unwrap();
     set_mode(&directory, 0o770);
     let before = fs::metadata(&directory).unwrap().modified().unwrap();
-    refused();
+    refused(&own);
     assert_eq!(fs::metadata(&directory).unwrap().modified().unwrap(), before, "nothing came and went");
     if is_root() {
         set_mode(&directory, 0o700);
         chown(&directory, Some(NOBODY), None).unwrap();
-        refused();
+        refused(elsewhere);
         // A private directory of ours, to which somebody else leads and could lead elsewhere.
         fs::remove_dir(&directory).unwrap();
         let private = sandbox.file("private");
@@ -170,7 +173,7 @@ fn a_socket_directory_of_somebody_else_is_refused_before_anything_is_put_there()
         set_mode(&private, 0o700);
         symlink(&private, &directory).unwrap();
         lchown(&directory, Some(NOBODY), None).unwrap();
-        refused();
+        refused(elsewhere);
     }
     assert!(sandbox.region.sessions().is_empty());
 }
