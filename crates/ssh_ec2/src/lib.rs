@@ -204,7 +204,11 @@ fn run_command(before: Common, command: Command) -> Result<ExitCode, Failure> {
             let words = Rc::new(Words::promise(proxy.words.as_deref()));
             let result = written_down(run_proxy(proxy, before, Rc::clone(&words)), report.as_deref());
             // Before `words` is dropped, which ends the wait of `ssh_ec2`.
-            Ok(result.unwrap_or_else(|error| fail(&error)))
+            Ok(result.unwrap_or_else(|error| {
+                let code = fail(&error);
+                words.pass_on(&error);
+                code
+            }))
         }
         Command::KnownHosts(command) => {
             let report = command.report.clone();

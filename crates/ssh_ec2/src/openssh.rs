@@ -124,11 +124,6 @@ impl Invocation {
         other_way(self.values())
     }
 
-    /// Whether ssh goes to the background by an option of the command line.
-    pub fn forks(&self) -> bool {
-        self.flags().any(|flag| flag == b'f')
-    }
-
     /// `V` if the arguments ask ssh for its version, `Q` if they ask for its algorithms. ssh needs no
     /// destination then.
     pub fn query(arguments: &[OsString]) -> Option<u8> {

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::BufMut;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::unix::pipe;
@@ -167,6 +168,20 @@ fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>
 /// Whether standard input has bytes that were not read.
 pub fn has_unread() -> bool {
     rustix::io::ioctl_fionread(io::stdin()).is_ok_and(|length| length > 0)
+}
+
+/// Whether nobody can write to standard input any more, where that is a pipe or a socket.
+pub fn input_is_abandoned() -> bool {
+    let input = io::stdin();
+    let mut input = [PollFd::new(&input, PollFlags::empty())];
+    let asked = poll(&mut input, Some(&Timespec::default()));
+    asked.is_ok() && input[0].revents().contains(PollFlags::HUP)
+}
+
+/// Whether what is printed on standard error is lost.
+pub fn error_output_is_null() -> bool {
+    let Ok(error_output) = rustix::fs::fstat(io::stderr()) else { return true };
+    rustix::fs::stat("/dev/null").is_ok_and(|null| null.st_rdev == error_output.st_rdev)
 }
 
 /// A pipe that holds no more than one large message makes ssh and us take turns.

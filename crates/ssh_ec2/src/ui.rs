@@ -14,18 +14,22 @@ pub fn is_interactive() -> bool {
 
 /// An error: what was seen, each cause below it, and what to do next.
 pub fn error(error: &Failure) {
-    line(&format!("error: {}", error.chain()));
-    for detail in error.details() {
-        line(&detail);
-    }
+    error_lines(error).iter().for_each(|text| line(text));
+}
+
+/// The same, to be printed by another process.
+pub fn error_lines(error: &Failure) -> Vec<String> {
+    let mut lines = vec![format!("error: {}", error.chain())];
+    lines.extend(error.details());
     // Two lines in all, and one for a note before: ssh and its callers have some of their own.
     let link = error.link().map(|link| format!("more: {link}"));
     let hints: Vec<_> = error.hints().into_iter().chain(link).collect();
     match hints.as_slice() {
         [] => {}
-        [only] if only.starts_with("more: ") => line(only),
-        hints => line(&format!("hint: {}", hints.join("; "))),
+        [only] if only.starts_with("more: ") => lines.push(only.clone()),
+        hints => lines.push(format!("hint: {}", hints.join("; "))),
     }
+    lines
 }
 
 /// A line for the user who waits.

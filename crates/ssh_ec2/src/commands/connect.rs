@@ -101,10 +101,8 @@ pub fn run(
         found.extend(answer.user.map(|user| ("User", user.to_string())));
     }
     make_own_directory(&surroundings.places)?;
-    // Where a process of ssh stays behind, the proxy goes on, and there is nothing to wait for.
-    let forks = invocation.forks() || configured.is_some_and(SshOptions::forks);
     let explanations =
-        (!connect.dry_run && !forks).then(|| Explanations::listen(&surroundings.places.sockets())).flatten();
+        (!connect.dry_run).then(|| Explanations::listen(&surroundings.places.sockets())).flatten();
     options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));
     found.extend(settings(&surroundings.program, &surroundings.places, &options, keys));
     if keys == Keys::Pushed && options.identity.is_none() {

@@ -5,7 +5,7 @@
 //! socket, and stays connected to it for as long as it may print something; see `commands/proxy/words.rs`.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use crate::error::{ExitCode, Failure};
 use crate::job::{End, Job};
 use crate::openssh::Command;
 use crate::private_socket::{PATH_LIMIT, make_directory};
+use crate::ui;
 
 /// The socket to which the proxies of a program connect.
 pub(super) struct Explanations {
@@ -51,20 +52,39 @@ impl Explanations {
 
     /// Waits until every proxy that has connected has hung up. An ssh that uses the connection of another one
     /// starts no proxy.
+    /// A proxy that goes on for an ssh in the background hangs up when it hears of this.
     fn wait(&self, job: &mut Job) {
         let deadline = Instant::now() + PATIENCE;
-        let mut proxies: Vec<UnixStream> = Vec::new();
+        let mut proxies: Vec<Proxy> = Vec::new();
         loop {
-            while let Ok((proxy, _)) = self.listener.accept() {
-                proxies.extend(proxy.set_nonblocking(true).is_ok().then_some(proxy));
+            while let Ok((mut stream, _)) = self.listener.accept() {
+                let reaches = stream.set_nonblocking(true).and_then(|()| stream.write_all(&[0]));
+                proxies.extend(reaches.is_ok().then(|| Proxy { stream, said: Vec::new() }));
             }
-            proxies.retain_mut(|proxy| {
-                let read = proxy.read(&mut [0]);
-                read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            });
-            let open: Vec<_> = proxies.iter().map(AsFd::as_fd).chain([self.listener.as_fd()]).collect();
+            proxies.retain_mut(Proxy::is_speaking);
+            let open = proxies.iter().map(|proxy| proxy.stream.as_fd()).chain([self.listener.as_fd()]);
+            let open: Vec<_> = open.collect();
             if proxies.is_empty() || !job.sleep(&open, deadline) {
                 return;
+            }
+        }
+    }
+}
+
+struct Proxy {
+    stream: UnixStream,
+    /// What it could not print itself.
+    said: Vec<u8>,
+}
+
+impl Proxy {
+    /// Whether there may be more to come. At the end, what it said is printed.
+    fn is_speaking(&mut self) -> bool {
+        match self.stream.read_to_end(&mut self.said) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+            _ => {
+                String::from_utf8_lossy(&self.said).lines().for_each(ui::note);
+                false
             }
         }
     }

@@ -170,6 +170,7 @@ impl Options {
             None => error,
         };
         ui::error(&error);
+        self.words.pass_on(&error);
         self.words.done();
         if let Some(file) = &self.report {
             error.write_down(file);
@@ -253,11 +254,13 @@ async fn connect(
     let host_keys = HostKeys::new(job.request, &job.instance, aws, network, &interrupt);
     let mut serving = pin!(host_keys.serve(&job.request.sockets));
     let verdict = {
+        let mut left = pin!(job.words.done_when_left());
         let mut tunnel = Box::pin(connect_tunnel(job, aws, network, signals));
         tokio::select! {
             biased;
             verdict = tunnel.as_mut() => verdict,
             never = serving.as_mut() => match never {},
+            never = left.as_mut() => match never {},
         }
     };
     if !interrupt.is_open() {

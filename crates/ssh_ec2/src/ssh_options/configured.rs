@@ -46,12 +46,6 @@ impl SshOptions {
     pub fn user(&self) -> Option<String> {
         self.get("user").filter(|user| *user != UNCONFIGURED).map(str::to_owned)
     }
-
-    /// Whether a process of ssh may stay behind when the one that was started has ended.
-    pub fn forks(&self) -> bool {
-        let is_on = |keyword| self.get(keyword).is_some_and(|value| !matches!(value, "no" | "false"));
-        is_on("forkafterauthentication") || is_on("controlpersist")
-    }
 }
 
 /// The name that ssh's configuration has for a host, by `HostName`, if it has another one.

@@ -5,7 +5,7 @@ use std::fs;
 
 use ec2_sandbox::{Faults, Options};
 
-use crate::harness::{Sandbox, WITHOUT_QUOTA, run};
+use crate::harness::{HEALTHY, Sandbox, WITHOUT_QUOTA, binary, run};
 
 #[test]
 fn twenty_forks_reach_twenty_hosts() {
@@ -50,4 +50,15 @@ fn twenty_forks_reach_twenty_hosts() {
     assert_eq!(warm.len(), 3, "{warm:?}");
     // Three calls for each connection.
     assert_eq!(connections, hosts.len(), "{warm:?}");
+}
+
+/// Ansible reads what its ssh prints until that ends, and lets connections persist.
+#[test]
+fn its_output_shows_why_a_login_failed() {
+    let sandbox = Sandbox::start();
+    let mut command = sandbox.command("ansible");
+    command.args(["all", "-i", &format!("{HEALTHY},"), "-u", "ghost", "-m", "raw", "-a", "true"]);
+    let ended = run(command.env("ANSIBLE_SSH_EXECUTABLE", binary())).status(4);
+    assert!(ended.text().contains("there is no user `ghost` on"), "{ended}");
+    sandbox.assert_tidy();
 }

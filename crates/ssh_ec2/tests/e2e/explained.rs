@@ -136,39 +136,64 @@ fn the_wait_for_a_proxy_that_hangs_ends_by_itself_and_by_sigint() {
     assert!(killed < patience, "{killed:?} when the proxy was killed, {patience:?} when not");
 }
 
+/// Options with which the first ssh leaves its connection to a process in the background.
+fn persisting(sandbox: &Sandbox) -> [String; 3] {
+    let path = format!("ControlPath={}", sandbox.file("c").display());
+    ["ControlMaster=auto".into(), "ControlPersist=60".into(), path]
+}
+
+/// Runs a command whose connection goes on in the background, to its own end, and ends the connection. As long as that
+/// is there, the proxy has not spoken its last word: only a wrapper that does not wait for it returns before its
+/// patience is over.
+fn assert_not_waited_for(sandbox: &Sandbox, words: &[&str], code: i32) {
+    let since = Instant::now();
+    let (status, said) = at_its_end(sandbox, sandbox.ssh_ec2().args(words));
+    let took = since.elapsed();
+    assert_eq!(status.code(), Some(code), "{words:?}: {said}");
+    assert!(!said.contains("ssh_ec2: "), "{words:?}: {said}");
+    let [proxy] = sandbox.proxies()[..] else { panic!("{words:?}: the connection is gone: {said}") };
+    assert!(took < PATIENCE, "{words:?}: {took:?}");
+    kill_process(pid(proxy), Signal::TERM).unwrap();
+    sandbox.assert_tidy();
+}
+
+/// As long as the program waits at most.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 #[test]
 fn a_connection_that_outlives_its_ssh_is_not_waited_for() {
     let sandbox = Sandbox::start();
-    let control = format!("ControlPath={}", sandbox.file("c").display());
     let config = sandbox.file("background");
     fs::write(&config, "ForkAfterAuthentication yes\nStdinNull yes\n").unwrap();
-    let config = config.to_str().unwrap();
     let target = sandbox.target();
-    let cases: [&[&str]; 3] = [
-        &["-q", "-f", "-N", &target],
-        &["-q", "-F", config, "-N", &target],
-        &["-q", "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", &control, &target, "exit 255"],
-    ];
-    for words in cases {
-        let (status, said) = at_its_end(&sandbox, sandbox.ssh_ec2().args(words));
-        let expected = if words.contains(&"-N") { 0 } else { 255 };
-        assert_eq!((status.code(), said.as_str()), (Some(expected), ""), "{words:?}");
-        let [proxy] = sandbox.proxies()[..] else { panic!("{words:?}: the connection is gone") };
-        let line = fs::read_to_string(format!("/proc/{proxy}/cmdline")).unwrap();
-        assert!(!line.contains("--words"), "{words:?}: {line:?}");
-        if words.contains(&"-N") {
-            kill_process(pid(proxy), Signal::TERM).unwrap();
-            sandbox.assert_tidy();
-        }
-    }
-    // The master of the last one is there. A second client starts no proxy.
-    let mut second = sandbox.ssh_ec2();
-    let (status, _) = at_its_end(&sandbox, second.args(["-q", "-o", &control, &target, "exit 255"]));
-    assert_eq!(status.code(), Some(255));
-    assert_eq!(sandbox.proxies().len(), 1);
+    assert_not_waited_for(&sandbox, &["-q", "-f", "-N", &target], 0);
+    assert_not_waited_for(&sandbox, &["-q", "-F", config.to_str().unwrap(), "-N", &target], 0);
+    let persisting = persisting(&sandbox).map(|option| format!("-o{option}"));
+    let [master, persist, path] = persisting.each_ref().map(String::as_str);
+    assert_not_waited_for(&sandbox, &["-q", master, persist, path, &target, "exit 255"], 255);
+    // These fail for reasons of their own.
+    let missing = format!("{target}:/missing");
+    let ssh = persisting.join(" ");
+    assert_not_waited_for(&sandbox, &["rsync", "-e", &format!("ssh {ssh}"), &missing, "."], 23);
+    assert_not_waited_for(&sandbox, &["sftp", "-q", "-b", "/dev/null", master, persist, path, &missing], 1);
+    // A second client starts no proxy.
     let (status, _) =
-        at_its_end(&sandbox, sandbox.ssh_ec2().args(["-q", "-O", "exit", "-o", &control, &target]));
+        at_its_end(&sandbox, sandbox.ssh_ec2().args(["-q", master, persist, path, &target, "true"]));
     assert!(status.success());
+    assert_not_waited_for(&sandbox, &["-q", path, &target, "exit 255"], 255);
+}
+
+#[test]
+fn a_login_that_would_have_gone_to_the_background_is_explained() {
+    let sandbox = slow();
+    let ghost = format!("ghost@{HEALTHY}");
+    let persisting = persisting(&sandbox).map(|option| format!("-o{option}"));
+    let [master, persist, path] = persisting.each_ref().map(String::as_str);
+    for words in [&["-f", "-N", &ghost][..], &[master, persist, path, &ghost, "true"]] {
+        let (status, said) = at_its_end(&sandbox, sandbox.ssh_ec2().args(words));
+        assert_eq!(status.code(), Some(255), "{words:?}: {said}");
+        assert!(said.contains("ssh_ec2: error: there is no user `ghost` on"), "{words:?}: {said}");
+    }
     sandbox.assert_tidy();
 }
 

@@ -1,18 +1,33 @@
 //! Keeps the `ssh_ec2` that runs ssh waiting while this proxy may still print why the connection failed.
 //!
-//! The proxy holds a connection to a socket of `ssh_ec2` from its start on, and sends nothing. The connection
-//! ends with a proxy that is killed, and there is none to a proxy that was never started, so neither is
-//! waited for.
+//! The proxy holds a connection to a socket of `ssh_ec2` from its start on. The connection ends with a proxy
+//! that is killed, and there is none to a proxy that was never started, so neither is waited for. `ssh_ec2`
+//! sends a byte when it begins to wait: what it started has ended.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::fs;
-use std::io::{self, Read};
+use std::future::pending;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::parent_id;
 use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::error::Failure;
+use crate::private_socket;
+use crate::stdio;
+use crate::ui;
 
 /// The connection to the `ssh_ec2` that waits. None under plain ssh, or after [`done`](Self::done).
-#[derive(Debug, Default)]
-pub struct Words(RefCell<Option<UnixStream>>);
+#[derive(Debug)]
+pub struct Words {
+    connection: RefCell<Option<UnixStream>>,
+    /// The process that started this one.
+    ssh: u32,
+}
 
 impl Words {
     /// Connects to the socket that the command line names. If its process was killed, the file is removed
@@ -25,24 +40,56 @@ impl Words {
                 }
             })
         };
-        Self(RefCell::new(socket.and_then(|path| connect(path).ok())))
+        let connection = socket.and_then(|path| connect(path).ok());
+        Self { connection: RefCell::new(connection), ssh: parent_id() }
+    }
+
+    /// Passes on an error that was printed where nobody reads it: with ControlPersist, ssh gives its proxy `/dev/null`
+    /// for standard error.
+    pub fn pass_on(&self, error: &Failure) {
+        if let (Some(stream), true) = (&mut *self.connection.borrow_mut(), stdio::error_output_is_null()) {
+            let _ = stream.write_all(ui::error_lines(error).join("\n").as_bytes());
+        }
     }
 
     /// Whether an `ssh_ec2` waits for the explanation.
     pub(super) fn are_awaited(&self) -> bool {
-        self.0.borrow().is_some()
+        self.connection.borrow().is_some()
     }
 
     /// Hangs up: nothing more will be printed that explains a failure.
     pub fn done(&self) {
-        let Some(mut stream) = self.0.take() else { return };
+        let Some(mut stream) = self.connection.take() else { return };
         let path = stream.peer_addr().ok().and_then(|peer| peer.as_pathname().map(Path::to_owned));
-        // The other end sends nothing: it is readable only once it has ended.
         let is_alone = stream.set_nonblocking(true).is_ok()
-            && !stream.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            && !io::copy(&mut stream, &mut io::sink())
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         if let (true, Some(path)) = (is_alone, path) {
             let _ = fs::remove_file(path);
         }
+    }
+
+    /// Is done as soon as the ssh that was waited for has ended and left the connection to a process in the background,
+    /// as `ssh -f` and ControlPersist do once they are logged in. To be dropped at the end.
+    pub async fn done_when_left(&self) -> Infallible {
+        if self.is_waited_for().await.is_ok() {
+            // In this order: an ssh that ends closes its files before it stops being our parent.
+            while parent_id() == self.ssh {
+                sleep(GLANCE).await;
+            }
+            if !stdio::input_is_abandoned() {
+                self.done();
+            }
+        }
+        pending().await
+    }
+
+    /// Returns when somebody has begun to wait, or is gone.
+    async fn is_waited_for(&self) -> io::Result<()> {
+        let stream = self.connection.borrow().as_ref().map(UnixStream::try_clone);
+        let Some(stream) = stream.transpose()? else { return pending().await };
+        stream.set_nonblocking(true)?;
+        private_socket::UnixStream::from_std(stream)?.readable().await
     }
 }
 
@@ -52,8 +99,12 @@ impl Drop for Words {
     }
 }
 
+/// ssh ends at the same time as the program that was waited for, or is that program.
+const GLANCE: Duration = Duration::from_millis(20);
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -67,6 +118,8 @@ mod tests {
         let (mut other, _) = listener.accept().unwrap();
         other.set_nonblocking(true).unwrap();
         assert_eq!(other.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        // It waits.
+        other.write_all(&[0]).unwrap();
         words.done();
         assert_eq!(other.read(&mut [0]).unwrap(), 0);
         assert!(path.exists(), "the other end removes it");
