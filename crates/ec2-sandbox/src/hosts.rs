@@ -8,7 +8,8 @@
 
 use std::{
     fmt::Write as _,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -16,7 +17,7 @@ use std::{
 };
 
 use russh::keys::{HashAlg, ssh_key::LineEnding};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -177,7 +178,7 @@ impl Hosts {
         };
         let host_key = self.host_key_file(instance, directory)?;
         let config = directory.join("sshd_config");
-        fs::write(&config, sshd_config(instance, directory, &host_key))?;
+        replace(&config, &sshd_config(instance, directory, &host_key))?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = tokio::process::Command::new(program)
@@ -202,11 +203,20 @@ impl Hosts {
         let file = directory.join(format!("host_key.{name}"));
         if !file.exists() {
             let text = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
-            fs::write(&file, text.as_bytes())?;
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+            replace(&file, &text)?;
         }
         Ok(file)
     }
+}
+
+/// Writes a file in one step, for its owner alone: an sshd that has just been started for another connection may be
+/// reading it, and would take the machine's own host keys where its configuration names none yet.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("."));
+    let mut new = NamedTempFile::new_in(directory)?;
+    new.write_all(text.as_bytes())?;
+    new.persist(file)?;
+    Ok(())
 }
 
 impl Connection {
