@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::pace::Pace;
+use crate::pace::{self, Pace};
 use crate::private_file::{self, ReadError};
 use crate::target::{InstanceId, OsUser};
 
@@ -189,10 +189,17 @@ impl Cache {
 
     /// The pace that our processes keep for a scope's pushes of keys.
     pub fn pace(&self, scope: &Scope) -> Pace {
-        match private_file::check_directory(&self.directory, self.owner) {
-            Ok(()) => Pace::new(self.directory.join(format!("{}.pace", digest(scope)))),
-            Err(_) => Pace::without(),
-        }
+        Pace::new(self.pace_file(scope, "pace"), pace::PUSHES)
+    }
+
+    /// The pace that our processes keep for sessions of a scope that Session Manager refused to start at once.
+    pub fn session_pace(&self, scope: &Scope) -> Pace {
+        Pace::new(self.pace_file(scope, "sessions.pace"), pace::REFUSED_SESSIONS)
+    }
+
+    fn pace_file(&self, scope: &Scope, extension: &str) -> Option<PathBuf> {
+        private_file::check_directory(&self.directory, self.owner).ok()?;
+        Some(self.directory.join(format!("{}.{extension}", digest(scope))))
     }
 
     /// Whether nobody else has a hand in the directory.

@@ -18,23 +18,27 @@ use crate::private_file;
 pub struct Pace {
     /// None where no file can be trusted.
     path: Option<PathBuf>,
+    rate: Rate,
+}
+
+/// How many calls may come at once, and in what time another one is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// In microseconds.
+    interval: u64,
+    burst: u64,
 }
 
 impl Pace {
-    /// The bucket in `path`, which is made when it is needed.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path: Some(path) }
-    }
-
-    /// No pace at all.
-    pub fn without() -> Self {
-        Self { path: None }
+    /// The bucket in `path`, which is made when it is needed; no pace at all without a path.
+    pub fn new(path: Option<PathBuf>, rate: Rate) -> Self {
+        Self { path, rate }
     }
 
     /// Returns when it is our turn.
     pub async fn turn(&self) {
         let Some(path) = &self.path else { return };
-        match take(path).await {
+        match take(path, self.rate).await {
             Ok(Duration::ZERO) => {}
             Ok(wait) => {
                 tracing::info!("waiting {wait:.0?}, since many connections begin at once");
@@ -46,19 +50,19 @@ impl Pace {
 }
 
 /// Takes one from the bucket, and says how long to wait until it is there.
-async fn take(path: &Path) -> io::Result<Duration> {
+async fn take(path: &Path, rate: Rate) -> io::Result<Duration> {
     let mut file = open(path)?;
     let _lock = private_file::lock_file(file.try_clone()?, PATIENCE).await?;
-    take_from(&mut file, SystemTime::now())
+    take_from(&mut file, rate, SystemTime::now())
 }
 
-fn take_from(file: &mut File, now: SystemTime) -> io::Result<Duration> {
+fn take_from(file: &mut File, rate: Rate, now: SystemTime) -> io::Result<Duration> {
     let mut bytes = [0; 8];
     // A file that ends early is new.
     let full_at = if file.read_exact(&mut bytes).is_ok() { u64::from_le_bytes(bytes) } else { 0 };
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-    let (full_at, wait) = step(full_at, now);
+    let (full_at, wait) = rate.step(full_at, now);
     file.rewind()?;
     file.write_all(&full_at.to_le_bytes())?;
     Ok(Duration::from_micros(wait))
@@ -71,17 +75,22 @@ fn open(path: &Path) -> io::Result<File> {
     private_file::open(path)
 }
 
-/// When the bucket will be full again, and the wait; all in microseconds.
-fn step(full_at: u64, now: u64) -> (u64, u64) {
-    // A clock that was set back must not make anybody wait for it.
-    let full_at = if full_at > now + MAX_WAIT { now } else { full_at.max(now) };
-    let wait = (full_at + INTERVAL).saturating_sub(now + BURST * INTERVAL);
-    (full_at + INTERVAL, wait)
+impl Rate {
+    /// When the bucket will be full again, and the wait; all in microseconds.
+    fn step(self, full_at: u64, now: u64) -> (u64, u64) {
+        // A clock that was set back must not make anybody wait for it.
+        let full_at = if full_at > now + MAX_WAIT { now } else { full_at.max(now) };
+        let wait = (full_at + self.interval).saturating_sub(now + self.burst * self.interval);
+        (full_at + self.interval, wait)
+    }
 }
 
-/// EC2 Instance Connect's limits are not published. Ten a second, after twenty at once, served forks of Ansible.
-const INTERVAL: u64 = 100_000;
-const BURST: u64 = 20;
+/// For pushes of keys. EC2 Instance Connect's limits are not published. Ten a second, after twenty at once, served
+/// forks of Ansible.
+pub const PUSHES: Rate = Rate { interval: 100_000, burst: 20 };
+/// For sessions that Session Manager has refused to start at once. It starts three a second in an account and region
+/// (<https://docs.aws.amazon.com/general/latest/gr/ssm.html>), of which some are left to others.
+pub const REFUSED_SESSIONS: Rate = Rate { interval: 400_000, burst: 1 };
 const MAX_WAIT: u64 = 60_000_000;
 /// The lock is held for microseconds, unless its process was stopped. Then the push does not wait for its
 /// turn.
@@ -96,7 +105,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new/pace");
         let now = SystemTime::now();
-        let take = |now| take_from(&mut open(&path).unwrap(), now).unwrap();
+        let take = |now| take_from(&mut open(&path).unwrap(), PUSHES, now).unwrap();
         let waits: Vec<_> = (0..50).map(|_| take(now)).collect();
         assert!(waits[..20].iter().all(Duration::is_zero), "{waits:?}");
         assert_eq!(waits[20], Duration::from_millis(100));
@@ -110,13 +119,13 @@ mod tests {
         let path = directory.path().join("pace");
         let held = open(&path).unwrap();
         held.lock().unwrap();
-        assert_eq!(take(&path).await.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(take(&path, PUSHES).await.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         held.unlock().unwrap();
-        assert!(take(&path).await.unwrap().is_zero());
+        assert!(take(&path, PUSHES).await.unwrap().is_zero());
     }
 
     #[test]
     fn a_clock_that_was_set_back_costs_no_wait() {
-        assert_eq!(step(10_000_000_000, 5), (5 + INTERVAL, 0));
+        assert_eq!(PUSHES.step(10_000_000_000, 5), (5 + PUSHES.interval, 0));
     }
 }

@@ -113,6 +113,8 @@ struct Job<'a> {
     instance: InstanceId,
     /// For pushes.
     pace: &'a Pace,
+    /// For sessions that were refused because there were too many.
+    session_pace: &'a Pace,
     /// The user of the system that sshd says it runs on.
     system_user: Cell<Option<&'static str>>,
     /// What was said first, where sshd should have greeted.
@@ -131,11 +133,12 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(request: &'a Request, instance: InstanceId, pace: &'a Pace) -> Self {
+    fn new(request: &'a Request, instance: InstanceId, [pace, session_pace]: [&'a Pace; 2]) -> Self {
         Self {
             request,
             instance,
             pace,
+            session_pace,
             system_user: Cell::new(None),
             stranger: RefCell::default(),
             ready: Cell::default(),
@@ -212,8 +215,9 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         }
     };
     tell_distrust(Some(&aws), cache);
-    let pace = cache.pace(&scope(&aws));
-    let job = |instance| Job::new(request, instance, &pace);
+    let scope = scope(&aws);
+    let paces = [cache.pace(&scope), cache.session_pace(&scope)];
+    let job = |instance| Job::new(request, instance, paces.each_ref());
     let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
         Err(error) if leads_nowhere(&error) => error,
         Err(error) => return Err(explain(error, &aws, &found.id).await),

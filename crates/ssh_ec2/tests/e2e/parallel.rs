@@ -90,12 +90,12 @@ fn a_service_that_throttles_is_given_time() {
 fn connections_beyond_the_quota_of_sessions_wait_for_their_turn() {
     let sandbox = Sandbox::start();
     let running: Vec<_> =
-        (0..15).map(|_| Running::start(sandbox.ssh(&sandbox.target()).args(["-n", "echo in"]))).collect();
+        (0..75).map(|_| Running::start(sandbox.ssh(&sandbox.target()).args(["-n", "echo in"]))).collect();
     for mut running in running {
         assert_eq!(running.wait().success().text(), "in\n");
     }
     sandbox.assert_tidy();
-    assert_eq!(sandbox.region.sessions().len(), 15);
+    assert_eq!(sandbox.region.sessions().len(), 75);
     let refused = |call: &ApiCall| call.action == "ssm:StartSession" && !call.ok;
     assert!(sandbox.region.calls().iter().any(refused), "the quota was met");
 }

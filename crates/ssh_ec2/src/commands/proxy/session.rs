@@ -1,5 +1,6 @@
 //! The session that carries the bytes: started, attached, and ended at AWS.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -14,7 +15,7 @@ use super::resume::{self, Resumer};
 use super::verdict::tell;
 use super::watched::watched;
 use super::{Failure, Job, Stop};
-use crate::aws::{Aws, SessionTicket, StartSession};
+use crate::aws::{Aws, AwsError, SessionTicket, StartSession};
 use crate::key::KeyError;
 use crate::network::Network;
 use crate::stdio::{self, Meter};
@@ -34,7 +35,8 @@ pub(super) async fn hold_session(
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let request = request(options);
     let started = Instant::now();
-    let mut start = pin!(aws.start_session(&request));
+    let queue = Queue::default();
+    let mut start = pin!(start_in_turn(aws, &request, options, &queue));
     // The gateway's name, TCP and TLS need nothing from StartSession, which takes longer.
     let mut early = pin!(connect_early(aws, network));
     let mut prepared = None;
@@ -45,7 +47,13 @@ pub(super) async fn hold_session(
     let ticket = loop {
         tokio::select! {
             ticket = &mut start => break ticket?,
-            reason = stop.as_mut(), if stopped.is_none() => stopped = Some(reason),
+            reason = stop.as_mut(), if stopped.is_none() => {
+                if queue.waits.get() {
+                    return Ok(Outcome { end: End::Stopped(reason), received: 0 });
+                }
+                queue.is_left.set(true);
+                stopped = Some(reason);
+            }
             done = early.as_mut(), if prepared.is_none() => prepared = Some(done),
             () = patience.as_mut(), if !told => {
                 told = true;
@@ -59,7 +67,8 @@ pub(super) async fn hold_session(
     let expected = aws.message_gateway().is_some_and(|gateway| gateway.host() == ticket.stream_url.host());
     let prepared = async {
         match prepared {
-            Some(prepared) => prepared,
+            // The gateway may have closed an older one by now.
+            Some(prepared) => prepared.filter(|_| started.elapsed() < PREPARED_LIFE),
             // Still under way: worth waiting for only if it leads where it should.
             None if expected => early.await,
             None => None,
@@ -79,6 +88,36 @@ pub(super) async fn hold_session(
         terminate(aws, &resumer).await;
     }
     outcome
+}
+
+/// A place in the queue of the connections to which Session Manager has refused a session, since too many were started.
+#[derive(Default)]
+struct Queue {
+    /// Whether the connection is waiting for its turn, so that nothing is being started.
+    waits: Cell<bool>,
+    /// Whether it does not want a session any more.
+    is_left: Cell<bool>,
+}
+
+/// Calls StartSession, and waits for a turn where AWS throttles it: calls that all repeat by themselves would go on
+/// being refused.
+async fn start_in_turn(
+    aws: &Aws,
+    request: &StartSession,
+    options: &Job<'_>,
+    queue: &Queue,
+) -> Result<SessionTicket, AwsError> {
+    let began = Instant::now();
+    loop {
+        match aws.start_session(request).await {
+            Err(AwsError::Throttled { .. }) if began.elapsed() < QUEUE_TIMEOUT && !queue.is_left.get() => {
+                queue.waits.set(true);
+                options.session_pace.turn().await;
+                queue.waits.set(false);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn request(options: &Job<'_>) -> StartSession {
@@ -138,3 +177,7 @@ const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
 const TELL_WAIT_AFTER: Duration = Duration::from_secs(5);
 /// After the end of ssh.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a turn in the queue. A hundred connections at once are through in 40 seconds.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a connection to the gateway on which nothing has been sent.
+const PREPARED_LIFE: Duration = Duration::from_secs(10);
