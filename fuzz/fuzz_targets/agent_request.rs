@@ -32,7 +32,9 @@ fn ask(body: &[u8]) {
             assert_eq!(answer[0], 14);
             assert!(answer.ends_with(&key().sign(data, flags).unwrap()));
         }
-        Request::Sign { .. } | Request::Unsupported => assert_eq!(frame, refusal()),
+        Request::Sign { .. } | Request::BindForwarded | Request::Unsupported => {
+            assert_eq!(frame, refusal());
+        }
     }
 }
 
