@@ -209,8 +209,8 @@ impl Hosts {
     }
 }
 
-/// Writes a file in one step, for its owner alone: an sshd that has just been started for another connection may be
-/// reading it, and would take the machine's own host keys where its configuration names none yet.
+/// Writes a file in one step, for its owner alone: an sshd that has just been started for another connection
+/// may be reading it, and would take the machine's own host keys where its configuration names none yet.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let mut new = NamedTempFile::new_in(directory)?;

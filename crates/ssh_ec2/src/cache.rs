@@ -192,7 +192,8 @@ impl Cache {
         Pace::new(self.pace_file(scope, "pace"), pace::PUSHES)
     }
 
-    /// The pace that our processes keep for sessions of a scope that Session Manager refused to start at once.
+    /// The pace that our processes keep for sessions of a scope that Session Manager refused to start at
+    /// once.
     pub fn session_pace(&self, scope: &Scope) -> Pace {
         Pace::new(self.pace_file(scope, "sessions.pace"), pace::REFUSED_SESSIONS)
     }

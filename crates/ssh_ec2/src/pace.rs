@@ -85,11 +85,11 @@ impl Rate {
     }
 }
 
-/// For pushes of keys. EC2 Instance Connect's limits are not published. Ten a second, after twenty at once, served
-/// forks of Ansible.
+/// For pushes of keys. EC2 Instance Connect's limits are not published. Ten a second, after twenty at once,
+/// served forks of Ansible.
 pub const PUSHES: Rate = Rate { interval: 100_000, burst: 20 };
-/// For sessions that Session Manager has refused to start at once. It starts three a second in an account and region
-/// (<https://docs.aws.amazon.com/general/latest/gr/ssm.html>), of which some are left to others.
+/// For sessions that Session Manager has refused to start at once. It starts three a second in an account and
+/// region (<https://docs.aws.amazon.com/general/latest/gr/ssm.html>), of which some are left to others.
 pub const REFUSED_SESSIONS: Rate = Rate { interval: 400_000, burst: 1 };
 const MAX_WAIT: u64 = 60_000_000;
 /// The lock is held for microseconds, unless its process was stopped. Then the push does not wait for its

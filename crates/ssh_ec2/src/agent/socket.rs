@@ -316,7 +316,8 @@ enum Health {
     Stopped,
 }
 
-/// Of a socket with the number of `process` in its name. A backlog may be full for a moment at a process that runs.
+/// Of a socket with the number of `process` in its name. A backlog may be full for a moment at a process that
+/// runs.
 async fn health(socket: &Path, process: u32) -> Health {
     let listener = match timeout(CONNECT_PATIENCE, UnixStream::connect(socket)).await {
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Health::Dead,

@@ -142,9 +142,9 @@ fn persisting(sandbox: &Sandbox) -> [String; 3] {
     ["ControlMaster=auto".into(), "ControlPersist=60".into(), path]
 }
 
-/// Runs a command whose connection goes on in the background, to its own end, and ends the connection. As long as that
-/// is there, the proxy has not spoken its last word: only a wrapper that does not wait for it returns before its
-/// patience is over.
+/// Runs a command whose connection goes on in the background, to its own end, and ends the connection. As
+/// long as that is there, the proxy has not spoken its last word: only a wrapper that does not wait for it
+/// returns before its patience is over.
 fn assert_not_waited_for(sandbox: &Sandbox, words: &[&str], code: i32) {
     let since = Instant::now();
     let (status, said) = at_its_end(sandbox, sandbox.ssh_ec2().args(words));

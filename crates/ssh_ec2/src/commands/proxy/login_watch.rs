@@ -66,8 +66,8 @@ impl LoginWatch {
         self.answered >= 3 && self.shortest.is_some_and(|shortest| self.last < shortest)
     }
 
-    /// OpenSSH's list of host keys comes with a success. The second turn is a refusal itself, and a banner may
-    /// stand in front of that, once.
+    /// OpenSSH's list of host keys comes with a success. The second turn is a refusal itself, and a banner
+    /// may stand in front of that, once.
     fn is_session(&self) -> bool {
         let shortest = self.shortest.unwrap_or(self.last);
         let longest = (self.second + ANOTHER_LIST).min(shortest + LONGEST_REFUSAL);

@@ -90,7 +90,8 @@ pub(super) async fn hold_session(
     outcome
 }
 
-/// A place in the queue of the connections to which Session Manager has refused a session, since too many were started.
+/// A place in the queue of the connections to which Session Manager has refused a session, since too many
+/// were started.
 #[derive(Default)]
 struct Queue {
     /// Whether the connection is waiting for its turn, so that nothing is being started.
@@ -99,8 +100,8 @@ struct Queue {
     is_left: Cell<bool>,
 }
 
-/// Calls StartSession, and waits for a turn where AWS throttles it: calls that all repeat by themselves would go on
-/// being refused.
+/// Calls StartSession, and waits for a turn where AWS throttles it: calls that all repeat by themselves would
+/// go on being refused.
 async fn start_in_turn(
     aws: &Aws,
     request: &StartSession,

@@ -44,8 +44,8 @@ impl Words {
         Self { connection: RefCell::new(connection), ssh: parent_id() }
     }
 
-    /// Passes on an error that was printed where nobody reads it: with ControlPersist, ssh gives its proxy `/dev/null`
-    /// for standard error.
+    /// Passes on an error that was printed where nobody reads it: with ControlPersist, ssh gives its proxy
+    /// `/dev/null` for standard error.
     pub fn pass_on(&self, error: &Failure) {
         if let (Some(stream), true) = (&mut *self.connection.borrow_mut(), stdio::error_output_is_null()) {
             let _ = stream.write_all(ui::error_lines(error).join("\n").as_bytes());
@@ -69,8 +69,8 @@ impl Words {
         }
     }
 
-    /// Is done as soon as the ssh that was waited for has ended and left the connection to a process in the background,
-    /// as `ssh -f` and ControlPersist do once they are logged in. To be dropped at the end.
+    /// Is done as soon as the ssh that was waited for has ended and left the connection to a process in the
+    /// background, as `ssh -f` and ControlPersist do once they are logged in. To be dropped at the end.
     pub async fn done_when_left(&self) -> Infallible {
         if self.is_waited_for().await.is_ok() {
             // In this order: an ssh that ends closes its files before it stops being our parent.
