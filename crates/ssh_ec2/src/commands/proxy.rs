@@ -285,7 +285,7 @@ async fn connect_tunnel(
     signals: &mut Signals,
 ) -> Result<ExitCode, Failure> {
     let identity = Identity::check(options)?;
-    let door = Rc::new(Door::new(Meter::clone(&options.received)));
+    let door = Rc::new(Door::new(options));
     let usage = &door.usage;
     let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &door));
     let ending = Ending::default();

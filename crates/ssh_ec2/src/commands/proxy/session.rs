@@ -153,7 +153,7 @@ async fn carry(
     mut stop: Pin<&mut impl Future<Output = Stop>>,
 ) -> Result<Outcome<Stop, Failure>, Failure> {
     let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
-    let input = watched(input, Rc::clone(&options.login));
+    let input = watched(input, Rc::clone(door));
     let (received, login) = (Meter::clone(&options.received), Rc::clone(&options.login));
     let observed = stdio::observed(output, move |length| {
         received.set(received.get() + length as u64);
