@@ -319,7 +319,7 @@ async fn hear(
     let closed = match outcome.end {
         End::Closed(closed) => Some(closed),
         End::Lost(error) => return Err(error),
-        End::InputEnded | End::InputBroken(_) | End::OutputBroken | End::Stopped(()) => None,
+        End::InputEnded | End::InputBroken(_) | End::OutputBroken(_) | End::Stopped(()) => None,
     };
     Ok(Heard {
         output: output.take(),

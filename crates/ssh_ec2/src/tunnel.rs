@@ -71,8 +71,8 @@ pub enum End<S, E> {
     Closed(Closed),
     /// ssh closed its end, and everything was delivered.
     InputEnded,
-    /// ssh does not read any more.
-    OutputBroken,
+    /// Writing to ssh failed, mostly because it does not read any more.
+    OutputBroken(io::Error),
     /// Reading from ssh failed.
     InputBroken(io::Error),
     /// `stop` said so.
@@ -477,12 +477,18 @@ where
                     self.progress_at = now;
                     self.forget_written(written);
                 }
-                // ssh is gone: whatever still comes has no reader.
-                Poll::Ready(_) => {
+                // Whatever still comes has no reader.
+                Poll::Ready(written) => {
+                    let error = written.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
                     self.outbox.clear();
                     while self.channel.read().is_some() {}
                     if !matches!(self.state, State::Ending | State::Draining { .. }) {
-                        self.begin_end(now, End::OutputBroken);
+                        self.begin_end(now, End::OutputBroken(error));
+                    } else if matches!(
+                        self.end,
+                        Some(End::InputEnded | End::Closed(Closed::Terminated { .. }))
+                    ) {
+                        self.end = Some(End::OutputBroken(error));
                     }
                     return true;
                 }

@@ -303,7 +303,10 @@ async fn connect_tunnel(
         }
     });
     let ended = |end: &End<Stop, Failure>| {
-        let is_done = matches!(end, End::InputEnded | End::OutputBroken);
+        let is_done = match end {
+            End::OutputBroken(error) => stdio::reader_is_gone(error),
+            end => matches!(end, End::InputEnded),
+        };
         if is_done && !login.has_failed() && options.stranger.borrow().is_none() {
             options.words.done();
         }

@@ -7,6 +7,7 @@ use ssm_channel::Closed;
 use super::{Client, ExitCode, Failure, Job, Stop};
 use crate::login;
 use crate::network::one_line;
+use crate::stdio;
 use crate::tunnel::{End, Notice, Outcome};
 use crate::ui;
 
@@ -81,7 +82,10 @@ pub(super) fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Resul
         });
     }
     match outcome.end {
-        End::InputEnded | End::OutputBroken | End::Closed(Closed::Terminated { .. }) => Ok(ExitCode::Success),
+        End::OutputBroken(error) if !stdio::reader_is_gone(&error) => Err(Failure::Output(error)),
+        End::InputEnded | End::OutputBroken(_) | End::Closed(Closed::Terminated { .. }) => {
+            Ok(ExitCode::Success)
+        }
         End::Stopped(Stop::Asked) => Ok(ExitCode::Interrupted),
         End::Stopped(Stop::Failed(error)) | End::Lost(error) => Err(error),
         End::InputBroken(error) => Err(Failure::Stdio(error)),
