@@ -154,7 +154,7 @@ impl AgentPath {
 
     /// Points the link at `name`, in one step.
     fn lead_to(&self, name: &str) -> io::Result<()> {
-        let staged = self.directory.join(format!("{}.link", self.name));
+        let staged = self.directory.join(format!("{}{STAGED}", self.name));
         remove_if_there(&staged)?;
         std::os::unix::fs::symlink(name, &staged)?;
         fs::rename(&staged, self.link_path())
@@ -177,6 +177,10 @@ impl AgentPath {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
+            let staged_by = name.strip_suffix(STAGED).and_then(|socket| self.process_of(socket));
+            if staged_by.is_some_and(|process| !runs(process)) {
+                remove_if_there(&entry.path())?;
+            }
             let Some(process) = self.process_of(&name).filter(|_| name != self.name) else { continue };
             match health(&entry.path(), process).await {
                 Health::Listening => return Ok(Some(name)),
@@ -370,6 +374,8 @@ fn socket_name(link: &str, process: u32) -> String {
     format!(".{hash:016x}.{process}")
 }
 
+/// How the name of a new link ends until it replaces the old one.
+const STAGED: &str = ".link";
 /// For a turn. A hundred connections that begin together need less than a second for all of theirs.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
 /// For the lock, at the end of a connection.
@@ -518,7 +524,9 @@ mod tests {
         // The link and the socket stay, without a listener.
         killed.retired.set(true);
         drop(killed);
-        assert_eq!(names(&path).len(), 2);
+        let ended = socket_name(path.file_name().unwrap().to_str().unwrap(), u32::MAX / 2);
+        std::os::unix::fs::symlink(&ended, path.with_file_name(format!("{ended}.link"))).unwrap();
+        assert_eq!(names(&path).len(), 3);
         AgentPath::check(&path).unwrap().bind().unwrap().retire().await;
         assert_eq!(names(&path), Vec::<String>::new());
     }
