@@ -149,7 +149,10 @@ impl Door {
                     socket.begin_turn(lock);
                     return Poll::Ready(());
                 }
-                Turn::Hopeless => return Poll::Ready(()),
+                Turn::Hopeless => {
+                    socket.begin_turn(None);
+                    return Poll::Ready(());
+                }
             }
         }
     }
@@ -203,6 +206,13 @@ impl AsyncWrite for Held {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.output).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Held {
+    /// The lock may have been got by now.
+    fn drop(&mut self) {
+        self.door.turn.replace(Turn::None);
     }
 }
 
@@ -300,5 +310,19 @@ mod tests {
             write.await.unwrap();
             assert!(scene.door.socket().unwrap().has_turn());
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_before_its_turn_gives_way() {
+        let scene = Scene::new(Client::Other);
+        let (ours, _ssh) = tokio::io::duplex(256);
+        let mut output = scene.door.before(Box::new(ours));
+        let another = scene.another();
+        let mut write = Box::pin(output.write_all(SERVER));
+        assert!(is_pending(write.as_mut()).await);
+        drop(write);
+        drop(output);
+        drop(another);
+        scene.another();
     }
 }
