@@ -71,9 +71,9 @@ use self::refusal::Circumstances;
 pub use self::refusal::RequestId;
 pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
 use self::variables::Variables;
-use crate::network::Network;
-use crate::private_file::ReadError;
-use crate::websocket::StreamUrl;
+use crate::net::network::Network;
+use crate::net::websocket::StreamUrl;
+use crate::system::private_file::ReadError;
 
 /// The SDK's own value, which only its loader would set.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
@@ -126,7 +126,7 @@ pub struct Aws {
     patience: Duration,
 }
 
-/// The CA bundle that the profile names (`ca_bundle`), for [`crate::network::NetworkEnvironment`] if the
+/// The CA bundle that the profile names (`ca_bundle`), for [`crate::net::network::NetworkEnvironment`] if the
 /// environment names none. A configuration that cannot be read names none either; [`Aws::load`] reports it.
 pub fn ca_bundle(settings: &Settings) -> Option<PathBuf> {
     Identity::resolve(settings.options(), &variables(), &read_file).ok()?.settings.ca_bundle

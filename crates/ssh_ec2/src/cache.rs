@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::pace::{self, Pace};
-use crate::private_file::{self, ReadError};
+use crate::system::pace::{self, Pace};
+use crate::system::private_file::{self, ReadError};
 use crate::target::{InstanceId, OsUser};
 
 /// What a name is looked up by: a kind and a text, which nothing else can be mistaken for.

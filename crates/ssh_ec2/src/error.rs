@@ -22,11 +22,11 @@ use crate::host_key::{HostKey, Source};
 use crate::key::KeyError;
 use crate::key_file::KeyFileError;
 use crate::known_hosts::StoreError;
-use crate::network::NetworkError;
+use crate::net::network::NetworkError;
+use crate::net::websocket::DialError;
 use crate::openssh::{InvocationError, Version};
 use crate::resolve::ResolveError;
 use crate::target::{InstanceId, Port, TargetError};
-use crate::websocket::DialError;
 
 /// A command failed.
 #[derive(Debug, Error)]

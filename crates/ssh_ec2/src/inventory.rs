@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState, Managed, Settings};
 use crate::cache::{Cache, Entry, Key};
-use crate::network::Network;
+use crate::net::network::Network;
 use crate::resolve::{age, scope, user_of};
 use crate::target::{InstanceId, Target};
 

@@ -21,8 +21,8 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kil
 
 pub use self::ignored::IgnoredSignals;
 use self::signals::{Arrival, Signals};
-use crate::memory;
 use crate::openssh::Command;
+use crate::system::memory;
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::host_key::{HostKey, Source};
-use crate::private_file::{self, ReadError};
+use crate::system::private_file::{self, ReadError};
 use crate::target::{InstanceId, Port};
 
 /// The file cannot be used.

@@ -20,10 +20,10 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::aws::{Aws, AwsError, SessionId, StartSession, Token};
 use crate::key::KeyError;
-use crate::network::{Network, one_line};
+use crate::net::network::{Network, one_line};
+use crate::net::websocket::{DialError, StreamUrl, dial};
 use crate::target::{InstanceId, Port};
 use crate::tunnel::{self, Attachment, End, Notice};
-use crate::websocket::{DialError, StreamUrl, dial};
 
 /// What to hear.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Mutex;
 
 use crate::aws::{Aws, AwsError};
-use crate::pace::Pace;
+use crate::system::pace::Pace;
 use crate::target::{InstanceId, OsUser};
 
 /// A public key for a user on an instance.

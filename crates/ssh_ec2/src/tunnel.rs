@@ -22,8 +22,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use self::liveness::Liveness;
+use crate::net::websocket::WebSocket;
 use crate::stdio::{self, Input, Output};
-use crate::websocket::WebSocket;
 
 /// A websocket and the token that opens a channel on it.
 pub struct Attachment<T> {

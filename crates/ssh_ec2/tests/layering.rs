@@ -11,42 +11,32 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 38] = [
-    ("descriptors", &[]),
-    ("host_key", &[]),
+const MODULES: [(&str, &[&str]); 32] = [
     ("key", &[]),
-    ("login", &[]),
-    ("memory", &[]),
-    ("network", &[]),
-    ("openssh", &[]),
-    ("job", &["memory", "openssh"]),
-    ("key_file", &["openssh"]),
-    ("picker", &[]),
-    ("private_file", &[]),
-    ("private_socket", &[]),
-    ("pace", &["private_file"]),
-    ("report", &[]),
-    ("ssh_config", &[]),
-    ("ssh_options", &["openssh"]),
-    ("stdio", &[]),
+    ("net", &[]),
+    ("system", &["net"]),
+    ("agent", &["key", "system"]),
     ("target", &[]),
-    ("transfer", &[]),
-    ("tty", &["network"]),
-    ("websocket", &["network"]),
-    ("cache", &["pace", "private_file", "target"]),
-    ("known_hosts", &["host_key", "private_file", "target"]),
-    ("policy", &["login", "target"]),
-    ("agent", &["key", "private_file", "private_socket"]),
-    ("aws", &["network", "private_file", "target", "tty", "websocket"]),
-    ("push", &["aws", "pace", "target"]),
+    ("aws", &["net", "system", "target"]),
+    ("cache", &["system", "target"]),
+    ("openssh", &[]),
+    ("cli", &["key", "openssh", "target"]),
+    ("key_file", &["openssh"]),
+    ("login", &[]),
+    ("stdio", &[]),
+    ("tunnel", &["net", "stdio"]),
+    ("probe", &["aws", "key", "net", "target", "tunnel"]),
     ("resolve", &["aws", "cache", "login", "target"]),
-    ("inventory", &["aws", "cache", "network", "resolve", "target"]),
-    ("tunnel", &["stdio", "websocket"]),
-    ("probe", &["aws", "key", "network", "target", "tunnel", "websocket"]),
+    ("ssh_options", &["openssh"]),
     (
         "diagnosis",
-        &["aws", "key_file", "login", "network", "openssh", "probe", "resolve", "ssh_options", "target"],
+        &["aws", "key_file", "login", "net", "openssh", "probe", "resolve", "ssh_options", "target"],
     ),
+    ("host_key", &[]),
+    ("known_hosts", &["host_key", "system", "target"]),
+    ("policy", &["login", "target"]),
+    ("report", &[]),
+    ("ssh_config", &[]),
     (
         "doctor",
         &[
@@ -56,7 +46,7 @@ const MODULES: [(&str, &[&str]); 38] = [
             "key",
             "known_hosts",
             "login",
-            "network",
+            "net",
             "openssh",
             "policy",
             "probe",
@@ -65,10 +55,8 @@ const MODULES: [(&str, &[&str]); 38] = [
             "ssh_config",
             "ssh_options",
             "target",
-            "websocket",
         ],
     ),
-    ("cli", &["key", "openssh", "target"]),
     (
         "error",
         &[
@@ -79,15 +67,18 @@ const MODULES: [(&str, &[&str]); 38] = [
             "key",
             "key_file",
             "known_hosts",
-            "login",
-            "network",
+            "net",
             "openssh",
             "report",
             "resolve",
             "target",
-            "websocket",
         ],
     ),
+    ("inventory", &["aws", "cache", "net", "resolve", "target"]),
+    ("job", &["openssh", "system"]),
+    ("picker", &[]),
+    ("push", &["aws", "system", "target"]),
+    ("transfer", &[]),
     ("ui", &["error"]),
     (
         "commands",
@@ -106,24 +97,21 @@ const MODULES: [(&str, &[&str]); 38] = [
             "key_file",
             "known_hosts",
             "login",
-            "network",
+            "net",
             "openssh",
-            "pace",
             "picker",
-            "private_file",
-            "probe",
             "policy",
-            "private_socket",
+            "probe",
             "push",
             "resolve",
             "ssh_config",
             "ssh_options",
             "stdio",
+            "system",
             "target",
             "transfer",
             "tunnel",
             "ui",
-            "websocket",
         ],
     ),
     ("environment", &["cache", "commands", "error", "ssh_config"]),
@@ -132,14 +120,14 @@ const MODULES: [(&str, &[&str]); 38] = [
 /// Paths that only these files may contain. A path that ends in `*` stands for all that begin so; a file that ends
 /// in `/` for all below it.
 const CONFINED: [(&str, &[&str]); 16] = [
-    ("aws_*", &["aws.rs", "aws/", "key/rsa.rs", "network.rs"]),
+    ("aws_*", &["aws.rs", "aws/", "key/rsa.rs", "net/network.rs"]),
     ("clap", &["cli.rs"]),
     ("crossterm", &["commands/pick.rs"]),
     ("dns_lookup", &["aws/connections.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key.rs"]),
     ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key.rs", "tunnel.rs"]),
-    ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "network.rs", "websocket/"]),
+    ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "net/network.rs", "net/websocket/"]),
     (
         "std::env",
         &[
@@ -147,22 +135,28 @@ const CONFINED: [(&str, &[&str]); 16] = [
             "aws/sso/sign_on.rs",
             "commands/first_process.rs",
             "commands/sandbox.rs",
-            "descriptors.rs",
+            "system/descriptors.rs",
             "environment.rs",
             "main.rs",
-            "network.rs",
-            "tty.rs",
+            "net/network.rs",
+            "system/tty.rs",
         ],
     ),
     ("std::process::exit", &[]),
     ("std::thread", &[]),
     (
         "tokio::net",
-        &["agent/serve.rs", "agent/socket.rs", "private_socket.rs", "stdio.rs", "websocket/connect.rs"],
+        &[
+            "agent/serve.rs",
+            "agent/socket.rs",
+            "system/private_socket.rs",
+            "stdio.rs",
+            "net/websocket/connect.rs",
+        ],
     ),
     ("tokio::spawn", &[]),
-    ("tokio_rustls", &["aws/error.rs", "network.rs", "websocket.rs", "websocket/"]),
-    ("tokio_tungstenite", &["tunnel.rs", "websocket.rs", "websocket/"]),
+    ("tokio_rustls", &["aws/error.rs", "net/network.rs", "net/websocket.rs", "net/websocket/"]),
+    ("tokio_tungstenite", &["tunnel.rs", "net/websocket.rs", "net/websocket/"]),
     ("tracing_subscriber", &["lib.rs"]),
 ];
 
@@ -194,7 +188,7 @@ const PURE: [&str; 27] = [
     "target.rs",
     "transfer.rs",
     "transfer/ssh.rs",
-    "websocket/url.rs",
+    "net/websocket/url.rs",
 ];
 const PURE_STD: [&str; 11] = [
     "std::ffi",
@@ -276,7 +270,8 @@ fn crates_stay_where_they_belong() {
 #[test]
 fn the_network_knows_of_aws_only_its_cryptography() {
     let sources = sources();
-    let foreign: Vec<_> = sources["network.rs"].paths.iter().filter(|path| begins(path, "aws_*")).collect();
+    let foreign: Vec<_> =
+        sources["net/network.rs"].paths.iter().filter(|path| begins(path, "aws_*")).collect();
     assert!(foreign.iter().all(|path| path.starts_with("aws_lc_rs::")), "{foreign:?}");
 }
 

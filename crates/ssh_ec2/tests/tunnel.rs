@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
+use ssh_ec2::net::websocket::{Connection, WebSocket};
 use ssh_ec2::tunnel::{self, Attachment, End, Notice, Resume};
-use ssh_ec2::websocket::{Connection, WebSocket};
 use ssm_channel::{Channel, Draft, Origin, Outgoing, SessionType, Side, SsmAgentVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, sleep_until, timeout};

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::protocol::{FRAME_LIMIT, Request, answer, is_signature, refusal};
 use super::socket::AgentSocket;
 use crate::key::OneTimeKey;
-use crate::private_socket::{peer, read_frame};
+use crate::system::private_socket::{peer, read_frame};
 
 /// What our own ssh did with the key, and how many clients of other connections are connected.
 #[derive(Debug, Default)]

@@ -24,8 +24,8 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::private_file::{Lock, lock_file};
-use crate::private_socket::{
+use crate::system::private_file::{Lock, lock_file};
+use crate::system::private_socket::{
     DirectoryError, PATH_LIMIT, PrivateSocket, is_stopped, make_directory, peer, remove_if_there,
 };
 

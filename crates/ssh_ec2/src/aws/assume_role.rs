@@ -24,8 +24,8 @@ use super::mfa;
 use super::operation::{Call, Client, Failure};
 use super::query::{child, child_text, form};
 use super::refusal::Circumstances;
-use crate::private_file::{self, ReadError};
-use crate::tty::{self, AskError};
+use crate::system::private_file::{self, ReadError};
+use crate::system::tty::{self, AskError};
 
 /// What a profile says of its role.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -8,8 +8,8 @@ use super::endpoint::{EC2, INSTANCE_CONNECT, SSM, SSM_MESSAGES, STS, Service};
 use super::error::AwsError;
 use super::query::{child, child_text};
 use super::{Api, Aws, SignIn};
+use crate::net::websocket::StreamUrl;
 use crate::target::InstanceId;
-use crate::websocket::StreamUrl;
 
 const GET_CALLER_IDENTITY: Api = Api { service: &STS, operation: "GetCallerIdentity" };
 const GET_CONNECTION_STATUS: Api = Api { service: &SSM, operation: "GetConnectionStatus" };

@@ -26,8 +26,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use crate::network::Network;
-use crate::websocket::{self, DialError, ProxyError};
+use crate::net::network::Network;
+use crate::net::websocket::{self, DialError, ProxyError};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 

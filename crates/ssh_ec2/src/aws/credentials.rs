@@ -23,7 +23,7 @@ use super::process::Process;
 use super::sdk_error;
 use super::sso::SingleSignOn;
 use super::web_identity::WebIdentityRole;
-use crate::private_file::ReadError;
+use crate::system::private_file::ReadError;
 
 /// A call must not outlive the credentials that it is signed with.
 const MARGIN: Duration = Duration::from_secs(60);

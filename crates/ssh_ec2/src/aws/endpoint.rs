@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use http::Uri;
 
 use super::error::AwsError;
-use crate::websocket::{StreamUrl, Transport};
+use crate::net::websocket::{StreamUrl, Transport};
 
 /// An AWS service, as far as calling it goes.
 #[derive(Debug)]

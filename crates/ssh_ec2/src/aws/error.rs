@@ -15,9 +15,9 @@ use super::configuration::ConfigurationError;
 use super::credentials::SignIn;
 use super::process::ProcessError;
 use super::refusal::RequestId;
-use crate::network::{NetworkError, causes};
-use crate::tty::AskError;
-use crate::websocket::ProxyError;
+use crate::net::network::{NetworkError, causes};
+use crate::net::websocket::ProxyError;
+use crate::system::tty::AskError;
 
 /// An AWS call failed, or could not be made.
 #[derive(Debug, Error)]

@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::connections::{Connections, Dialer, TooSlow};
-use crate::network::Network;
+use crate::net::network::Network;
 
 /// A client for the SDK's calls and its credential providers.
 pub(super) fn http_client(network: &Network, connections: &Connections) -> SharedHttpClient {

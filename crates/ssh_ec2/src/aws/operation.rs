@@ -48,7 +48,7 @@ use http::header::CONTENT_TYPE;
 use super::endpoint::{Protocol, Service};
 use super::query;
 use super::refusal::{Refusal, RequestId, error_code};
-use crate::network::NetworkError;
+use crate::net::network::NetworkError;
 
 mod unsigned;
 

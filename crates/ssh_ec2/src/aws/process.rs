@@ -26,8 +26,8 @@ use zeroize::Zeroizing;
 use self::running::Running;
 pub(super) use self::words::split;
 use super::{expiry, timestamp};
-use crate::network::foreign_text;
-use crate::tty;
+use crate::net::network::foreign_text;
+use crate::system::tty;
 
 /// The program of a profile.
 pub(super) struct Process {

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::credentials::SignIn;
 use super::error::AwsError;
-use crate::network::foreign_text;
+use crate::net::network::foreign_text;
 
 /// Error messages are shown, so a stranger's must end somewhere; IAM's longest name two ARNs.
 const SHOWN_MESSAGE: usize = 600;

@@ -8,7 +8,7 @@ use std::iter::successors;
 
 use aws_smithy_types::error::ErrorMetadata;
 
-use crate::network::foreign_text;
+use crate::net::network::foreign_text;
 
 /// The chain as one text, without what says nothing.
 pub(super) fn in_words(error: &(dyn Error + 'static)) -> String {

@@ -15,8 +15,8 @@ use super::endpoint::SSM;
 use super::error::AwsError;
 use super::refusal::RequestId;
 use super::{Api, Aws};
+use crate::net::websocket::StreamUrl;
 use crate::target::InstanceId;
-use crate::websocket::StreamUrl;
 
 const START_SESSION: Api = Api { service: &SSM, operation: "StartSession" };
 const RESUME_SESSION: Api = Api { service: &SSM, operation: "ResumeSession" };

@@ -15,7 +15,7 @@ use super::credentials::{CredentialCache, Provider};
 use super::endpoint::Place;
 use super::operation::Client;
 use super::*;
-use crate::network::NetworkEnvironment;
+use crate::net::network::NetworkEnvironment;
 
 #[derive(Debug)]
 struct Fixed(String);

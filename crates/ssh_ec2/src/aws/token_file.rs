@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use super::expiry;
-use crate::private_file::{self, Lock, ReadError};
+use crate::system::private_file::{self, Lock, ReadError};
 
 /// The file, which need not be there.
 pub(super) struct TokenFile {

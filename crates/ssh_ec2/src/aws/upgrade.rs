@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue};
 use super::Aws;
 use super::endpoint::SSM_MESSAGES;
 use super::error::AwsError;
-use crate::websocket::{StreamUrl, Transport};
+use crate::net::websocket::{StreamUrl, Transport};
 
 /// A URL with one of these is signed already, and a second signature would spoil the first.
 const SIGNATURE_PARAMETERS: [&str; 7] = [

@@ -12,7 +12,7 @@ use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
 use crate::key_file::read_public_key;
 use crate::login::DEFAULT_USER;
-use crate::network::Network;
+use crate::net::network::Network;
 use crate::openssh::{Command, Invocation};
 use crate::resolve::{Choice, Resolver};
 use crate::ssh_config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections, settings};

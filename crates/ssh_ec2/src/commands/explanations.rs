@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::error::{ExitCode, Failure};
 use crate::job::{End, Job};
 use crate::openssh::Command;
-use crate::private_socket::{PATH_LIMIT, make_directory};
+use crate::system::private_socket::{PATH_LIMIT, make_directory};
 use crate::ui;
 
 /// The socket to which the proxies of a program connect.

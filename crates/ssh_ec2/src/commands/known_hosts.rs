@@ -23,7 +23,7 @@ use crate::commands::tell_distrust;
 use crate::error::{ChangedKey, ExitCode, Failure};
 use crate::host_key::{HostKey, Source};
 use crate::known_hosts::{Entry, Host, Store, StoreError};
-use crate::network::Network;
+use crate::net::network::Network;
 use crate::probe::Interrupt;
 use crate::resolve::Choice;
 use crate::target::{InstanceId, Port, Target};

@@ -12,7 +12,7 @@ use crate::cli::List;
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
 use crate::inventory::{Place, Update, places, remember, search};
-use crate::network::{Network, chain};
+use crate::net::network::{Network, chain};
 use crate::resolve::age;
 use crate::ui;
 

@@ -25,7 +25,7 @@ use crate::cli::Pick;
 use crate::commands::signals::{Signal, Signals};
 use crate::error::Failure;
 use crate::inventory::{Place, Update, places, remember, search};
-use crate::network::Network;
+use crate::net::network::Network;
 use crate::picker::{Key, Line, Look, Picker, Row};
 use crate::resolve::age;
 use crate::target::InstanceId;

@@ -9,7 +9,7 @@ use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, Filter, Instance, InstanceState};
 use crate::diagnosis;
 use crate::login::DEFAULT_USER;
-use crate::network::foreign_text;
+use crate::net::network::foreign_text;
 use crate::report::Layer;
 use crate::resolve::{ResolveError, Resolved, Resolver, age};
 use crate::target::{InstanceId, Target};

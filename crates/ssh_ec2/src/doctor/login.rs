@@ -9,7 +9,7 @@ use super::channel::Channel;
 use super::{Finding, Subject, Walk};
 use crate::aws::Aws;
 use crate::diagnosis::{self, Cleared, Refusal, RefusedKey};
-use crate::network::foreign_text;
+use crate::net::network::foreign_text;
 use crate::openssh::{Command, Invocation, Login};
 use crate::report::{Layer, Told};
 use crate::ssh_config::{Keys, settings};

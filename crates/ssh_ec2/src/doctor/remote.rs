@@ -10,11 +10,11 @@ use crate::aws::{Aws, AwsError};
 use crate::key::{KeyType, OneTimeKey};
 use crate::known_hosts::Host;
 use crate::login;
-use crate::network::foreign_text;
+use crate::net::network::foreign_text;
+use crate::net::websocket::DialError;
 use crate::probe::{self, Answer, ProbeError, Question};
 use crate::report::Layer;
 use crate::target::OsUser;
-use crate::websocket::DialError;
 
 impl Walk<'_> {
     /// Pushes a key that nobody has.

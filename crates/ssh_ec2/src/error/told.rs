@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::{Failure, anchor};
-use crate::network::chain;
+use crate::net::network::chain;
 use crate::report::Told;
 
 impl Failure {

@@ -23,7 +23,7 @@ use crate::aws::configured_endpoint;
 use crate::aws::endpoint::{self, Place, Service};
 use crate::aws::error::AwsError;
 use crate::aws::refusal::{self, clean, error_code};
-use crate::network::causes;
+use crate::net::network::causes;
 
 /// Makes calls in one region.
 #[derive(Clone)]

@@ -16,7 +16,7 @@ use crate::aws::credentials::SignIn;
 use crate::aws::error::AwsError;
 use crate::aws::operation::Denial;
 use crate::aws::token_file::text;
-use crate::tty;
+use crate::system::tty;
 
 impl SingleSignOn {
     /// Signs in. False when it was declined, or nobody is there.

@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
-use crate::private_file::rename_durably;
 use crate::ssh_config::{Places, is_literal};
+use crate::system::private_file::rename_durably;
 
 /// New contents of a file, written beside it. Dropping it removes them.
 pub(super) struct Staged {

@@ -12,8 +12,8 @@ use crate::aws::{Aws, Settings};
 use crate::cache::{Entry, Key};
 use crate::error::Failure;
 use crate::host_key::{HostKey, Source};
-use crate::private_socket::{UnixStream, connect, is_sibling, read_frame, write_frame};
 use crate::resolve::{Resolver, scope};
+use crate::system::private_socket::{UnixStream, connect, is_sibling, read_frame, write_frame};
 use crate::target::{InstanceId, Target};
 
 /// Asks AWS, through the proxy or from this process.
@@ -186,10 +186,10 @@ mod tests {
     use super::*;
     use crate::cache::Cache;
     use crate::known_hosts::Store;
-    use crate::network::{Network, NetworkEnvironment};
-    use crate::private_socket::{PrivateSocket, make_directory};
+    use crate::net::network::{Network, NetworkEnvironment};
     use crate::probe::Interrupt;
     use crate::resolve::Choice;
+    use crate::system::private_socket::{PrivateSocket, make_directory};
     use crate::target::Port;
 
     fn request(target: &str) -> Request {

@@ -26,11 +26,11 @@ use crate::commands::known_hosts::sources::Sources;
 use crate::commands::signals::Signals;
 use crate::error::Failure;
 use crate::host_key::{HostKey, Source};
-use crate::network::Network;
-use crate::private_socket::{
+use crate::net::network::Network;
+use crate::probe::Interrupt;
+use crate::system::private_socket::{
     DirectoryError, PrivateSocket, is_sibling, make_directory, read_frame, remove_if_there, write_frame,
 };
-use crate::probe::Interrupt;
 use crate::target::InstanceId;
 
 /// What this proxy can say about the host keys of its instance.

@@ -9,7 +9,7 @@ use super::{Failure, Job};
 use crate::agent::serve::Usage;
 use crate::aws::{Aws, AwsError};
 use crate::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
-use crate::network::Network;
+use crate::net::network::Network;
 use crate::openssh::Invocation;
 use crate::probe::{Interrupt, Prober};
 use crate::stdio;

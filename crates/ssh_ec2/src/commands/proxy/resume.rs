@@ -11,9 +11,9 @@ use tokio::time::sleep;
 use super::Job;
 use crate::aws::{Aws, Resumption, SessionId, SessionTicket, Token};
 use crate::error::Failure;
-use crate::network::Network;
+use crate::net::network::Network;
+use crate::net::websocket::{Prepared, StreamUrl, dial};
 use crate::tunnel::Attachment;
-use crate::websocket::{Prepared, StreamUrl, dial};
 
 pub(super) struct Resumer<'a> {
     options: &'a Job<'a>,

@@ -17,11 +17,11 @@ use super::watched::watched;
 use super::{Failure, Job, Stop};
 use crate::aws::{Aws, AwsError, SessionTicket, StartSession};
 use crate::key::KeyError;
-use crate::network::Network;
+use crate::net::network::Network;
+use crate::net::websocket::{Prepared, prepare};
 use crate::stdio::{self, Meter};
 use crate::tunnel::{self, End, Outcome};
 use crate::ui;
-use crate::websocket::{Prepared, prepare};
 
 /// Starts a session, carries it, and ends it at AWS. `ended` is called with the end of the
 /// tunnel, before the session is ended at AWS.

@@ -6,7 +6,7 @@ use ssm_channel::Closed;
 
 use super::{Client, ExitCode, Failure, Job, Stop};
 use crate::login;
-use crate::network::one_line;
+use crate::net::network::one_line;
 use crate::tunnel::{End, Notice, Outcome};
 use crate::ui;
 

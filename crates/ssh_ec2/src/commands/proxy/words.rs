@@ -17,8 +17,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::error::Failure;
-use crate::private_socket;
 use crate::stdio;
+use crate::system::private_socket;
 use crate::ui;
 
 /// The connection to the `ssh_ec2` that waits. None under plain ssh, or after [`done`](Self::done).

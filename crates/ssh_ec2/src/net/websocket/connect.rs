@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::head::{self, HeadError};
 use super::http_proxy;
 use super::{DialError, ProxyError, StreamUrl, Transport};
-use crate::network::Network;
+use crate::net::network::Network;
 
 /// For one address; a host that drops packets must leave time for the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -167,7 +167,7 @@ impl fmt::Debug for dyn Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::NetworkEnvironment;
+    use crate::net::network::NetworkEnvironment;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio_rustls::rustls;
 
 use super::{DialError, HeadError};
-use crate::network::causes;
+use crate::net::network::causes;
 
 /// No connection through the HTTP proxy.
 #[derive(Debug, Error)]

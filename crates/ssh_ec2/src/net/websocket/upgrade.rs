@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::head::{self, Head, HeadError};
 use super::{Connection, DialError, StreamUrl, WebSocket};
-use crate::network::foreign_text;
+use crate::net::network::foreign_text;
 
 /// The agent's messages are near 1.5 KiB; this bounds what a broken peer can make us hold.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -148,8 +148,8 @@ mod tests {
     use std::task::{Context, Poll};
 
     use super::*;
-    use crate::network::{Network, NetworkEnvironment};
-    use crate::websocket::{dial, prepare};
+    use crate::net::network::{Network, NetworkEnvironment};
+    use crate::net::websocket::{dial, prepare};
     use futures_util::{SinkExt as _, StreamExt as _};
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
     use tokio::net::TcpListener;

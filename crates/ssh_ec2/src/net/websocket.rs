@@ -24,7 +24,7 @@ pub(crate) use self::connect::{ask_proxy, tls, tls_through};
 pub use self::head::HeadError;
 pub use self::http_proxy::ProxyError;
 pub use self::url::{NotAStreamUrl, StreamUrl, Transport};
-use crate::network::{Network, NetworkError};
+use crate::net::network::{Network, NetworkError};
 
 /// An open websocket: a stream and a sink of messages.
 pub type WebSocket = WebSocketStream<Box<dyn Connection>>;

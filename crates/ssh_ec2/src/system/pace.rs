@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::sleep;
 
-use crate::private_file;
+use crate::system::private_file;
 
 /// A bucket in a file.
 #[derive(Clone, Debug)]
