@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ssh_ec2::host_key::{Evidence, HostKey};
+use ssh_ec2::ssh::host_key::{Evidence, HostKey};
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);

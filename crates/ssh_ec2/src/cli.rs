@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::key::KeyType;
-use crate::openssh::{Invocation, InvocationError};
+use crate::ssh::client::{Invocation, InvocationError};
 use crate::target::InstanceId;
 
 /// ssh to EC2 instances with IAM permissions only.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::cache::Cache;
 use crate::commands::connect::Surroundings;
 use crate::error::Failure;
-use crate::ssh_config::Places;
+use crate::ssh::config::Places;
 
 /// The user's directories, and this program.
 #[derive(Debug)]

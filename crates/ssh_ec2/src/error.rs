@@ -18,14 +18,14 @@ pub use self::plain_ssh::{PlainHost, PlainSsh};
 use crate::agent::socket::SocketError;
 use crate::aws::AwsError;
 use crate::diagnosis::{Diagnosis, RefusedKey};
-use crate::host_key::{HostKey, Source};
 use crate::key::KeyError;
 use crate::key_file::KeyFileError;
-use crate::known_hosts::StoreError;
 use crate::net::network::NetworkError;
 use crate::net::websocket::DialError;
-use crate::openssh::{InvocationError, Version};
 use crate::resolve::ResolveError;
+use crate::ssh::client::{InvocationError, Version};
+use crate::ssh::host_key::{HostKey, Source};
+use crate::ssh::known_hosts::StoreError;
 use crate::target::{InstanceId, Port, TargetError};
 
 /// A command failed.

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
-use crate::openssh::shell_word;
+use crate::ssh::client::shell_word;
 
 /// A file whose key cannot be pushed.
 #[derive(Debug, Error)]

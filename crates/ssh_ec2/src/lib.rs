@@ -24,27 +24,21 @@ pub mod diagnosis;
 pub mod doctor;
 pub mod environment;
 pub mod error;
-pub mod host_key;
 pub mod inventory;
-pub mod job;
 pub mod key;
 pub mod key_file;
-pub mod known_hosts;
 pub mod login;
 pub mod net;
-pub mod openssh;
 pub mod picker;
 pub mod policy;
 pub mod probe;
 pub mod push;
 pub mod report;
 pub mod resolve;
-pub mod ssh_config;
-pub mod ssh_options;
+pub mod ssh;
 pub mod stdio;
 pub mod system;
 pub mod target;
-pub mod transfer;
 pub mod tunnel;
 pub mod ui;
 
@@ -69,16 +63,17 @@ use crate::commands::{
 };
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure, PlainHost};
-use crate::job::Child;
-use crate::known_hosts::Store;
 use crate::net::network::{Network, NetworkEnvironment};
-use crate::openssh::{Invocation, InvocationError};
 use crate::probe::Interrupt;
-use crate::ssh_config::Connection;
-use crate::ssh_options::SshOptions;
+use crate::ssh::client::{Invocation, InvocationError};
+use crate::ssh::config::Connection;
+use crate::ssh::job::Child;
+use crate::ssh::known_hosts::Store;
+use crate::ssh::options::SshOptions;
+use crate::ssh::transfer::Tool;
+use crate::ssh::{client, options};
 use crate::system::{descriptors, memory};
 use crate::target::{Host, OsUser, Target};
-use crate::transfer::Tool;
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
@@ -147,7 +142,7 @@ fn run_query(version: bool, arguments: Vec<OsString>) -> Result<ExitCode, Failur
     if version {
         ui::print(concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n")).map_err(Failure::Output)?;
     }
-    match (openssh::Command { program: "ssh".into(), arguments }).exec() {
+    match (client::Command { program: "ssh".into(), arguments }).exec() {
         Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
     }
 }
@@ -256,7 +251,7 @@ fn run_proxy(proxy: cli::Proxy, before: Common, words: Rc<Words>) -> Result<Exit
     let mut common = proxy.common.clone().over(before);
     // ssh does not tell its ProxyCommand.
     let parent = environment::parent();
-    common.batch |= openssh::is_batch(&parent);
+    common.batch |= client::is_batch(&parent);
     log_to_stderr(common.verbose);
     memory::forbid_dumps();
     let plain_host = proxy::plain_host(&proxy, &parent);
@@ -295,7 +290,7 @@ fn run_proxy_for(
         key_type: common.key_type,
         agent_socket,
         report: proxy.report.clone(),
-        client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
+        client: if client::is_ssh(&parent) { Client::Ssh } else { Client::Other },
         ssh: parent,
         plain_host,
         words,
@@ -338,7 +333,7 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     if let Some(typed) = &command.target {
         let ssh = Invocation { options: Vec::new(), destination: typed.into(), command: Vec::new() };
         let host = ssh.host();
-        let alias = ssh_options::alias(&host).filter(|name| connect::is_ours(name, places));
+        let alias = options::alias(&host).filter(|name| connect::is_ours(name, places));
         let (target, placed) = connect::place(alias.as_deref().unwrap_or(&host), common.clone(), places)?;
         let user = ssh.user().or_else(|| SshOptions::configured(&ssh)?.user());
         request.user = user.map(|user| OsUser::on(&target, &user)).transpose()?;

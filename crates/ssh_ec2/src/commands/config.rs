@@ -14,8 +14,8 @@ pub use self::file::{make_own_directory, read};
 use crate::cli::{Common, Config};
 use crate::commands::connect::proxy_options;
 use crate::error::{ExitCode, Failure};
-use crate::openssh::Version;
-use crate::ssh_config::{
+use crate::ssh::client::Version;
+use crate::ssh::config::{
     DEFAULT_SUFFIX, Places, ProxyOptions, Suffix, block, exclude, for_aliases, include, include_line,
     installed_block, is_suffix, section, sections, without_section,
 };

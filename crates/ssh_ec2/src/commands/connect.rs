@@ -13,10 +13,10 @@ use crate::error::{ExitCode, Failure};
 use crate::key_file::read_public_key;
 use crate::login::DEFAULT_USER;
 use crate::net::network::Network;
-use crate::openssh::{Command, Invocation};
 use crate::resolve::{Choice, Resolver};
-use crate::ssh_config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections, settings};
-use crate::ssh_options::SshOptions;
+use crate::ssh::client::{Command, Invocation};
+use crate::ssh::config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections, settings};
+use crate::ssh::options::SshOptions;
 use crate::target::{Host, InstanceId, OsUser, Target};
 use crate::ui;
 

@@ -9,11 +9,11 @@ use crate::commands::connect::{Answer, Question, Surroundings, aws_settings, cho
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
 use crate::error::{ExitCode, Failure};
-use crate::openssh::{Command, Invocation};
-use crate::ssh_config::{Keys, ProxyOptions, settings};
-use crate::ssh_options::SshOptions;
+use crate::ssh::client::{Command, Invocation};
+use crate::ssh::config::{Keys, ProxyOptions, settings};
+use crate::ssh::options::SshOptions;
+use crate::ssh::transfer::{Remote, Tool};
 use crate::target::Target;
-use crate::transfer::{Remote, Tool};
 use crate::ui;
 
 /// Runs the program.

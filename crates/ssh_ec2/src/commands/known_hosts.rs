@@ -21,11 +21,11 @@ use crate::aws::timestamp;
 use crate::cache::Cache;
 use crate::commands::tell_distrust;
 use crate::error::{ChangedKey, ExitCode, Failure};
-use crate::host_key::{HostKey, Source};
-use crate::known_hosts::{Entry, Host, Store, StoreError};
 use crate::net::network::Network;
 use crate::probe::Interrupt;
 use crate::resolve::Choice;
+use crate::ssh::host_key::{HostKey, Source};
+use crate::ssh::known_hosts::{Entry, Host, Store, StoreError};
 use crate::target::{InstanceId, Port, Target};
 use crate::ui;
 

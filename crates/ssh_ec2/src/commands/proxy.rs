@@ -47,7 +47,7 @@ use crate::key::KeyType;
 use crate::net::network::Network;
 use crate::probe::Interrupt;
 use crate::resolve::{Choice, Resolver, scope};
-use crate::ssh_options::SshOptions;
+use crate::ssh::options::SshOptions;
 use crate::stdio::{self, Meter};
 use crate::system::pace::Pace;
 use crate::target::{InstanceId, OsUser, Port, Target};

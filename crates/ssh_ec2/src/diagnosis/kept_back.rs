@@ -8,8 +8,8 @@ use std::fmt;
 use std::path::Path;
 
 use crate::key_file::rsa_bits;
-use crate::openssh::Invocation;
-use crate::ssh_options::SshOptions;
+use crate::ssh::client::Invocation;
+use crate::ssh::options::SshOptions;
 
 /// The key that ssh should have offered.
 #[derive(Clone, Copy, Debug)]

@@ -10,9 +10,9 @@ use super::{Finding, Subject, Walk};
 use crate::aws::Aws;
 use crate::diagnosis::{self, Cleared, Refusal, RefusedKey};
 use crate::net::network::foreign_text;
-use crate::openssh::{Command, Invocation, Login};
 use crate::report::{Layer, Told};
-use crate::ssh_config::{Keys, settings};
+use crate::ssh::client::{Command, Invocation, Login};
+use crate::ssh::config::{Keys, settings};
 
 impl Walk<'_> {
     /// Lets the real ssh log in, without running anything there.

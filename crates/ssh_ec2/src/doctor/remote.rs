@@ -8,12 +8,12 @@ use ssm_channel::Closed;
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
 use crate::key::{KeyType, OneTimeKey};
-use crate::known_hosts::Host;
 use crate::login;
 use crate::net::network::foreign_text;
 use crate::net::websocket::DialError;
 use crate::probe::{self, Answer, ProbeError, Question};
 use crate::report::Layer;
+use crate::ssh::known_hosts::Host;
 use crate::target::OsUser;
 
 impl Walk<'_> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ssh_ec2::ssh_config::{ProxyOptions, block};
+use ssh_ec2::ssh::config::{ProxyOptions, block};
 
 use crate::errors::told;
 use crate::harness::{Ended, HEALTHY, Sandbox, assert_same, binary, files_below, places, random_file, run};

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ec2_sandbox::{Faults, Options, Region, SessionState, SessionSummary, Workspace};
-use ssh_ec2::ssh_config::{Places, ProxyOptions, block};
+use ssh_ec2::ssh::config::{Places, ProxyOptions, block};
 use tokio::runtime::Runtime;
 
 pub(crate) use self::files::{assert_same, files_below, random_file};

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
-use crate::ssh_config::{Places, is_literal};
+use crate::ssh::config::{Places, is_literal};
 use crate::system::private_file::rename_durably;
 
 /// New contents of a file, written beside it. Dropping it removes them.

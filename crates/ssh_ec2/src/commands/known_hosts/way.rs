@@ -11,8 +11,8 @@ use super::{Means, Request};
 use crate::aws::{Aws, Settings};
 use crate::cache::{Entry, Key};
 use crate::error::Failure;
-use crate::host_key::{HostKey, Source};
 use crate::resolve::{Resolver, scope};
+use crate::ssh::host_key::{HostKey, Source};
 use crate::system::private_socket::{UnixStream, connect, is_sibling, read_frame, write_frame};
 use crate::target::{InstanceId, Target};
 
@@ -185,10 +185,10 @@ mod tests {
 
     use super::*;
     use crate::cache::Cache;
-    use crate::known_hosts::Store;
     use crate::net::network::{Network, NetworkEnvironment};
     use crate::probe::Interrupt;
     use crate::resolve::Choice;
+    use crate::ssh::known_hosts::Store;
     use crate::system::private_socket::{PrivateSocket, make_directory};
     use crate::target::Port;
 

@@ -10,8 +10,8 @@ use crate::agent::serve::Usage;
 use crate::aws::{Aws, AwsError};
 use crate::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
 use crate::net::network::Network;
-use crate::openssh::Invocation;
 use crate::probe::{Interrupt, Prober};
+use crate::ssh::client::Invocation;
 use crate::stdio;
 use crate::target::InstanceId;
 

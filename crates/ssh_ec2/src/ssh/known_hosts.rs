@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::host_key::{HostKey, Source};
+use crate::ssh::host_key::{HostKey, Source};
 use crate::system::private_file::{self, ReadError};
 use crate::target::{InstanceId, Port};
 

@@ -5,7 +5,7 @@ use std::path;
 use std::process::{Command, Stdio};
 
 use super::SshOptions;
-use crate::openssh::Invocation;
+use crate::ssh::client::Invocation;
 
 impl SshOptions {
     /// What ssh's configuration and these options come to. None if ssh does not say.

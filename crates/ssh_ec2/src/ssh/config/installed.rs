@@ -101,7 +101,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::ssh_config::{Places, ProxyOptions, block, section};
+    use crate::ssh::config::{Places, ProxyOptions, block, section};
 
     #[test]
     fn the_install_command_repeats_what_was_installed() {

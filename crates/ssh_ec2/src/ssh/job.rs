@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kil
 
 pub use self::ignored::IgnoredSignals;
 use self::signals::{Arrival, Signals};
-use crate::openssh::Command;
+use crate::ssh::client::Command;
 use crate::system::memory;
 
 /// How a program ended.

@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 pub use self::configured::alias;
-use crate::openssh::{Invocation, is_ssh};
+use crate::ssh::client::{Invocation, is_ssh};
 
 /// Keywords in lower case and their values, in the order of `ssh -G`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
