@@ -10,8 +10,8 @@ use super::{Failure, Job};
 use crate::agent::serve::serve;
 use crate::agent::socket::AgentPath;
 use crate::aws::Aws;
-use crate::key::{KeyType, OneTimeKey};
 use crate::key_file::read_public_key;
+use crate::one_time::{KeyType, OneTimeKey};
 use crate::push::Push;
 
 /// The key that ssh will offer.
