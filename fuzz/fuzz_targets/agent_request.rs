@@ -5,8 +5,8 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use ssh_ec2::agent::protocol::{Request, answer, refusal};
-use ssh_ec2::one_time::{KeyType, OneTimeKey};
+use ssh_ec2::key::agent::protocol::{Request, answer, refusal};
+use ssh_ec2::key::one_time::{KeyType, OneTimeKey};
 
 fuzz_target!(|body: &[u8]| {
     ask(body);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::one_time::KeyType;
+use crate::key::one_time::KeyType;
 use crate::ssh::client::{Invocation, InvocationError};
 use crate::target::InstanceId;
 

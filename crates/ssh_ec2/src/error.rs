@@ -15,13 +15,13 @@ use std::time::SystemTime;
 use thiserror::Error;
 
 pub use self::plain_ssh::{PlainHost, PlainSsh};
-use crate::agent::socket::SocketError;
 use crate::aws::AwsError;
 use crate::diagnosis::{Diagnosis, RefusedKey};
-use crate::key_file::KeyFileError;
+use crate::key::agent::socket::SocketError;
+use crate::key::file::KeyFileError;
+use crate::key::one_time::KeyError;
 use crate::net::network::NetworkError;
 use crate::net::websocket::DialError;
-use crate::one_time::KeyError;
 use crate::resolve::ResolveError;
 use crate::ssh::client::{InvocationError, Version};
 use crate::ssh::host_key::{HostKey, Source};

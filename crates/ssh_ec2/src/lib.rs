@@ -15,7 +15,6 @@
 //!
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
-pub mod agent;
 pub mod aws;
 pub mod cache;
 pub mod cli;
@@ -25,14 +24,12 @@ pub mod doctor;
 pub mod environment;
 pub mod error;
 pub mod inventory;
-pub mod key_file;
+pub mod key;
 pub mod login;
 pub mod net;
-pub mod one_time;
 pub mod picker;
 pub mod policy;
 pub mod probe;
-pub mod push;
 pub mod report;
 pub mod resolve;
 pub mod ssh;

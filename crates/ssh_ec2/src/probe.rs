@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::aws::{Aws, AwsError, SessionId, StartSession, Token};
+use crate::key::one_time::KeyError;
 use crate::net::network::{Network, one_line};
 use crate::net::websocket::{DialError, StreamUrl, dial};
-use crate::one_time::KeyError;
 use crate::target::{InstanceId, Port};
 use crate::tunnel::{self, Attachment, End, Notice};
 

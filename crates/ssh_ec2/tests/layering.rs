@@ -11,23 +11,21 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 26] = [
-    ("one_time", &[]),
+const MODULES: [(&str, &[&str]); 23] = [
     ("net", &[]),
     ("system", &["net"]),
-    ("agent", &["one_time", "system"]),
     ("target", &[]),
     ("aws", &["net", "system", "target"]),
     ("cache", &["system", "target"]),
     ("ssh", &["system", "target"]),
-    ("cli", &["one_time", "ssh", "target"]),
-    ("key_file", &["ssh"]),
+    ("key", &["aws", "ssh", "system", "target"]),
+    ("cli", &["key", "ssh", "target"]),
     ("login", &[]),
     ("stdio", &[]),
     ("tunnel", &["net", "stdio"]),
-    ("probe", &["aws", "net", "one_time", "target", "tunnel"]),
+    ("probe", &["aws", "key", "net", "target", "tunnel"]),
     ("resolve", &["aws", "cache", "login", "target"]),
-    ("diagnosis", &["aws", "key_file", "login", "net", "probe", "resolve", "ssh", "target"]),
+    ("diagnosis", &["aws", "key", "login", "net", "probe", "resolve", "ssh", "target"]),
     ("policy", &["login", "target"]),
     ("report", &[]),
     (
@@ -36,9 +34,9 @@ const MODULES: [(&str, &[&str]); 26] = [
             "aws",
             "cache",
             "diagnosis",
+            "key",
             "login",
             "net",
-            "one_time",
             "policy",
             "probe",
             "report",
@@ -47,18 +45,13 @@ const MODULES: [(&str, &[&str]); 26] = [
             "target",
         ],
     ),
-    (
-        "error",
-        &["agent", "aws", "diagnosis", "key_file", "net", "one_time", "report", "resolve", "ssh", "target"],
-    ),
+    ("error", &["aws", "diagnosis", "key", "net", "report", "resolve", "ssh", "target"]),
     ("inventory", &["aws", "cache", "net", "resolve", "target"]),
     ("picker", &[]),
-    ("push", &["aws", "system", "target"]),
     ("ui", &["error"]),
     (
         "commands",
         &[
-            "agent",
             "aws",
             "cache",
             "cli",
@@ -66,14 +59,12 @@ const MODULES: [(&str, &[&str]); 26] = [
             "doctor",
             "error",
             "inventory",
-            "key_file",
+            "key",
             "login",
             "net",
-            "one_time",
             "picker",
             "policy",
             "probe",
-            "push",
             "resolve",
             "ssh",
             "stdio",
@@ -89,13 +80,13 @@ const MODULES: [(&str, &[&str]); 26] = [
 /// Paths that only these files may contain. A path that ends in `*` stands for all that begin so; a file that ends
 /// in `/` for all below it.
 const CONFINED: [(&str, &[&str]); 16] = [
-    ("aws_*", &["aws.rs", "aws/", "one_time/rsa.rs", "net/network.rs"]),
+    ("aws_*", &["aws.rs", "aws/", "key/one_time/rsa.rs", "net/network.rs"]),
     ("clap", &["cli.rs"]),
     ("crossterm", &["commands/pick.rs"]),
     ("dns_lookup", &["aws/connections.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
-    ("ed25519_dalek", &["one_time.rs"]),
-    ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "one_time.rs", "tunnel.rs"]),
+    ("ed25519_dalek", &["key/one_time.rs"]),
+    ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key/one_time.rs", "tunnel.rs"]),
     ("hyper_util", &["aws/connections.rs", "aws/http_client.rs", "net/network.rs", "net/websocket/"]),
     (
         "std::env",
@@ -116,8 +107,8 @@ const CONFINED: [(&str, &[&str]); 16] = [
     (
         "tokio::net",
         &[
-            "agent/serve.rs",
-            "agent/socket.rs",
+            "key/agent/serve.rs",
+            "key/agent/socket.rs",
             "system/private_socket.rs",
             "stdio.rs",
             "net/websocket/connect.rs",
@@ -131,7 +122,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
 const PURE: [&str; 27] = [
-    "agent/protocol.rs",
+    "key/agent/protocol.rs",
     "aws/endpoint.rs",
     "aws/identity.rs",
     "aws/identity/sso.rs",

@@ -9,7 +9,7 @@ use crate::aws;
 use crate::cache::Cache;
 use crate::cli::{self, Shell};
 use crate::error::{ExitCode, Failure};
-use crate::one_time::KeyType;
+use crate::key::one_time::KeyType;
 use crate::ui;
 
 /// Prints the script for a shell.

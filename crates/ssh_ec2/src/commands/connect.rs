@@ -10,7 +10,7 @@ use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
-use crate::key_file::read_public_key;
+use crate::key::file::read_public_key;
 use crate::login::DEFAULT_USER;
 use crate::net::network::Network;
 use crate::resolve::{Choice, Resolver};

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::key_file::rsa_bits;
+use crate::key::file::rsa_bits;
 use crate::ssh::client::Invocation;
 use crate::ssh::options::SshOptions;
 

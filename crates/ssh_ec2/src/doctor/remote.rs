@@ -7,10 +7,10 @@ use ssm_channel::Closed;
 
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
+use crate::key::one_time::{KeyType, OneTimeKey};
 use crate::login;
 use crate::net::network::foreign_text;
 use crate::net::websocket::DialError;
-use crate::one_time::{KeyType, OneTimeKey};
 use crate::probe::{self, Answer, ProbeError, Question};
 use crate::report::Layer;
 use crate::ssh::known_hosts::Host;

@@ -241,7 +241,7 @@ fn a_connection_outlives_the_credentials_that_a_second_push_would_need() {
     let begun = Instant::now();
     sandbox.region.expire_credentials();
     // EC2 Instance Connect's minute can neither be shortened nor be skipped.
-    eventually("the push is old", || (begun.elapsed() > ssh_ec2::push::MAX_AGE).then_some(()));
+    eventually("the push is old", || (begun.elapsed() > ssh_ec2::key::push::MAX_AGE).then_some(()));
     ssh.write(b"list\n");
     ssh.wait_for_output(|output| output.ends_with(b"status 2\n") || output.ends_with(b"status 1\n"));
     ssh.write(b"still here\n");

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWrite;
 
-use crate::agent::serve::Usage;
-use crate::agent::socket::AgentSocket;
+use crate::key::agent::serve::Usage;
+use crate::key::agent::socket::AgentSocket;
 use crate::stdio::{Meter, Output};
 
 /// Closed until the key can be used.

@@ -7,12 +7,12 @@ use tokio::task::{spawn_blocking, yield_now};
 
 use super::door::Door;
 use super::{Failure, Job};
-use crate::agent::serve::serve;
-use crate::agent::socket::AgentPath;
 use crate::aws::Aws;
-use crate::key_file::read_public_key;
-use crate::one_time::{KeyType, OneTimeKey};
-use crate::push::Push;
+use crate::key::agent::serve::serve;
+use crate::key::agent::socket::AgentPath;
+use crate::key::file::read_public_key;
+use crate::key::one_time::{KeyType, OneTimeKey};
+use crate::key::push::Push;
 
 /// The key that ssh will offer.
 pub(super) enum Identity {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{Failure, Job};
-use crate::agent::serve::Usage;
 use crate::aws::{Aws, AwsError};
 use crate::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
+use crate::key::agent::serve::Usage;
 use crate::net::network::Network;
 use crate::probe::{Interrupt, Prober};
 use crate::ssh::client::Invocation;

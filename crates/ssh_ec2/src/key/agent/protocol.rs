@@ -4,7 +4,7 @@
 //! answered: 11 lists the identities (12), 13 signs (14). All else gets 5, "failure", which OpenSSH takes
 //! calmly, `session-bind@openssh.com` included.
 
-use crate::one_time::{COMMENT, OneTimeKey, push_string};
+use crate::key::one_time::{COMMENT, OneTimeKey, push_string};
 
 /// What a client asks.
 #[derive(Debug, Eq, PartialEq)]
@@ -104,7 +104,7 @@ const BIND: &[u8] = b"session-bind@openssh.com";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::one_time::KeyType;
+    use crate::key::one_time::KeyType;
 
     fn sign_request(key: &[u8], data: &[u8]) -> Vec<u8> {
         let mut body = vec![SIGN_REQUEST];

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::protocol::{FRAME_LIMIT, Request, answer, is_signature, refusal};
 use super::socket::AgentSocket;
-use crate::one_time::OneTimeKey;
+use crate::key::one_time::OneTimeKey;
 use crate::system::private_socket::{peer, read_frame};
 
 /// What our own ssh did with the key, and how many clients of other connections are connected.
@@ -204,7 +204,7 @@ mod tests {
 
     use super::super::socket::AgentPath;
     use super::*;
-    use crate::one_time::KeyType;
+    use crate::key::one_time::KeyType;
 
     #[test]
     fn ssh_is_let_in_by_our_key_or_by_another_way() {

@@ -1,0 +1,6 @@
+//! Keys: the one-time key, its push to the instance, the key agent that signs with it, and public key files.
+
+pub mod agent;
+pub mod file;
+pub mod one_time;
+pub mod push;
