@@ -20,7 +20,7 @@ pub mod send_key;
 pub mod signals;
 
 use crate::aws::Aws;
-use crate::cache::Cache;
+use crate::instances::cache::Cache;
 use crate::ui;
 
 /// Says what was not believed, for whoever waits. It was asked for anew, so that it is no reason to fail.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 pub use self::kept_back::{KeptBack, KeptBackList, Offered, kept_back};
 pub use self::refusal::{Cleared, Refusal, RefusedKey, of_refusal};
 use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
-use crate::resolve::{age, region_of};
+use crate::instances::resolve::{age, region_of};
 use crate::target::{InstanceId, OsUser};
 
 /// A cause.

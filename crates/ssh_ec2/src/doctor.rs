@@ -17,14 +17,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
-use crate::cache::Cache;
 use crate::diagnosis;
+use crate::instances::cache::Cache;
+use crate::instances::resolve::{Choice, age};
 use crate::net::network::{self, Network, foreign_text};
 use crate::net::websocket::{Way, prepare_within};
 use crate::policy::{Feature, Policy, Wanted};
 use crate::probe::{Interrupt, Prober};
 use crate::report::{Check, Layer, Report, Verdict};
-use crate::resolve::{Choice, age};
 use crate::ssh::config::{Places, ProxyOptions};
 use crate::ssh::known_hosts::Store;
 use crate::target::{InstanceId, OsUser, Port, Target};

@@ -7,9 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cache::Cache;
 use crate::commands::connect::Surroundings;
 use crate::error::Failure;
+use crate::instances::cache::Cache;
 use crate::ssh::config::Places;
 
 /// The user's directories, and this program.

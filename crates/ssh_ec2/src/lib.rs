@@ -16,22 +16,19 @@
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
 pub mod aws;
-pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod diagnosis;
 pub mod doctor;
 pub mod environment;
 pub mod error;
-pub mod inventory;
+pub mod instances;
 pub mod key;
-pub mod login;
 pub mod net;
 pub mod picker;
 pub mod policy;
 pub mod probe;
 pub mod report;
-pub mod resolve;
 pub mod ssh;
 pub mod stdio;
 pub mod system;

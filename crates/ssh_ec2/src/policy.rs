@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::login::COMMON_USERS;
+use crate::instances::default_user::COMMON_USERS;
 use crate::target::OsUser;
 
 /// What is done besides connecting to an instance by its id.

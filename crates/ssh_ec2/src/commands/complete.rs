@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crate::aws;
-use crate::cache::Cache;
 use crate::cli::{self, Shell};
 use crate::error::{ExitCode, Failure};
+use crate::instances::cache::Cache;
 use crate::key::one_time::KeyType;
 use crate::ui;
 

@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use crate::aws::{Aws, Settings};
-use crate::cache::Cache;
 use crate::cli::{Common, Connect, Shape};
 use crate::commands::config::{make_own_directory, read};
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
+use crate::instances::cache::Cache;
+use crate::instances::default_user::DEFAULT_USER;
+use crate::instances::resolve::{Choice, Resolver};
 use crate::key::file::read_public_key;
-use crate::login::DEFAULT_USER;
 use crate::net::network::Network;
-use crate::resolve::{Choice, Resolver};
 use crate::ssh::client::{Command, Invocation};
 use crate::ssh::config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections, settings};
 use crate::ssh::options::SshOptions;

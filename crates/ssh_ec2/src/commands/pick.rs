@@ -20,14 +20,14 @@ use tokio::sync::mpsc;
 use tokio::time::interval;
 
 use crate::aws::{AwsError, Filter, Instance, InstanceState, Managed, Settings};
-use crate::cache::Cache;
 use crate::cli::Pick;
 use crate::commands::signals::{Signal, Signals};
 use crate::error::Failure;
-use crate::inventory::{Place, Update, places, remember, search};
+use crate::instances::cache::Cache;
+use crate::instances::inventory::{Place, Update, places, remember, search};
+use crate::instances::resolve::age;
 use crate::net::network::Network;
 use crate::picker::{Key, Line, Look, Picker, Row};
-use crate::resolve::age;
 use crate::target::InstanceId;
 use crate::ui;
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::Diagnosis;
 use super::sshd_files::{ACCEPTED_ALGORITHMS, Setting, SshdFiles, matches};
-use crate::login::COMMON_USERS;
+use crate::instances::default_user::COMMON_USERS;
 use crate::net::network::foreign_text;
 use crate::probe::{self, Prober, Question};
 use crate::target::{InstanceId, OsUser};

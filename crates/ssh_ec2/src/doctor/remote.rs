@@ -7,8 +7,8 @@ use ssm_channel::Closed;
 
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
+use crate::instances::default_user;
 use crate::key::one_time::{KeyType, OneTimeKey};
-use crate::login;
 use crate::net::network::foreign_text;
 use crate::net::websocket::DialError;
 use crate::probe::{self, Answer, ProbeError, Question};
@@ -75,7 +75,7 @@ impl Walk<'_> {
         let greeting = line.lines().find(|line| line.starts_with("SSH-")).or(line.lines().next());
         let finding = match greeting {
             Some(greeting) if greeting.starts_with("SSH-") => Finding::ok(foreign_text(greeting, 100)),
-            Some(greeting) if login::is_turned_away(greeting) => {
+            Some(greeting) if default_user::is_turned_away(greeting) => {
                 let said = foreign_text(greeting, 60);
                 Finding::broken(format!("sshd on port {port} of {instance} turns connections away: {said:?}"))
                     .hint("wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for")

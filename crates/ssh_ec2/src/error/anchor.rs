@@ -3,9 +3,9 @@
 use super::Failure;
 use crate::aws::AwsError;
 use crate::diagnosis::Diagnosis;
+use crate::instances::resolve::ResolveError;
 use crate::net::network::NetworkError;
 use crate::net::websocket::DialError;
-use crate::resolve::ResolveError;
 
 /// The heading. None for a mistake in the command line, which its message explains.
 pub(super) fn of(failure: &Failure) -> Option<&'static str> {

@@ -7,7 +7,7 @@ use std::fmt;
 use super::Failure;
 use crate::aws::{AwsError, ConfigurationError};
 use crate::diagnosis::Diagnosis;
-use crate::resolve::ResolveError;
+use crate::instances::resolve::ResolveError;
 
 /// A host as plain ssh was given it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -172,7 +172,7 @@ const SHOWN_HOSTS: usize = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::Candidate;
+    use crate::instances::resolve::Candidate;
 
     fn hints(error: impl Into<Failure>, host: PlainHost) -> Vec<String> {
         error.into().in_plain_ssh(&host).hints()

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ssm_channel::Closed;
 
 use super::{Client, ExitCode, Failure, Job, Stop};
-use crate::login;
+use crate::instances::default_user;
 use crate::net::network::one_line;
 use crate::tunnel::{End, Notice, Outcome};
 use crate::ui;
@@ -23,7 +23,7 @@ pub(super) fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &m
         }
         Notice::FirstBytes(greeting) => {
             tracing::info!("first bytes from {instance} after {:.0?}", started.elapsed());
-            options.system_user.set(greeting_line(&greeting).and_then(login::of_banner));
+            options.system_user.set(greeting_line(&greeting).and_then(default_user::of_banner));
             // Lines of another kind may stand in front of it (RFC 4253, section 4.2), but there is one.
             if options.client == Client::Ssh && !greeting.windows(4).any(|bytes| bytes == b"SSH-") {
                 let line = String::from_utf8_lossy(&greeting);
@@ -75,7 +75,7 @@ pub(super) fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Resul
         && outcome.received < KEY_EXCHANGE_LENGTH
     {
         let port = options.port;
-        return Err(match login::is_turned_away(&greeting) {
+        return Err(match default_user::is_turned_away(&greeting) {
             true => Failure::SshdBusy { instance, port, greeting },
             false => Failure::NotSsh { instance, port, greeting },
         });

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use futures_util::future::join_all;
 
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState, Managed, Settings};
-use crate::cache::{Cache, Entry, Key};
+use crate::instances::cache::{Cache, Entry, Key};
+use crate::instances::resolve::{age, scope, user_of};
 use crate::net::network::Network;
-use crate::resolve::{age, scope, user_of};
 use crate::target::{InstanceId, Target};
 
 /// An account's region.

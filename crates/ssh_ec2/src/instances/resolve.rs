@@ -13,8 +13,8 @@ use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState};
-use crate::cache::{Cache, Entry, Key, Scope, Turn};
-use crate::login;
+use crate::instances::cache::{Cache, Entry, Key, Scope, Turn};
+use crate::instances::default_user;
 use crate::target::{InstanceId, OsUser, Target};
 
 /// What to do when several instances match.
@@ -348,7 +348,7 @@ impl<'a> Resolver<'a> {
         let managed = allowed(self.aws.managed(id).await)?;
         let Some(managed) = managed.flatten() else { return Ok(None) };
         tracing::info!("Session Manager says that {id} runs {}", managed.platform);
-        Ok(login::of_system(&managed.platform).and_then(|user| user.parse().ok()))
+        Ok(default_user::of_system(&managed.platform).and_then(|user| user.parse().ok()))
     }
 }
 
@@ -374,13 +374,13 @@ fn allowed<T>(result: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
 
 /// The user that the instance's tag or its platform names.
 pub fn user_of(instance: &Instance) -> Option<OsUser> {
-    if let Some(tag) = instance.tag(login::USER_TAG) {
+    if let Some(tag) = instance.tag(default_user::USER_TAG) {
         match tag.parse() {
             Ok(user) => return Some(user),
-            Err(_) => tracing::warn!("the tag {} of {} names no user", login::USER_TAG, instance.id),
+            Err(_) => tracing::warn!("the tag {} of {} names no user", default_user::USER_TAG, instance.id),
         }
     }
-    login::of_instance(&instance.platform_details, &instance.root_device)?.parse().ok()
+    default_user::of_instance(&instance.platform_details, &instance.root_device)?.parse().ok()
 }
 
 /// Whose names these are.
