@@ -5,17 +5,17 @@
 //! business; so is when to try again after a failure that the SDK's retries did not heal.
 
 mod assume_role;
+pub(super) mod aws_login;
 mod check;
 mod configuration;
 mod connections;
-mod credentials;
+pub(super) mod credential_cache;
 mod ec2;
 mod endpoint;
 mod error;
 mod expiry;
 mod http_client;
 mod identity;
-mod login;
 mod managed;
 mod mfa;
 mod operation;
@@ -55,8 +55,8 @@ use tokio::time::{sleep, timeout};
 pub use self::check::{Caller, Endpoint};
 pub use self::configuration::{ConfigurationError, KeyPlace};
 use self::connections::Connections;
-use self::credentials::CredentialCache;
-pub use self::credentials::{Renewal, SignIn};
+use self::credential_cache::CredentialCache;
+pub use self::credential_cache::{Renewal, SignIn};
 pub use self::ec2::{Filter, Instance, InstanceState, Latest};
 use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, Service};
 pub use self::error::AwsError;

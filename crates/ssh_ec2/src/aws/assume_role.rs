@@ -15,15 +15,15 @@ use serde_json::{Map, Value, json};
 use sha1::{Digest as _, Sha1};
 use tokio::sync::Mutex;
 
-use super::credentials::{Provider, SignIn};
-use super::endpoint::{self, Protocol, STS};
-use super::error::AwsError;
-use super::expiry;
-use super::identity::RoleSource;
-use super::mfa;
-use super::operation::{Call, Client, Failure};
-use super::query::{child, child_text, form};
-use super::refusal::Circumstances;
+use crate::aws::credential_cache::{Provider, SignIn};
+use crate::aws::endpoint::{self, Protocol, STS};
+use crate::aws::error::AwsError;
+use crate::aws::expiry;
+use crate::aws::identity::RoleSource;
+use crate::aws::mfa;
+use crate::aws::operation::{Call, Client, Failure};
+use crate::aws::query::{child, child_text, form};
+use crate::aws::refusal::Circumstances;
 use crate::system::private_file::{self, ReadError};
 use crate::system::tty::{self, AskError};
 

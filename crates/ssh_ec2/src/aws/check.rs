@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{EC2, INSTANCE_CONNECT, SSM, SSM_MESSAGES, STS, Service};
-use super::error::AwsError;
-use super::query::{child, child_text};
-use super::{Api, Aws, SignIn};
+use crate::aws::endpoint::{EC2, INSTANCE_CONNECT, SSM, SSM_MESSAGES, STS, Service};
+use crate::aws::error::AwsError;
+use crate::aws::query::{child, child_text};
+use crate::aws::{Api, Aws, SignIn};
 use crate::net::websocket::StreamUrl;
 use crate::target::InstanceId;
 

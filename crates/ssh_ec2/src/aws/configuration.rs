@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::profiles::SyntaxError;
+use crate::aws::profiles::SyntaxError;
 
 /// Environment and profiles say nothing, or two different things.
 #[derive(Debug, Error)]

@@ -8,10 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use roxmltree::{Document, Node};
 
-use super::endpoint::{EC2, Protocol};
-use super::error::AwsError;
-use super::query::{child, child_text, form, items};
-use super::{Api, Aws};
+use crate::aws::endpoint::{EC2, Protocol};
+use crate::aws::error::AwsError;
+use crate::aws::query::{child, child_text, form, items};
+use crate::aws::{Api, Aws};
 use crate::target::InstanceId;
 
 const DESCRIBE_INSTANCES: Api = Api { service: &EC2, operation: "DescribeInstances" };

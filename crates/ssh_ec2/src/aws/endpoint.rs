@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use http::Uri;
 
-use super::error::AwsError;
+use crate::aws::error::AwsError;
 use crate::net::websocket::{StreamUrl, Transport};
 
 /// An AWS service, as far as calling it goes.

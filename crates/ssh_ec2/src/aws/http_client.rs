@@ -27,7 +27,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::connections::{Connections, Dialer, TooSlow};
+use crate::aws::connections::{Connections, Dialer, TooSlow};
 use crate::net::network::Network;
 
 /// A client for the SDK's calls and its credential providers.

@@ -16,10 +16,10 @@ use std::path::PathBuf;
 
 pub(crate) use self::source::{Keys, RoleSource, Source, WebIdentity};
 pub(crate) use self::sso::Sso;
-use super::configuration::ConfigurationError;
-use super::endpoint;
-use super::profiles::{Profile, Profiles, ReadFile, Value};
-use super::variables::Variables;
+use crate::aws::configuration::ConfigurationError;
+use crate::aws::endpoint;
+use crate::aws::profiles::{Profile, Profiles, ReadFile, Value};
+use crate::aws::variables::Variables;
 
 /// The options of the command line that matter here.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::SSM;
-use super::error::AwsError;
-use super::{Api, Aws};
+use crate::aws::endpoint::SSM;
+use crate::aws::error::AwsError;
+use crate::aws::{Api, Aws};
 use crate::target::InstanceId;
 
 const DESCRIBE: Api = Api { service: &SSM, operation: "DescribeInstanceInformation" };

@@ -1,7 +1,7 @@
 //! Codes of MFA devices. (Pure.)
 
-use super::credentials::SignIn;
-use super::error::AwsError;
+use crate::aws::credential_cache::SignIn;
+use crate::aws::error::AwsError;
 
 /// Refuses a device that shows no codes: nobody could answer the question.
 ///

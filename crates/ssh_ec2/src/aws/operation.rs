@@ -45,9 +45,9 @@ use aws_types::region::{Region, SigningRegion};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
-use super::endpoint::{Protocol, Service};
-use super::query;
-use super::refusal::{Refusal, RequestId, error_code};
+use crate::aws::endpoint::{Protocol, Service};
+use crate::aws::query;
+use crate::aws::refusal::{Refusal, RequestId, error_code};
 use crate::net::network::NetworkError;
 
 mod unsigned;

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use self::running::Running;
 pub(super) use self::words::split;
-use super::{expiry, timestamp};
+use crate::aws::{expiry, timestamp};
 use crate::net::network::foreign_text;
 use crate::system::tty;
 

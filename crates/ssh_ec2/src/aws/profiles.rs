@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 pub use self::ini::SyntaxError;
 pub(crate) use self::ini::{Section, Value};
-use super::configuration::ConfigurationError;
-use super::process;
-use super::variables::Variables;
+use crate::aws::configuration::ConfigurationError;
+use crate::aws::process;
+use crate::aws::variables::Variables;
 
 /// Reads a file. None if there is no regular file: the CLI takes a pipe or a device for no file.
 pub(crate) type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Option<Vec<u8>>>;

@@ -22,17 +22,17 @@ use aws_types::sdk_ua_metadata::FrameworkMetadata;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::sync::Mutex;
 
-use super::assume_role::{AssumedRole, Role};
-use super::configured_endpoint;
-use super::credentials::Provider;
-use super::endpoint::{Place, STS};
-use super::identity::{Endpoints, Identity, Keys, Metadata, RoleSource, Source};
-use super::login::Login;
-use super::operation::Client;
-use super::process::Process;
-use super::sso::SingleSignOn;
-use super::web_identity::WebIdentityRole;
-use super::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, CONNECT_TIMEOUT};
+use crate::aws::assume_role::{AssumedRole, Role};
+use crate::aws::aws_login::Login;
+use crate::aws::configured_endpoint;
+use crate::aws::credential_cache::Provider;
+use crate::aws::endpoint::{Place, STS};
+use crate::aws::identity::{Endpoints, Identity, Keys, Metadata, RoleSource, Source};
+use crate::aws::operation::Client;
+use crate::aws::process::Process;
+use crate::aws::sso::SingleSignOn;
+use crate::aws::web_identity::WebIdentityRole;
+use crate::aws::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, CONNECT_TIMEOUT};
 
 /// The SDK's configuration, from our decision alone.
 pub(super) fn sdk_config(identity: &Identity, region: &str, http_client: SharedHttpClient) -> SdkConfig {

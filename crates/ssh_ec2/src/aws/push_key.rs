@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::INSTANCE_CONNECT;
-use super::error::AwsError;
-use super::refusal::RequestId;
-use super::{Api, Aws};
+use crate::aws::endpoint::INSTANCE_CONNECT;
+use crate::aws::error::AwsError;
+use crate::aws::refusal::RequestId;
+use crate::aws::{Api, Aws};
 use crate::target::{InstanceId, OsUser};
 
 const SEND_SSH_PUBLIC_KEY: Api = Api { service: &INSTANCE_CONNECT, operation: "SendSSHPublicKey" };

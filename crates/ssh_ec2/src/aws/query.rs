@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use roxmltree::{Document, Node};
 
-use super::refusal::clean;
+use crate::aws::refusal::clean;
 
 /// The body of a call.
 pub(super) fn form(operation: &str, version: &str, parameters: &[(String, String)]) -> String {

@@ -9,8 +9,8 @@ use std::fmt;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::credentials::SignIn;
-use super::error::AwsError;
+use crate::aws::credential_cache::SignIn;
+use crate::aws::error::AwsError;
 use crate::net::network::foreign_text;
 
 /// Error messages are shown, so a stranger's must end somewhere; IAM's longest name two ARNs.

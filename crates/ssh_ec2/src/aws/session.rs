@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::endpoint::SSM;
-use super::error::AwsError;
-use super::refusal::RequestId;
-use super::{Api, Aws};
+use crate::aws::endpoint::SSM;
+use crate::aws::error::AwsError;
+use crate::aws::refusal::RequestId;
+use crate::aws::{Api, Aws};
 use crate::net::websocket::StreamUrl;
 use crate::target::InstanceId;
 

@@ -16,14 +16,14 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use sha1::{Digest as _, Sha1};
 
-use super::credentials::SignIn;
-use super::endpoint::{Place, SSO, SSO_OIDC};
-use super::error::AwsError;
-use super::identity::Sso;
-use super::operation::{Denial, Request, Unsigned};
-use super::query::encode;
-use super::timestamp;
-use super::token_file::{Fields, TokenFile, text};
+use crate::aws::credential_cache::SignIn;
+use crate::aws::endpoint::{Place, SSO, SSO_OIDC};
+use crate::aws::error::AwsError;
+use crate::aws::identity::Sso;
+use crate::aws::operation::{Denial, Request, Unsigned};
+use crate::aws::query::encode;
+use crate::aws::timestamp;
+use crate::aws::token_file::{Fields, TokenFile, text};
 
 /// Credentials of a role, for a person who has signed in.
 pub(super) struct SingleSignOn {

@@ -11,10 +11,10 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::credentials::{CredentialCache, Provider};
-use super::endpoint::Place;
-use super::operation::Client;
 use super::*;
+use crate::aws::credential_cache::{CredentialCache, Provider};
+use crate::aws::endpoint::Place;
+use crate::aws::operation::Client;
 use crate::net::network::NetworkEnvironment;
 
 #[derive(Debug)]

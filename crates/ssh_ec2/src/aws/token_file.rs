@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
-use super::expiry;
+use crate::aws::expiry;
 use crate::system::private_file::{self, Lock, ReadError};
 
 /// The file, which need not be there.

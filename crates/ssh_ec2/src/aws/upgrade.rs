@@ -10,9 +10,9 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, si
 use aws_sigv4::sign::v4;
 use http::{HeaderName, HeaderValue};
 
-use super::Aws;
-use super::endpoint::SSM_MESSAGES;
-use super::error::AwsError;
+use crate::aws::Aws;
+use crate::aws::endpoint::SSM_MESSAGES;
+use crate::aws::error::AwsError;
 use crate::net::websocket::{StreamUrl, Transport};
 
 /// A URL with one of these is signed already, and a second signature would spoil the first.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::configuration::ConfigurationError;
+use crate::aws::configuration::ConfigurationError;
 
 /// Environment variables and the home directory.
 #[derive(Clone, Default)]

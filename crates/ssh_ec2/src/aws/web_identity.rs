@@ -10,13 +10,13 @@ use std::time::SystemTime;
 use aws_credential_types::Credentials;
 use roxmltree::Document;
 
-use super::credentials::SignIn;
-use super::endpoint::{self, Protocol, STS};
-use super::error::AwsError;
-use super::expiry;
-use super::identity::WebIdentity;
-use super::operation::{Call, Client, Failure};
-use super::query::{child, child_text, form};
+use crate::aws::credential_cache::SignIn;
+use crate::aws::endpoint::{self, Protocol, STS};
+use crate::aws::error::AwsError;
+use crate::aws::expiry;
+use crate::aws::identity::WebIdentity;
+use crate::aws::operation::{Call, Client, Failure};
+use crate::aws::query::{child, child_text, form};
 
 /// The role, and where it is granted.
 pub(super) struct WebIdentityRole {

@@ -5,11 +5,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::super::configuration::{ConfigurationError, KeyPlace};
-use super::super::expiry;
-use super::super::profiles::{self, Profile, Profiles, ReadFile};
-use super::super::variables::Variables;
 use super::{Metadata, Sso};
+use crate::aws::configuration::{ConfigurationError, KeyPlace};
+use crate::aws::expiry;
+use crate::aws::profiles::{self, Profile, Profiles, ReadFile};
+use crate::aws::variables::Variables;
 
 /// A source of credentials.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,7 +1,7 @@
 //! What a profile says about IAM Identity Center. (Pure.)
 
-use super::super::configuration::ConfigurationError;
-use super::super::profiles::{Profile, Profiles, Section};
+use crate::aws::configuration::ConfigurationError;
+use crate::aws::profiles::{Profile, Profiles, Section};
 
 /// A role in an account, and where to sign in for it.
 #[derive(Clone, Debug, Eq, PartialEq)]

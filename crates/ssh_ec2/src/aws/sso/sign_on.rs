@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use super::{SingleSignOn, TURN_TIMEOUT, is_valid, whole_seconds};
-use crate::aws::credentials::SignIn;
+use crate::aws::credential_cache::SignIn;
 use crate::aws::error::AwsError;
 use crate::aws::operation::Denial;
 use crate::aws::token_file::text;

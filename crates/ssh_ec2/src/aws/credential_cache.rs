@@ -15,14 +15,14 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use tokio::sync::Mutex;
 
-use super::assume_role::AssumedRole;
-use super::error::AwsError;
-use super::identity::{Identity, Source};
-use super::login::Login;
-use super::process::Process;
-use super::sdk_error;
-use super::sso::SingleSignOn;
-use super::web_identity::WebIdentityRole;
+use crate::aws::assume_role::AssumedRole;
+use crate::aws::aws_login::Login;
+use crate::aws::error::AwsError;
+use crate::aws::identity::{Identity, Source};
+use crate::aws::process::Process;
+use crate::aws::sdk_error;
+use crate::aws::sso::SingleSignOn;
+use crate::aws::web_identity::WebIdentityRole;
 use crate::system::private_file::ReadError;
 
 /// A call must not outlive the credentials that it is signed with.
@@ -261,9 +261,9 @@ impl fmt::Display for SignIn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::Options;
-    use super::super::variables::Variables;
     use super::*;
+    use crate::aws::identity::Options;
+    use crate::aws::variables::Variables;
     use aws_credential_types::credential_fn::provide_credentials_fn;
     use std::path::Path;
     use std::sync::atomic::AtomicU64;

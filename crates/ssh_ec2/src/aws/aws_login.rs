@@ -17,12 +17,12 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::proof::Key;
-use super::credentials::SignIn;
-use super::endpoint::{Place, SIGN_IN};
-use super::error::AwsError;
-use super::operation::{Denial, Request, Unsigned};
-use super::token_file::{Fields, TokenFile, text};
-use super::{expiry, timestamp};
+use crate::aws::credential_cache::SignIn;
+use crate::aws::endpoint::{Place, SIGN_IN};
+use crate::aws::error::AwsError;
+use crate::aws::operation::{Denial, Request, Unsigned};
+use crate::aws::token_file::{Fields, TokenFile, text};
+use crate::aws::{expiry, timestamp};
 
 /// The sign-in of a profile with `login_session`.
 pub(super) struct Login {
