@@ -11,10 +11,10 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio_rustls::rustls;
 
-use crate::aws::configuration::ConfigurationError;
-use crate::aws::credential_cache::SignIn;
-use crate::aws::process::ProcessError;
-use crate::aws::refusal::RequestId;
+use crate::aws::client::refusal::RequestId;
+use crate::aws::credentials::cache::SignIn;
+use crate::aws::credentials::configuration::ConfigurationError;
+use crate::aws::credentials::process::ProcessError;
 use crate::net::network::{NetworkError, causes};
 use crate::net::websocket::ProxyError;
 use crate::system::tty::AskError;

@@ -12,9 +12,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::aws::credential_cache::{CredentialCache, Provider};
-use crate::aws::endpoint::Place;
-use crate::aws::operation::Client;
+use crate::aws::client::endpoint::Place;
+use crate::aws::client::http_client;
+use crate::aws::client::operation::Client;
+use crate::aws::credentials::cache::{CredentialCache, Provider};
 use crate::net::network::NetworkEnvironment;
 
 #[derive(Debug)]

@@ -1,0 +1,16 @@
+//! Whose credentials the calls are signed with: the profile, the sources of credentials, the cache of what they gave.
+
+pub(super) mod assume_role;
+pub(super) mod aws_login;
+pub(super) mod cache;
+pub(super) mod configuration;
+pub(super) mod expiry;
+pub(super) mod identity;
+pub(super) mod mfa;
+pub(super) mod process;
+pub(super) mod profiles;
+pub(super) mod providers;
+pub(super) mod sso;
+pub(super) mod token_file;
+pub(super) mod variables;
+pub(super) mod web_identity;
