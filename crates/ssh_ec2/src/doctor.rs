@@ -6,9 +6,11 @@
 
 mod channel;
 mod client;
+pub mod diagnosis;
 mod instance;
 mod login;
 mod remote;
+pub mod report;
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -17,14 +19,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
-use crate::diagnosis;
+use crate::doctor::report::{Check, Layer, Report, Verdict};
 use crate::instances::cache::Cache;
 use crate::instances::resolve::{Choice, age};
 use crate::net::network::{self, Network, foreign_text};
 use crate::net::websocket::{Way, prepare_within};
 use crate::policy::{Feature, Policy, Wanted};
 use crate::probe::{Interrupt, Prober};
-use crate::report::{Check, Layer, Report, Verdict};
 use crate::ssh::config::{Places, ProxyOptions};
 use crate::ssh::known_hosts::Store;
 use crate::target::{InstanceId, OsUser, Port, Target};

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use self::plain_ssh::{PlainHost, PlainSsh};
 use crate::aws::AwsError;
-use crate::diagnosis::{Diagnosis, RefusedKey};
+use crate::doctor::diagnosis::{Diagnosis, RefusedKey};
 use crate::instances::resolve::ResolveError;
 use crate::key::agent::socket::SocketError;
 use crate::key::file::KeyFileError;

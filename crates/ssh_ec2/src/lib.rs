@@ -18,7 +18,6 @@
 pub mod aws;
 pub mod cli;
 pub mod commands;
-pub mod diagnosis;
 pub mod doctor;
 pub mod environment;
 pub mod error;
@@ -28,7 +27,6 @@ pub mod net;
 pub mod picker;
 pub mod policy;
 pub mod probe;
-pub mod report;
 pub mod ssh;
 pub mod stdio;
 pub mod system;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 20] = [
+const MODULES: [(&str, &[&str]); 18] = [
     ("net", &[]),
     ("system", &["net"]),
     ("target", &[]),
@@ -20,17 +20,12 @@ const MODULES: [(&str, &[&str]); 20] = [
     ("key", &["aws", "ssh", "system", "target"]),
     ("cli", &["key", "ssh", "target"]),
     ("instances", &["aws", "net", "system", "target"]),
+    ("policy", &["instances", "target"]),
     ("stdio", &[]),
     ("tunnel", &["net", "stdio"]),
     ("probe", &["aws", "key", "net", "target", "tunnel"]),
-    ("diagnosis", &["aws", "instances", "key", "net", "probe", "ssh", "target"]),
-    ("policy", &["instances", "target"]),
-    ("report", &[]),
-    (
-        "doctor",
-        &["aws", "diagnosis", "instances", "key", "net", "policy", "probe", "report", "ssh", "target"],
-    ),
-    ("error", &["aws", "diagnosis", "instances", "key", "net", "report", "ssh", "target"]),
+    ("doctor", &["aws", "instances", "key", "net", "policy", "probe", "ssh", "target"]),
+    ("error", &["aws", "doctor", "instances", "key", "net", "ssh", "target"]),
     ("picker", &[]),
     ("ui", &["error"]),
     (
@@ -38,7 +33,6 @@ const MODULES: [(&str, &[&str]); 20] = [
         &[
             "aws",
             "cli",
-            "diagnosis",
             "doctor",
             "error",
             "instances",
@@ -117,14 +111,14 @@ const PURE: [&str; 27] = [
     "aws/client/refusal.rs",
     "aws/credentials/variables.rs",
     "commands/proxy/login_watch.rs",
-    "diagnosis/kept_back.rs",
-    "diagnosis/sshd_files.rs",
+    "doctor/diagnosis/kept_back.rs",
+    "doctor/diagnosis/sshd_files.rs",
     "ssh/host_key.rs",
     "instances/default_user.rs",
     "picker.rs",
     "policy.rs",
     "policy/write.rs",
-    "report.rs",
+    "doctor/report.rs",
     "ssh/config.rs",
     "ssh/config/hosts.rs",
     "ssh/config/installed.rs",

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{Finding, Walk};
-use crate::report::{Layer, Verdict};
+use crate::doctor::report::{Layer, Verdict};
 use crate::ssh::client::Version;
 use crate::ssh::config::{Keys, install_commands, is_outdated};
 use crate::ssh::options::SshOptions;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::channel::Channel;
 use super::{Finding, Subject, Walk};
 use crate::aws::Aws;
-use crate::diagnosis::{self, Cleared, Refusal, RefusedKey};
+use crate::doctor::diagnosis::{self, Cleared, Refusal, RefusedKey};
+use crate::doctor::report::{Layer, Told};
 use crate::net::network::foreign_text;
-use crate::report::{Layer, Told};
 use crate::ssh::client::{Command, Invocation, Login};
 use crate::ssh::config::{Keys, settings};
 

@@ -7,12 +7,12 @@ use ssm_channel::Closed;
 
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
+use crate::doctor::report::Layer;
 use crate::instances::default_user;
 use crate::key::one_time::{KeyType, OneTimeKey};
 use crate::net::network::foreign_text;
 use crate::net::websocket::DialError;
 use crate::probe::{self, Answer, ProbeError, Question};
-use crate::report::Layer;
 use crate::ssh::known_hosts::Host;
 use crate::target::OsUser;
 

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::aws::AwsError;
-use crate::diagnosis::Diagnosis;
+use crate::doctor::diagnosis::Diagnosis;
 use crate::instances::resolve::ResolveError;
 use crate::net::network::NetworkError;
 use crate::net::websocket::DialError;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::Failure;
 use crate::aws::{AwsError, ConfigurationError};
-use crate::diagnosis::Diagnosis;
+use crate::doctor::diagnosis::Diagnosis;
 use crate::instances::resolve::ResolveError;
 
 /// A host as plain ssh was given it.

@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::{Failure, anchor};
+use crate::doctor::report::Told;
 use crate::net::network::chain;
-use crate::report::Told;
 
 impl Failure {
     /// The message, and each cause behind it.

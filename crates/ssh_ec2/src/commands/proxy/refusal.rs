@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{Failure, Job};
 use crate::aws::{Aws, AwsError};
-use crate::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
+use crate::doctor::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
 use crate::key::agent::serve::Usage;
 use crate::net::network::Network;
 use crate::probe::{Interrupt, Prober};
