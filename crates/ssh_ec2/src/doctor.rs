@@ -25,7 +25,7 @@ use crate::instances::resolve::{Choice, age};
 use crate::net::network::{self, Network, foreign_text};
 use crate::net::websocket::{Way, prepare_within};
 use crate::policy::{Feature, Policy, Wanted};
-use crate::probe::{Interrupt, Prober};
+use crate::road::probe::{Interrupt, Prober};
 use crate::ssh::config::{Places, ProxyOptions};
 use crate::ssh::known_hosts::Store;
 use crate::target::{InstanceId, OsUser, Port, Target};

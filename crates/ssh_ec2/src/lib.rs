@@ -24,14 +24,11 @@ pub mod error;
 pub mod instances;
 pub mod key;
 pub mod net;
-pub mod picker;
 pub mod policy;
-pub mod probe;
+pub mod road;
 pub mod ssh;
-pub mod stdio;
 pub mod system;
 pub mod target;
-pub mod tunnel;
 pub mod ui;
 
 use std::ffi::OsString;
@@ -56,7 +53,7 @@ use crate::commands::{
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure, PlainHost};
 use crate::net::network::{Network, NetworkEnvironment};
-use crate::probe::Interrupt;
+use crate::road::probe::Interrupt;
 use crate::ssh::client::{Invocation, InvocationError};
 use crate::ssh::config::Connection;
 use crate::ssh::job::Child;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those that it may use. All of these stand above it in the list, so
 /// there is no circle.
-const MODULES: [(&str, &[&str]); 18] = [
+const MODULES: [(&str, &[&str]); 15] = [
     ("net", &[]),
     ("system", &["net"]),
     ("target", &[]),
@@ -21,12 +21,9 @@ const MODULES: [(&str, &[&str]); 18] = [
     ("cli", &["key", "ssh", "target"]),
     ("instances", &["aws", "net", "system", "target"]),
     ("policy", &["instances", "target"]),
-    ("stdio", &[]),
-    ("tunnel", &["net", "stdio"]),
-    ("probe", &["aws", "key", "net", "target", "tunnel"]),
-    ("doctor", &["aws", "instances", "key", "net", "policy", "probe", "ssh", "target"]),
+    ("road", &["aws", "key", "net", "target"]),
+    ("doctor", &["aws", "instances", "key", "net", "policy", "road", "ssh", "target"]),
     ("error", &["aws", "doctor", "instances", "key", "net", "ssh", "target"]),
-    ("picker", &[]),
     ("ui", &["error"]),
     (
         "commands",
@@ -38,14 +35,11 @@ const MODULES: [(&str, &[&str]); 18] = [
             "instances",
             "key",
             "net",
-            "picker",
             "policy",
-            "probe",
+            "road",
             "ssh",
-            "stdio",
             "system",
             "target",
-            "tunnel",
             "ui",
         ],
     ),
@@ -61,7 +55,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ("dns_lookup", &["aws/client/connections.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key/one_time.rs"]),
-    ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key/one_time.rs", "tunnel.rs"]),
+    ("getrandom", &["aws.rs", "commands/proxy/resume.rs", "key/one_time.rs", "road/tunnel.rs"]),
     (
         "hyper_util",
         &["aws/client/connections.rs", "aws/client/http_client.rs", "net/network.rs", "net/websocket/"],
@@ -88,13 +82,13 @@ const CONFINED: [(&str, &[&str]); 16] = [
             "key/agent/serve.rs",
             "key/agent/socket.rs",
             "system/private_socket.rs",
-            "stdio.rs",
+            "road/stdio.rs",
             "net/websocket/connect.rs",
         ],
     ),
     ("tokio::spawn", &[]),
     ("tokio_rustls", &["aws/error.rs", "net/network.rs", "net/websocket.rs", "net/websocket/"]),
-    ("tokio_tungstenite", &["tunnel.rs", "net/websocket.rs", "net/websocket/"]),
+    ("tokio_tungstenite", &["road/tunnel.rs", "net/websocket.rs", "net/websocket/"]),
     ("tracing_subscriber", &["lib.rs"]),
 ];
 
@@ -115,7 +109,7 @@ const PURE: [&str; 27] = [
     "doctor/diagnosis/sshd_files.rs",
     "ssh/host_key.rs",
     "instances/default_user.rs",
-    "picker.rs",
+    "commands/pick/picker.rs",
     "policy.rs",
     "policy/write.rs",
     "doctor/report.rs",
@@ -235,7 +229,7 @@ fn nothing_prints_but_the_ui() {
         let printing = code.macros.iter().filter(|name| PRINTING.contains(&name.as_str()));
         broken.extend(printing.map(|name| format!("{file} uses {name}!")));
         let standard = ["std::io::stdout", "io::stdout", "tokio::io::stdout"];
-        if !["stdio.rs", "ui.rs"].contains(&file.as_str()) {
+        if !["road/stdio.rs", "ui.rs"].contains(&file.as_str()) {
             let paths = code.paths.iter().filter(|path| standard.iter().any(|stdout| begins(path, stdout)));
             broken.extend(paths.map(|path| format!("{file} uses {path}")));
         }

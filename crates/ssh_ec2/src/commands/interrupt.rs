@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use crate::commands::signals::{Signal, Signals};
 use crate::error::{ExitCode, Failure};
-use crate::probe::Interrupt;
+use crate::road::probe::Interrupt;
 
 /// Runs `work`, which asks its questions with `interrupt`, to its end or to a signal.
 ///

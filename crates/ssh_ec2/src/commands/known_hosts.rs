@@ -23,7 +23,7 @@ use crate::error::{ChangedKey, ExitCode, Failure};
 use crate::instances::cache::Cache;
 use crate::instances::resolve::Choice;
 use crate::net::network::Network;
-use crate::probe::Interrupt;
+use crate::road::probe::Interrupt;
 use crate::ssh::host_key::{HostKey, Source};
 use crate::ssh::known_hosts::{Entry, Host, Store, StoreError};
 use crate::target::{InstanceId, Port, Target};

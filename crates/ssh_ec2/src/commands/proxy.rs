@@ -46,12 +46,12 @@ use crate::instances::resolve::{Choice, Resolver, scope};
 use crate::key::agent::serve::Usage;
 use crate::key::one_time::KeyType;
 use crate::net::network::Network;
-use crate::probe::Interrupt;
+use crate::road::probe::Interrupt;
+use crate::road::stdio::{self, Meter};
+use crate::road::tunnel::End;
 use crate::ssh::options::SshOptions;
-use crate::stdio::{self, Meter};
 use crate::system::pace::Pace;
 use crate::target::{InstanceId, OsUser, Port, Target};
-use crate::tunnel::End;
 use crate::ui;
 
 /// What to connect, and how.

@@ -12,7 +12,7 @@ use crate::instances::default_user;
 use crate::key::one_time::{KeyType, OneTimeKey};
 use crate::net::network::foreign_text;
 use crate::net::websocket::DialError;
-use crate::probe::{self, Answer, ProbeError, Question};
+use crate::road::probe::{self, Answer, ProbeError, Question};
 use crate::ssh::known_hosts::Host;
 use crate::target::OsUser;
 

@@ -14,7 +14,7 @@ use ssm_channel::Closed;
 use crate::aws::{Aws, AwsError, Latest};
 use crate::error::Failure;
 use crate::net::network::{Network, chain};
-use crate::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
+use crate::road::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
 use crate::ssh::host_key::{Evidence, HostKey, Source};
 use crate::target::InstanceId;
 

@@ -187,7 +187,7 @@ mod tests {
     use crate::instances::cache::Cache;
     use crate::instances::resolve::Choice;
     use crate::net::network::{Network, NetworkEnvironment};
-    use crate::probe::Interrupt;
+    use crate::road::probe::Interrupt;
     use crate::ssh::known_hosts::Store;
     use crate::system::private_socket::{PrivateSocket, make_directory};
     use crate::target::Port;

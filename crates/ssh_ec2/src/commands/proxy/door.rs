@@ -15,7 +15,7 @@ use tokio::io::AsyncWrite;
 
 use crate::key::agent::serve::Usage;
 use crate::key::agent::socket::AgentSocket;
-use crate::stdio::{Meter, Output};
+use crate::road::stdio::{Meter, Output};
 
 /// Closed until the key can be used.
 pub(super) struct Door {

@@ -26,7 +26,7 @@ use crate::commands::known_hosts::sources::Sources;
 use crate::commands::signals::Signals;
 use crate::error::Failure;
 use crate::net::network::Network;
-use crate::probe::Interrupt;
+use crate::road::probe::Interrupt;
 use crate::ssh::host_key::{HostKey, Source};
 use crate::system::private_socket::{
     DirectoryError, PrivateSocket, is_sibling, make_directory, read_frame, remove_if_there, write_frame,

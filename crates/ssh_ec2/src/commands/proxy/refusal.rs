@@ -10,9 +10,9 @@ use crate::aws::{Aws, AwsError};
 use crate::doctor::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
 use crate::key::agent::serve::Usage;
 use crate::net::network::Network;
-use crate::probe::{Interrupt, Prober};
+use crate::road::probe::{Interrupt, Prober};
+use crate::road::stdio;
 use crate::ssh::client::Invocation;
-use crate::stdio;
 use crate::target::InstanceId;
 
 /// Turns a bare refusal into its cause, if that is found in a moment.

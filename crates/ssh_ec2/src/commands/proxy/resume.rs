@@ -13,7 +13,7 @@ use crate::aws::{Aws, Resumption, SessionId, SessionTicket, Token};
 use crate::error::Failure;
 use crate::net::network::Network;
 use crate::net::websocket::{Prepared, StreamUrl, dial};
-use crate::tunnel::Attachment;
+use crate::road::tunnel::Attachment;
 
 pub(super) struct Resumer<'a> {
     options: &'a Job<'a>,

@@ -19,8 +19,8 @@ use crate::aws::{Aws, AwsError, SessionTicket, StartSession};
 use crate::key::one_time::KeyError;
 use crate::net::network::Network;
 use crate::net::websocket::{Prepared, prepare};
-use crate::stdio::{self, Meter};
-use crate::tunnel::{self, End, Outcome};
+use crate::road::stdio::{self, Meter};
+use crate::road::tunnel::{self, End, Outcome};
 use crate::ui;
 
 /// Starts a session, carries it, and ends it at AWS. `ended` is called with the end of the

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::login_watch::LoginWatch;
-use crate::stdio::Input;
+use crate::road::stdio::Input;
 
 /// The same input, which `watch` sees.
 pub(super) fn watched(input: Input, watch: Rc<RefCell<LoginWatch>>) -> Input {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::error::Failure;
-use crate::stdio;
+use crate::road::stdio;
 use crate::system::private_socket;
 use crate::ui;
 

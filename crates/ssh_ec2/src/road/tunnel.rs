@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use self::liveness::Liveness;
 use crate::net::websocket::WebSocket;
-use crate::stdio::{self, Input, Output};
+use crate::road::stdio::{self, Input, Output};
 
 /// A websocket and the token that opens a channel on it.
 pub struct Attachment<T> {

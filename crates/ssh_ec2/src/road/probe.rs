@@ -22,8 +22,8 @@ use crate::aws::{Aws, AwsError, SessionId, StartSession, Token};
 use crate::key::one_time::KeyError;
 use crate::net::network::{Network, one_line};
 use crate::net::websocket::{DialError, StreamUrl, dial};
+use crate::road::tunnel::{self, Attachment, End, Notice};
 use crate::target::{InstanceId, Port};
-use crate::tunnel::{self, Attachment, End, Notice};
 
 /// What to hear.
 #[derive(Clone, Copy, Debug)]
