@@ -11,6 +11,7 @@ mod forwarding;
 pub mod interrupt;
 pub mod known_hosts;
 pub mod list;
+pub mod options;
 pub mod pick;
 pub mod policy;
 pub mod proxy;

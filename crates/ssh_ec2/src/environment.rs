@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::commands::connect::Surroundings;
 use crate::error::Failure;
 use crate::instances::cache::Cache;
 use crate::ssh::config::Places;
@@ -25,6 +24,17 @@ pub struct Environment {
     pub user: u32,
     /// For connections.
     pub surroundings: Surroundings,
+}
+
+/// What the environment says about a connection.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// This program, for the ProxyCommand.
+    pub program: PathBuf,
+    /// Where our files are.
+    pub places: Places,
+    /// `SSH_AUTH_SOCK`: the user's own agent, which ssh forwards on request.
+    pub user_agent: Option<String>,
 }
 
 impl Environment {

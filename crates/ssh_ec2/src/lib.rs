@@ -48,7 +48,7 @@ use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
 use crate::commands::proxy::{Client, Words};
 use crate::commands::{
-    complete, config, connect, copy, first_process, interrupt, list, proxy, send_key, signals,
+    complete, config, connect, copy, first_process, interrupt, list, options, proxy, send_key, signals,
 };
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure, PlainHost};
@@ -60,7 +60,7 @@ use crate::ssh::job::Child;
 use crate::ssh::known_hosts::Store;
 use crate::ssh::options::SshOptions;
 use crate::ssh::transfer::Tool;
-use crate::ssh::{client, options};
+use crate::ssh::{client, options as ssh_options};
 use crate::system::{descriptors, memory};
 use crate::target::{Host, OsUser, Target};
 
@@ -160,7 +160,7 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
         user: user.parse()?,
         instance: instance.parse()?,
         key_file: connect.common.key_file.clone(),
-        settings: connect::aws_settings(&connect.common),
+        settings: options::aws_settings(&connect.common),
     };
     on_runtime(interrupt::unless_ended(async {
         let network = network(&options.settings).await?;
@@ -268,7 +268,7 @@ fn run_proxy_for(
         connection.socket(proxy.sockets.as_ref().unwrap_or(&sockets))
     });
     let (target, region) = host_target(&proxy.host, proxy.typed.as_deref(), proxy.suffix.as_deref())?;
-    let settings = connect::aws_settings(&common);
+    let settings = options::aws_settings(&common);
     let options = proxy::Options {
         user: OsUser::on(&target, &proxy.user)?,
         port: proxy.port.parse()?,
@@ -285,7 +285,7 @@ fn run_proxy_for(
         words,
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
-    let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };
+    let request = proxy::Request { target, choice: options::choice(&common), found_by, sockets, options };
     on_runtime(async { proxy::run(&request, &network(&request.options.settings).await?, &cache).await })
 }
 
@@ -313,8 +313,8 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     let mut request = doctor::Request {
         target: None,
         host: None,
-        choice: connect::choice(&common),
-        settings: connect::aws_settings(&common),
+        choice: options::choice(&common),
+        settings: options::aws_settings(&common),
         user: None,
         port: command.port.parse()?,
         all: command.all,
@@ -322,16 +322,16 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     if let Some(typed) = &command.target {
         let ssh = Invocation { options: Vec::new(), destination: typed.into(), command: Vec::new() };
         let host = ssh.host();
-        let alias = options::alias(&host).filter(|name| connect::is_ours(name, places));
-        let (target, placed) = connect::place(alias.as_deref().unwrap_or(&host), common.clone(), places)?;
+        let alias = ssh_options::alias(&host).filter(|name| options::is_ours(name, places));
+        let (target, placed) = options::place(alias.as_deref().unwrap_or(&host), common.clone(), places)?;
         let user = ssh.user().or_else(|| SshOptions::configured(&ssh)?.user());
         request.user = user.map(|user| OsUser::on(&target, &user)).transpose()?;
-        request.settings = connect::aws_settings(&placed);
-        request.host = Some(if alias.is_some() { host } else { connect::plain_host(&host, &target) });
+        request.settings = options::aws_settings(&placed);
+        request.host = Some(if alias.is_some() { host } else { options::plain_host(&host, &target) });
         request.target = Some(target);
         common = placed;
     }
-    let options = connect::proxy_options(&common, 0)?;
+    let options = options::proxy_options(&common, 0)?;
     let store = Store::new(places.known_hosts(), environment.user);
     let interrupt = Interrupt::default();
     on_runtime(async {
@@ -364,14 +364,14 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
             (target, Common { region: region.or(common.region.clone()), ..common })
         }
         None if command.host.is_some() => (host.parse()?, common),
-        None => connect::place(&host, common, places)?,
+        None => options::place(&host, common, places)?,
     };
     let request = commands::known_hosts::Request {
         target,
-        choice: connect::choice(&common),
-        settings: connect::aws_settings(&common),
+        choice: options::choice(&common),
+        settings: options::aws_settings(&common),
         port: command.port.parse()?,
-        typed: Some(host).filter(|host| command.host.is_none() && connect::is_ours(host, places)),
+        typed: Some(host).filter(|host| command.host.is_none() && options::is_ours(host, places)),
         host: command.host,
         presented: command.presented,
     };

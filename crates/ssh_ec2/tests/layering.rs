@@ -24,6 +24,7 @@ const MODULES: [(&str, &[&str]); 15] = [
     ("road", &["aws", "key", "net", "target"]),
     ("doctor", &["aws", "instances", "key", "net", "policy", "road", "ssh", "target"]),
     ("error", &["aws", "doctor", "instances", "key", "net", "ssh", "target"]),
+    ("environment", &["error", "instances", "ssh"]),
     ("ui", &["error"]),
     (
         "commands",
@@ -31,6 +32,7 @@ const MODULES: [(&str, &[&str]); 15] = [
             "aws",
             "cli",
             "doctor",
+            "environment",
             "error",
             "instances",
             "key",
@@ -43,7 +45,6 @@ const MODULES: [(&str, &[&str]); 15] = [
             "ui",
         ],
     ),
-    ("environment", &["commands", "error", "instances", "ssh"]),
 ];
 
 /// Paths that only these files may contain. A path that ends in `*` stands for all that begin so; a file that ends

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::commands::connect::Surroundings;
+use crate::environment::Surroundings;
 use crate::error::Failure;
 use crate::ssh::config::{escape_tokens, is_literal, split_word};
 use crate::ssh::options::SshOptions;
