@@ -51,6 +51,7 @@ pub use self::error::AwsError;
 use self::error::NoAnswer;
 use crate::net::network::Network;
 use crate::net::websocket::StreamUrl;
+use crate::system::jitter;
 use crate::system::private_file::ReadError;
 
 /// The SDK's own value, which only its loader would set.
@@ -320,7 +321,7 @@ impl Aws {
                 Err(AwsError::Throttled { action }) if spent + delay < self.patience => {
                     tracing::info!("AWS throttles {action}; trying again");
                     is_throttled = true;
-                    sleep(jitter(delay)).await;
+                    sleep(jitter::up_to(delay)).await;
                     spent += delay;
                     delay = (delay * 2).min(THROTTLED_MAX_DELAY);
                 }
@@ -394,13 +395,6 @@ fn configured_endpoint(sdk: &SdkConfig, service: &Service) -> Option<String> {
         .build()
         .ok()?;
     sdk.service_config()?.load_config(key).filter(|endpoint| !endpoint.is_empty())
-}
-
-/// Anything up to `delay`, so that those who were refused together do not come back together.
-fn jitter(delay: Duration) -> Duration {
-    let mut random = [0; 1];
-    let share = if getrandom::fill(&mut random).is_ok() { f64::from(random[0]) / 255.0 } else { 1.0 };
-    delay.mul_f64(share)
 }
 
 /// Shows what a user named. The SDK's configuration would show whole profiles, with the keys in them.

@@ -22,12 +22,13 @@ use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
 use crate::doctor::report::{Check, Layer, Report, Verdict};
 use crate::instances::cache::Cache;
 use crate::instances::resolve::{Choice, age};
-use crate::net::network::{self, Network, foreign_text};
+use crate::net::network::Network;
 use crate::net::websocket::{Way, prepare_within};
 use crate::policy::{Feature, Policy, Wanted};
 use crate::road::probe::{Interrupt, Prober};
 use crate::ssh::config::{Places, ProxyOptions};
 use crate::ssh::known_hosts::Store;
+use crate::system::text::{self, foreign_text};
 use crate::target::{InstanceId, OsUser, Port, Target};
 
 /// Whom to examine, and how far.
@@ -332,7 +333,7 @@ fn denied(error: &AwsError) -> Option<&str> {
 
 /// An error and its causes in one line.
 fn chain(error: &dyn Error) -> String {
-    foreign_text(&network::chain(error), 1000)
+    foreign_text(&text::chain(error), 1000)
 }
 
 /// For Session Manager's records.

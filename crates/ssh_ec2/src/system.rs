@@ -2,8 +2,10 @@
 //! locks between processes, the process's own limits.
 
 pub mod descriptors;
+pub mod jitter;
 pub mod memory;
 pub mod pace;
 pub mod private_file;
 pub mod private_socket;
+pub mod text;
 pub mod tty;

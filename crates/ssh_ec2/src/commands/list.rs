@@ -13,7 +13,8 @@ use crate::error::{ExitCode, Failure};
 use crate::instances::cache::Cache;
 use crate::instances::inventory::{Place, Update, places, remember, search};
 use crate::instances::resolve::age;
-use crate::net::network::{Network, chain};
+use crate::net::network::Network;
+use crate::system::text::chain;
 use crate::ui;
 
 /// Lists, and keeps the names for the connections that follow.

@@ -11,7 +11,7 @@ use crate::doctor::diagnosis;
 use crate::doctor::report::Layer;
 use crate::instances::default_user::DEFAULT_USER;
 use crate::instances::resolve::{ResolveError, Resolved, Resolver, age};
-use crate::net::network::foreign_text;
+use crate::system::text::foreign_text;
 use crate::target::{InstanceId, Target};
 
 impl Walk<'_> {

@@ -10,9 +10,9 @@ use super::{Finding, Subject, Walk};
 use crate::aws::Aws;
 use crate::doctor::diagnosis::{self, Cleared, Refusal, RefusedKey};
 use crate::doctor::report::{Layer, Told};
-use crate::net::network::foreign_text;
 use crate::ssh::client::{Command, Invocation, Login};
 use crate::ssh::config::{Keys, settings};
+use crate::system::text::foreign_text;
 
 impl Walk<'_> {
     /// Lets the real ssh log in, without running anything there.

@@ -10,10 +10,10 @@ use crate::aws::{Aws, AwsError};
 use crate::doctor::report::Layer;
 use crate::instances::default_user;
 use crate::key::one_time::{KeyType, OneTimeKey};
-use crate::net::network::foreign_text;
 use crate::net::websocket::DialError;
 use crate::road::probe::{self, Answer, ProbeError, Question};
 use crate::ssh::known_hosts::Host;
+use crate::system::text::foreign_text;
 use crate::target::OsUser;
 
 impl Walk<'_> {

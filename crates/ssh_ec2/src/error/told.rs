@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{Failure, anchor};
 use crate::doctor::report::Told;
-use crate::net::network::chain;
+use crate::system::text::chain;
 
 impl Failure {
     /// The message, and each cause behind it.

@@ -20,9 +20,10 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::aws::{Aws, AwsError, SessionId, StartSession, Token};
 use crate::key::one_time::KeyError;
-use crate::net::network::{Network, one_line};
+use crate::net::network::Network;
 use crate::net::websocket::{DialError, StreamUrl, dial};
 use crate::road::tunnel::{self, Attachment, End, Notice};
+use crate::system::text::one_line;
 use crate::target::{InstanceId, Port};
 
 /// What to hear.

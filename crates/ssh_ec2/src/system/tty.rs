@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use crate::net::network::foreign_text;
+use crate::system::text::foreign_text;
 use rustix::process::getpgrp;
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,

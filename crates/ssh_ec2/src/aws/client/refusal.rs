@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::aws::credentials::cache::SignIn;
 use crate::aws::error::AwsError;
-use crate::net::network::foreign_text;
+use crate::system::text::foreign_text;
 
 /// Error messages are shown, so a stranger's must end somewhere; IAM's longest name two ARNs.
 const SHOWN_MESSAGE: usize = 600;

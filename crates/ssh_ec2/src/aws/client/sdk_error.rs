@@ -8,7 +8,7 @@ use std::iter::successors;
 
 use aws_smithy_types::error::ErrorMetadata;
 
-use crate::net::network::foreign_text;
+use crate::system::text::foreign_text;
 
 /// The chain as one text, without what says nothing.
 pub(in crate::aws) fn in_words(error: &(dyn Error + 'static)) -> String {

@@ -27,7 +27,7 @@ use self::running::Running;
 pub(in crate::aws) use self::words::split;
 use crate::aws::credentials::expiry;
 use crate::aws::timestamp;
-use crate::net::network::foreign_text;
+use crate::system::text::foreign_text;
 use crate::system::tty;
 
 /// The program of a profile.

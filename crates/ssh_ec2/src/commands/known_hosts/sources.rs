@@ -13,9 +13,10 @@ use ssm_channel::Closed;
 
 use crate::aws::{Aws, AwsError, Latest};
 use crate::error::Failure;
-use crate::net::network::{Network, chain};
+use crate::net::network::Network;
 use crate::road::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
 use crate::ssh::host_key::{Evidence, HostKey, Source};
+use crate::system::text::chain;
 use crate::target::InstanceId;
 
 /// What is known of an instance's host keys.

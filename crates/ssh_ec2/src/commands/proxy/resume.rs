@@ -14,6 +14,7 @@ use crate::error::Failure;
 use crate::net::network::Network;
 use crate::net::websocket::{Prepared, StreamUrl, dial};
 use crate::road::tunnel::Attachment;
+use crate::system::jitter;
 
 pub(super) struct Resumer<'a> {
     options: &'a Job<'a>,
@@ -84,7 +85,8 @@ impl<'a> Resumer<'a> {
                     source: Box::new(error),
                 });
             }
-            sleep(jitter(delay)).await;
+            // Half to whole, so that clients which lost the same gateway do not come back in step.
+            sleep(delay / 2 + jitter::up_to(delay / 2)).await;
             delay = (delay * 2).min(MAX_DELAY);
         }
     }
@@ -120,13 +122,6 @@ fn is_final(error: &Failure) -> bool {
         Failure::Aws(error) => error.is_permanent(),
         _ => false,
     }
-}
-
-/// Half to whole, so that clients which lost the same gateway do not come back in step.
-fn jitter(delay: Duration) -> Duration {
-    let mut random = [0; 1];
-    let share = if getrandom::fill(&mut random).is_ok() { f64::from(random[0]) / 255.0 } else { 1.0 };
-    delay.mul_f64(0.5 + share / 2.0)
 }
 
 /// Sessions idle for 20 minutes are ended by the service, by default.

@@ -6,8 +6,8 @@ use ssm_channel::Closed;
 
 use super::{Client, ExitCode, Failure, Job, Stop};
 use crate::instances::default_user;
-use crate::net::network::one_line;
 use crate::road::tunnel::{End, Notice, Outcome};
+use crate::system::text::one_line;
 use crate::ui;
 
 pub(super) fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {

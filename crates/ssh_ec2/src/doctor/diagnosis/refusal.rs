@@ -7,8 +7,8 @@ use thiserror::Error;
 use super::Diagnosis;
 use super::sshd_files::{ACCEPTED_ALGORITHMS, Setting, SshdFiles, matches};
 use crate::instances::default_user::COMMON_USERS;
-use crate::net::network::foreign_text;
 use crate::road::probe::{self, Prober, Question};
+use crate::system::text::foreign_text;
 use crate::target::{InstanceId, OsUser};
 
 /// What a look at an instance that refused a key has shown.

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::head::{self, Head, HeadError};
 use super::{Connection, DialError, StreamUrl, WebSocket};
-use crate::net::network::foreign_text;
+use crate::system::text::foreign_text;
 
 /// The agent's messages are near 1.5 KiB; this bounds what a broken peer can make us hold.
 const MAX_MESSAGE: usize = 1 << 20;
