@@ -2,6 +2,7 @@
 //! locks between processes, the process's own limits.
 
 pub mod descriptors;
+pub mod explain;
 pub mod jitter;
 pub mod memory;
 pub mod pace;
