@@ -28,6 +28,7 @@ use crate::policy::{Feature, Policy, Wanted};
 use crate::road::probe::{Interrupt, Prober};
 use crate::ssh::config::{Places, ProxyOptions};
 use crate::ssh::known_hosts::Store;
+use crate::system::explain::Explain as _;
 use crate::system::text::{self, foreign_text};
 use crate::target::{InstanceId, OsUser, Port, Target};
 

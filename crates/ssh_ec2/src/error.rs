@@ -3,7 +3,6 @@
 //! A message names the thing and states one fact; its hints are actions. Messages of the layers below are passed
 //! on as they are; here stand only those that need the whole story.
 
-mod anchor;
 mod plain_ssh;
 mod told;
 
@@ -26,6 +25,7 @@ use crate::net::websocket::DialError;
 use crate::ssh::client::{InvocationError, Version};
 use crate::ssh::host_key::{HostKey, Source};
 use crate::ssh::known_hosts::StoreError;
+use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, Port, TargetError};
 
 /// A command failed.
@@ -274,9 +274,8 @@ pub enum Failure {
     },
 }
 
-impl Failure {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for Failure {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::AgentSocket(error) => error.hints(),
             Self::Aws(error) => error.hints(),
@@ -304,8 +303,9 @@ impl Failure {
             Self::HandshakeTimeout { instance } => vec![
                 format!("restart the SSM agent on {instance}, or reboot it, and check that it can reach ssmmessages on port 443"),
             ],
-            Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
-            Self::Key(_) => vec!["try again".into()],
+            Self::Invocation(error) => error.hints(),
+            Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
+            Self::Key(error) => error.hints(),
             Self::KeyFile(error) => error.hints(),
             Self::KeyRefused(refused) => refused.hints(),
             Self::ManagedNode { .. } => {
@@ -367,18 +367,57 @@ impl Failure {
         }
     }
 
-    /// What belongs between the message and the hints, a line each.
-    pub fn details(&self) -> Vec<String> {
+    fn anchor(&self) -> Option<Anchor> {
+        let anchor = match self {
+            Self::Interrupted | Self::OtherWay { .. } | Self::Usage(_) => return None,
+            Self::AgentSocket(error) => return error.anchor(),
+            Self::Aws(error) => return error.anchor(),
+            Self::Diagnosed(cause) => return cause.anchor(),
+            Self::Dial(error) => return error.anchor(),
+            Self::HostKeyChanged(changed) => return changed.anchor(),
+            Self::Invocation(error) => return error.anchor(),
+            Self::Key(error) => return error.anchor(),
+            Self::KeyFile(error) => return error.anchor(),
+            Self::KeyRefused(refused) => return refused.anchor(),
+            Self::KnownHosts(error) => return error.anchor(),
+            Self::Network(error) => return error.anchor(),
+            Self::PlainSsh(failure) => return failure.anchor(),
+            Self::Resolve(error) => return error.anchor(),
+            Self::Target(error) => return error.anchor(),
+            Self::Lost { source, .. } => return source.anchor().or(Some(Anchor::ConnectionLost)),
+            Self::ChannelRefused { .. } => Anchor::SessionRefused,
+            Self::HandshakeTimeout { .. } => Anchor::AgentSilent,
+            Self::NoProgress { .. } => Anchor::ConnectionLost,
+            Self::NotSsh { .. } | Self::NothingAnswered { .. } => Anchor::SshdNotThere,
+            Self::SessionEnded { .. } | Self::SessionExpired { .. } => Anchor::SessionEnded,
+            Self::SshdBusy { .. } => Anchor::SshdBusy,
+            Self::Command { .. } | Self::Sandbox(_) => Anchor::Sandbox,
+            Self::File { .. } | Self::NoHome | Self::UserConfig { .. } => Anchor::Files,
+            Self::HostKeyUnknown { .. } => Anchor::HostKeyUnknown,
+            Self::HostKeyUnchecked { .. } | Self::ProxySilent { .. } => Anchor::HostKeyUnchecked,
+            Self::ManagedNode { .. } => Anchor::ManagedNode,
+            Self::Moved { .. } => Anchor::NameMoved,
+            Self::NoKey { .. } => Anchor::OwnKey,
+            Self::OldSsh { .. } | Self::Ssh { .. } => Anchor::SshClient,
+            Self::Output(_) | Self::Stdio(_) => Anchor::StandardStreams,
+            Self::System { .. } => Anchor::SystemLimits,
+        };
+        Some(anchor)
+    }
+
+    fn details(&self, now: SystemTime) -> Vec<String> {
         match self {
-            Self::PlainSsh(failure) => failure.error.details(),
-            Self::Resolve(error) => error.details(SystemTime::now()),
+            Self::PlainSsh(failure) => failure.details(now),
+            Self::Resolve(error) => error.details(now),
             _ => Vec::new(),
         }
     }
+}
 
+impl Failure {
     /// Where more is said about it.
     pub fn link(&self) -> Option<String> {
-        anchor::of(self).map(|anchor| format!("{TROUBLESHOOTING}#{anchor}"))
+        self.anchor().map(|anchor| format!("{TROUBLESHOOTING}#{}", anchor.heading()))
     }
 
     /// How the process exits.
@@ -418,7 +457,7 @@ pub struct ChangedKey {
     pub other_kind: bool,
 }
 
-impl ChangedKey {
+impl Explain for ChangedKey {
     fn hints(&self) -> Vec<String> {
         let instance = self.host.trim_start_matches('[').split(']').next().unwrap_or_default();
         let port = self.host.split_once("]:").map(|(_, port)| format!(" --port {port}")).unwrap_or_default();
@@ -433,6 +472,10 @@ impl ChangedKey {
             ),
         };
         vec![hint]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::HostKeyChanged)
     }
 }
 

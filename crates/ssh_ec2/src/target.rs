@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::system::explain::{Anchor, Explain};
 use thiserror::Error;
 
 /// What a user names an instance by.
@@ -156,9 +157,8 @@ pub enum TargetError {
     Port(String),
 }
 
-impl TargetError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for TargetError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::InstanceId(_) => {
                 vec!["instance ids look like `i-0a1b2c3d4e5f60718` (8 or 17 hexadecimal digits) or `mi-…`".into()]
@@ -178,6 +178,10 @@ impl TargetError {
             ],
             Self::Port(_) => vec!["ports are the numbers 1 to 65535; sshd listens on 22".into()],
         }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        None
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const MODULES: [(&str, &[&str]); 15] = [
     ("system", &[]),
     ("net", &["system"]),
-    ("target", &[]),
+    ("target", &["system"]),
     ("aws", &["net", "system", "target"]),
     ("ssh", &["system", "target"]),
     ("key", &["aws", "ssh", "system", "target"]),
@@ -25,7 +25,7 @@ const MODULES: [(&str, &[&str]); 15] = [
     ("doctor", &["aws", "instances", "key", "net", "policy", "road", "ssh", "system", "target"]),
     ("error", &["aws", "doctor", "instances", "key", "net", "ssh", "system", "target"]),
     ("environment", &["error", "instances", "ssh"]),
-    ("ui", &["error"]),
+    ("ui", &["error", "system"]),
     (
         "commands",
         &[

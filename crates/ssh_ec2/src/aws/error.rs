@@ -17,6 +17,7 @@ use crate::aws::credentials::configuration::ConfigurationError;
 use crate::aws::credentials::process::ProcessError;
 use crate::net::network::{NetworkError, causes};
 use crate::net::websocket::ProxyError;
+use crate::system::explain::{Anchor, Explain};
 use crate::system::tty::AskError;
 
 /// An AWS call failed, or could not be made.
@@ -280,9 +281,8 @@ impl From<ConfigurationError> for AwsError {
 #[error("no answer within {} seconds", .0.as_secs())]
 pub(super) struct NoAnswer(pub(super) Duration);
 
-impl AwsError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for AwsError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::AccessDenied { action, .. } => access_hints(action),
             Self::BadEndpoint { .. } => {
@@ -363,6 +363,40 @@ impl AwsError {
         }
     }
 
+    fn anchor(&self) -> Option<Anchor> {
+        let anchor = match self {
+            error if error.is_of_proxy() => Anchor::HttpProxy,
+            Self::AccessDenied { .. } => Anchor::PermissionDenied,
+            Self::BadEndpoint { .. } | Self::UnencryptedEndpoint { .. } => Anchor::Endpoint,
+            Self::BadRegion { .. } | Self::NoRegion => Anchor::Region,
+            Self::Configuration(error) => return error.anchor(),
+            Self::Credentials { .. } | Self::NoCredentials { .. } => Anchor::NoCredentials,
+            Self::ExpiredToken { .. } => Anchor::CredentialsExpired,
+            Self::InstanceNotFound { .. } => Anchor::InstanceNotFound,
+            Self::InstanceNotRunning { .. } => Anchor::InstanceNotRunning,
+            Self::InvalidDocument { .. } => Anchor::SessionRefused,
+            Self::InvalidSignature { .. } => Anchor::Signature,
+            Self::Malformed { .. } | Self::UntrustedStreamUrl { .. } => Anchor::NotAws,
+            Self::MfaNeeded { .. }
+            | Self::MfaRefused { .. }
+            | Self::MfaSecurityKey { .. }
+            | Self::MfaTypo { .. } => Anchor::Mfa,
+            Self::Network(error) => return error.anchor(),
+            Self::Process { source, .. } => return source.anchor(),
+            Self::RejectedCredentials { .. } => Anchor::CredentialsRejected,
+            Self::Service { .. } | Self::Signing { .. } | Self::Unsupported { .. } => Anchor::AwsError,
+            Self::NoRole { .. } => Anchor::NoRole,
+            Self::SignedOut { .. } | Self::SignOn { .. } => Anchor::SignIn,
+            Self::TargetNotConnected { .. } => Anchor::NotConnected,
+            Self::Throttled { .. } => Anchor::Throttled,
+            Self::NoConnection { .. } | Self::Unreachable { .. } => Anchor::Unreachable,
+            Self::WebIdentityToken { .. } => Anchor::WebIdentityToken,
+        };
+        Some(anchor)
+    }
+}
+
+impl AwsError {
     /// True if the same call will not succeed later without someone changing permissions, settings or the
     /// instance. A profile's credentials that expired may be renewed at any moment, so they are not of this kind.
     pub fn is_permanent(&self) -> bool {

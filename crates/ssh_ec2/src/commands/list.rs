@@ -14,6 +14,7 @@ use crate::instances::cache::Cache;
 use crate::instances::inventory::{Place, Update, places, remember, search};
 use crate::instances::resolve::age;
 use crate::net::network::Network;
+use crate::system::explain::Explain as _;
 use crate::system::text::chain;
 use crate::ui;
 

@@ -17,6 +17,7 @@ pub use self::kept_back::{KeptBack, KeptBackList, Offered, kept_back};
 pub use self::refusal::{Cleared, Refusal, RefusedKey, of_refusal};
 use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
 use crate::instances::resolve::{age, region_of};
+use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, OsUser};
 
 /// A cause.
@@ -175,9 +176,8 @@ pub enum Diagnosis {
     },
 }
 
-impl Diagnosis {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for Diagnosis {
+    fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::KeptBack { options, .. } => return options.iter().map(KeptBack::hint).collect(),
             Self::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => {
@@ -231,6 +231,25 @@ impl Diagnosis {
             ),
         };
         vec![hint]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(match self {
+            Self::Algorithm { .. } => Anchor::KeyAlgorithm,
+            Self::Clock { .. } => Anchor::InstanceClock,
+            Self::KeptBack { .. } => Anchor::KeyKeptBack,
+            Self::KeptOut { .. } | Self::NoLogin { .. } | Self::Shell { .. } => Anchor::LoginForbidden,
+            Self::KeysCommand { .. } | Self::KeysUser { .. } | Self::NotInstalled { .. } => {
+                Anchor::NoInstanceConnect
+            }
+            Self::NoPublicKey { .. } => Anchor::NoPublickey,
+            Self::NotFound { .. } => Anchor::InstanceNotFound,
+            Self::NotRunning { .. } => Anchor::InstanceNotRunning,
+            Self::Offline { .. } => Anchor::AgentOffline,
+            Self::OldAgent { .. } => Anchor::AgentOld,
+            Self::Starting { .. } | Self::Unregistered { .. } => Anchor::AgentUnregistered,
+            Self::User { .. } => Anchor::NoUser,
+        })
     }
 }
 

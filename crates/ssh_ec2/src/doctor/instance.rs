@@ -11,6 +11,7 @@ use crate::doctor::diagnosis;
 use crate::doctor::report::Layer;
 use crate::instances::default_user::DEFAULT_USER;
 use crate::instances::resolve::{ResolveError, Resolved, Resolver, age};
+use crate::system::explain::Explain as _;
 use crate::system::text::foreign_text;
 use crate::target::{InstanceId, Target};
 

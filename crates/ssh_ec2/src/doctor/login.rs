@@ -12,6 +12,7 @@ use crate::doctor::diagnosis::{self, Cleared, Refusal, RefusedKey};
 use crate::doctor::report::{Layer, Told};
 use crate::ssh::client::{Command, Invocation, Login};
 use crate::ssh::config::{Keys, settings};
+use crate::system::explain::Explain as _;
 use crate::system::text::foreign_text;
 
 impl Walk<'_> {

@@ -13,6 +13,7 @@ use crate::key::one_time::{KeyType, OneTimeKey};
 use crate::net::websocket::DialError;
 use crate::road::probe::{self, Answer, ProbeError, Question};
 use crate::ssh::known_hosts::Host;
+use crate::system::explain::Explain as _;
 use crate::system::text::foreign_text;
 use crate::target::OsUser;
 

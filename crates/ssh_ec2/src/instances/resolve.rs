@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState};
 use crate::instances::cache::{Cache, Entry, Key, Scope, Turn};
 use crate::instances::default_user;
+use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, OsUser, Target};
 
 /// What to do when several instances match.
@@ -91,9 +92,8 @@ pub enum ResolveError {
     },
 }
 
-impl ResolveError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for ResolveError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::Aws(error) => error.hints(),
             Self::NotFound { target, elsewhere, .. } if elsewhere.is_empty() => {
@@ -124,8 +124,16 @@ impl ResolveError {
         }
     }
 
-    /// What is shown between the message and the hints, a line each.
-    pub fn details(&self, now: SystemTime) -> Vec<String> {
+    fn anchor(&self) -> Option<Anchor> {
+        match self {
+            Self::Aws(error) => error.anchor(),
+            Self::NotFound { .. } => Some(Anchor::InstanceNotFound),
+            Self::NotRunning { .. } => Some(Anchor::InstanceNotRunning),
+            Self::Several { .. } => Some(Anchor::SeveralInstances),
+        }
+    }
+
+    fn details(&self, now: SystemTime) -> Vec<String> {
         let Self::Several { candidates, .. } = self else { return Vec::new() };
         let width = |text: fn(&Candidate) -> &str| {
             candidates.iter().map(|candidate| text(candidate).chars().count()).max().unwrap_or(0)

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
 use crate::ssh::client::shell_word;
+use crate::system::explain::{Anchor, Explain};
 
 /// A file whose key cannot be pushed.
 #[derive(Debug, Error)]
@@ -90,15 +91,18 @@ pub enum Flaw {
     Unknown,
 }
 
-impl KeyFileError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for KeyFileError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::Missing { path } => vec![missing_hint(path)],
             Self::Directory { .. } => vec!["name the `.pub` file in it".into()],
             Self::Read { path, .. } => vec![format!("check the permissions of {}", path.display())],
             Self::Flaw { path, flaw } => vec![flaw.hint(path)],
         }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::OwnKey)
     }
 }
 

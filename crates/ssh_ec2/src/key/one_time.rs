@@ -15,6 +15,7 @@ use thiserror::Error;
 use zeroize::Zeroize;
 
 use self::rsa::RsaKey;
+use crate::system::explain::{Anchor, Explain};
 
 /// Why there is no key.
 #[derive(Debug, Error)]
@@ -25,6 +26,16 @@ pub enum KeyError {
     /// The library does not say why.
     #[error("no RSA key could be made")]
     Rsa,
+}
+
+impl Explain for KeyError {
+    fn hints(&self) -> Vec<String> {
+        vec!["try again".into()]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::NoRandomness)
+    }
 }
 
 /// What a one-time key can be.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::{env, fmt, fs, io};
 
+use crate::system::explain::{Anchor, Explain};
 use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use thiserror::Error;
@@ -92,9 +93,8 @@ pub enum NetworkError {
     Tls(#[source] rustls::Error),
 }
 
-impl NetworkError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for NetworkError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::CaBundleEmpty { .. } | Self::CaBundleMalformed { .. } | Self::CaBundleUnreadable { .. } => {
                 vec!["point AWS_CA_BUNDLE, or `ca_bundle` of the profile, at a file of PEM certificates".into()]
@@ -109,6 +109,17 @@ impl NetworkError {
             ],
             Self::Tls(_) => Vec::new(),
         }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(match self {
+            Self::Proxy => Anchor::HttpProxy,
+            Self::CaBundleEmpty { .. }
+            | Self::CaBundleMalformed { .. }
+            | Self::CaBundleUnreadable { .. }
+            | Self::NoRoots
+            | Self::Tls(_) => Anchor::Certificates,
+        })
     }
 }
 

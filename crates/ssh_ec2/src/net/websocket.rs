@@ -25,6 +25,7 @@ pub use self::head::HeadError;
 pub use self::http_proxy::ProxyError;
 pub use self::url::{NotAStreamUrl, StreamUrl, Transport};
 use crate::net::network::{Network, NetworkError};
+use crate::system::explain::{Anchor, Explain};
 
 /// An open websocket: a stream and a sink of messages.
 pub type WebSocket = WebSocketStream<Box<dyn Connection>>;
@@ -214,9 +215,10 @@ impl DialError {
             _ => false,
         }
     }
+}
 
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for DialError {
+    fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::Connect { .. } | Self::Lost { .. } | Self::Misanswered { .. } | Self::Timeout { .. } => {
                 "allow outgoing TCP 443 to that host, or set HTTPS_PROXY if this network has a proxy"
@@ -240,6 +242,21 @@ impl DialError {
             Self::Tls { .. } => "check that nothing between here and the host interrupts TLS",
         };
         vec![hint.to_owned()]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        let anchor = match self {
+            Self::Denied { .. } => Anchor::PermissionDenied,
+            Self::Network(error) => return error.anchor(),
+            Self::Misanswered { .. } => Anchor::NotAws,
+            Self::Refused { .. } => Anchor::WebsocketRefused,
+            Self::Proxy(error) => return error.anchor(),
+            Self::Tls { .. } => Anchor::Certificates,
+            Self::Connect { .. } | Self::Lost { .. } | Self::Resolve { .. } | Self::Timeout { .. } => {
+                Anchor::Unreachable
+            }
+        };
+        Some(anchor)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::key::one_time::KeyError;
 use crate::net::network::Network;
 use crate::net::websocket::{DialError, StreamUrl, dial};
 use crate::road::tunnel::{self, Attachment, End, Notice};
+use crate::system::explain::{Anchor, Explain};
 use crate::system::text::one_line;
 use crate::target::{InstanceId, Port};
 
@@ -119,20 +120,30 @@ pub enum ProbeError {
     },
 }
 
-impl ProbeError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for ProbeError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::Aws(error) => error.hints(),
             Self::Dial(error) => error.hints(),
             Self::Interrupted => Vec::new(),
-            Self::Key(_) => vec!["try again".into()],
+            Self::Key(error) => error.hints(),
             Self::NotRun { instance, .. } => {
                 vec![format!("see that {instance} has a shell, `sh`, and that its SSM agent is up to date")]
             }
             Self::Late { .. } | Self::Lost { .. } => vec![
                 "see that nothing between here and ssmmessages on port 443 holds websockets up: a proxy, a firewall".into(),
             ],
+        }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        match self {
+            Self::Aws(error) => error.anchor(),
+            Self::Dial(error) => error.anchor(),
+            Self::Interrupted => None,
+            Self::Key(error) => error.anchor(),
+            Self::NotRun { .. } => Some(Anchor::SessionRefused),
+            Self::Late { .. } | Self::Lost { .. } => Some(Anchor::ConnectionLost),
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::timeout;
 
 pub use self::version::Version;
+use crate::system::explain::{Anchor, Explain};
 
 /// ssh's command line, in the order in which ssh would take it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,6 +48,16 @@ pub enum InvocationError {
     /// Not an option of ssh.
     #[error("ssh has no option {0:?}")]
     UnknownOption(String),
+}
+
+impl Explain for InvocationError {
+    fn hints(&self) -> Vec<String> {
+        vec!["`ssh_ec2 --help` shows how to call it".into()]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        None
+    }
 }
 
 impl Invocation {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::ssh::host_key::{HostKey, Source};
+use crate::system::explain::{Anchor, Explain};
 use crate::system::private_file::{self, ReadError};
 use crate::target::{InstanceId, Port};
 
@@ -37,9 +38,8 @@ pub enum StoreError {
     },
 }
 
-impl StoreError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for StoreError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::Busy { path } => vec![format!("see who holds {}.lock, and try again", path.display())],
             Self::Read(error) => error.hints(),
@@ -48,6 +48,10 @@ impl StoreError {
                 path.display()
             )],
         }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::KnownHostsFile)
     }
 }
 

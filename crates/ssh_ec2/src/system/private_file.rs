@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::system::explain::{Anchor, Explain};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -43,9 +44,8 @@ pub enum ReadError {
     },
 }
 
-impl ReadError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for ReadError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::Io { path, .. } => vec![format!("check the permissions of {}", path.display())],
             Self::Kind { path } | Self::Owner { path, .. } => {
@@ -56,6 +56,10 @@ impl ReadError {
                 path.display()
             )],
         }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::Files)
     }
 }
 

@@ -166,6 +166,7 @@ const ENVELOPES: [&str; 3] = ["Error", "error", "Output"];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::explain::Explain as _;
 
     fn explain(code: &str, message: &str) -> AwsError {
         let sign_in = SignIn::Environment;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::aws::credentials::profiles::SyntaxError;
+use crate::system::explain::{Anchor, Explain};
 
 /// Environment and profiles say nothing, or two different things.
 #[derive(Debug, Error)]
@@ -206,9 +207,8 @@ impl std::fmt::Display for KeyPlace {
     }
 }
 
-impl ConfigurationError {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for ConfigurationError {
+    fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::BadExpiration { .. } => {
                 "renew the keys in the environment, or unset AWS_CREDENTIAL_EXPIRATION".into()
@@ -266,6 +266,13 @@ impl ConfigurationError {
             Self::WebIdentityWithoutRole { .. } => "set AWS_ROLE_ARN, or `role_arn` in the profile".into(),
         };
         vec![hint]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(match self {
+            Self::BadRegion { .. } => Anchor::Region,
+            _ => Anchor::AwsConfiguration,
+        })
     }
 }
 

@@ -27,6 +27,7 @@ use self::running::Running;
 pub(in crate::aws) use self::words::split;
 use crate::aws::credentials::expiry;
 use crate::aws::timestamp;
+use crate::system::explain::{Anchor, Explain};
 use crate::system::text::foreign_text;
 use crate::system::tty;
 
@@ -96,9 +97,8 @@ pub enum ProcessError {
     },
 }
 
-impl ProcessError {
-    /// What to do about it, an action a line.
-    pub(in crate::aws) fn hints(&self) -> Vec<String> {
+impl Explain for ProcessError {
+    fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::Backslash | Self::Empty | Self::Quotation | Self::NotFound { .. } | Self::Run { .. } => {
                 "correct `credential_process` in the profile: no shell runs it, so `~` and `$HOME` stay as they are"
@@ -108,6 +108,10 @@ impl ProcessError {
             }
         };
         vec![hint.into()]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::CredentialProcess)
     }
 }
 

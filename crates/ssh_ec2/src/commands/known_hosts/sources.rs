@@ -16,6 +16,7 @@ use crate::error::Failure;
 use crate::net::network::Network;
 use crate::road::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
 use crate::ssh::host_key::{Evidence, HostKey, Source};
+use crate::system::explain::Explain as _;
 use crate::system::text::chain;
 use crate::target::InstanceId;
 

@@ -28,6 +28,7 @@ use crate::error::Failure;
 use crate::net::network::Network;
 use crate::road::probe::Interrupt;
 use crate::ssh::host_key::{HostKey, Source};
+use crate::system::explain::Explain as _;
 use crate::system::private_socket::{
     DirectoryError, PrivateSocket, is_sibling, make_directory, read_frame, remove_if_there, write_frame,
 };

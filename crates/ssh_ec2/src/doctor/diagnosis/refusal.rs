@@ -8,6 +8,7 @@ use super::Diagnosis;
 use super::sshd_files::{ACCEPTED_ALGORITHMS, Setting, SshdFiles, matches};
 use crate::instances::default_user::COMMON_USERS;
 use crate::road::probe::{self, Prober, Question};
+use crate::system::explain::{Anchor, Explain};
 use crate::system::text::foreign_text;
 use crate::target::{InstanceId, OsUser};
 
@@ -52,13 +53,18 @@ pub struct RefusedKey {
     pub is_enforcing: bool,
 }
 
-impl RefusedKey {
-    /// What to look at, the likeliest first, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for RefusedKey {
+    fn hints(&self) -> Vec<String> {
         self.hints_with("try `--key-type rsa`")
     }
 
-    /// The same, with another way to ask for an RSA key.
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::KeyRefused)
+    }
+}
+
+impl RefusedKey {
+    /// What to look at, the likeliest first, with a way to ask for an RSA key.
     pub fn hints_with(&self, rsa_key: &str) -> Vec<String> {
         let user = self.user.as_str();
         let mut hints = Vec::new();

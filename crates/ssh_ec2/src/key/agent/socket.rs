@@ -24,6 +24,7 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use crate::system::explain::{Anchor, Explain};
 use crate::system::private_file::{Lock, lock_file};
 use crate::system::private_socket::{
     DirectoryError, PATH_LIMIT, PrivateSocket, is_stopped, make_directory, peer, remove_if_there,
@@ -54,9 +55,8 @@ pub enum SocketError {
     },
 }
 
-impl SocketError {
-    /// What to do about it.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for SocketError {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::Io { path, .. } => {
                 let directory = path.parent().unwrap_or(path);
@@ -74,6 +74,10 @@ impl SocketError {
                 vec!["run `ssh_ec2 config --install`: the blocks that it writes name a shorter socket".into()]
             }
         }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::KeyAgentSocket)
     }
 }
 

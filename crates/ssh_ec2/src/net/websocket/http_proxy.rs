@@ -12,6 +12,7 @@ use tokio_rustls::rustls;
 
 use super::{DialError, HeadError};
 use crate::net::network::causes;
+use crate::system::explain::{Anchor, Explain};
 
 /// No connection through the HTTP proxy.
 #[derive(Debug, Error)]
@@ -81,9 +82,10 @@ impl ProxyError {
             Self::Through { .. } | Self::Unreachable { .. } | Self::Unusable { .. } => false,
         }
     }
+}
 
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+impl Explain for ProxyError {
+    fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::Refused { status: 407, has_password: false, .. } => {
                 "put the proxy's user and password into HTTPS_PROXY: `http://user:password@host:port`"
@@ -106,6 +108,10 @@ impl ProxyError {
             Self::Unusable { .. } => "check that HTTPS_PROXY names an HTTP proxy, and its port",
         };
         vec![hint.to_owned()]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::HttpProxy)
     }
 }
 
