@@ -1,4 +1,4 @@
-//! What the documents say of the sources, compared with them.
+//! The facts that the documents state about the sources, compared with the sources.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
@@ -31,7 +31,7 @@ fn only_tests_count_as_such() {
     assert_eq!(rows(table), ["`one_two` `three`"]);
 }
 
-/// The last cells of the tables whose last column says which tests show it.
+/// The last cells of the tables that have the last column "Shown by".
 fn rows(text: &str) -> Vec<String> {
     let (mut rows, mut inside) = (Vec::new(), false);
     for line in text.lines() {
@@ -50,7 +50,7 @@ fn rows(text: &str) -> Vec<String> {
 
 fn named_tests(text: &str) -> BTreeSet<String> {
     let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    // In sentences, what reads like a sentence.
+    // In prose, words in code quotes that read like a sentence.
     let prose = text.lines().filter(|line| !line.starts_with('|'));
     let in_prose = prose.flat_map(names).filter(|name| name.matches('_').count() > 3 && !name.contains('/'));
     rows(text).iter().flat_map(|cell| names(cell)).chain(in_prose).collect()

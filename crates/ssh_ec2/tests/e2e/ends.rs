@@ -1,4 +1,4 @@
-//! What becomes of the proxy and the session when one of the two sides goes.
+//! The end of the proxy and of the session when one of the two sides ends.
 
 use std::io::{Read, pipe};
 use std::process::Stdio;
@@ -10,10 +10,10 @@ use rustix::process::{Signal, kill_process};
 use crate::errors::told;
 use crate::harness::{HEALTHY, Running, Sandbox, eventually, pid};
 
-/// As long as a proxy may take to end, on a busy machine: what is under way has five seconds to arrive.
+/// The longest time that a proxy takes to end on a busy machine: bytes under way have five seconds to arrive.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A proxy with the server's banner come through.
+/// A proxy that has passed on the server's banner.
 pub(crate) fn connected(sandbox: &Sandbox) -> Running {
     let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
     proxy.wait_for_output(|output| output.ends_with(b"\n"));

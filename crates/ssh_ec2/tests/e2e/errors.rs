@@ -1,5 +1,4 @@
-//! What the program says, word for word, when it cannot do what it was asked for: a message, hints, and an exit
-//! code. Standard output stays empty.
+//! The exact error messages: one message, its hints, and an exit code. Standard output stays empty.
 
 use std::process::Command;
 
@@ -9,7 +8,7 @@ use crate::harness::{
 };
 use crate::impostor::impostor;
 
-/// Runs a command, whose input stays open, until it fails; asserts all that it says.
+/// Runs a command, whose input stays open, until it fails. Compares all of its standard error.
 #[track_caller]
 pub(crate) fn fails(command: &mut Command, code: i32, error: &str, hints: &[&str]) {
     let ended = Running::start(command).wait().status(code);
@@ -63,7 +62,7 @@ fn a_managed_node_has_users_of_other_names() {
     let hint = "use 1 to 255 letters, digits and `_ . @ - $ + \\`, with no `-` first and no `\\` last; for example \
                 `alice` or `alice@corp.example`";
     fails(sandbox.ssh_ec2().args(["proxy", "a b", node, "22"]), 2, "\"a b\" is not a login name", &[hint]);
-    // The region has no node. This error shows that the name was accepted.
+    // The region has no managed node. This error shows that the name was accepted.
     for user in ["firstname.lastname@corp.example.com", "CORP\\alice", "alice+ssh"] {
         let ended = run(sandbox.ssh_ec2().args(["proxy", user, node, "22"])).status(1);
         let error = format!("ssh_ec2: error: instance {node} is not connected to Session Manager");
@@ -154,7 +153,7 @@ fn our_options_behind_a_copying_program_are_a_mistake() {
     }
 }
 
-/// Editors ask the ssh that they are configured to use.
+/// Editors run the ssh that they are configured with, with these options.
 #[test]
 fn ssh_answers_its_version_and_algorithms() {
     let sandbox = Sandbox::start();
@@ -198,7 +197,7 @@ fn output_that_cannot_be_written_is_an_error_of_standard_output() {
     }
 }
 
-/// The hint is right: a connection makes the key known.
+/// What the hint proposes works: a connection makes the key known.
 #[test]
 fn a_host_key_that_is_not_known_is_kept_from_the_first_connection() {
     let sandbox = Sandbox::with_faults(&[
@@ -230,7 +229,7 @@ fn a_command_that_the_sandbox_cannot_run_is_named() {
     );
 }
 
-// ---- who calls, and where ----
+// ---- credentials and region ----
 
 const ENVIRONMENT_HINT: &str = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, AWS_CREDENTIAL_EXPIRATION too if it is set, or unset them to use a profile";
 const REGION_HINT: &str = "name the region with `--region`, AWS_REGION, or `region` in the profile";
@@ -259,7 +258,7 @@ fn missing_credentials_are_told() {
     );
 }
 
-/// The SDK's own provider asks there.
+/// The SDK's own provider makes the request.
 #[test]
 fn a_container_endpoint_that_fails_is_reported_without_the_sdks_wrappers() {
     let sandbox = Sandbox::start();
@@ -529,7 +528,7 @@ fn a_closed_port_is_told() {
 
 #[test]
 fn a_session_that_did_not_begin_is_no_closed_port() {
-    // What would find the cause is denied.
+    // The calls that would find the cause are denied.
     let sandbox =
         Sandbox::with_faults(&["deny=ssm:DescribeInstanceInformation", "deny=ec2:DescribeInstances"]);
     let ended = run(&mut sandbox.proxy("i-0dead000000000015"));

@@ -1,4 +1,5 @@
-//! Which host keys are believed, and which are not. ssh checks strictly in all of these, and has no file of its own.
+//! Which host keys are accepted, and which are not. In all of these ssh checks strictly and has no
+//! known_hosts file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,20 +9,20 @@ use rustix::process::Signal;
 
 use crate::harness::{Ended, HEALTHY, Running, Sandbox, run, wait_until_runnable};
 
-/// Its console has the fingerprints alone.
+/// Its console output has fingerprints only.
 const FINGERPRINTS: &str = "i-0decaf00000000009";
-/// Its console was overwritten since the first boot; what it says now has the keys.
+/// Its console output was overwritten since the first boot; the latest output has the keys.
 const REBOOTED: &str = "i-0decaf0000000000b";
-/// Its console tells no keys.
+/// Its console output has no keys.
 const NO_CONSOLE: &str = "i-0decaf00000000008";
-/// Presents another key than AWS tells.
+/// Presents another key than AWS lists.
 const IMPOSTOR: &str = "i-0dead00000000001d";
 
 fn known_hosts(sandbox: &Sandbox) -> PathBuf {
     sandbox.directory().join("known_hosts")
 }
 
-/// What stands behind the keys of an instance.
+/// The sources that confirmed the keys of an instance.
 fn sources(sandbox: &Sandbox, instance: &str) -> Vec<String> {
     let text = fs::read_to_string(known_hosts(sandbox)).unwrap_or_default();
     let lines = text.lines().filter(|line| line.starts_with(&format!("{instance} ")));
@@ -38,7 +39,7 @@ fn connects(sandbox: &Sandbox, target: &str) {
     assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
 }
 
-/// ssh refuses, and our words come first: one error, one hint.
+/// ssh refuses the key, and our error with its hint comes before ssh's own message.
 #[track_caller]
 fn is_refused(sandbox: &Sandbox, target: &str, instance: &str, told_by: &str) -> Ended {
     let ended = run(sandbox.ssh(target).arg("echo in")).status(255);
@@ -174,7 +175,7 @@ fn keys_are_of_use_where_they_cannot_be_kept() {
     assert!(ended.stderr.starts_with(&said), "{ended}");
 }
 
-/// An authority, and a certificate of it for a host key.
+/// An authority, and a certificate that it signed for a host key.
 fn certificate(sandbox: &Sandbox, key: &str) -> (String, String) {
     let authority = sandbox.key_pair(sandbox.file("authority"), "ed25519");
     let public = sandbox.file("host.pub");
@@ -203,7 +204,7 @@ fn a_certificate_is_for_ssh_to_judge() {
     fs::write(&known, format!("{}{mark}", fs::read_to_string(&known).unwrap())).unwrap();
     let lines = shown();
     assert!(lines.starts_with(mark.trim_end()) && lines.contains(key), "{lines}");
-    // Of another key as well: it may have been signed by an authority that ssh knows.
+    // For a certificate of another key as well: an authority that ssh knows may have signed it.
     let (_, other) = certificate(&Sandbox::start(), OTHER_KEY);
     let mut command = sandbox.ssh_ec2();
     let ended = run(command.args(["known-hosts", "--host", "x", "--presented", &other, HEALTHY])).success();
@@ -258,7 +259,7 @@ fn each_port_has_its_own_keys() {
     assert!(listed("2222").lines().all(|line| line.starts_with(&format!("[{HEALTHY}]:2222 "))));
     assert!(listed("22").lines().all(|line| line.starts_with(&format!("{HEALTHY} "))));
     assert_eq!(calls(&sandbox, "ec2:GetConsoleOutput"), 2);
-    // A container's sshd has keys of its own, of which AWS tells nothing.
+    // The sshd of a container has keys of its own, which AWS does not list.
     let presented = OTHER_KEY.replace(' ', ":");
     let present = |port: &str| {
         let mut command = sandbox.ssh_ec2();

@@ -199,7 +199,7 @@ fn a_way_round_the_tunnel_is_refused() {
         );
         fails(sandbox.ssh_ec2().args(words), 2, &error, &["leave it out", &hint]);
     }
-    // In a file it stands behind our ProxyCommand.
+    // In a configuration file it comes after our ProxyCommand, which ssh took from its command line.
     let config = sandbox.file("config");
     fs::write(&config, "Host *\n    ProxyJump web-2\n").unwrap();
     run(sandbox.ssh_ec2().arg("-qF").arg(&config).args([&target, "true"])).success();
