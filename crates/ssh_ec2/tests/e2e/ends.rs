@@ -93,7 +93,7 @@ fn a_session_that_the_service_ends_says_why() {
 }
 
 #[test]
-fn a_proxy_that_has_lost_aws_goes_on_trying_until_it_is_told_to_end() {
+fn a_proxy_that_has_lost_aws_goes_on_trying_until_a_signal() {
     let mut sandbox = Sandbox::start();
     let mut proxy = Running::start(sandbox.proxy(HEALTHY).arg("-v"));
     proxy.wait_for_output(|output| output.ends_with(b"\n"));

@@ -245,7 +245,7 @@ fn proxy_with(sandbox: &Sandbox, unset: &[&str], set: &[(&str, &str)]) -> Comman
 }
 
 #[test]
-fn missing_credentials_are_told() {
+fn missing_credentials_are_reported() {
     let sandbox = Sandbox::start();
     let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     fails(
@@ -277,7 +277,7 @@ fn a_container_endpoint_that_fails_is_reported_without_the_sdks_wrappers() {
 }
 
 #[test]
-fn expired_credentials_are_told() {
+fn expired_credentials_are_reported() {
     let sandbox = Sandbox::start();
     sandbox.region.expire_credentials();
     let error = "the AWS credentials of the environment have expired";
@@ -285,7 +285,7 @@ fn expired_credentials_are_told() {
 }
 
 #[test]
-fn unknown_credentials_are_told() {
+fn unknown_credentials_are_reported() {
     let sandbox = Sandbox::start();
     let error = "AWS does not know the access key of the environment";
     let set = [("AWS_ACCESS_KEY_ID", "ASIAXXXXXXXXXXXXXXXX")];
@@ -293,7 +293,7 @@ fn unknown_credentials_are_told() {
 }
 
 #[test]
-fn a_wrong_secret_is_told() {
+fn a_wrong_secret_is_reported() {
     let sandbox = Sandbox::start();
     let ended = Running::start(&mut proxy_with(&sandbox, &[], &[("AWS_SECRET_ACCESS_KEY", "wrong")])).wait();
     let (first, hint) =
@@ -309,7 +309,7 @@ fn a_wrong_secret_is_told() {
 }
 
 #[test]
-fn a_missing_region_is_told() {
+fn a_missing_region_is_reported() {
     let sandbox = Sandbox::start();
     let mut proxy = proxy_with(&sandbox, &["AWS_REGION", "AWS_DEFAULT_REGION"], &[]);
     fails(&mut proxy, 1, "no AWS region is set", &[REGION_HINT]);
@@ -331,7 +331,7 @@ fn an_unknown_profile_is_named() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_used_is_told() {
+fn an_endpoint_that_cannot_be_used_is_reported() {
     let sandbox = Sandbox::start();
     let with = |url| proxy_with(&sandbox, &[], &[("AWS_ENDPOINT_URL_SSM", url)]);
     fails(
@@ -408,7 +408,7 @@ fn a_caller_who_may_not_resume_learns_it_when_the_websocket_is_lost() {
 }
 
 #[test]
-fn why_an_instance_is_out_of_reach_is_told() {
+fn the_reason_for_an_unreachable_instance_is_reported() {
     let sandbox = Sandbox::start();
     let told = |instance: &str, error: &str, hint: &str| {
         fails(&mut sandbox.proxy(instance), 1, &format!("{instance} {error}"), &[hint]);
@@ -454,7 +454,7 @@ fn why_an_instance_is_out_of_reach_is_told() {
 }
 
 #[test]
-fn a_caller_who_may_not_ask_is_told_what_session_manager_says() {
+fn without_describe_permission_the_words_of_session_manager_are_shown() {
     let sandbox =
         Sandbox::with_faults(&["deny=ec2:DescribeInstances", "deny=ssm:DescribeInstanceInformation"]);
     for instance in [STOPPED, SSM_AGENT_OFFLINE, ABSENT] {
@@ -481,7 +481,7 @@ fn throttling_is_waited_out() {
 }
 
 #[test]
-fn throttling_without_end_is_told() {
+fn throttling_without_end_is_reported() {
     let sandbox = Sandbox::start();
     let ended = Running::start(&mut sandbox.proxy(THROTTLED_FOR_EVER)).wait().status(1);
     let note = "AWS may be slow, or refuse so many calls (waiting, Ctrl-C ends)";
@@ -496,7 +496,7 @@ fn throttling_without_end_is_told() {
 }
 
 #[test]
-fn a_refused_key_is_told() {
+fn a_refused_key_is_reported() {
     let sandbox = Sandbox::with_faults(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]);
     let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);
     let ours = told(
@@ -513,7 +513,7 @@ fn a_refused_key_is_told() {
 }
 
 #[test]
-fn a_closed_port_is_told() {
+fn a_closed_port_is_reported() {
     let sandbox = Sandbox::with_faults(&["port-refusal=500ms"]);
     fails(
         &mut sandbox.proxy(PORT_CLOSED),
@@ -538,7 +538,7 @@ fn a_session_that_did_not_begin_is_no_closed_port() {
 }
 
 #[test]
-fn a_port_that_stays_silent_is_told_while_it_is_waited_for() {
+fn a_port_that_stays_silent_is_reported_while_it_is_waited_for() {
     let sandbox = Sandbox::with_faults(&["port-refusal=1m"]);
     let proxy = Running::start(&mut sandbox.proxy(PORT_CLOSED));
     let note = format!(
@@ -556,14 +556,14 @@ const REFUSED_HINTS: [&str; 2] = [
 ];
 
 #[test]
-fn a_refused_websocket_is_told() {
+fn a_refused_websocket_is_reported() {
     let sandbox = Sandbox::with_faults(&["refuse-upgrade"]);
     fails(&mut sandbox.proxy(HEALTHY), 1, REFUSED, &REFUSED_HINTS);
     sandbox.assert_tidy();
 }
 
 #[test]
-fn a_refused_resumption_is_told() {
+fn a_refused_resumption_is_reported() {
     let sandbox = Sandbox::with_faults(&["reset=300ms", "refuse-resume"]);
     let ended = Running::start(&mut sandbox.proxy(HEALTHY)).wait().status(1);
     assert_eq!(ended.stderr, told(REFUSED, &REFUSED_HINTS));
@@ -580,7 +580,7 @@ fn a_refusal_that_is_looked_into_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_refusal_is_told_once_however_slow_aws_is() {
+fn a_refusal_is_reported_once_however_slow_aws_is() {
     let latency = std::time::Duration::from_millis(3500);
     let sandbox = Sandbox::with(ec2_sandbox::Options { latency, ..ec2_sandbox::Options::default() });
     let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);

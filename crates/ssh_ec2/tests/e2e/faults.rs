@@ -142,7 +142,7 @@ fn a_late_ssm_agent_is_waited_for() {
 }
 
 #[test]
-fn an_ssm_agent_that_never_comes_is_given_up_after_a_minute() {
+fn an_ssm_agent_that_never_comes_times_out_after_a_minute() {
     let sandbox = Sandbox::with_faults(&["never-attach"]);
     let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
     let ended = proxy.wait().status(1);

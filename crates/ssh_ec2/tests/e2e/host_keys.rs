@@ -57,7 +57,7 @@ fn is_refused(sandbox: &Sandbox, target: &str, instance: &str, told_by: &str) ->
 }
 
 #[test]
-fn the_console_tells_the_keys_once() {
+fn the_console_is_read_once_for_the_keys() {
     let sandbox = Sandbox::start();
     connects(&sandbox, &sandbox.target());
     assert_eq!(sources(&sandbox, HEALTHY), ["console", "console"]);
@@ -86,7 +86,7 @@ fn a_console_of_fingerprints_is_enough() {
 }
 
 #[test]
-fn the_console_is_read_anew_when_what_was_kept_has_no_keys() {
+fn the_latest_console_is_read_when_the_stored_one_has_no_keys() {
     let sandbox = Sandbox::start();
     connects(&sandbox, &sandbox.at(REBOOTED));
     assert_eq!(sources(&sandbox, REBOOTED), ["console", "console"]);
@@ -126,7 +126,7 @@ fn another_key_than_the_known_one_is_refused_until_it_is_trusted() {
 }
 
 #[test]
-fn a_key_that_nobody_tells_is_trusted_once_and_said_once() {
+fn a_key_that_aws_does_not_list_is_accepted_once_with_a_note() {
     let sandbox = Sandbox::with_faults(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]);
     let first = run(sandbox.ssh(&sandbox.at(NO_CONSOLE)).arg("echo in")).success();
     let said = format!(
@@ -145,7 +145,7 @@ fn a_key_that_nobody_tells_is_trusted_once_and_said_once() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_not_taken_for_nothing() {
+fn a_source_that_fails_is_not_taken_for_an_empty_one() {
     let denied = "deny=ssm:StartSession@AWS-StartNonInteractiveCommand";
     let sandbox = Sandbox::with_faults(&[denied]);
     let mut ssh = sandbox.ssh(&sandbox.at(IMPOSTOR));
@@ -239,7 +239,7 @@ fn a_signal_ends_what_is_open() {
 }
 
 #[test]
-fn the_files_of_sshd_tell_what_the_console_does_not() {
+fn the_files_of_sshd_are_read_when_the_console_has_no_keys() {
     let sandbox = Sandbox::start();
     connects(&sandbox, &sandbox.at(NO_CONSOLE));
     assert_eq!(sources(&sandbox, NO_CONSOLE), ["session", "session"]);
@@ -350,7 +350,7 @@ fn what_is_no_key_is_not_trusted() {
 }
 
 #[test]
-fn an_old_ssh_is_told_before_its_configuration_is_broken() {
+fn an_old_ssh_is_reported_before_its_configuration_is_broken() {
     let sandbox = Sandbox::start();
     let bin = sandbox.file("bin");
     fs::create_dir(&bin).unwrap();

@@ -94,7 +94,7 @@ fn a_stream_url_that_leads_elsewhere_gets_no_token() {
 }
 
 #[test]
-fn answers_that_make_no_sense_are_told() {
+fn answers_that_make_no_sense_are_reported() {
     let sandbox = Sandbox::start();
     for (answer, fault) in [
         ("{", "it is not the JSON that was expected"),
@@ -156,7 +156,7 @@ fn a_session_that_has_ended_cannot_be_resumed() {
 }
 
 #[test]
-fn a_websocket_that_never_opens_is_given_up() {
+fn a_websocket_that_never_opens_times_out() {
     let sandbox = Sandbox::start();
     let websocket = listen(drop);
     let address = impostor(move |_| (200, ticket(&format!("ws://{websocket}/v1/data-channel/you-1"))));
@@ -170,7 +170,7 @@ fn a_websocket_that_never_opens_is_given_up() {
 }
 
 #[test]
-fn an_endpoint_that_does_not_answer_is_told() {
+fn an_endpoint_that_does_not_answer_is_reported() {
     let sandbox = Sandbox::start();
     let address = listen(drop);
     let ended = Running::start(&mut proxy(&sandbox, &address)).wait().status(1);

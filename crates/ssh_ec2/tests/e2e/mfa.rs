@@ -121,7 +121,7 @@ fn a_typo_is_seen_before_aws_is_asked() {
 }
 
 #[test]
-fn after_three_attempts_the_last_failure_is_told() {
+fn after_three_attempts_the_last_failure_is_reported() {
     let sandbox = Sandbox::start();
     let wrong = wrong_code(&sandbox);
     // The text that a security key types, and a refused code.

@@ -114,7 +114,7 @@ fn a_burst_of_connections_to_one_name_asks_once() {
 }
 
 #[test]
-fn another_region_is_told_of() {
+fn a_hint_names_the_region_that_has_the_instance() {
     let sandbox = Sandbox::start();
     let told = refuses(&sandbox, &["eu-web"], 1);
     assert_eq!(

@@ -56,7 +56,7 @@ fn list(agent: &mut UnixStream) -> u32 {
 }
 
 #[test]
-fn who_authenticates_with_the_key_of_another_connection_is_not_left_alone() {
+fn an_ssh_that_uses_the_key_of_another_connection_is_served_to_its_end() {
     let sandbox = Sandbox::start();
     let mut ssh = connect(&sandbox, 1);
     wait_until_connected(&mut ssh);

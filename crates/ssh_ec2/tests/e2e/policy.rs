@@ -397,7 +397,7 @@ fn it_is_the_same_each_time_and_can_be_stored() {
 }
 
 #[test]
-fn terraform_is_told_the_same() {
+fn terraform_gets_the_same_policy() {
     let words = ["--with", EVERYTHING, "--tag", "Team=web"];
     let terraform = printed(&[&words[..], &["--terraform"]].concat());
     assert!(terraform.starts_with("data \"aws_iam_policy_document\" \"ssh_ec2\" {\n  statement {\n"));

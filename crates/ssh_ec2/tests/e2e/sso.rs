@@ -271,7 +271,7 @@ fn a_profile_that_lacks_something_opens_no_browser() {
 }
 
 #[test]
-fn a_sign_in_that_aws_takes_back_is_offered_anew() {
+fn a_sign_in_that_aws_revokes_is_offered_again() {
     let sandbox = Sandbox::start();
     sign_in(&sandbox);
     let mut revoked = read(&token(&sandbox));
@@ -285,7 +285,7 @@ fn a_sign_in_that_aws_takes_back_is_offered_anew() {
 }
 
 #[test]
-fn a_sign_in_that_fails_is_told_in_words() {
+fn a_sign_in_that_fails_is_reported_in_words() {
     let sandbox = Sandbox::start();
     let mut unreachable = ssh_ec2(&sandbox);
     unreachable.env("AWS_ENDPOINT_URL_SSO_OIDC", "https://oidc.invalid");

@@ -51,7 +51,7 @@ fn a_file_without_a_token_is_named_with_the_reason() {
 }
 
 #[test]
-fn what_aws_says_of_a_token_is_told_in_words() {
+fn what_aws_says_of_a_token_is_reported_in_words() {
     let sandbox = Sandbox::start();
     let token = sandbox.file("token");
     fs::write(&token, "eyJ.eyJ.sig\n").unwrap();

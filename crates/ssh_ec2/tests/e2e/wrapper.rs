@@ -135,7 +135,7 @@ fn a_key_of_the_users_own_is_used_when_named() {
 }
 
 #[test]
-fn a_missing_ssh_is_told() {
+fn a_missing_ssh_is_reported() {
     let sandbox = Sandbox::start();
     let empty = sandbox.file("empty");
     fs::create_dir(&empty).unwrap();
@@ -149,7 +149,7 @@ fn a_missing_ssh_is_told() {
 }
 
 #[test]
-fn a_missing_tool_is_told_with_its_package() {
+fn a_missing_tool_is_reported_with_its_package() {
     let sandbox = Sandbox::start();
     let empty = sandbox.file("empty");
     fs::create_dir(&empty).unwrap();

@@ -91,7 +91,7 @@ fn requests_of_every_malformed_kind_are_refused() {
 }
 
 #[test]
-fn many_who_say_nothing_keep_nobody_from_being_answered() {
+fn silent_clients_of_the_key_agent_hold_up_no_other_client() {
     let sandbox = Sandbox::start();
     let (mut ssh, socket) = connected(&sandbox);
     let silent: Vec<_> = iter::repeat_with(|| UnixStream::connect(&socket).unwrap()).take(200).collect();
