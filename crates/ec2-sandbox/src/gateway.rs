@@ -28,7 +28,7 @@ use tokio_tungstenite::{
     },
 };
 
-use self::{first_message::FirstMessageError, session::Session};
+use self::{first_message::FirstMessageError, relay::Session};
 use crate::{
     faults::Faults,
     hosts::Hosts,
@@ -37,7 +37,7 @@ use crate::{
 };
 
 mod first_message;
-mod session;
+mod relay;
 
 pub(crate) type ClientSocket = WebSocketStream<TcpStream>;
 

@@ -26,18 +26,19 @@ use tokio::{
 
 use crate::{
     ssh_server::{self, SshConfig},
-    ssm_agent::Start,
     tasks::Tasks,
     world::{Condition, Instance, World},
 };
 
+pub(crate) use self::program::{Interrupt, OutputStream, Program, SeparateProgram, Start};
 use self::{
     command::{Command, SeparateCommand, Surroundings},
-    root::Root,
+    instance_files::Root,
 };
 
 mod command;
-mod root;
+mod instance_files;
+mod program;
 mod shlex;
 
 /// The instances' servers.
@@ -74,7 +75,7 @@ impl Hosts {
     pub(crate) fn new(world: Arc<World>, tasks: Tasks, sshd: Option<PathBuf>) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("ec2-sandbox-").tempdir()?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))?;
-        root::write_programs(&directory.path().join(PROGRAMS))?;
+        instance_files::write_programs(&directory.path().join(PROGRAMS))?;
         Ok(Self { world, tasks, directory, sshd, layout: Mutex::default() })
     }
 
@@ -111,7 +112,7 @@ impl Hosts {
         };
         let root = self.root(instance)?;
         let words: Vec<_> = words.iter().map(|word| root.rewrite(word)).collect();
-        let path = root::program_path(&self.directory.path().join(PROGRAMS), instance);
+        let path = instance_files::program_path(&self.directory.path().join(PROGRAMS), instance);
         let home = root.home();
         let surroundings = Surroundings { home: &home, path: &path };
         let started = match separate {

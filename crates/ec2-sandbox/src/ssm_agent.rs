@@ -20,22 +20,23 @@ use serde_json::{Value, json};
 use ssm_channel::{MessageError, Origin, PayloadType, SessionType, SsmAgentVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
-pub(crate) use self::work::{Interrupt, OutputStream, Program, SeparateProgram, Start};
 use self::{
-    channel::{Channel, Event},
+    data_channel::{Channel, Event},
     pieces::Pieces,
     separate::{Exit, Separate},
 };
-use crate::{hosts::Connection, world::Purpose};
+use crate::{
+    hosts::{Connection, Interrupt, Program, Start},
+    world::Purpose,
+};
 
-mod channel;
+mod data_channel;
 mod handshake;
 mod pieces;
 mod send_list;
 mod separate;
 #[cfg(test)]
 mod tests;
-mod work;
 
 /// What became of a session on the instance.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -17,15 +17,15 @@ use tokio::sync::{mpsc, watch};
 
 use self::throttle::Buckets;
 pub(crate) use self::{
+    aws_region::AwsRegion,
     host_keys::HostKeys,
+    iam_policy::{Context, Decision, Policy, Resource},
     identity::{ACCOUNT, Caller, Credentials, Grant, MFA_SERIAL, Origin, Role, YOU},
+    identity_center::{DEVICE_LIFE, SignOn, SignOnRefusal},
     instance::{Console, Instance, Platform},
-    place::AwsRegion,
-    policy::{Context, Decision, Policy, Resource},
     session::{
         FaultCount, Opening, Purpose, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal,
     },
-    sign_on::{DEVICE_LIFE, SignOn, SignOnRefusal},
 };
 pub use self::{
     instance::{Condition, InstanceState, InstanceSummary},
@@ -34,15 +34,15 @@ pub use self::{
 };
 use crate::clock::Clock;
 
+mod aws_region;
 mod catalogue;
 pub(crate) mod fleet;
 mod host_keys;
+mod iam_policy;
 mod identity;
+mod identity_center;
 mod instance;
-mod place;
-mod policy;
 mod session;
-mod sign_on;
 mod throttle;
 
 /// What every task of the region shares.

@@ -21,7 +21,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout},
 };
 
-use crate::ssm_agent::{Interrupt, OutputStream, Program, SeparateProgram};
+use super::{Interrupt, OutputStream, Program, SeparateProgram};
 
 /// Where a command runs.
 #[derive(Clone, Copy, Debug)]

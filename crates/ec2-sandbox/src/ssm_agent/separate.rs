@@ -14,11 +14,9 @@ use std::{
 use ssm_channel::PayloadType;
 use tokio::io::ReadBuf;
 
-use super::{
-    channel::Channel,
-    pieces::Pieces,
-    work::{Interrupt, OutputStream, SeparateProgram},
-};
+use crate::hosts::{Interrupt, OutputStream, SeparateProgram};
+
+use super::{data_channel::Channel, pieces::Pieces};
 
 pub(super) struct Separate {
     program: Box<dyn SeparateProgram>,

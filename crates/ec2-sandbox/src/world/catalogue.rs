@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
+    aws_region::AwsRegion,
     instance::{Condition, Console, Instance, Platform, reservation},
-    place::AwsRegion,
 };
 
 /// Every instance, those of the home region first.

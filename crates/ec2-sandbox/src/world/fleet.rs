@@ -6,8 +6,8 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
+    aws_region::AwsRegion,
     instance::{Instance, reservation},
-    place::AwsRegion,
 };
 
 /// The instances `node-0001` and so on.

@@ -5,7 +5,7 @@
 
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
-use super::place::AwsRegion;
+use super::aws_region::AwsRegion;
 
 /// What an instance shows when one tries to connect to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

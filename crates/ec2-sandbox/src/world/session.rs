@@ -15,7 +15,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::sync::watch;
 
-use super::{identity::Caller, place::AwsRegion, random};
+use super::{aws_region::AwsRegion, identity::Caller, random};
 
 /// Whether a session lives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, str::FromStr, time::SystemTime};
 
-use super::place::AwsRegion;
+use super::aws_region::AwsRegion;
 
 /// How often one action may be called.
 #[derive(Clone, Debug, PartialEq)]

@@ -17,8 +17,8 @@ use ssm_channel::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    hosts::Connection,
-    ssm_agent::{DIAL_TIME, Manners, SsmAgent, Start},
+    hosts::{Connection, Start},
+    ssm_agent::{DIAL_TIME, Manners, SsmAgent},
     world::Purpose,
 };
 

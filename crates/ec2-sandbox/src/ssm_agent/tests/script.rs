@@ -16,10 +16,7 @@ use super::{
     cases::{Case, Work},
     recording::Line,
 };
-use crate::{
-    hosts::Connection,
-    ssm_agent::{Interrupt, OutputStream, Program, SeparateProgram, Start},
-};
+use crate::hosts::{Connection, Interrupt, OutputStream, Program, SeparateProgram, Start};
 
 /// What happens on the instance.
 pub(super) struct Script {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::io::ReadBuf;
 
-use crate::hosts::Connection;
+use super::Connection;
 
 /// A program that a session runs.
 pub(crate) trait Program: Send {
@@ -54,7 +54,7 @@ pub(crate) enum Interrupt {
 }
 
 impl Interrupt {
-    pub(super) fn of(key: u8) -> Option<Self> {
+    pub(crate) fn of(key: u8) -> Option<Self> {
         match key {
             0x03 => Some(Self::Int),
             0x1c => Some(Self::Quit),

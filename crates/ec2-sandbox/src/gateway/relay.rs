@@ -29,8 +29,8 @@ use tokio_tungstenite::tungstenite::{
 use super::ClientSocket;
 use crate::{
     faults::{Faults, Line},
-    hosts::Hosts,
-    ssm_agent::{Manners, SsmAgent, Start, Verdict},
+    hosts::{Hosts, Start},
+    ssm_agent::{Manners, SsmAgent, Verdict},
     world::{Condition, Purpose, SessionInfo, SessionState, World},
 };
 
