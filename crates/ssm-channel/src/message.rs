@@ -19,7 +19,10 @@ use bytes::buf::Limit;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+pub use self::id::MessageId;
 use crate::error::MessageError;
+
+mod id;
 
 /// What a message is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -189,52 +192,6 @@ impl Flag {
     }
 }
 
-/// The UUID of a message, in the byte order of RFC 4122.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub struct MessageId([u8; 16]);
-
-impl MessageId {
-    /// Sixteen bytes as RFC 4122 orders them.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The textual form, in lower case. By table, since an acknowledgement holds one: formatting it piece by piece
-    /// was a visible part of a download's time.
-    pub(crate) fn hyphenated(self) -> [u8; 36] {
-        let mut text = [b'-'; 36];
-        let mut places = text.iter_mut();
-        for (index, byte) in self.0.into_iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                places.next();
-            }
-            for digit in [byte >> 4, byte & 15] {
-                if let (Some(place), Some(digit)) = (places.next(), HEX.get(usize::from(digit))) {
-                    *place = *digit;
-                }
-            }
-        }
-        text
-    }
-
-    /// On the wire bytes 8 to 15 come first.
-    fn swap_halves(self) -> [u8; 16] {
-        u128::from_be_bytes(self.0).rotate_right(64).to_be_bytes()
-    }
-}
-
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.hyphenated()).unwrap_or_default())
-    }
-}
-
-impl fmt::Debug for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Everything in front of the payload that the sender chooses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {
@@ -298,7 +255,7 @@ impl Message {
         if payload_length != 0 && message_type.carries_digest() && digest != sha256(&record) {
             return Err(MessageError::DigestMismatch { sequence_number });
         }
-        let id = MessageId(MessageId(id).swap_halves());
+        let id = MessageId::from_wire(id);
         let header = Header { message_type, created_at, sequence_number, flags, id, payload_type };
         Ok(Self { header, payload: record })
     }
@@ -362,7 +319,7 @@ impl Draft {
         room.put_u64(header.created_at);
         room.put_i64(header.sequence_number);
         room.put_u64(header.flags);
-        room.put_slice(&header.id.swap_halves());
+        room.put_slice(&header.id.to_wire());
         room.put_slice(&digest);
         room.put_u32(header.payload_type.into());
         room.put_u32(payload_length);
@@ -377,7 +334,6 @@ impl Draft {
     }
 }
 
-const HEX: [u8; 16] = *b"0123456789abcdef";
 /// SYN: set by the SSM agent on its stream message number 0. Nobody reads it.
 pub(crate) const SYN: u64 = 1;
 /// Flags of an acknowledgement. A SYN alone was seen to be refused by SSM agents on Windows.

@@ -11,6 +11,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::delivery::Delivery;
+pub use self::delivery::{MAX_WINDOW, WINDOW};
+use self::round_trip::RoundTrip;
+
+mod delivery;
+mod round_trip;
+
 pub(crate) struct SendStream {
     entries: VecDeque<Entry>,
     /// Number of the first entry; entries are consecutive.
@@ -369,83 +376,7 @@ impl SendStream {
     }
 }
 
-/// The estimator of the official programs (RFC 6298 with other limits): SRTT 7/8, RTTVAR 3/4.
-struct RoundTrip {
-    smoothed: Option<Duration>,
-    variation: Duration,
-    timeout: Duration,
-}
-
-impl RoundTrip {
-    fn new() -> Self {
-        Self { smoothed: None, variation: Duration::ZERO, timeout: MIN_TIMEOUT }
-    }
-
-    fn sample(&mut self, round_trip: Duration) {
-        let Some(smoothed) = self.smoothed else {
-            (self.smoothed, self.variation) = (Some(round_trip), round_trip / 2);
-            return self.set_timeout(round_trip);
-        };
-        self.variation = (self.variation * 3 + smoothed.abs_diff(round_trip)) / 4;
-        let smoothed = (smoothed * 7 + round_trip) / 8;
-        self.smoothed = Some(smoothed);
-        self.set_timeout(smoothed);
-    }
-
-    fn set_timeout(&mut self, smoothed: Duration) {
-        // On a steady path the variation fades, and every answer would race with the timeout.
-        let margin = (self.variation * 4).max(smoothed / 2);
-        self.timeout = (smoothed + margin).clamp(MIN_TIMEOUT, MAX_TIMEOUT);
-    }
-
-    fn timeout(&self, backoff: u32) -> Duration {
-        self.timeout.saturating_mul(1 << backoff.min(8)).min(MAX_TIMEOUT)
-    }
-}
-
-/// How much the path holds: the highest rate of acknowledgement times the shortest round trip. The shortest, since
-/// what exceeds it is our own bytes queueing.
-#[derive(Default)]
-struct Delivery {
-    since: Option<Instant>,
-    bytes: usize,
-    /// Bytes a second.
-    rate: u64,
-    shortest: Option<Duration>,
-}
-
-impl Delivery {
-    fn sample(&mut self, now: Instant, bytes: usize, round_trip: Duration) {
-        let shortest = self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip));
-        self.shortest = Some(shortest);
-        let since = *self.since.get_or_insert(now);
-        self.bytes += bytes;
-        let elapsed = now.saturating_duration_since(since);
-        if elapsed >= shortest.max(RATE_INTERVAL) {
-            let rate = self.bytes as u128 * 1_000_000 / elapsed.as_micros().max(1);
-            self.rate = self.rate.max(u64::try_from(rate).unwrap_or(u64::MAX));
-            self.since = Some(now);
-            self.bytes = 0;
-        }
-    }
-
-    fn window(&self) -> usize {
-        let held = self.shortest.unwrap_or_default().as_micros() * u128::from(self.rate) / 1_000_000;
-        usize::try_from(held * 2).unwrap_or(usize::MAX).clamp(WINDOW, MAX_WINDOW)
-    }
-}
-
-/// Unacknowledged bytes that a side may always have under way: 100 MB/s over 10 ms, 10 MB/s over 100 ms.
-pub const WINDOW: usize = 1024 * 1024;
-/// And at the most, on a path that holds as much: 40 MB/s over 100 ms. Bounds the memory of a channel.
-pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
 /// Messages from the oldest that is not acknowledged to the newest. The SSM agent keeps 10,000 that came early.
 const MAX_SPAN: usize = 8 * 1024;
-/// Shorter intervals would take one burst for a rate.
-const RATE_INTERVAL: Duration = Duration::from_millis(20);
-/// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.
-const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// Above 3 s a lost acknowledgement would be felt at the keyboard.
-const MAX_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a wrong guess the peer's websocket would have to be lost this often, each time within a batch.
 const CONFIRMATIONS: u32 = 3;
