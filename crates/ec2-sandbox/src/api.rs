@@ -12,7 +12,7 @@ use http_body_util::Full;
 
 use self::{error::ApiError, query::Query, service::Service};
 use crate::{
-    sigv4::{self, Claim, Refusal},
+    sigv4::{self, Claim, SignatureError},
     world::{ACCOUNT, ApiCall, AwsRegion, Caller, Instance, World},
 };
 
@@ -82,13 +82,13 @@ pub(crate) fn authenticate(
     request: sigv4::Parts<'_>,
     service: &str,
     now: SystemTime,
-) -> Result<(Caller, AwsRegion), Refusal> {
+) -> Result<(Caller, AwsRegion), SignatureError> {
     let claim = Claim::of(request.headers)?;
-    let grant = world.grant(claim.access_key_id).ok_or(Refusal::UnknownCredentials)?;
+    let grant = world.grant(claim.access_key_id).ok_or(SignatureError::UnknownCredentials)?;
     // A region that there is not is refused as one for which the signature was not made.
     let region = AwsRegion::parse(claim.region).unwrap_or(AwsRegion::HOME);
     sigv4::verify(request, &grant.credentials, region.name(), service, now)?;
-    if grant.has_expired(now) { Err(Refusal::Expired) } else { Ok((grant.caller, region)) }
+    if grant.has_expired(now) { Err(SignatureError::Expired) } else { Ok((grant.caller, region)) }
 }
 
 /// A fresh request id, in the form of a version 4 UUID.

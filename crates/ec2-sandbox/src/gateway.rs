@@ -28,7 +28,7 @@ use tokio_tungstenite::{
     },
 };
 
-use self::{first_message::FirstMessageError, relay::Session};
+use self::{first_message::FirstMessageError, relay::Relay};
 use crate::{
     faults::Faults,
     hosts::Hosts,
@@ -37,6 +37,8 @@ use crate::{
 };
 
 mod first_message;
+mod line;
+mod record;
 mod relay;
 
 pub(crate) type ClientSocket = WebSocketStream<TcpStream>;
@@ -169,11 +171,10 @@ impl Welcome {
         let (sender, sockets) = mpsc::channel(1);
         let id = info.id.clone();
         sessions.insert(id.clone(), sender.clone());
-        let session =
-            Session::new(info, sockets, &self.faults, Arc::clone(&self.hosts), Arc::clone(&self.world));
+        let relay = Relay::new(info, sockets, &self.faults, Arc::clone(&self.hosts), Arc::clone(&self.world));
         let all = Arc::clone(&self.sessions);
         self.tasks.spawn(async move {
-            session.run().await;
+            relay.run().await;
             all.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
         sender

@@ -7,7 +7,6 @@
 //! sshd knows only real users.
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{self, Write as _},
     os::unix::fs::PermissionsExt,
@@ -32,10 +31,12 @@ use crate::{
 
 pub(crate) use self::program::{Interrupt, OutputStream, Program, SeparateProgram, Start};
 use self::{
-    command::{Command, SeparateCommand, Surroundings},
-    instance_files::Root,
+    authorized_keys::KeyFiles,
+    command::{Command, Environment, SeparateCommand},
+    instance_files::InstanceFiles,
 };
 
+mod authorized_keys;
 mod command;
 mod instance_files;
 mod program;
@@ -89,10 +90,10 @@ impl Hosts {
         if instance.condition == Condition::NotSsh {
             return Ok(Some(self.serve_web()));
         }
-        let root = self.root(instance)?;
+        let files = self.files(instance)?;
         match &self.sshd {
-            Some(program) => self.spawn_sshd(program, instance, &root.sshd()).map(Some),
-            None => self.serve(instance, root.home()).map(Some),
+            Some(program) => self.spawn_sshd(program, instance, &files.sshd()).map(Some),
+            None => self.serve(instance, files.home()).map(Some),
         }
     }
 
@@ -110,23 +111,23 @@ impl Hosts {
             Ok(words) => words,
             Err(reason) => return Ok(Start::Unparsable(reason)),
         };
-        let root = self.root(instance)?;
-        let words: Vec<_> = words.iter().map(|word| root.rewrite(word)).collect();
+        let files = self.files(instance)?;
+        let words: Vec<_> = words.iter().map(|word| files.rewrite(word)).collect();
         let path = instance_files::program_path(&self.directory.path().join(PROGRAMS), instance);
-        let home = root.home();
-        let surroundings = Surroundings { home: &home, path: &path };
+        let home = files.home();
+        let environment = Environment { home: &home, path: &path };
         let started = match separate {
-            true => SeparateCommand::spawn(&words, surroundings)
+            true => SeparateCommand::spawn(&words, environment)
                 .map(|command| Start::RunningSeparate(Box::new(command))),
-            false => Command::spawn(&words, surroundings).map(|command| Start::Running(Box::new(command))),
+            false => Command::spawn(&words, environment).map(|command| Start::Running(Box::new(command))),
         };
         Ok(started.unwrap_or_else(|text| Start::NotStarted { text, separate }))
     }
 
-    fn root(&self, instance: &Instance) -> io::Result<Root> {
+    fn files(&self, instance: &Instance) -> io::Result<InstanceFiles> {
         let keys = self.world.host_keys(instance)?;
         let _layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
-        Root::lay_out(self.directory.path(), instance, &keys)
+        InstanceFiles::lay_out(self.directory.path(), instance, &keys)
     }
 
     /// A web server that waits for a request and does not take SSH for one.
@@ -152,13 +153,6 @@ impl Hosts {
     }
 
     fn config(&self, instance: &Instance, home: PathBuf) -> io::Result<Arc<SshConfig>> {
-        let (world, id) = (Arc::clone(&self.world), instance.id.clone());
-        let authorize = move |user: &str, key: &russh::keys::PublicKey| {
-            let honoured = world.honoured_keys(&id, user, world.now());
-            let parsed = honoured.iter().filter_map(|line| russh::keys::PublicKey::from_openssh(line).ok());
-            let takes = world.instance(&id).is_some_and(|i| i.takes_keys_of(key.algorithm().as_str()));
-            takes && parsed.into_iter().any(|honoured| honoured.key_data() == key.key_data())
-        };
         Ok(Arc::new(SshConfig {
             host_key: self.world.host_keys(instance)?.presented,
             hostname: instance.harmless_name(),
@@ -166,17 +160,13 @@ impl Hosts {
             shell: PathBuf::from("/bin/sh"),
             environment: Vec::new(),
             takes_public_keys: instance.condition != Condition::PublicKeysOff,
-            authorize: Box::new(authorize),
+            authorize: authorized_keys::authorize(Arc::clone(&self.world), instance),
         }))
     }
 
     /// sshd in inetd mode, with nothing of the machine's configuration.
     fn spawn_sshd(&self, program: &Path, instance: &Instance, directory: &Path) -> io::Result<Connection> {
-        let keys = KeyFiles {
-            world: Arc::clone(&self.world),
-            instance: instance.id.clone(),
-            directory: directory.into(),
-        };
+        let keys = KeyFiles::new(Arc::clone(&self.world), instance, directory);
         let host_key = self.host_key_file(instance, directory)?;
         let config = directory.join("sshd_config");
         replace(&config, &sshd_config(instance, directory, &host_key))?;
@@ -230,31 +220,6 @@ impl Connection {
     pub(crate) fn refresh_keys(&self) {
         if let Some(keys) = &self.keys {
             keys.refresh();
-        }
-    }
-}
-
-/// The keys of an instance as files that sshd reads, one a user.
-struct KeyFiles {
-    world: Arc<World>,
-    instance: String,
-    directory: PathBuf,
-}
-
-impl KeyFiles {
-    fn refresh(&self) {
-        for (user, lines) in self.world.honoured_keys_by_user(&self.instance, self.world.now()) {
-            let mut text = String::new();
-            for line in lines {
-                let _ = writeln!(text, "{line}");
-            }
-            let file = self.directory.join(format!("keys.{user}"));
-            if fs::read_to_string(&file).is_ok_and(|before| before == text) {
-                continue;
-            }
-            if let Err(error) = fs::write(&file, text) {
-                tracing::warn!(%error, "the pushed keys could not be given to sshd");
-            }
         }
     }
 }

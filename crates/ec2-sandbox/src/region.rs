@@ -172,7 +172,7 @@ impl Region {
     /// shows does the same.
     pub fn approve_device(&self, user_code: &str) -> bool {
         let now = self.world.now();
-        self.world.sign_on(|sign_on| sign_on.approve(user_code, now))
+        self.world.identity_center(|identity_center| identity_center.approve(user_code, now))
     }
 
     /// Declares every access token of Identity Center over that was given out until here. Refresh tokens and the

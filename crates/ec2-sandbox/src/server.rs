@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     api, calendar, form,
     gateway::Gateway,
-    sigv4::{self, Refusal},
+    sigv4::{self, SignatureError},
     tasks::Tasks,
     world::{DEVICE_PAGE, World},
 };
@@ -110,7 +110,7 @@ impl Server {
         let query = form::parse(uri.query().unwrap_or_default().as_bytes());
         let code = query.iter().find(|(name, _)| name == b"user_code").map(|(_, code)| code.as_slice());
         let code = String::from_utf8_lossy(code.unwrap_or_default());
-        if self.world.sign_on(|sign_on| sign_on.approve(&code, now)) {
+        if self.world.identity_center(|identity_center| identity_center.approve(&code, now)) {
             plain(StatusCode::OK, "the device has been approved")
         } else {
             plain(StatusCode::NOT_FOUND, "no device waits for this user_code")
@@ -158,7 +158,7 @@ impl Server {
         let (caller, region) = verdict.map_err(|refusal| (StatusCode::FORBIDDEN, refusal.to_string()))?;
         // An unknown session has no region; what it lacks is found out later, as its token is.
         if self.world.session_region(session_id).is_some_and(|of_session| of_session != region) {
-            return Err((StatusCode::FORBIDDEN, Refusal::Scope("a valid region").to_string()));
+            return Err((StatusCode::FORBIDDEN, SignatureError::Scope("a valid region").to_string()));
         }
         api::authorization::check_channel(&self.world, &caller, region, session_id)
             .map_err(|refusal| (StatusCode::FORBIDDEN, refusal))

@@ -14,11 +14,11 @@ use russh::keys::{PrivateKey, PublicKey};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet, SshId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::connection::Connection;
+use self::jobs::Jobs;
 use self::process::Processes;
 use self::transport::Transport;
 
@@ -26,6 +26,7 @@ mod connection;
 mod exec;
 mod forward;
 mod inbox;
+mod jobs;
 mod process;
 mod sftp;
 mod shell;
@@ -68,7 +69,7 @@ where
     let (_cut, transport) = Transport::new(stream);
     let mut tasks = JoinSet::new();
 
-    let (jobs, mut submitted) = mpsc::unbounded_channel();
+    let (jobs, mut submitted) = Jobs::new();
     let settings = Arc::new(settings(&config));
     let connection = Connection::new(config, processes.register(), jobs);
     let mut session = match russh::server::run_stream(settings, transport, connection).await {

@@ -15,23 +15,21 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use self::throttle::Buckets;
 pub(crate) use self::{
     aws_region::AwsRegion,
     host_keys::HostKeys,
     iam_policy::{Context, Decision, Policy, Resource},
     identity::{ACCOUNT, Caller, Credentials, Grant, MFA_SERIAL, Origin, Role, YOU},
-    identity_center::{DEVICE_LIFE, SignOn, SignOnRefusal},
+    identity_center::{DEVICE_LIFE, IdentityCenter, SignInError},
     instance::{Console, Instance, Platform},
-    session::{
-        FaultCount, Opening, Purpose, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal,
-    },
+    session::{FaultCount, Opening, Purpose, Session, SessionInfo, SessionRecord, StreamTicket, TokenError},
 };
 pub use self::{
     instance::{Condition, InstanceState, InstanceSummary},
     session::{SessionState, SessionSummary},
     throttle::Throttle,
 };
+use self::{pushed_keys::PushedKey, throttle::Buckets};
 use crate::clock::Clock;
 
 mod aws_region;
@@ -42,7 +40,9 @@ mod iam_policy;
 mod identity;
 mod identity_center;
 mod instance;
+mod pushed_keys;
 mod session;
+mod session_list;
 mod throttle;
 
 /// What every task of the region shares.
@@ -72,7 +72,7 @@ struct State {
     sessions: Vec<Session>,
     throttled: BTreeMap<String, u32>,
     buckets: Buckets,
-    sign_on: SignOn,
+    identity_center: IdentityCenter,
     calls: Vec<ApiCall>,
     /// Where each new session is announced.
     starts: Option<mpsc::UnboundedSender<SessionInfo>>,
@@ -128,12 +128,6 @@ impl Denial {
     }
 }
 
-#[derive(Debug)]
-struct PushedKey {
-    line: String,
-    expires: SystemTime,
-}
-
 impl World {
     /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before.
     pub(crate) fn new(address: SocketAddr, settings: Settings, now: SystemTime) -> io::Result<Self> {
@@ -142,7 +136,7 @@ impl World {
         let first = Grant { credentials: credentials.clone(), caller: Caller::you(), expires: None };
         let state = State {
             buckets: Buckets::new(settings.throttles),
-            sign_on: SignOn::new(settings.sso_approves),
+            identity_center: IdentityCenter::new(settings.sso_approves),
             grants: BTreeMap::from([(credentials.access_key_id.clone(), first)]),
             ..State::default()
         };
@@ -201,13 +195,13 @@ impl World {
     }
 
     /// Does something with Identity Center.
-    pub(crate) fn sign_on<T>(&self, act: impl FnOnce(&mut SignOn) -> T) -> T {
-        act(&mut self.lock().sign_on)
+    pub(crate) fn identity_center<T>(&self, act: impl FnOnce(&mut IdentityCenter) -> T) -> T {
+        act(&mut self.lock().identity_center)
     }
 
     /// Declares every access token of Identity Center over that has been given out.
     pub(crate) fn expire_access_tokens(&self) {
-        self.lock().sign_on.expire();
+        self.lock().identity_center.expire();
     }
 
     /// Where the user of a device enters its code.
@@ -261,41 +255,6 @@ impl World {
         Ok(())
     }
 
-    /// Takes a public key for `user` on `instance`; it is honoured until [`KEY_LIFE`] has passed.
-    pub(crate) fn push_key(&self, instance: &str, user: &str, line: &str, now: SystemTime) {
-        let mut state = self.lock();
-        let keys = state.keys.entry((instance.to_owned(), user.to_owned())).or_default();
-        keys.retain(|key| key.expires > now);
-        keys.push(PushedKey { line: line.trim().to_owned(), expires: now + KEY_LIFE });
-    }
-
-    /// The public key lines that `instance` accepts for `user` at `now`.
-    ///
-    /// Always empty for an instance whose sshd ignores them, whatever was pushed to it, and for a user that no instance
-    /// has.
-    pub(crate) fn honoured_keys(&self, instance: &str, user: &str, now: SystemTime) -> Vec<String> {
-        if user == GHOST || self.instance(instance).is_none_or(|instance| !instance.honours_pushed_keys()) {
-            return Vec::new();
-        }
-        let state = self.lock();
-        let keys = state.keys.get(&(instance.to_owned(), user.to_owned())).map_or(&[][..], Vec::as_slice);
-        keys.iter().filter(|key| key.expires > now).map(|key| key.line.clone()).collect()
-    }
-
-    /// The same for every user that a key was ever pushed for.
-    pub(crate) fn honoured_keys_by_user(
-        &self,
-        instance: &str,
-        now: SystemTime,
-    ) -> Vec<(String, Vec<String>)> {
-        let users: Vec<String> = {
-            let state = self.lock();
-            state.keys.keys().filter(|(id, _)| id == instance).map(|(_, user)| user.clone()).collect()
-        };
-        let keys = |user: String| (user.clone(), self.honoured_keys(instance, &user, now));
-        users.into_iter().map(keys).collect()
-    }
-
     /// Whether this call of StartSession on `instance` is one that gets throttled. Counts the call.
     pub(crate) fn throttles(&self, instance: &Instance) -> bool {
         let Condition::Throttled { calls } = instance.condition else { return false };
@@ -343,126 +302,9 @@ impl World {
         self.lock().calls.clone()
     }
 
-    /// Starts a session and gives out its first token.
-    pub(crate) fn start_session(
-        &self,
-        opening: Opening,
-        caller: &Caller,
-        now: SystemTime,
-    ) -> io::Result<StreamTicket> {
-        let session = Session::start(opening, caller, now)?;
-        let ticket = self.ticket(&session);
-        let mut state = self.lock();
-        if let Some(starts) = &state.starts {
-            // It fails only when the region is gone.
-            let _ = starts.send(session.info());
-        }
-        state.sessions.push(session);
-        self.count(&state);
-        Ok(ticket)
-    }
-
-    /// Receives every session that is started from now on. Only the last caller does.
-    pub(crate) fn watch_starts(&self) -> mpsc::UnboundedReceiver<SessionInfo> {
-        let (sender, starts) = mpsc::unbounded_channel();
-        self.lock().starts = Some(sender);
-        starts
-    }
-
-    /// Whether a client has been on the data channel of a session.
-    pub(crate) fn was_attached(&self, id: &str) -> bool {
-        let state = self.lock();
-        state.sessions.iter().any(|session| session.record.id == id && session.record.was_attached())
-    }
-
-    /// Gives out a fresh token for a session; `None` if there is no such session.
-    ///
-    /// For a session that has ended the token is empty: that is how the service says so.
-    pub(crate) fn resume_session(&self, id: &str, now: SystemTime) -> io::Result<Option<StreamTicket>> {
-        let mut state = self.lock();
-        let Some(session) = state.sessions.iter_mut().find(|session| session.record.id == id) else {
-            return Ok(None);
-        };
-        session.renew_token(now)?;
-        Ok(Some(self.ticket(session)))
-    }
-
-    /// Consumes the token of a session: the first client to present it has the data channel.
-    pub(crate) fn take_token(
-        &self,
-        id: &str,
-        token: &str,
-        now: SystemTime,
-    ) -> Result<SessionInfo, TokenRefusal> {
-        let mut state = self.lock();
-        let session = state.sessions.iter_mut().find(|session| session.record.id == id);
-        session.ok_or(TokenRefusal::UnknownSession)?.take_token(token, self.token_life, now)
-    }
-
-    /// Ends a session and tells whoever watches it; `false` if it is unknown or had ended already.
-    pub(crate) fn terminate(&self, id: &str, now: SystemTime) -> bool {
-        let mut state = self.lock();
-        let ended = state.sessions.iter_mut().find(|session| session.record.id == id);
-        let ended = ended.is_some_and(|session| session.terminate(now));
-        self.count(&state);
-        ended
-    }
-
-    /// Ends every session that lives, and keeps what its client is to be told.
-    pub(crate) fn end_sessions(&self, output: &str, now: SystemTime) {
-        let mut state = self.lock();
-        for session in state.sessions.iter_mut().filter(|session| session.is_connected()) {
-            output.clone_into(&mut session.record.output);
-            session.terminate(now);
-        }
-        self.count(&state);
-    }
-
-    /// What the client of a session is told at its end, often nothing.
-    pub(crate) fn output(&self, id: &str) -> String {
-        let state = self.lock();
-        let session = state.sessions.iter().find(|session| session.record.id == id);
-        session.map(|session| session.record.output.clone()).unwrap_or_default()
-    }
-
-    /// Every session since the start, oldest first.
-    pub(crate) fn sessions(&self) -> Vec<SessionRecord> {
-        self.lock().sessions.iter().map(|session| session.record.clone()).collect()
-    }
-
-    /// The region that a session is in.
-    pub(crate) fn session_region(&self, id: &str) -> Option<AwsRegion> {
-        let state = self.lock();
-        let session = state.sessions.iter().find(|session| session.record.id == id);
-        session.map(|session| session.record.opening.region)
-    }
-
-    /// The number of connected sessions, as it changes.
-    pub(crate) fn connected_sessions(&self) -> watch::Receiver<usize> {
-        self.connected.subscribe()
-    }
-
     /// The query that every stream URL of this region carries, byte for byte.
     pub(crate) fn stream_query() -> String {
         format!("role=publish_subscribe&cell-number={CELL_NUMBER}")
-    }
-
-    fn ticket(&self, session: &Session) -> StreamTicket {
-        StreamTicket {
-            session_id: session.record.id.clone(),
-            stream_url: format!(
-                "{}/v1/data-channel/{}?{}",
-                self.stream_url,
-                session.record.id,
-                Self::stream_query()
-            ),
-            token: session.token().unwrap_or_default().to_owned(),
-        }
-    }
-
-    fn count(&self, state: &State) {
-        let connected = state.sessions.iter().filter(|session| session.is_connected()).count();
-        self.connected.send_if_modified(|count| std::mem::replace(count, connected) != connected);
     }
 
     /// A panic elsewhere leaves no half-made change behind: every method writes once, at its end.
@@ -478,12 +320,6 @@ fn random(bytes: &mut [u8]) -> io::Result<()> {
 
 /// The path of [`World::device_page`].
 pub(crate) const DEVICE_PAGE: &str = "/device";
-
-/// The one user that there is on no instance.
-const GHOST: &str = "ghost";
-
-/// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
-const KEY_LIFE: Duration = Duration::from_secs(60);
 
 /// How long the token of a session is good: "only long enough to ensure the connection is successful", says
 /// the documentation of StartSession, and no source says how long that is.

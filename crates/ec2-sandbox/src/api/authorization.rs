@@ -21,13 +21,13 @@ pub(super) fn check(
     let is_open = matches!(service, Service::Sso | Service::SsoOidc);
     let Some(policy) = call.world.policy_of(&call.caller).filter(|_| !is_open) else { return Ok(()) };
     let action = format!("{}:{operation}", service.name());
-    let request = Request { call, policy, action: &action };
+    let needed = Check { call, policy, action: &action };
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let input = |name: &str| match service {
         Service::Ec2InstanceConnect | Service::Ssm => body[name].as_str(),
         _ => query.value(name),
     };
-    for resource in request.resources(input) {
+    for resource in needed.resources(input) {
         let decision = policy.decide(&action, &resource);
         if decision != Decision::Allowed {
             let message = refusal(&call.caller, &action, &resource, decision);
@@ -56,13 +56,13 @@ pub(crate) fn check_channel(
     Err(format!("<AccessDeniedException>\n  <Message>{message}</Message>\n</AccessDeniedException>"))
 }
 
-struct Request<'a> {
+struct Check<'a> {
     call: &'a Call<'a>,
     policy: &'a Policy,
     action: &'a str,
 }
 
-impl Request<'_> {
+impl Check<'_> {
     /// All that the action must be allowed on; nothing for what needs no permission.
     fn resources<'b>(&self, input: impl Fn(&str) -> Option<&'b str>) -> Vec<Resource> {
         match self.action {

@@ -10,10 +10,10 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use serde_json::json;
 use ssm_channel::{Origin, SsmAgentVersion};
@@ -21,20 +21,24 @@ use tokio::{
     sync::mpsc,
     time::{Sleep, sleep_until},
 };
-use tokio_tungstenite::tungstenite::{
-    Message,
-    protocol::{CloseFrame, frame::coding::CloseCode},
-};
+use tokio_tungstenite::tungstenite::Message;
 
-use super::ClientSocket;
+use self::schedule::Loss;
+use super::{
+    ClientSocket,
+    line::Line,
+    record::{HEADER_LENGTH, gateway_record, is_stream_data},
+};
 use crate::{
-    faults::{Faults, Line},
+    faults::Faults,
     hosts::{Hosts, Start},
     ssm_agent::{Manners, SsmAgent, Verdict},
     world::{Condition, Purpose, SessionInfo, SessionState, World},
 };
 
-pub(super) struct Session {
+mod schedule;
+
+pub(super) struct Relay {
     info: SessionInfo,
     hosts: Arc<Hosts>,
     world: Arc<World>,
@@ -71,14 +75,7 @@ struct Client {
     closing: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Loss {
-    Close,
-    Reset,
-    TooLarge,
-}
-
-impl Session {
+impl Relay {
     pub(super) fn new(
         info: SessionInfo,
         sockets: mpsc::Receiver<ClientSocket>,
@@ -280,139 +277,6 @@ impl Session {
         Ok(moved)
     }
 
-    // ---- what happens by the clock ----
-
-    fn run_schedule(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        if due(&mut self.attaches_at, now, None) {
-            self.agent_attached = true;
-            self.agent.start(now);
-            moved = true;
-        }
-        if due(&mut self.next_agent_cut, now, self.faults.cut_agent_every) && self.agent_attached {
-            self.to_agent.clear();
-            self.agent.reconnect();
-            self.agent_returns = Some(now + AGENT_AWAY);
-            self.info.faults.add();
-            self.publish_to_client("pause_publication", now);
-            moved = true;
-        }
-        if due(&mut self.agent_returns, now, None) {
-            self.publish_to_client("start_publication", now);
-            moved = true;
-        }
-        if due(&mut self.crashes_at, now, None) {
-            self.info.faults.add();
-            self.agent.crash(now);
-            moved = true;
-        }
-        if self.idles_at <= now {
-            tracing::debug!(session = self.info.id, "the session is idle");
-            self.agent.terminate();
-            moved = true;
-        }
-        if due(&mut self.next_pause, now, self.faults.pause_every) {
-            self.info.faults.add();
-            self.publish_to_client("pause_publication", now);
-            self.pause_ends = Some(now + PAUSE);
-            moved = true;
-        }
-        if due(&mut self.pause_ends, now, None) {
-            self.publish_to_client("start_publication", now);
-            moved = true;
-        }
-        moved | self.run_losses(now)
-    }
-
-    fn run_losses(&mut self, now: Instant) -> bool {
-        let close = due(&mut self.next_close, now, self.faults.close_every);
-        let reset = due(&mut self.next_reset, now, self.faults.reset_every);
-        if (close || reset) && self.client.is_some() && self.losing.is_none() {
-            let loss = if reset { Loss::Reset } else { Loss::Close };
-            self.to_client.swallow(self.faults.lose_tail);
-            self.to_agent.swallow(self.faults.lose_tail);
-            self.losing = Some((loss, now + TAIL_TIME));
-        }
-        let swallowed = self.to_client.has_swallowed() && self.to_agent.has_swallowed();
-        match self.losing {
-            Some((loss, until)) if swallowed || until <= now => {
-                self.losing = None;
-                self.lose(loss, now);
-                true
-            }
-            _ => close || reset,
-        }
-    }
-
-    fn lose(&mut self, loss: Loss, now: Instant) {
-        let Some(client) = &mut self.client else { return };
-        self.info.faults.add();
-        match loss {
-            Loss::Close | Loss::TooLarge => {
-                let frame = match loss {
-                    Loss::TooLarge => CloseFrame { code: CloseCode::Size, reason: "too large".into() },
-                    _ => CloseFrame { code: CloseCode::Normal, reason: "Bye".into() },
-                };
-                let _ = Pin::new(&mut client.socket).start_send(Message::Close(Some(frame)));
-                client.unflushed = true;
-                client.closing = true;
-                self.to_client.clear();
-            }
-            Loss::Reset => {
-                if let Err(error) = client.socket.get_ref().set_zero_linger() {
-                    tracing::debug!(%error, "a connection is closed instead of reset");
-                }
-                self.lose_client();
-                self.publish_to_agent("pause_publication", now);
-            }
-        }
-    }
-
-    fn lose_client(&mut self) {
-        self.client = None;
-        self.to_client.clear();
-    }
-
-    fn publish_to_agent(&mut self, message_type: &str, now: Instant) {
-        if self.agent_attached {
-            self.to_agent.push_own(now, gateway_record(message_type, b"", self.world.now()));
-        }
-    }
-
-    fn publish_to_client(&mut self, message_type: &str, now: Instant) {
-        if self.client.is_some() {
-            self.to_client.push_own(now, gateway_record(message_type, b"", self.world.now()));
-        }
-    }
-
-    /// Arms the timer; true when it has already fired.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
-        let arrivals = [self.to_client.next_arrival(), self.to_agent.next_arrival()];
-        let schedule = [
-            self.attaches_at,
-            self.agent_returns,
-            Some(self.idles_at),
-            self.next_close,
-            self.next_reset,
-            self.next_agent_cut,
-            self.next_pause,
-            self.pause_ends,
-            self.crashes_at,
-            self.losing.map(|(_, until)| until),
-        ];
-        let agent = self.agent.next_deadline().filter(|_| self.agent_attached);
-        let now = Instant::now();
-        // What is due already waits for room, not for time.
-        let future = arrivals.into_iter().flatten().filter(|at| *at > now);
-        let Some(next) = future.chain(schedule.into_iter().flatten()).chain(agent).min() else {
-            return false;
-        };
-        if self.timer.deadline() != next.into() {
-            self.timer.as_mut().reset(next.into());
-        }
-        self.timer.as_mut().poll(cx).is_ready()
-    }
-
     /// Tells the client that the session is over, and why.
     async fn farewell(mut self) {
         use futures_util::SinkExt;
@@ -449,15 +313,6 @@ impl Session {
     }
 }
 
-/// Whether a moment has come; then the next one is set, if it repeats.
-fn due(at: &mut Option<Instant>, now: Instant, every: Option<Duration>) -> bool {
-    let is_due = at.is_some_and(|at| at <= now);
-    if is_due {
-        *at = every.map(|every| now + every);
-    }
-    is_due
-}
-
 fn manners(faults: &Faults) -> Manners {
     let real = Manners::default();
     Manners {
@@ -483,51 +338,18 @@ fn begin(hosts: &Hosts, info: &SessionInfo) -> Start {
     })
 }
 
-/// Whether a message counts as activity of the user, other than acknowledgements.
-fn is_stream_data(record: &[u8]) -> bool {
-    matches!(record.get(4..16), Some(b"input_stream" | b"output_strea"))
-}
-
 fn default_version(info: &SessionInfo, world: &World) -> SsmAgentVersion {
     let version =
         world.instance(&info.target).and_then(|instance| SsmAgentVersion::parse(instance.ssm_agent_version));
     version.unwrap_or_else(|| unreachable!("the catalogue's versions have four numbers"))
 }
 
-/// A message of the gateway's own: its type is padded with NULs, unlike the programs' messages.
-fn gateway_record(message_type: &str, payload: &[u8], now: SystemTime) -> Bytes {
-    use sha2::{Digest, Sha256};
-    let unix_time = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut record = BytesMut::with_capacity(120 + payload.len());
-    record.put_u32(116);
-    record.put_slice(message_type.as_bytes());
-    record.put_bytes(0, 32 - message_type.len());
-    record.put_u32(1);
-    record.put_u64(u64::try_from(unix_time.as_millis()).unwrap_or(1));
-    record.put_i64(0);
-    record.put_u64(0);
-    record.put_bytes(7, 16);
-    record.put_slice(&Sha256::digest(payload));
-    record.put_u32(0);
-    record.put_u32(u32::try_from(payload.len()).unwrap_or(0));
-    record.put_slice(payload);
-    record.freeze()
-}
-
 /// Bytes read in one pass, so that the SSM agent takes them soon.
 const BATCH: usize = 128 * 1024;
-/// In front of the payload of a message.
-const HEADER_LENGTH: usize = 120;
 /// SSM agents suspect the service's limit here.
 const SIZE_LIMIT: usize = 128 * 1024;
 /// The default of the account's preferences.
 const IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
-/// A real one was back within 3 to 12 ms.
-const AGENT_AWAY: Duration = Duration::from_millis(10);
-/// How long publication is held back.
-const PAUSE: Duration = Duration::from_millis(500);
-/// When fewer messages than were to vanish are sent.
-const TAIL_TIME: Duration = Duration::from_millis(200);
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than any delay on a line.
 const LONG: Duration = Duration::from_secs(3600);

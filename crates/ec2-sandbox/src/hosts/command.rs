@@ -25,7 +25,7 @@ use super::{Interrupt, OutputStream, Program, SeparateProgram};
 
 /// Where a command runs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Surroundings<'a> {
+pub(super) struct Environment<'a> {
     /// HOME, and where its output is kept.
     pub(super) home: &'a Path,
     /// PATH.
@@ -45,11 +45,11 @@ impl Command {
     ///
     /// # Errors
     /// Why it could not be started, in the words of Go's `os/exec`.
-    pub(super) fn spawn(words: &[String], surroundings: Surroundings<'_>) -> Result<Self, String> {
-        let output = tempfile::tempfile_in(surroundings.home).map_err(|error| error.to_string())?;
+    pub(super) fn spawn(words: &[String], environment: Environment<'_>) -> Result<Self, String> {
+        let output = tempfile::tempfile_in(environment.home).map_err(|error| error.to_string())?;
         let [stdout, stderr] = [output.try_clone(), output.try_clone()]
             .map(|file| file.map(Stdio::from).map_err(|error| error.to_string()));
-        let child = start(words, surroundings, [stdout?, stderr?])?;
+        let child = start(words, environment, [stdout?, stderr?])?;
         Ok(Self { child, output })
     }
 }
@@ -67,8 +67,8 @@ impl SeparateCommand {
     ///
     /// # Errors
     /// The same.
-    pub(super) fn spawn(words: &[String], surroundings: Surroundings<'_>) -> Result<Self, String> {
-        let mut child = start(words, surroundings, [Stdio::piped(), Stdio::piped()])?;
+    pub(super) fn spawn(words: &[String], environment: Environment<'_>) -> Result<Self, String> {
+        let mut child = start(words, environment, [Stdio::piped(), Stdio::piped()])?;
         let pipes = child.stdout.take().zip(child.stderr.take());
         let (stdout, stderr) = pipes.ok_or("exec: no pipes")?;
         Ok(Self { child, stdout, stderr })
@@ -100,10 +100,10 @@ impl SeparateProgram for SeparateCommand {
 /// Starts the program that is the first of `words`, with these for its outputs.
 fn start(
     words: &[String],
-    surroundings: Surroundings<'_>,
+    environment: Environment<'_>,
     [stdout, stderr]: [Stdio; 2],
 ) -> Result<Child, String> {
-    let Surroundings { home, path } = surroundings;
+    let Environment { home, path } = environment;
     let (name, arguments) = words.split_first().ok_or("exec: no command")?;
     let program =
         find(name, path).ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))?;
@@ -200,7 +200,7 @@ mod tests {
 
     fn spawn(home: &Path, words: &[&str]) -> Result<Command, String> {
         let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-        Command::spawn(&words, Surroundings { home, path: "/usr/bin:/bin" })
+        Command::spawn(&words, Environment { home, path: "/usr/bin:/bin" })
     }
 
     fn start(words: &[&str]) -> (TempDir, Command) {
@@ -230,8 +230,8 @@ mod tests {
     async fn outputs_can_be_told_apart() {
         let home = tempfile::tempdir().unwrap();
         let words = ["sh", "-c", "echo out; echo err >&2; exit 3"].map(str::to_owned);
-        let surroundings = Surroundings { home: home.path(), path: "/usr/bin:/bin" };
-        let mut command = SeparateCommand::spawn(&words, surroundings).unwrap();
+        let environment = Environment { home: home.path(), path: "/usr/bin:/bin" };
+        let mut command = SeparateCommand::spawn(&words, environment).unwrap();
         for (stream, expected) in [(OutputStream::Error, "err\n"), (OutputStream::Output, "out\n")] {
             let mut read = Vec::new();
             loop {

@@ -15,31 +15,31 @@ use crate::world::{Condition, HostKeys, Instance};
 
 /// The directory of an instance.
 #[derive(Clone, Debug)]
-pub(super) struct Root(PathBuf);
+pub(super) struct InstanceFiles(PathBuf);
 
-impl Root {
+impl InstanceFiles {
     /// The directory of `instance` below `parent`, with its files if it is new.
     pub(super) fn lay_out(parent: &Path, instance: &Instance, keys: &HostKeys) -> io::Result<Self> {
-        let root = Self(parent.join(&instance.id));
-        if root.0.exists() {
-            return Ok(root);
+        let files = Self(parent.join(&instance.id));
+        if files.0.exists() {
+            return Ok(files);
         }
         let directories =
             ["home", "sshd", "etc/ssh", "opt/aws/bin", "proc/sys/crypto", "usr/share/ec2-instance-connect"];
         for directory in directories {
-            fs::create_dir_all(root.0.join(directory))?;
+            fs::create_dir_all(files.0.join(directory))?;
         }
         let [ecdsa, ed25519] = keys.lines();
-        let etc = root.0.join("etc/ssh");
+        let etc = files.0.join("etc/ssh");
         fs::write(etc.join("ssh_host_ecdsa_key.pub"), ecdsa + "\n")?;
         fs::write(etc.join("ssh_host_ed25519_key.pub"), ed25519 + "\n")?;
         fs::write(etc.join("sshd_config"), sshd_config(instance))?;
         let is_fips = u8::from(instance.condition == Condition::Fips);
-        fs::write(root.0.join("proc/sys/crypto/fips_enabled"), format!("{is_fips}\n"))?;
+        fs::write(files.0.join("proc/sys/crypto/fips_enabled"), format!("{is_fips}\n"))?;
         if instance.condition != Condition::InstanceConnectAbsent {
-            write_program(&root.0.join("opt/aws/bin/eic_run_authorized_keys"), NO_KEYS)?;
+            write_program(&files.0.join("opt/aws/bin/eic_run_authorized_keys"), NO_KEYS)?;
         }
-        Ok(root)
+        Ok(files)
     }
 
     /// Where whoever logs in is at home.
@@ -147,11 +147,11 @@ mod tests {
 
     #[test]
     fn only_the_instances_own_paths_are_replaced() {
-        let root = Root(PathBuf::from("/r"));
+        let files = InstanceFiles(PathBuf::from("/r"));
         let command =
             "cat /etc/ssh/sshd_config /etc/sshd /opt/aws/bin/x; ls '/usr/share/ec2-instance-connect/'";
         assert_eq!(
-            root.rewrite(command),
+            files.rewrite(command),
             "cat /r/etc/ssh/sshd_config /etc/sshd /r/opt/aws/bin/x; ls '/r/usr/share/ec2-instance-connect/'"
         );
     }

@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
-use super::connection::Jobs;
 use super::exec::{feed, send_output};
 use super::inbox::{self, Backlog};
+use super::jobs::Jobs;
 
 /// Serves a `direct-tcpip` channel.
 pub(super) async fn connect_tcp(

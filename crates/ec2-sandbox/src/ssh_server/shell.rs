@@ -15,7 +15,7 @@ use super::SshConfig;
 
 /// What is known of a session before its command.
 #[derive(Default)]
-pub(super) struct Surroundings {
+pub(super) struct SessionSetup {
     /// The variables that the client asked for.
     pub(super) environment: Vec<(String, String)>,
     pub(super) terminal: Option<Terminal>,
@@ -40,7 +40,7 @@ impl Terminal {
 pub(super) fn start(
     config: &SshConfig,
     user: &str,
-    surroundings: Surroundings,
+    setup: SessionSetup,
     command: Option<&[u8]>,
 ) -> io::Result<(Child, Option<Pty>)> {
     let mut shell = Command::new(&config.shell);
@@ -51,12 +51,12 @@ pub(super) fn start(
     };
     shell.env("PATH", DEFAULT_PATH).env("HOME", &config.home).env("SHELL", &config.shell);
     shell.env("USER", user).env("LOGNAME", user).env("HOSTNAME", &config.hostname);
-    if let Some(terminal) = &surroundings.terminal {
+    if let Some(terminal) = &setup.terminal {
         shell.env("TERM", &terminal.name);
     }
-    shell.envs(surroundings.environment).envs(config.environment.iter().map(|(name, value)| (name, value)));
+    shell.envs(setup.environment).envs(config.environment.iter().map(|(name, value)| (name, value)));
 
-    let Some(terminal) = surroundings.terminal else {
+    let Some(terminal) = setup.terminal else {
         shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         return Ok((shell.spawn()?, None));
     };

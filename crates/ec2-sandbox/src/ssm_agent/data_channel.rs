@@ -17,7 +17,9 @@ use ssm_channel::{
 
 use super::{handshake, send_list::SendList};
 
-pub(super) struct Channel {
+mod incoming;
+
+pub(super) struct DataChannel {
     origin: Origin,
     ids: u64,
     version: SsmAgentVersion,
@@ -85,18 +87,7 @@ struct Acknowledgement {
     number: i64,
 }
 
-/// What became of the next message in order.
-enum Taken {
-    Yes,
-    /// Neither acknowledged nor counted: the client has to send it again.
-    Refused,
-    /// For the session to take.
-    Input(Bytes),
-    /// The reader waits for what will not come.
-    Never,
-}
-
-impl Channel {
+impl DataChannel {
     pub(super) fn new(version: SsmAgentVersion, session: SessionType, origin: Origin) -> Self {
         Self {
             origin,
@@ -182,95 +173,6 @@ impl Channel {
             _ => {}
         }
         Ok(())
-    }
-
-    fn handle_input(&mut self, now: Instant, message: Message) {
-        let Header { id, sequence_number: number, payload_type, .. } = message.header;
-        let acknowledgement = Acknowledgement { id, number };
-        if number < self.expected {
-            if self.version.acknowledges_duplicates() {
-                self.acknowledge(now, acknowledgement);
-            }
-            return;
-        }
-        if number > self.expected {
-            if self.early.len() < EARLY_CAPACITY || self.early.contains_key(&number) {
-                self.acknowledge(now, acknowledgement);
-                // A copy: the message would keep the whole frame alive.
-                let payload = Bytes::copy_from_slice(&message.payload);
-                self.early.insert(number, (payload_type, payload));
-            }
-            return;
-        }
-        match self.take(now, payload_type, message.payload) {
-            Taken::Yes => {
-                self.acknowledge(now, acknowledgement);
-                self.advance(now);
-            }
-            Taken::Refused => {}
-            Taken::Input(input) => {
-                self.reader = Reader::Writing { input, acknowledgement: Some(acknowledgement) };
-            }
-            Taken::Never => self.reader = Reader::Stuck,
-        }
-    }
-
-    /// The expected message was taken; those that came early follow.
-    fn advance(&mut self, now: Instant) {
-        self.expected += 1;
-        while let Some((payload_type, payload)) = self.early.remove(&self.expected) {
-            match self.take(now, payload_type, payload) {
-                Taken::Yes | Taken::Refused => self.expected += 1,
-                Taken::Input(input) => {
-                    self.reader = Reader::Writing { input, acknowledgement: None };
-                    return;
-                }
-                Taken::Never => {
-                    self.reader = Reader::Stuck;
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, now: Instant, payload_type: PayloadType, payload: Bytes) -> Taken {
-        if payload_type == PayloadType::HandshakeResponse {
-            return self.take_response(now, &payload);
-        }
-        match self.handshake {
-            Handshake::Complete if !self.connected => Taken::Refused,
-            Handshake::Complete if payload_type == PayloadType::Output => Taken::Input(payload),
-            Handshake::Complete => {
-                if payload_type == PayloadType::Flag
-                    && let Ok(number) = payload.as_ref().try_into()
-                {
-                    self.events.push_back(Event::Flag(u32::from_be_bytes(number)));
-                }
-                Taken::Yes
-            }
-            _ => Taken::Yes,
-        }
-    }
-
-    fn take_response(&mut self, now: Instant, payload: &[u8]) -> Taken {
-        let Handshake::Asked { since } = self.handshake else {
-            // The reader hands the response to a thread that has gone.
-            return Taken::Never;
-        };
-        let Some(failure) = handshake::failure(payload) else { return Taken::Refused };
-        if let Some(text) = failure {
-            self.fail_handshake(&text);
-        } else {
-            let complete = handshake::complete(now.saturating_duration_since(since));
-            self.send(now, PayloadType::HandshakeComplete, complete.as_bytes());
-            self.handshake = Handshake::Completing { until: now + COMPLETING_TIME };
-        }
-        Taken::Yes
-    }
-
-    fn fail_handshake(&mut self, text: &str) {
-        self.handshake = Handshake::Failed;
-        self.events.push_back(Event::HandshakeFailed(handshake::failed(text)));
     }
 
     /// The session takes input from now on. Until then data is refused.
@@ -440,14 +342,9 @@ impl Channel {
 /// Set by the SSM agent on its message number 0.
 const SYN: u64 = 1;
 const SYN_FIN: u64 = 3;
-/// `IncomingMessageBufferCapacity`: messages, whatever their size.
-const EARLY_CAPACITY: usize = 100_000;
 /// `ResendSleepInterval`, and the time that goes by between two sleeps.
 const TICK: Duration = Duration::from_micros(100_500);
 /// `handshakeTimeout`. It begins with the session, not with the client.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// What the websocket's buffers take before a writer has to wait.
 const SOCKET_BUFFER: usize = 128 * 1024;
-/// How long the flag of the handshake lags behind the message. At loopback 1 to 5 clients of 100 that sent at
-/// once lost their data; here all do.
-const COMPLETING_TIME: Duration = Duration::from_millis(2);

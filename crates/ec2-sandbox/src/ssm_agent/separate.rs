@@ -16,7 +16,7 @@ use tokio::io::ReadBuf;
 
 use crate::hosts::{Interrupt, OutputStream, SeparateProgram};
 
-use super::{data_channel::Channel, pieces::Pieces};
+use super::{data_channel::DataChannel, pieces::Pieces};
 
 pub(super) struct Separate {
     program: Box<dyn SeparateProgram>,
@@ -65,7 +65,7 @@ impl Separate {
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        channel: &mut Channel,
+        channel: &mut DataChannel,
         payload: usize,
     ) -> Poll<Exit> {
         for pump in &mut self.pumps {
@@ -88,7 +88,7 @@ impl Pump {
         cx: &mut Context<'_>,
         now: Instant,
         program: &mut dyn SeparateProgram,
-        channel: &mut Channel,
+        channel: &mut DataChannel,
         payload: usize,
     ) {
         let payload_type = match self.stream {

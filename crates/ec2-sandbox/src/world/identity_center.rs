@@ -16,7 +16,7 @@ use super::random;
 
 /// Why a client gets no token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum SignOnRefusal {
+pub(crate) enum SignInError {
     /// The client is not registered, or its secret is another.
     Client,
     /// The code has expired.
@@ -55,7 +55,7 @@ pub(crate) struct Tokens {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(crate) struct SignOn {
+pub(crate) struct IdentityCenter {
     /// Devices are approved without anybody.
     approves: bool,
     /// By id.
@@ -83,17 +83,13 @@ struct Device {
     approved: bool,
 }
 
-impl SignOn {
+impl IdentityCenter {
     pub(super) fn new(approves: bool) -> Self {
         Self { approves, ..Self::default() }
     }
 
     /// Takes note of a client.
-    pub(crate) fn register(
-        &mut self,
-        has_scope: bool,
-        now: SystemTime,
-    ) -> Result<Registration, SignOnRefusal> {
+    pub(crate) fn register(&mut self, has_scope: bool, now: SystemTime) -> Result<Registration, SignInError> {
         let (client_id, client_secret, expires) = (secret::<16>()?, secret::<96>()?, now + CLIENT_LIFE);
         let client = Client { secret: client_secret.clone(), expires, has_scope };
         self.clients.insert(client_id.clone(), client);
@@ -106,7 +102,7 @@ impl SignOn {
         client_id: &str,
         client_secret: &str,
         now: SystemTime,
-    ) -> Result<DeviceCodes, SignOnRefusal> {
+    ) -> Result<DeviceCodes, SignInError> {
         self.check_client(client_id, client_secret, now)?;
         let codes = DeviceCodes { device_code: secret::<64>()?, user_code: user_code()? };
         let device = Device {
@@ -133,15 +129,15 @@ impl SignOn {
         client_secret: &str,
         device_code: &str,
         now: SystemTime,
-    ) -> Result<Tokens, SignOnRefusal> {
+    ) -> Result<Tokens, SignInError> {
         let has_scope = self.check_client(client_id, client_secret, now)?.has_scope;
         let device = self.devices.get(device_code).filter(|device| device.client_id == client_id);
-        let device = device.ok_or(SignOnRefusal::Grant)?;
+        let device = device.ok_or(SignInError::Grant)?;
         if device.expires <= now {
-            return Err(SignOnRefusal::Expired);
+            return Err(SignInError::Expired);
         }
         if !device.approved {
-            return Err(SignOnRefusal::Pending);
+            return Err(SignInError::Pending);
         }
         self.devices.remove(device_code);
         self.tokens(client_id, has_scope, now)
@@ -154,10 +150,10 @@ impl SignOn {
         client_secret: &str,
         token: &str,
         now: SystemTime,
-    ) -> Result<Tokens, SignOnRefusal> {
+    ) -> Result<Tokens, SignInError> {
         self.check_client(client_id, client_secret, now)?;
         if self.refresh.get(token).is_none_or(|owner| owner != client_id) {
-            return Err(SignOnRefusal::Grant);
+            return Err(SignInError::Grant);
         }
         self.refresh.remove(token);
         self.tokens(client_id, true, now)
@@ -178,17 +174,12 @@ impl SignOn {
         self.access.clear();
     }
 
-    fn check_client(&self, id: &str, secret: &str, now: SystemTime) -> Result<&Client, SignOnRefusal> {
+    fn check_client(&self, id: &str, secret: &str, now: SystemTime) -> Result<&Client, SignInError> {
         let client = self.clients.get(id).filter(|client| client.secret == secret && now < client.expires);
-        client.ok_or(SignOnRefusal::Client)
+        client.ok_or(SignInError::Client)
     }
 
-    fn tokens(
-        &mut self,
-        client_id: &str,
-        refreshable: bool,
-        now: SystemTime,
-    ) -> Result<Tokens, SignOnRefusal> {
+    fn tokens(&mut self, client_id: &str, refreshable: bool, now: SystemTime) -> Result<Tokens, SignInError> {
         let life = if refreshable { REFRESHABLE_LIFE } else { ACCESS_LIFE };
         let access = format!("aoa{}", secret::<128>()?);
         self.access.insert(access.clone(), now + life);
@@ -200,7 +191,7 @@ impl SignOn {
     }
 }
 
-impl From<io::Error> for SignOnRefusal {
+impl From<io::Error> for SignInError {
     fn from(_: io::Error) -> Self {
         Self::Internal
     }
@@ -241,69 +232,71 @@ mod tests {
     }
 
     /// A client with or without a scope, and its device.
-    fn waiting(sign_on: &mut SignOn, has_scope: bool) -> (Registration, DeviceCodes) {
-        let client = sign_on.register(has_scope, start()).unwrap();
-        let codes = sign_on.authorize_device(&client.client_id, &client.client_secret, start()).unwrap();
+    fn waiting(identity_center: &mut IdentityCenter, has_scope: bool) -> (Registration, DeviceCodes) {
+        let client = identity_center.register(has_scope, start()).unwrap();
+        let codes =
+            identity_center.authorize_device(&client.client_id, &client.client_secret, start()).unwrap();
         (client, codes)
     }
 
     fn poll(
-        sign_on: &mut SignOn,
+        identity_center: &mut IdentityCenter,
         client: &Registration,
         codes: &DeviceCodes,
         now: SystemTime,
-    ) -> Result<Tokens, SignOnRefusal> {
-        sign_on.device_tokens(&client.client_id, &client.client_secret, &codes.device_code, now)
+    ) -> Result<Tokens, SignInError> {
+        identity_center.device_tokens(&client.client_id, &client.client_secret, &codes.device_code, now)
     }
 
     #[test]
     fn a_device_waits_for_its_user_and_is_served_once() {
-        let mut sign_on = SignOn::default();
-        let (client, codes) = waiting(&mut sign_on, false);
-        assert_eq!(poll(&mut sign_on, &client, &codes, start()).unwrap_err(), SignOnRefusal::Pending);
-        assert!(!sign_on.approve("BCDF-GHJ", start()));
-        assert!(sign_on.approve(&codes.user_code, start()));
-        let tokens = poll(&mut sign_on, &client, &codes, start()).unwrap();
-        assert!(sign_on.accepts(&tokens.access, start()));
+        let mut identity_center = IdentityCenter::default();
+        let (client, codes) = waiting(&mut identity_center, false);
+        assert_eq!(poll(&mut identity_center, &client, &codes, start()).unwrap_err(), SignInError::Pending);
+        assert!(!identity_center.approve("BCDF-GHJ", start()));
+        assert!(identity_center.approve(&codes.user_code, start()));
+        let tokens = poll(&mut identity_center, &client, &codes, start()).unwrap();
+        assert!(identity_center.accepts(&tokens.access, start()));
         assert!(tokens.refresh.is_none());
-        assert_eq!(poll(&mut sign_on, &client, &codes, start()).unwrap_err(), SignOnRefusal::Grant);
+        assert_eq!(poll(&mut identity_center, &client, &codes, start()).unwrap_err(), SignInError::Grant);
     }
 
     #[test]
     fn a_user_has_ten_minutes() {
-        let mut sign_on = SignOn::default();
-        let (client, codes) = waiting(&mut sign_on, false);
+        let mut identity_center = IdentityCenter::default();
+        let (client, codes) = waiting(&mut identity_center, false);
         let late = start() + DEVICE_LIFE;
-        assert!(!sign_on.approve(&codes.user_code, late));
-        assert_eq!(poll(&mut sign_on, &client, &codes, late).unwrap_err(), SignOnRefusal::Expired);
+        assert!(!identity_center.approve(&codes.user_code, late));
+        assert_eq!(poll(&mut identity_center, &client, &codes, late).unwrap_err(), SignInError::Expired);
     }
 
     #[test]
     fn an_access_token_expires_and_is_refreshed() {
-        let mut sign_on = SignOn::new(true);
-        let (client, codes) = waiting(&mut sign_on, true);
-        let first = poll(&mut sign_on, &client, &codes, start()).unwrap();
+        let mut identity_center = IdentityCenter::new(true);
+        let (client, codes) = waiting(&mut identity_center, true);
+        let first = poll(&mut identity_center, &client, &codes, start()).unwrap();
         let later = start() + first.life;
-        assert!(sign_on.accepts(&first.access, later - Duration::from_nanos(1)));
-        assert!(!sign_on.accepts(&first.access, later));
+        assert!(identity_center.accepts(&first.access, later - Duration::from_nanos(1)));
+        assert!(!identity_center.accepts(&first.access, later));
         let refresh = first.refresh.unwrap();
         let (id, secret) = (client.client_id.as_str(), client.client_secret.as_str());
-        let second = sign_on.refreshed_tokens(id, secret, &refresh, later).unwrap();
-        assert!(sign_on.accepts(&second.access, later));
-        let again = sign_on.refreshed_tokens(id, secret, &refresh, later);
-        assert_eq!(again.unwrap_err(), SignOnRefusal::Grant);
-        assert!(sign_on.refreshed_tokens(id, secret, &second.refresh.unwrap(), later).is_ok());
+        let second = identity_center.refreshed_tokens(id, secret, &refresh, later).unwrap();
+        assert!(identity_center.accepts(&second.access, later));
+        let again = identity_center.refreshed_tokens(id, secret, &refresh, later);
+        assert_eq!(again.unwrap_err(), SignInError::Grant);
+        assert!(identity_center.refreshed_tokens(id, secret, &second.refresh.unwrap(), later).is_ok());
     }
 
     #[test]
     fn a_client_has_its_own_secret_and_devices() {
-        let mut sign_on = SignOn::new(true);
-        let (one, codes) = waiting(&mut sign_on, false);
-        let (two, _) = waiting(&mut sign_on, false);
-        assert_eq!(poll(&mut sign_on, &two, &codes, start()).unwrap_err(), SignOnRefusal::Grant);
-        let wrong = sign_on.authorize_device(&one.client_id, &two.client_secret, start());
-        assert_eq!(wrong.unwrap_err(), SignOnRefusal::Client);
-        let expired = sign_on.authorize_device(&one.client_id, &one.client_secret, start() + CLIENT_LIFE);
-        assert_eq!(expired.unwrap_err(), SignOnRefusal::Client);
+        let mut identity_center = IdentityCenter::new(true);
+        let (one, codes) = waiting(&mut identity_center, false);
+        let (two, _) = waiting(&mut identity_center, false);
+        assert_eq!(poll(&mut identity_center, &two, &codes, start()).unwrap_err(), SignInError::Grant);
+        let wrong = identity_center.authorize_device(&one.client_id, &two.client_secret, start());
+        assert_eq!(wrong.unwrap_err(), SignInError::Client);
+        let expired =
+            identity_center.authorize_device(&one.client_id, &one.client_secret, start() + CLIENT_LIFE);
+        assert_eq!(expired.unwrap_err(), SignInError::Client);
     }
 }

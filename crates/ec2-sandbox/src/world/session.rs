@@ -64,7 +64,7 @@ pub struct SessionSummary {
 
 /// Why a token does not open a data channel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(crate) enum TokenRefusal {
+pub(crate) enum TokenError {
     /// The session has ended.
     #[error("the session is already terminated")]
     Terminated,
@@ -228,16 +228,16 @@ impl Session {
         token: &str,
         life: Duration,
         now: SystemTime,
-    ) -> Result<SessionInfo, TokenRefusal> {
+    ) -> Result<SessionInfo, TokenError> {
         if !self.is_connected() {
-            return Err(TokenRefusal::Terminated);
+            return Err(TokenError::Terminated);
         }
         let made = match &self.token {
             Some(fresh) if fresh.text == token => fresh.made,
-            _ => return Err(TokenRefusal::WrongToken),
+            _ => return Err(TokenError::WrongToken),
         };
         if made + life <= now {
-            return Err(TokenRefusal::ExpiredToken);
+            return Err(TokenError::ExpiredToken);
         }
         self.token = None;
         self.record.attachments += 1;
