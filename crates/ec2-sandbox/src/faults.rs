@@ -1,14 +1,13 @@
 //! What the region does to the messages of a session, and to API calls, on purpose.
 //!
-//! [`Faults`] is what was asked for; a [`Line`] is one direction of one session, in which messages wait, double,
-//! overtake each other or vanish. Messages vanish only where they may in the real world: acknowledgements, by
-//! request, and what is under way when a websocket is lost.
+//! [`Faults`] lists the requested faults. `gateway/line.rs` applies those to messages,
+//! `gateway/relay/schedule.rs` those that happen at a time.
 
 use std::{str::FromStr, time::Duration};
 
 use crate::{clock::Clock, world::Throttle};
 
-/// Every fault that can be asked for. The default is none.
+/// The faults to inject. The default is none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
     /// How long a message takes, each way.
@@ -33,24 +32,24 @@ pub struct Faults {
     pub refuse_upgrade: bool,
     /// Upgrades after a session's first are refused.
     pub refuse_resume: bool,
-    /// The SSM agent takes a session up only after this long.
+    /// The SSM agent joins a session only after this time.
     pub slow_attach: Duration,
-    /// The SSM agent never takes a session up.
+    /// The SSM agent never joins a session.
     pub never_attach: bool,
-    /// This long after the start of a session its worker process on the instance dies. The SSM agent misses
-    /// it when it would report a refused port.
+    /// The session's worker process on the instance dies this long after the start of the session. The SSM
+    /// agent notices it as late as it reports a refused port.
     pub crash: Option<Duration>,
     /// How long until a refused port is reported; the real SSM agent needs 60 s.
     pub port_refusal_delay: Option<Duration>,
-    /// How long until a command that cannot be started is reported; the real SSM agent needs 1 s, and three
-    /// times as long for a quote that does not end.
+    /// How long until a command that cannot be started is reported; the real SSM agent needs 1 s, and 3 s for
+    /// a quote that does not end.
     pub command_error_delay: Option<Duration>,
     /// The SSM agent's pause after each message of output; real ones sleep for 1 ms.
     pub pace: Option<Duration>,
-    /// The service ends a session in which no data moves for so long; AWS's default is 20 minutes.
+    /// The service ends a session in which no data moves for this time; AWS's default is 20 minutes.
     pub idle: Option<Duration>,
-    /// The gateway closes the client's websocket when a payload has more bytes, with code 1009; 128 KiB
-    /// unless asked for otherwise. No source says where AWS's own limit is.
+    /// The gateway closes the client's websocket, with code 1009, when a payload has more bytes; 128 KiB by
+    /// default. No source says where AWS's own limit is.
     pub size_limit: Option<usize>,
     /// While the SSM agent's websocket is lost, the gateway answers each message of the client with
     /// `pause_publication`, as AWS's was once seen to do.
@@ -59,14 +58,14 @@ pub struct Faults {
     pub agent_payload: Option<usize>,
     /// The version that the SSM agent claims, and behaves as.
     pub agent_version: Option<String>,
-    /// Which actions may be called how often in each region; all others as often as one likes.
+    /// How often an action may be called in each region; all other actions are unlimited.
     pub throttle: Vec<Throttle>,
-    /// IAM actions that the caller's policies do not allow, on anything; on one instance or document only, if its
-    /// name follows, as in `ssm:StartSession@AWS-StartNonInteractiveCommand`.
+    /// IAM actions that the caller's policies do not allow on any resource, or only on the instance or
+    /// document whose name follows, as in `ssm:StartSession@AWS-StartNonInteractiveCommand`.
     pub deny: Vec<String>,
-    /// The region's clock, by which signatures are checked and answers dated.
+    /// The region's clock, which checks signatures and dates responses.
     pub clock: Clock,
-    /// What the URLs of data channels begin with, in place of the region's own address.
+    /// The start of the URLs of data channels; by default the region's own address.
     pub stream_url: Option<String>,
     /// Every API call is answered with status 307 and this location.
     pub redirect: Option<String>,
@@ -74,15 +73,15 @@ pub struct Faults {
     pub stream_redirect: Option<String>,
     /// How many bytes the name of the instance `web-2` has.
     pub name_size: Option<usize>,
-    /// Upgrades that are not signed are refused; else they are taken, as from old clients.
+    /// Unsigned upgrades are refused. By default they are accepted, since old clients do not sign them.
     pub require_signature: bool,
-    /// How long the token of a session admits a client; usually a minute.
+    /// How long the token of a session is valid; by default a minute.
     pub token_life: Option<Duration>,
-    /// How long the gateway waits for a client's first message; usually 10 s.
+    /// How long the gateway waits for a client's first message; by default 10 s.
     pub first_message_limit: Option<Duration>,
 }
 
-/// A fault was asked for that there is not.
+/// The local region has no fault with this text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0:?} is not a fault of the local region")]
 pub struct UnknownFault(String);
@@ -141,14 +140,14 @@ impl Faults {
         Some(())
     }
 
-    /// An SSM agent without its slowness, where nothing else was asked for: for tests of other things.
+    /// Removes the delays of the SSM agent that no other fault has set, for tests that are not about them.
     fn hurry(&mut self) {
         self.pace.get_or_insert(Duration::ZERO);
         self.command_error_delay.get_or_insert(Duration::from_millis(20));
         self.port_refusal_delay.get_or_insert(Duration::from_secs(5));
     }
 
-    /// Every fault with its form and meaning, a line each.
+    /// The help text: every fault with its form and meaning, one a line.
     pub fn list() -> &'static str {
         LIST
     }
@@ -177,7 +176,7 @@ fn parse_share(text: &str) -> Option<f64> {
     (0.0..=1.0).contains(&share).then_some(share)
 }
 
-/// Any URL, since wrong ones are what is asked for; what would not go into a header is none.
+/// Accepts any URL, since wrong ones are the purpose, but only text that fits into a header.
 fn parse_url(text: &str) -> Option<String> {
     let is_url = text.contains("://") && text.bytes().all(|byte| byte.is_ascii_graphic());
     is_url.then(|| text.to_owned())

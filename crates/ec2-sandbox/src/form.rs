@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
-/// Takes form data apart: pairs at `&`, `+` for a space, `%41` for a byte. Broken escapes stay as they are.
+/// Splits form data: pairs at `&`, `+` for a space, `%41` for a byte. Broken escapes stay as they are.
 pub(crate) fn parse(data: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pairs = data.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     pairs
@@ -19,7 +19,8 @@ pub(crate) fn decode(data: &[u8]) -> Vec<u8> {
     percent_decode(data).collect()
 }
 
-/// Percent-encodes all but the unreserved characters of RFC 3986, in upper case, as Signature Version 4 demands.
+/// Percent-encodes all but the unreserved characters of RFC 3986, in upper case, as Signature Version 4
+/// demands.
 pub(crate) fn encode(data: &[u8]) -> String {
     percent_encode(data, RESERVED).to_string()
 }

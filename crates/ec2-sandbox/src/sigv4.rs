@@ -1,10 +1,10 @@
 //! Checks Signature Version 4 in the `Authorization` header, independently of the code that makes it.
 //!
-//! A pure function: a request and the credentials it should be signed with go in, the service it is signed
-//! for or a refusal comes out. Only header signatures; no presigned URLs, no chunked or unsigned payloads,
-//! and no S3, whose rules for paths differ. AWS puts the value of `x-amz-content-sha256` into the canonical
-//! request when that header is there. Here it must be the digest of the body as well, so one that lies is
-//! refused, with whichever of the two digests the request was signed.
+//! A pure function: it compares a request with the credentials, region and service that it should be signed
+//! for. Only header signatures; no presigned URLs, no chunked or unsigned payloads, and no S3, whose rules
+//! for paths differ. AWS puts the value of `x-amz-content-sha256` into the canonical request when that header
+//! is there. Here it must also be the digest of the body: a wrong one is refused, no matter which of the two
+//! digests was signed.
 //!
 //! Rules: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>.
 
@@ -86,7 +86,7 @@ pub(crate) fn verify(
     mac(&key, &string_to_sign)?.verify_slice(&signature).map_err(|_| SignatureError::Mismatch)
 }
 
-/// What a request says of itself in its signature, unchecked.
+/// The access key id and scope that a request claims in its signature, unchecked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim<'a> {
     pub(crate) access_key_id: &'a str,
@@ -95,14 +95,14 @@ pub(crate) struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// Reads it, if there is one in form.
+    /// Reads the header `Authorization`.
     pub(crate) fn of(headers: &'a HeaderMap) -> Result<Self, SignatureError> {
         let Authorization { access_key_id, region, service, .. } = Authorization::of(headers)?;
         Ok(Self { access_key_id, region, service })
     }
 }
 
-/// The header `Authorization`, taken apart.
+/// The fields of the header `Authorization`.
 struct Authorization<'a> {
     access_key_id: &'a str,
     day: &'a str,
@@ -154,7 +154,7 @@ impl<'a> Authorization<'a> {
         Ok(())
     }
 
-    /// `host` and every `x-amz-` header must be signed, or whoever carries the request could change them.
+    /// `host` and every `x-amz-` header must be signed, or a proxy could change them.
     fn check_headers(&self, headers: &HeaderMap) -> Result<(), SignatureError> {
         let signed = |name: &str| self.signed_headers.split(';').any(|signed| signed == name);
         let needs = |name: &str| name == "host" || name.starts_with("x-amz-");
@@ -196,7 +196,7 @@ fn canonical_request(parts: Parts<'_>, signed_headers: &str, digest: &str) -> St
     request + "\n" + signed_headers + "\n" + digest
 }
 
-/// Dot segments and doubled slashes go away, then everything, `%` included, is encoded once more.
+/// Removes dot segments and doubled slashes, then encodes everything again, `%` included.
 fn canonical_path(path: &str) -> String {
     let mut kept = Vec::new();
     for segment in path.split('/').filter(|segment| !matches!(*segment, "" | ".")) {
@@ -210,7 +210,8 @@ fn canonical_path(path: &str) -> String {
     format!("/{}{slash}", kept.join("/"))
 }
 
-/// Read as form data, where `+` is a space, and written again: so do AWS's own signers in Go and Rust.
+/// Reads the query as form data, where `+` is a space, and writes it again, as AWS's signers in Go and Rust
+/// do.
 fn canonical_query(query: &str) -> String {
     let pairs = form::parse(query.as_bytes());
     let mut pairs: Vec<_> =

@@ -1,11 +1,11 @@
 //! The SSM agent of one session: the instance's side of the data channel, and its connection to the port, or
 //! the command that it runs.
 //!
-//! It behaves as AWS's own does, in its slowness as well. It connects only after the handshake, refuses data
-//! until it is connected, and stops reading the websocket while the server does not read. A port that refuses
-//! crashes its worker, which is noticed after a minute. When the server closes it waits for its tail to be
-//! acknowledged. Output leaves at 1,024 bytes a millisecond. A command runs to its end before any of its
-//! output is sent, and has no input.
+//! It behaves like AWS's own, delays included. It connects only after the handshake, refuses data until it is
+//! connected, and stops reading the websocket while the server does not read. A refused port crashes its
+//! worker process, which is noticed after a minute. When the server closes the connection, it waits until the
+//! last messages are acknowledged. Output leaves at 1,024 bytes a millisecond. A command runs to its end
+//! before any of its output is sent, and has no input.
 
 use std::{
     task::Context,
@@ -32,29 +32,29 @@ mod separate;
 mod tests;
 mod work;
 
-/// What became of a session on the instance.
+/// How a session ended on the instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
     /// The server or the client ended it.
     Success,
-    /// It failed, and the client is told this.
+    /// It failed, and the client gets this text.
     Failed(String),
 }
 
-/// How slow an SSM agent is, and how large its messages are.
+/// The delays of an SSM agent and the size of its messages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Manners {
+pub(crate) struct Behaviour {
     /// The most bytes in a message.
     pub(crate) payload: usize,
     /// The pause after each message of output.
     pub(crate) pace: Duration,
-    /// How long until a worker that crashed is missed.
+    /// How long until a crash of the worker process is noticed.
     pub(crate) refusal_delay: Duration,
-    /// How long it waits before it says that a program cannot be started.
+    /// How long it waits before it reports that a program cannot be started.
     pub(crate) error_delay: Duration,
 }
 
-impl Default for Manners {
+impl Default for Behaviour {
     fn default() -> Self {
         Self { payload: PAYLOAD, pace: PACE, refusal_delay: REFUSAL_DELAY, error_delay: ERROR_DELAY }
     }
@@ -62,9 +62,9 @@ impl Default for Manners {
 
 pub(crate) struct SsmAgent {
     channel: DataChannel,
-    manners: Manners,
+    behaviour: Behaviour,
     work: Option<Work>,
-    /// How much of the channel's input the server has taken.
+    /// How many bytes of the channel's input are written to the server.
     written: usize,
     received: u64,
     next_output: Option<Instant>,
@@ -78,14 +78,14 @@ pub(crate) struct SsmAgent {
     verdict: Option<Verdict>,
 }
 
-/// A command could not be started, which is said later.
+/// A command that could not be started, to be reported later.
 struct Failing {
     at: Instant,
     error_output: String,
     output: String,
 }
 
-/// It is over, as soon as the tail is acknowledged or the time for that has passed.
+/// The end of the session: when the last messages are acknowledged, or at a time limit.
 struct Ending {
     earliest: Instant,
     until: Instant,
@@ -93,7 +93,12 @@ struct Ending {
 }
 
 impl SsmAgent {
-    pub(crate) fn new(version: SsmAgentVersion, purpose: &Purpose, manners: Manners, origin: Origin) -> Self {
+    pub(crate) fn new(
+        version: SsmAgentVersion,
+        purpose: &Purpose,
+        behaviour: Behaviour,
+        origin: Origin,
+    ) -> Self {
         let (session_type, properties) = match purpose {
             Purpose::Command(_) | Purpose::SeparateCommand(_) => ("NonInteractiveCommands", Value::Null),
             Purpose::Port(port) => (PORT, json!({ "portNumber": port.to_string() })),
@@ -101,7 +106,7 @@ impl SsmAgent {
         let session = SessionType { session_type: session_type.to_owned(), properties };
         Self {
             channel: DataChannel::new(version, session, origin),
-            manners,
+            behaviour,
             work: None,
             written: 0,
             received: 0,
@@ -121,19 +126,19 @@ impl SsmAgent {
         self.verdict.as_ref()
     }
 
-    /// Takes the session up. One that SSM agents of its version cannot do never gets as far as a handshake.
+    /// Joins the session. If this version does not support the session's type, no handshake begins.
     pub(crate) fn start(&mut self, now: Instant) {
         if self.knows_session_type {
             self.channel.start(now);
         }
     }
 
-    /// Its websocket was lost and replaced.
+    /// Its websocket is lost and replaced.
     pub(crate) fn reconnect(&mut self) {
         self.channel.reconnect();
     }
 
-    /// Ends a session of a type that it does not support, once there is a client to receive the reason.
+    /// Ends a session whose type this version does not support, once a client is there to receive the reason.
     pub(crate) fn check_session_type(&mut self) {
         if !self.knows_session_type {
             let kind = self.session_type;
@@ -144,7 +149,7 @@ impl SsmAgent {
         }
     }
 
-    /// Ends at once, because TerminateSession was called. The client hears it from the gateway.
+    /// Ends at once, because TerminateSession was called. The gateway sends the client `channel_closed`.
     pub(crate) fn terminate(&mut self) {
         self.end(Verdict::Success);
     }
@@ -154,15 +159,15 @@ impl SsmAgent {
         self.verdict.get_or_insert(verdict);
     }
 
-    /// Ends when everything is acknowledged, or nearly.
+    /// Ends when everything is acknowledged, or after [`TAIL_TIME`].
     fn end_after_tail(&mut self, now: Instant, verdict: Verdict) {
         self.work = None;
         let (earliest, until) = (now + CLOSING_TIME, now + TAIL_TIME);
         self.ending.get_or_insert(Ending { earliest, until, verdict });
     }
 
-    /// Whether it reads the next message. It does not while a server reads none, or a command has to end
-    /// first.
+    /// Whether it reads the next message: not while the server reads none, nor after an interrupt until the
+    /// command has ended.
     pub(crate) fn is_reading(&self) -> bool {
         self.channel.is_reading()
     }
@@ -187,7 +192,7 @@ impl SsmAgent {
         self.channel.poll_transmit()
     }
 
-    /// Moves what can be moved between the channel and the work; true if anything was.
+    /// Moves bytes between the channel and the work, and handles what is due; true if anything happened.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, start: impl FnOnce() -> Start) -> bool {
         self.channel.handle_timeout(now);
         let mut moved = self.handle_events(now, start);
@@ -202,13 +207,13 @@ impl SsmAgent {
         moved | self.run_schedule(now)
     }
 
-    /// When [`poll`](Self::poll) has something to do.
+    /// When to call [`poll`](Self::poll) next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let crash = self.crashed_at.map(|at| at + self.manners.refusal_delay);
+        let crash = self.crashed_at.map(|at| at + self.behaviour.refusal_delay);
         let failing = self.failing.as_ref().map(|failing| failing.at);
         let drained = self.channel.is_drained();
         let ending = self.ending.as_ref().map(|it| if drained { it.earliest } else { it.until });
-        // What holds output back otherwise comes with a message.
+        // All else that holds output back ends with a message.
         let output = self.next_output.filter(|_| self.channel.is_active());
         let timers = [self.channel.poll_timeout(), crash, failing, ending, self.connects_at, output];
         timers.into_iter().flatten().min()
@@ -224,7 +229,7 @@ impl SsmAgent {
         if let Some(ending) = self.ending.take_if(|it| drained && it.earliest <= now || it.until <= now) {
             self.end(ending.verdict);
         }
-        if self.crashed_at.is_some_and(|at| at + self.manners.refusal_delay <= now) {
+        if self.crashed_at.is_some_and(|at| at + self.behaviour.refusal_delay <= now) {
             self.end(Verdict::Failed(WORKER_CRASHED.to_owned()));
         }
         false
@@ -242,7 +247,7 @@ impl SsmAgent {
                     }
                 }
                 Event::HandshakeFailed(output) => self.end_after_tail(now, Verdict::Failed(output)),
-                // No other session looks at flags.
+                // Only sessions to ports look at flags.
                 Event::Flag(DISCONNECT_TO_PORT) if self.session_type == PORT => {
                     self.end(Verdict::Failed(String::new()));
                 }
@@ -278,10 +283,10 @@ impl SsmAgent {
             Start::Blank => fail(BLANK_DELAY, String::new(), BLANK.to_owned()),
             Start::Unparsable(reason) => {
                 let text = format!("Unable to start command: Failed to parse commands input: {reason}\n\n");
-                fail(3 * self.manners.error_delay, text.clone(), format!("{}{text}", handshake::ERROR));
+                fail(3 * self.behaviour.error_delay, text.clone(), format!("{}{text}", handshake::ERROR));
             }
             Start::NotStarted { text, separate } => {
-                fail(self.manners.error_delay, text, String::new());
+                fail(self.behaviour.error_delay, text, String::new());
                 if separate {
                     self.send_exit_status(now, 1);
                 }
@@ -300,16 +305,16 @@ const PAYLOAD: usize = 1024;
 const PACE: Duration = Duration::from_millis(1);
 /// A crash of the worker is noticed when its channel to the parent process times out.
 const REFUSAL_DELAY: Duration = Duration::from_secs(60);
-/// It sleeps for a second before it sends the error of a command, and for two more if the command was not
-/// even begun.
+/// It sleeps for a second before it sends the error of a command, and for two more if the command could not
+/// be parsed.
 const ERROR_DELAY: Duration = Duration::from_secs(1);
 /// Enough for the client's first messages to be acknowledged.
 const BLANK_DELAY: Duration = Duration::from_millis(10);
-/// From the end of the handshake to an open connection. Data that comes meanwhile is refused.
+/// From the end of the handshake to an open connection. Data that arrives meanwhile is refused.
 const DIAL_TIME: Duration = Duration::from_millis(3);
-/// How long it takes to end, at least.
+/// The least time that it takes to end.
 const CLOSING_TIME: Duration = Duration::from_millis(10);
-/// For acknowledgements at the end of a session.
+/// How long it waits for acknowledgements at the end of a session.
 const TAIL_TIME: Duration = Duration::from_secs(2);
 const BLANK: &str = "Commands cannot be empty for session type NonInteractiveCommands";
 const WORKER_CRASHED: &str = "document process failed unexpectedly: ipc messaging received timeout signal , check \

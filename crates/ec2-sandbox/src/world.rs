@@ -1,9 +1,8 @@
 //! The state of the local regions: their instances, the keys pushed to them and the sessions.
 //!
-//! One mutex guards what changes; every method takes it once, briefly, and never awaits. The instances
+//! One mutex guards all that changes; every method takes it once, briefly, and never awaits. The instances
 //! themselves are fixed at start. Wall time comes in as an argument, so that the sixty seconds of a pushed
-//! key can be tested without waiting for them. Nothing here knows HTTP, and nothing here decides who may
-//! call: that is `api` and `sigv4`.
+//! key can be tested without waiting for them. HTTP and the checks of callers are in `api` and `sigv4`.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +44,7 @@ mod session;
 mod session_list;
 mod throttle;
 
-/// What every task of the region shares.
+/// The state of a region, shared by all of its tasks.
 #[derive(Debug)]
 pub(crate) struct World {
     denied: Vec<Denial>,
@@ -67,54 +66,55 @@ struct State {
     /// By access key id.
     grants: BTreeMap<String, Grant>,
     keys: BTreeMap<(String, String), Vec<PushedKey>>,
-    /// By instance id, of those that somebody has asked for.
+    /// By instance id; made at the first use.
     host_keys: BTreeMap<String, HostKeys>,
     sessions: Vec<Session>,
     throttled: BTreeMap<String, u32>,
     buckets: Buckets,
     identity_center: IdentityCenter,
     calls: Vec<ApiCall>,
-    /// Where each new session is announced.
+    /// Receives each new session.
     starts: Option<mpsc::UnboundedSender<SessionInfo>>,
 }
 
-/// What a world is to have.
+/// The settings of a world.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     /// How many instances besides those of the catalogue.
     pub(crate) fleet: usize,
     pub(crate) throttles: Vec<Throttle>,
-    /// IAM actions that nobody may perform, each on anything or, after an `@`, on one thing.
+    /// IAM actions that no caller may perform, on any resource or, after an `@`, on one.
     pub(crate) denied: Vec<String>,
-    /// What whoever runs the region may do; everything without one.
+    /// The policy of the caller that the region starts with; `None` allows everything.
     pub(crate) policy: Option<Policy>,
-    /// Devices that sign in need no user.
+    /// Sign-ins with Identity Center need no approval.
     pub(crate) sso_approves: bool,
     pub(crate) clock: Clock,
-    /// What stream URLs begin with, unless with the region's own address.
+    /// The start of stream URLs; `None` for the region's own address.
     pub(crate) stream_url: Option<String>,
-    /// How many bytes the name of `web-2` has, unless five.
+    /// How many bytes the name of `web-2` has; `None` for five.
     pub(crate) name_size: Option<usize>,
-    /// How long a session's token is good, unless [`TOKEN_LIFE`].
+    /// How long a session's token is valid; `None` for [`TOKEN_LIFE`].
     pub(crate) token_life: Option<Duration>,
 }
 
-/// A call of an API that was answered, be it with a refusal.
+/// An API call that was answered, with success or an error.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ApiCall {
     /// The service and its operation, such as `ec2:DescribeInstances`, as the request named them.
     pub action: String,
-    /// The region in the scope of its signature, such as there may not be; empty for an unsigned call.
+    /// The region in the scope of its signature, which may be one that does not exist; empty for an unsigned
+    /// call.
     pub region: String,
-    /// Whether it was performed.
+    /// Whether it succeeded.
     pub ok: bool,
 }
 
-/// What the policies of all callers leave out.
+/// An action that no caller's policies allow.
 #[derive(Debug)]
 struct Denial {
     action: String,
-    /// The last part of an ARN; `None` for anything.
+    /// The last part of the resource's ARN; `None` for every resource.
     resource: Option<String>,
 }
 
@@ -129,7 +129,7 @@ impl Denial {
 }
 
 impl World {
-    /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before.
+    /// Makes a world whose gateway listens on `address`, with new credentials.
     pub(crate) fn new(address: SocketAddr, settings: Settings, now: SystemTime) -> io::Result<Self> {
         let nodes = fleet::fleet(settings.fleet);
         let credentials = Credentials::generate()?;
@@ -164,7 +164,7 @@ impl World {
         })
     }
 
-    /// Where the region listens.
+    /// The address that the region listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -174,12 +174,12 @@ impl World {
         &self.credentials
     }
 
-    /// What the credentials with this access key id are worth.
+    /// The credentials with this access key id, and their caller.
     pub(crate) fn grant(&self, access_key_id: &str) -> Option<Grant> {
         self.lock().grants.get(access_key_id).cloned()
     }
 
-    /// Gives out credentials that stand for `caller` until they expire.
+    /// Makes credentials of `caller` that expire at `expires`.
     pub(crate) fn give_credentials(&self, caller: Caller, expires: SystemTime) -> io::Result<Credentials> {
         let credentials = Credentials::generate()?;
         let grant = Grant { credentials: credentials.clone(), caller, expires: Some(expires) };
@@ -187,29 +187,29 @@ impl World {
         Ok(credentials)
     }
 
-    /// Declares all credentials over that have been given out, the first ones included.
+    /// Expires all credentials that exist now, the first ones included.
     pub(crate) fn expire_credentials(&self) {
         for grant in self.lock().grants.values_mut() {
             grant.expires = Some(SystemTime::UNIX_EPOCH);
         }
     }
 
-    /// Does something with Identity Center.
+    /// Calls `act` with the state of Identity Center.
     pub(crate) fn identity_center<T>(&self, act: impl FnOnce(&mut IdentityCenter) -> T) -> T {
         act(&mut self.lock().identity_center)
     }
 
-    /// Declares every access token of Identity Center over that has been given out.
+    /// Expires all access tokens of Identity Center that exist now.
     pub(crate) fn expire_access_tokens(&self) {
         self.lock().identity_center.expire();
     }
 
-    /// Where the user of a device enters its code.
+    /// The URL of the page where a user enters the code of a sign-in.
     pub(crate) fn device_page(&self) -> String {
         format!("http://{}{DEVICE_PAGE}", self.address)
     }
 
-    /// What the caller's MFA device shows, all the time.
+    /// The code of the caller's MFA device, which never changes.
     pub(crate) fn mfa_code(&self) -> &str {
         &self.mfa_code
     }
@@ -219,7 +219,7 @@ impl World {
         &self.instances
     }
 
-    /// The instance with this id, in whichever region.
+    /// The instance with this id, in any region.
     pub(crate) fn instance(&self, id: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.id == id)
     }
@@ -234,7 +234,7 @@ impl World {
         self.started
     }
 
-    /// The host keys of an instance, made when they are first asked for.
+    /// The host keys of an instance, made at the first use.
     pub(crate) fn host_keys(&self, instance: &Instance) -> io::Result<HostKeys> {
         if let Some(keys) = self.lock().host_keys.get(&instance.id) {
             return Ok(keys.clone());
@@ -243,11 +243,11 @@ impl World {
         if instance.condition == Condition::Impostor {
             keys.replace_presented()?;
         }
-        // Whoever was first in the meantime is right.
+        // If another task has made keys meanwhile, its keys stay.
         Ok(self.lock().host_keys.entry(instance.id.clone()).or_insert(keys).clone())
     }
 
-    /// Has the SSH server of an instance present another host key from now on.
+    /// Makes the SSH server of an instance present another host key from now on.
     pub(crate) fn replace_host_key(&self, instance: &Instance) -> io::Result<()> {
         let mut keys = self.host_keys(instance)?;
         keys.replace_presented()?;
@@ -255,7 +255,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether this call of StartSession on `instance` is one that gets throttled. Counts the call.
+    /// Whether this call of StartSession on `instance` is throttled. Counts the call.
     pub(crate) fn throttles(&self, instance: &Instance) -> bool {
         let Condition::Throttled { calls } = instance.condition else { return false };
         let Some(calls) = calls else { return true };
@@ -270,12 +270,12 @@ impl World {
         self.lock().buckets.admit(action, region, now)
     }
 
-    /// Whether the caller's policies allow an action on something.
+    /// Whether callers may perform an action on any resource at all.
     pub(crate) fn allows(&self, action: &str) -> bool {
         !self.denied.iter().any(|denied| denied.action == action && denied.resource.is_none())
     }
 
-    /// Whether they allow it on this: an instance's id, or a document's name.
+    /// Whether callers may perform an action on a resource: an instance's id, or a document's name.
     pub(crate) fn allows_on(&self, action: &str, resource: &str) -> bool {
         let denies = |denied: &Denial| denied.resource.as_deref().is_none_or(|denied| denied == resource);
         !self.denied.iter().any(|denied| denied.action == action && denies(denied))
@@ -292,7 +292,7 @@ impl World {
         Some(self.policy.as_ref().filter(|_| role == Role::Sandbox))
     }
 
-    /// Keeps a call that has been answered.
+    /// Adds an answered call to [`calls`](Self::calls).
     pub(crate) fn record(&self, call: ApiCall) {
         self.lock().calls.push(call);
     }

@@ -126,8 +126,8 @@ impl Channel {
 
     // ---- in ----
 
-    /// A websocket is there, the first one or another one after [`Event::NeedsResume`]. The client opens it with
-    /// `token`; everything unacknowledged follows, oldest first.
+    /// A websocket is there, the first one or another one after [`Event::NeedsResume`]. The client opens it
+    /// with `token`; everything unacknowledged follows, oldest first.
     pub fn attach(&mut self, now: Instant, token: &str) {
         if self.phase == Phase::Closed {
             return;
@@ -216,8 +216,8 @@ impl Channel {
         self.send.handle_timeout(now, self.repeat_floor());
     }
 
-    /// The websocket was lost, in whatever way. A close frame is no end of the session either: the service closes
-    /// long-lived websockets with code 1000 about every hour.
+    /// The websocket was lost, in whatever way. A close frame is no end of the session either: the service
+    /// closes long-lived websockets with code 1000 about every hour.
     pub fn handle_closed(&mut self, now: Instant) {
         if !std::mem::take(&mut self.attached) {
             return;
@@ -258,9 +258,10 @@ impl Channel {
         Ok(())
     }
 
-    /// Asks the peer to end the session, after everything that was sent before. Ends in [`Event::Closed`] within
-    /// a second. Without a websocket, or when the SSM agent would not obey, at once: use the API. Sessions
-    /// other than those to ports acknowledge the request and go on, and old SSM agents do not know it.
+    /// Asks the peer to end the session, after everything that was sent before. Ends in [`Event::Closed`]
+    /// within a second. Without a websocket, or when the SSM agent would not obey, at once: use the API.
+    /// Sessions other than those to ports acknowledge the request and go on, and old SSM agents do not know
+    /// it.
     pub fn terminate(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Closed) {
             return;
@@ -274,8 +275,8 @@ impl Channel {
         self.phase = Phase::Closing { flag, deadline: now + TERMINATE_TIMEOUT };
     }
 
-    /// The instance has somebody to give data to. Until then data is refused without an acknowledgement, as the
-    /// SSM agent does before its TCP connection stands; the client sends it again.
+    /// The instance has somebody to give data to. Until then data is refused without an acknowledgement, as
+    /// the SSM agent does before its TCP connection stands; the client sends it again.
     pub fn accept_data(&mut self) {
         self.accepts_data = true;
     }
@@ -287,7 +288,8 @@ impl Channel {
         self.events.pop_front()
     }
 
-    /// Stream bytes, in order, as they came. They stay here, counted by [`backlog`](Self::backlog), until read.
+    /// Stream bytes, in order, as they came. They stay here, counted by [`backlog`](Self::backlog), until
+    /// read.
     pub fn read(&mut self) -> Option<Bytes> {
         self.receive.read()
     }
@@ -316,8 +318,8 @@ impl Channel {
 
     // ---- getters ----
 
-    /// Bytes that [`send`](Self::send) would take now; 0 before the handshake, during a pause and at the end. One
-    /// message may go over by less than its own size.
+    /// Bytes that [`send`](Self::send) would take now; 0 before the handshake, during a pause and at the end.
+    /// One message may go over by less than its own size.
     pub fn send_capacity(&self) -> usize {
         match self.phase {
             Phase::Open if !self.pause.is_on() => self.send.capacity(),

@@ -1,9 +1,9 @@
 //! One binary message: a 120-byte header, then an opaque payload.
 //!
 //! All integers are big-endian. The header ends with the payload's type and length; its first field,
-//! `HeaderLength`, is the offset of that length (116), so the payload begins at `HeaderLength + 4`. The official
-//! parsers take the payload from there to the end of the websocket message and use `PayloadLength` for nothing,
-//! and so does this one.
+//! `HeaderLength`, is the offset of that length (116), so the payload begins at `HeaderLength + 4`. The
+//! official parsers take the payload from there to the end of the websocket message and use `PayloadLength`
+//! for nothing, and so does this one.
 //!
 //! ```text
 //!   0  HeaderLength u32 = 116      56  Flags u64 (1 SYN, 2 FIN)
@@ -95,8 +95,8 @@ impl MessageType {
         label
     }
 
-    /// The official client skips the digest of the publication messages (it may be zero) and the gateway makes
-    /// `channel_closed` itself; a close that is ignored would be a hang.
+    /// The official client skips the digest of the publication messages (it may be zero) and the gateway
+    /// makes `channel_closed` itself; a close that is ignored would be a hang.
     fn carries_digest(self) -> bool {
         !matches!(self, Self::ChannelClosed | Self::PausePublication | Self::StartPublication)
     }
@@ -270,8 +270,8 @@ impl Message {
 
 /// A message being filled: room for the header, then the payload as it comes in.
 ///
-/// Bytes are read straight into place and leave as one record without a copy. A draft can be filled and sealed
-/// again and again; small messages then share one allocation.
+/// Bytes are read straight into place and leave as one record without a copy. A draft can be filled and
+/// sealed again and again; small messages then share one allocation.
 #[derive(Debug)]
 pub struct Draft {
     buffer: BytesMut,
@@ -350,7 +350,8 @@ fn sha256(payload: &[u8]) -> [u8; DIGEST_LENGTH] {
     Sha256::digest(payload).into()
 }
 
-/// Pads are spaces from clients and agents, NULs from the gateway; receivers strip NULs at both ends, then space.
+/// Pads are spaces from clients and agents, NULs from the gateway; receivers strip NULs at both ends, then
+/// space.
 fn trim_label(label: &[u8]) -> &[u8] {
     let mut label = label;
     while let [0, rest @ ..] | [rest @ .., 0] = label {

@@ -1,10 +1,11 @@
-//! The sending half of one direction: numbers, the window of what is not acknowledged yet, and when to repeat.
+//! The sending half of one direction: numbers, the window of what is not acknowledged yet, and when to
+//! repeat.
 //!
 //! Acknowledgements are one for each message and come in any order. What was accepted stays here until it is
-//! acknowledged, across websockets. After a new websocket everything is repeated at once, in order. On a live one the
-//! oldest message is repeated when it is overdue: the peer was not ready for it, its acknowledgement is missing, or it
-//! was lost with the peer's own websocket. When that repeat is acknowledged, the others that are overdue are repeated
-//! at once. This file knows nothing of handshakes or payloads.
+//! acknowledged, across websockets. After a new websocket everything is repeated at once, in order. On a live
+//! one the oldest message is repeated when it is overdue: the peer was not ready for it, its acknowledgement
+//! is missing, or it was lost with the peer's own websocket. When that repeat is acknowledged, the others
+//! that are overdue are repeated at once. This file knows nothing of handshakes or payloads.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -37,7 +38,8 @@ pub(crate) struct SendStream {
     batch: Batch,
     /// Whether this batch repeats something.
     repeats: bool,
-    /// The messages behind batches that repeat something; their acknowledgements tell that the batch has arrived.
+    /// The messages behind batches that repeat something; their acknowledgements tell that the batch has
+    /// arrived.
     confirmations: VecDeque<(i64, Batch)>,
     /// When an acknowledgement last came, or the websocket, or the first message after silence.
     progress_at: Option<Instant>,
@@ -67,8 +69,8 @@ struct Entry {
     /// Repeats on this websocket.
     repeats: u32,
     first_sent_at: Option<Instant>,
-    /// The last batches in which it was sent and that are not confirmed. Two, since on a path that is slower than any
-    /// timeout it is sent again before the first can be.
+    /// The last batches in which it was sent and that are not confirmed. Two, since on a path that is slower
+    /// than any timeout it is sent again before the first can be.
     batches: [Option<Batch>; 2],
     /// How often it must have arrived by now.
     confirmations: u32,
@@ -110,8 +112,9 @@ impl SendStream {
         self.unacknowledged
     }
 
-    /// Bytes that may follow. Two bounds: on what is unacknowledged, twice what the path holds; and on what is behind
-    /// the oldest of it, since the peer has to keep all of that when the oldest is lost, and refuses what it cannot.
+    /// Bytes that may follow. Two bounds: on what is unacknowledged, twice what the path holds; and on what
+    /// is behind the oldest of it, since the peer has to keep all of that when the oldest is lost, and
+    /// refuses what it cannot.
     pub(crate) fn capacity(&self) -> usize {
         if self.entries.len() >= MAX_SPAN {
             return 0;
@@ -139,8 +142,8 @@ impl SendStream {
         });
     }
 
-    /// Takes an acknowledgement. Returns false when it tells nothing: unknown, repeated, or of a message that was
-    /// never sent.
+    /// Takes an acknowledgement. Returns false when it tells nothing: unknown, repeated, or of a message that
+    /// was never sent.
     pub(crate) fn acknowledge(&mut self, now: Instant, number: i64) -> bool {
         let Some(entry) = number
             .checked_sub(self.first)
@@ -180,12 +183,12 @@ impl SendStream {
         true
     }
 
-    /// A repeat was answered. The path keeps order, so what is overdue as well is lost, and one repeat for each round trip
-    /// would take seconds for a burst. A wrong guess costs duplicates.
+    /// A repeat was answered. The path keeps order, so what is overdue as well is lost, and one repeat for
+    /// each round trip would take seconds for a burst. A wrong guess costs duplicates.
     ///
-    /// An answer in less than half the time of any before is the one to an earlier transmission: nothing is lost, and the
-    /// path has become slower. Half, since a path that was measured under load is quicker when it is idle. The same is
-    /// assumed while nothing is known of it, or on a slow one nothing ever would be.
+    /// An answer in less than half the time of any before is the one to an earlier transmission: nothing is
+    /// lost, and the path has become slower. Half, since a path that was measured under load is quicker when
+    /// it is idle. The same is assumed while nothing is known of it, or on a slow one nothing ever would be.
     fn find_lost(&mut self, now: Instant) {
         let timeout = self.round_trip.timeout(0);
         let sent = (self.first..).zip(self.entries.iter().take(self.cursor));
@@ -195,7 +198,8 @@ impl SendStream {
         self.overdue.extend(old.filter(|(_, entry)| entry.record.is_some()).map(|(number, _)| number));
     }
 
-    /// Only this ends the backoff (RFC 6298, section 5), or a path slower than the timeout would never be measured.
+    /// Only this ends the backoff (RFC 6298, section 5), or a path slower than the timeout would never be
+    /// measured.
     fn measured(&mut self, round_trip: Duration) {
         self.round_trip.sample(round_trip);
         self.backoff = 0;
@@ -206,13 +210,15 @@ impl SendStream {
         self.repeats && self.overdue.is_empty() && self.cursor == self.entries.len()
     }
 
-    /// Old SSM agents never acknowledge a duplicate. The path keeps order, so when what was sent right behind a batch
-    /// is acknowledged, the batch has arrived, and what still lacks its own acknowledgement had that lost; or it was
-    /// itself lost, with a websocket of the peer that came back within the batch. It is therefore sent again, and
-    /// counts as delivered only when it must have arrived several times. Returns the numbers of those.
+    /// Old SSM agents never acknowledge a duplicate. The path keeps order, so when what was sent right behind
+    /// a batch is acknowledged, the batch has arrived, and what still lacks its own acknowledgement had that
+    /// lost; or it was itself lost, with a websocket of the peer that came back within the batch. It is
+    /// therefore sent again, and counts as delivered only when it must have arrived several times. Returns
+    /// the numbers of those.
     ///
-    /// The caller makes sure that the peer takes data at all; while it does not, it acknowledges later messages
-    /// (which it keeps) and not the head (which it drops). It also knows which message may have been too large to pass.
+    /// The caller makes sure that the peer takes data at all; while it does not, it acknowledges later
+    /// messages (which it keeps) and not the head (which it drops). It also knows which message may have been
+    /// too large to pass.
     pub(crate) fn confirm(&mut self, now: Instant, number: i64, except: Option<i64>) -> Vec<i64> {
         let mut delivered = Vec::new();
         let Some(index) = self.confirmations.iter().position(|(last, _)| *last == number) else {
@@ -242,7 +248,8 @@ impl SendStream {
         self.entries.get(index)?.first_sent_at
     }
 
-    /// Puts another record in the place of one that is not acknowledged, and repeats it at once if it is the head.
+    /// Puts another record in the place of one that is not acknowledged, and repeats it at once if it is the
+    /// head.
     pub(crate) fn replace(&mut self, number: i64, record: Bytes) {
         let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
@@ -258,7 +265,8 @@ impl SendStream {
         }
     }
 
-    /// The next record for the websocket: a due repeat of the head, else what was not sent yet. None ends the batch.
+    /// The next record for the websocket: a due repeat of the head, else what was not sent yet. None ends the
+    /// batch.
     pub(crate) fn poll_transmit(&mut self, now: Instant, permit: Permit) -> Option<Bytes> {
         let index = self.next_to_send(permit);
         let number = self.first + index.unwrap_or_default() as i64;
@@ -376,7 +384,8 @@ impl SendStream {
     }
 }
 
-/// Messages from the oldest that is not acknowledged to the newest. The SSM agent keeps 10,000 that came early.
+/// Messages from the oldest that is not acknowledged to the newest. The SSM agent keeps 10,000 that came
+/// early.
 const MAX_SPAN: usize = 8 * 1024;
 /// For a wrong guess the peer's websocket would have to be lost this often, each time within a batch.
 const CONFIRMATIONS: u32 = 3;

@@ -1,7 +1,8 @@
-//! Whether the caller's policy allows a call: on which resources each is checked, and with which condition keys.
+//! Whether the caller's policy allows a call: on which resources each is checked, and with which condition
+//! keys.
 //!
-//! As AWS's Service Authorization Reference has it. What is not listed here is checked on `*`, as all that only
-//! lists things is. Input that cannot be read is left to the operation, which refuses it.
+//! As AWS's Service Authorization Reference has it. What is not listed here is checked on `*`, as all that
+//! only lists things is. Input that cannot be read is left to the operation, which refuses it.
 //!
 //! <https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html>
 
@@ -87,8 +88,8 @@ impl Check<'_> {
         }
     }
 
-    /// The instance and the document. Without a document's name the account's own for shells is meant, and that one is
-    /// checked only on the demand of a condition.
+    /// The instance and the document. Without a document's name the account's own for shells is meant, and
+    /// that one is checked only on the demand of a condition.
     fn start_session(&self, target: Option<&str>, document: Option<&str>) -> Vec<Resource> {
         let mut resources = self.instance(target, &["aws", "ssm"]);
         let region = self.call.region;
@@ -138,8 +139,8 @@ impl Check<'_> {
     }
 }
 
-/// A session. Its id begins with the name of the role's session, so that `session/${aws:userid}-*` of AWS's sample
-/// policies is none of a role's.
+/// A session. Its id begins with the name of the role's session, so that `session/${aws:userid}-*` of AWS's
+/// sample policies is none of a role's.
 fn session_resource(world: &World, caller: &Caller, region: AwsRegion, id: &str) -> Resource {
     let mut context = context(caller, region);
     if let Some(session) = world.sessions().into_iter().find(|session| session.id == id) {

@@ -29,8 +29,8 @@ pub(super) enum Service {
 }
 
 impl Service {
-    /// The service that a request is for. REST services are known by their paths, JSON services by their target;
-    /// the XML services by signature, else by API version.
+    /// The service that a request is for. REST services are known by their paths, JSON services by their
+    /// target; the XML services by signature, else by API version.
     pub(super) fn of(parts: &Parts, query: &Query) -> Self {
         let headers = &parts.headers;
         if let Some(route) = Route::of(parts) {
@@ -85,8 +85,8 @@ impl Service {
         }
     }
 
-    /// What the header `x-amzn-ErrorType` says, in services that have it. The code ends at the colon: the suffix is
-    /// as AWS sends it, seen in debug output of the AWS CLI.
+    /// What the header `x-amzn-ErrorType` says, in services that have it. The code ends at the colon: the
+    /// suffix is as AWS sends it, seen in debug output of the AWS CLI.
     pub(super) fn error_type(self, error: &ApiError) -> Option<String> {
         match self {
             Self::Sso => Some(error.code.to_owned()),

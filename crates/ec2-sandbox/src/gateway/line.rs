@@ -1,7 +1,7 @@
-//! One direction of one session, in which messages wait, double, overtake each other or vanish.
+//! One direction of one session, in which messages are delayed, doubled, reordered or lost.
 //!
-//! Messages vanish only where they may in the real world: acknowledgements, by request, and what is under way when
-//! a websocket is lost.
+//! Messages are lost only where they can be in reality: acknowledgements, on request, and messages under way
+//! when a websocket is lost.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,14 +20,14 @@ pub(super) struct Line {
     duplicate: f64,
     reorder: f64,
     lose_acknowledgements: f64,
-    /// By arrival and order of sending.
+    /// Delayed messages, by time of arrival and order of sending.
     waiting: BTreeMap<(Instant, u64), Bytes>,
-    /// What nothing delays.
+    /// Messages without a delay.
     straight: VecDeque<Bytes>,
     bytes: usize,
     sent: u64,
     random: u64,
-    /// What is still to be swallowed before a websocket is lost.
+    /// How many more messages to lose before a websocket is lost.
     swallow: usize,
     count: FaultCount,
 }
@@ -49,7 +49,7 @@ impl Line {
         }
     }
 
-    /// Whether another message may enter. Delayed bytes fill a long path, as they do in the world.
+    /// Whether another message may be pushed. Delayed bytes fill a long path, as in reality.
     pub(super) fn has_room(&self) -> bool {
         self.bytes < LINE_LIMIT
     }
@@ -69,7 +69,7 @@ impl Line {
         self.insert(now, record);
     }
 
-    /// Adds a message of the gateway's own, to which nothing happens on the way.
+    /// Adds a message that the gateway made: it is delayed, but never doubled or lost.
     pub(super) fn push_own(&mut self, now: Instant, record: Bytes) {
         self.bytes += record.len();
         if self.delay.is_zero() && self.reorder <= 0.0 {
@@ -104,17 +104,17 @@ impl Line {
         self.waiting.keys().next().map(|(at, _)| *at)
     }
 
-    /// The next `messages` vanish: they were under way when the websocket was lost.
+    /// Loses the next `messages`, as if they were under way when the websocket is lost.
     pub(super) fn swallow(&mut self, messages: usize) {
         self.swallow = messages;
     }
 
-    /// Whether everything that was to vanish has.
+    /// Whether all messages of [`swallow`](Self::swallow) have been lost.
     pub(super) fn has_swallowed(&self) -> bool {
         self.swallow == 0
     }
 
-    /// A websocket at one of its ends is lost, and what is on the way with it.
+    /// Loses all messages under way, since the websocket at one end is lost.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.straight.clear();
@@ -122,7 +122,7 @@ impl Line {
         self.swallow = 0;
     }
 
-    /// SplitMix64: a seed replays a run, as far as timing lets it.
+    /// True with the probability `share`. SplitMix64, so that a seed replays a run if the timing is the same.
     fn chance(&mut self, share: f64) -> bool {
         if share <= 0.0 {
             return false;
@@ -142,7 +142,7 @@ impl Line {
 
 /// Longer than the gap between messages under load.
 const OVERTAKEN_BY: Duration = Duration::from_millis(3);
-/// Per direction and session.
+/// Bytes under way in one direction of a session.
 const LINE_LIMIT: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]

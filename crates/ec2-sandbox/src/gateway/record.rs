@@ -1,4 +1,4 @@
-//! Messages as the gateway sees them: it looks at their type and makes three of its own.
+//! Binary messages in the gateway: it reads the type of those that it relays, and writes three types itself.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,12 +9,13 @@ pub(super) fn is_acknowledgement(record: &[u8]) -> bool {
     record.get(4..16) == Some(b"acknowledge ")
 }
 
-/// Whether a message counts as activity of the user, other than acknowledgements.
+/// Whether a message resets the idle time of its session: stream messages do, acknowledgements do not.
 pub(super) fn is_stream_data(record: &[u8]) -> bool {
     matches!(record.get(4..16), Some(b"input_stream" | b"output_strea"))
 }
 
-/// A message of the gateway's own: its type is padded with NULs, unlike the programs' messages.
+/// A message that the gateway makes. Its type is padded with NULs, not with spaces as by clients and SSM
+/// agents.
 pub(super) fn gateway_record(message_type: &str, payload: &[u8], now: SystemTime) -> Bytes {
     let unix_time = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut record = BytesMut::with_capacity(120 + payload.len());
@@ -33,5 +34,5 @@ pub(super) fn gateway_record(message_type: &str, payload: &[u8], now: SystemTime
     record.freeze()
 }
 
-/// In front of the payload of a message.
+/// Bytes of the header of a message.
 pub(super) const HEADER_LENGTH: usize = 120;

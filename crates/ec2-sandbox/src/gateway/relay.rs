@@ -1,9 +1,10 @@
-//! One session in the gateway: the SSM agent, at most one websocket of the client, and two lines between.
+//! One session in the gateway: the SSM agent, at most one websocket of the client, and a line in each
+//! direction.
 //!
-//! One task polls all of it; no part waits for another. What the SSM agent sends before the first client
-//! comes is kept for it. When the client is away later, the SSM agent is asked to pause, and what it sends
-//! regardless is lost, so that its repeats are exercised. It is the same the other way round while the SSM
-//! agent's websocket is lost.
+//! One task polls all of it; no part waits for another. Messages of the SSM agent are kept until the first
+//! client connects. Later, while the client's websocket is lost, the gateway sends the SSM agent a pause and
+//! drops its messages, so that its repeats are tested. While the SSM agent's websocket is lost, the client
+//! gets the same treatment.
 
 use std::{
     future::{Future, poll_fn},
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     faults::Faults,
     hosts::{Hosts, Start},
-    ssm_agent::{Manners, SsmAgent, Verdict},
+    ssm_agent::{Behaviour, SsmAgent, Verdict},
     world::{Condition, Purpose, SessionInfo, SessionState, World},
 };
 
@@ -44,18 +45,18 @@ pub(super) struct Relay {
     world: Arc<World>,
     sockets: mpsc::Receiver<ClientSocket>,
     client: Option<Client>,
-    /// A client has been here.
+    /// Whether a client has ever connected.
     was_attached: bool,
     agent: SsmAgent,
     to_client: Line,
     to_agent: Line,
     faults: Faults,
-    /// When the SSM agent takes the session up; none when it has, or never does.
+    /// When the SSM agent joins the session; none once it has, or if it never does.
     attaches_at: Option<Instant>,
     agent_attached: bool,
-    /// When the SSM agent has its next websocket, while it has none.
+    /// When the SSM agent's websocket is replaced; none while it has one.
     agent_returns: Option<Instant>,
-    /// When the service ends the session unless data moves before.
+    /// When the service ends the session as idle, unless data moves before.
     idles_at: Instant,
     next_close: Option<Instant>,
     next_reset: Option<Instant>,
@@ -63,7 +64,7 @@ pub(super) struct Relay {
     next_pause: Option<Instant>,
     pause_ends: Option<Instant>,
     crashes_at: Option<Instant>,
-    /// The client's websocket is about to be lost, once its tail is swallowed or this has passed.
+    /// A loss of the client's websocket that begins: when its last messages are lost, or at this time.
     losing: Option<(Loss, Instant)>,
     timer: Pin<Box<Sleep>>,
 }
@@ -71,7 +72,7 @@ pub(super) struct Relay {
 struct Client {
     socket: ClientSocket,
     unflushed: bool,
-    /// A close frame is queued; the websocket goes when it is flushed.
+    /// A close frame is queued; the websocket is dropped when it is flushed.
     closing: bool,
 }
 
@@ -86,7 +87,7 @@ impl Relay {
         let now = Instant::now();
         let unix_time = world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut seed = [0; 8];
-        // Without randomness the ids repeat between sessions, which nothing minds.
+        // Without random bytes the message ids repeat between sessions, which is harmless.
         let _ = getrandom::fill(&mut seed);
         let seed = u64::from_le_bytes(seed);
         let version = faults.agent_version.as_deref().and_then(SsmAgentVersion::parse);
@@ -95,7 +96,7 @@ impl Relay {
         let attaches = !faults.never_attach && condition != Some(Condition::SsmAgentSilent);
         let origin = Origin { seed, unix_time, now };
         Self {
-            agent: SsmAgent::new(version, &info.purpose, manners(faults), origin),
+            agent: SsmAgent::new(version, &info.purpose, behaviour(faults), origin),
             hosts,
             world,
             sockets,
@@ -120,7 +121,7 @@ impl Relay {
         }
     }
 
-    /// Until the session is over on both sides.
+    /// Runs the session until its end.
     pub(super) async fn run(mut self) {
         let mut state = self.info.state.clone();
         let terminated = async move {
@@ -137,7 +138,7 @@ impl Relay {
             self.poll(cx)
         })
         .await;
-        self.farewell().await;
+        self.close_client().await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -157,7 +158,7 @@ impl Relay {
         }
     }
 
-    /// Another websocket of the client takes the place of the last.
+    /// A new websocket of the client replaces the last one.
     fn poll_sockets(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let Poll::Ready(Some(socket)) = self.sockets.poll_recv(cx) else { return false };
         tracing::debug!(session = self.info.id, "a client is attached");
@@ -233,7 +234,7 @@ impl Relay {
         moved
     }
 
-    /// Takes a message of the client to the SSM agent, if that is there.
+    /// Sends a message of the client to the SSM agent, unless its websocket is lost.
     fn relay_to_agent(&mut self, now: Instant, record: Bytes) {
         if is_stream_data(&record) {
             self.idles_at = now + self.faults.idle.unwrap_or(IDLE_LIMIT);
@@ -277,8 +278,8 @@ impl Relay {
         Ok(moved)
     }
 
-    /// Tells the client that the session is over, and why.
-    async fn farewell(mut self) {
+    /// Sends the client `channel_closed` with the reason.
+    async fn close_client(mut self) {
         use futures_util::SinkExt;
         let output = match self.agent.verdict() {
             Some(Verdict::Failed(output)) => output.clone(),
@@ -289,7 +290,7 @@ impl Relay {
         let Some(mut client) = self.client.take() else { return };
         let send = async {
             let now = Instant::now();
-            // The last acknowledgements and data first: time no longer matters.
+            // The last acknowledgements and data first, without their delay.
             while let Some(record) = self.agent.next_record() {
                 self.to_client.push(now, record);
             }
@@ -309,13 +310,13 @@ impl Relay {
             client.socket.send(Message::Binary(record)).await?;
             client.socket.close(None).await
         };
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, send).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, send).await;
     }
 }
 
-fn manners(faults: &Faults) -> Manners {
-    let real = Manners::default();
-    Manners {
+fn behaviour(faults: &Faults) -> Behaviour {
+    let real = Behaviour::default();
+    Behaviour {
         payload: faults.agent_payload.unwrap_or(real.payload),
         pace: faults.pace.unwrap_or(real.pace),
         refusal_delay: faults.port_refusal_delay.unwrap_or(real.refusal_delay),
@@ -323,7 +324,7 @@ fn manners(faults: &Faults) -> Manners {
     }
 }
 
-/// Starts what a session is for.
+/// Starts the session's work on the instance.
 fn begin(hosts: &Hosts, info: &SessionInfo) -> Start {
     let start = match &info.purpose {
         Purpose::Command(command) => hosts.run(&info.target, command, false),
@@ -344,12 +345,12 @@ fn default_version(info: &SessionInfo, world: &World) -> SsmAgentVersion {
     version.unwrap_or_else(|| unreachable!("the catalogue's versions have four numbers"))
 }
 
-/// Bytes read in one pass, so that the SSM agent takes them soon.
+/// Bytes read in one pass, so that the SSM agent gets them soon.
 const BATCH: usize = 128 * 1024;
-/// SSM agents suspect the service's limit here.
+/// The limit of the service that the settings of SSM agents suggest.
 const SIZE_LIMIT: usize = 128 * 1024;
 /// The default of the account's preferences.
 const IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than any delay on a line.
 const LONG: Duration = Duration::from_secs(3600);

@@ -1,5 +1,5 @@
-//! How an instance accepts a pushed key: the built-in SSH server asks the region at each authentication, sshd reads
-//! files that are written from the same list.
+//! How an instance accepts a pushed key. The built-in SSH server looks it up in the region at each
+//! authentication; sshd reads files that are written from the same list.
 //!
 //! The list is [`World::honoured_keys`](crate::world::World::honoured_keys), in `world/pushed_keys.rs`.
 
@@ -28,7 +28,7 @@ pub(super) fn authorize(world: Arc<World>, instance: &Instance) -> Authorize {
     })
 }
 
-/// The keys of an instance as files that sshd reads, one a user.
+/// The pushed keys of an instance as sshd's `AuthorizedKeysFile`, one for each user.
 pub(super) struct KeyFiles {
     world: Arc<World>,
     instance: String,

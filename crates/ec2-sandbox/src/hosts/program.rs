@@ -1,4 +1,4 @@
-//! What a session does on the instance: it is connected to a port, or it runs a program.
+//! The work of a session on the instance: a connection to a port, or a program.
 
 use std::{
     io,
@@ -11,16 +11,16 @@ use super::Connection;
 
 /// A program that a session runs.
 pub(crate) trait Program: Send {
-    /// All of its output, to be read once it has ended. Not to be called again after that.
+    /// Waits for its end and returns all of its output. Not to be called again after that.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn io::Read + Send>>>;
 
-    /// What the client types never reaches it, but two keys interrupt it.
+    /// Sends the signal of a key. The program has no other input.
     fn interrupt(&mut self, key: Interrupt);
 }
 
 /// A program with separate outputs, which are read while it runs.
 pub(crate) trait SeparateProgram: Send {
-    /// Fills `room` with what it prints to one of its outputs; nothing when nobody can print there any more.
+    /// Reads from one of its outputs into `room`; nothing at the end, when no process has the output open.
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -31,7 +31,7 @@ pub(crate) trait SeparateProgram: Send {
     /// Its exit status, once it has ended; -1 if a signal killed it.
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<i32>>;
 
-    /// As for [`Program`].
+    /// Sends the signal of a key.
     fn interrupt(&mut self, key: Interrupt);
 }
 
@@ -63,13 +63,13 @@ impl Interrupt {
     }
 }
 
-/// What became of the attempt to begin.
+/// The result of starting a session's work.
 pub(crate) enum Start {
     /// The port is connected.
     Connected(Box<Connection>),
     /// The program runs.
     Running(Box<dyn Program>),
-    /// The same with separate outputs.
+    /// The program runs, with separate outputs.
     RunningSeparate(Box<dyn SeparateProgram>),
     /// Nothing listens on the port.
     Refused,
@@ -77,9 +77,9 @@ pub(crate) enum Start {
     Blank,
     /// The command cannot be split into words, for this reason.
     Unparsable(&'static str),
-    /// The program cannot be run, in the words of Go's `os/exec`.
+    /// The program cannot be run.
     NotStarted {
-        /// Those words.
+        /// The reason, with the text of Go's `os/exec`.
         text: String,
         /// Whether its outputs would have been separate.
         separate: bool,

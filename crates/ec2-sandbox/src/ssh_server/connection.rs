@@ -1,4 +1,4 @@
-//! One client's connection: who it is, and what its requests start.
+//! One client's connection: its authentication, and the channels that it opens.
 //!
 //! russh calls this type between two packets, so nothing here waits: each channel gets a task, which
 //! [`serve`](super::serve) runs. Agent and X11 forwarding, passwords and certificates are refused.
@@ -20,16 +20,16 @@ use russh::keys::PublicKey;
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure};
 
-/// The server's side of one connection.
+/// russh's handler for one connection.
 pub(super) struct Connection {
     config: Arc<SshConfig>,
     user: String,
     registry: Registry,
     jobs: Jobs,
     backlog: Arc<Backlog>,
-    /// Sessions that have no command yet.
+    /// Session channels that have no command yet.
     waiting: HashMap<ChannelId, (Channel<Msg>, SessionSetup)>,
-    /// The ports of `-R`, by the client's address and the real port.
+    /// The ports of `-R`, by the address that the client requested and the port that is bound.
     listening: HashMap<(String, u32), Listening>,
 }
 
@@ -50,7 +50,7 @@ impl Connection {
         if (self.config.authorize)(user, key) { Auth::Accept } else { Auth::reject() }
     }
 
-    /// Starts a command, or a shell if there is none, on a waiting session.
+    /// Starts a command, or a shell without one, on a session channel that has none yet.
     fn start(
         &mut self,
         id: ChannelId,

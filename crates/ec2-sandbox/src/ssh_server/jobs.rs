@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 /// The work of one channel.
 pub(super) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Hands work to the connection's owner, who also ends it.
+/// Sends tasks to [`serve`](super::serve).
 #[derive(Clone)]
 pub(super) struct Jobs(mpsc::UnboundedSender<Job>);
 
@@ -18,7 +18,7 @@ impl Jobs {
     }
 
     pub(super) fn start(&self, job: impl Future<Output = ()> + Send + 'static) {
-        // Without an owner the connection is being torn down, and the work with it.
+        // It fails only while the connection ends, and its tasks with it.
         let _ = self.0.send(Box::pin(job));
     }
 }

@@ -1,9 +1,8 @@
-//! The SSM agent's side of a data channel: what it acknowledges, throws away, refuses and repeats.
+//! The SSM agent's side of a data channel: which messages it acknowledges, drops, refuses and repeats.
 //!
-//! It is written after AWS's agent, release 3.3.1142.0 (`agent/session/datachannel/datachannel.go` and the
-//! session plugins), and checked against recorded sessions of it. It shares nothing with the client's channel
-//! but the reading and writing of single messages, so that the two cannot agree on a mistake. No I/O, and no
-//! clock.
+//! It follows AWS's agent, release 3.3.1142.0 (`agent/session/datachannel/datachannel.go` and the session
+//! plugins), and checked against recorded sessions of it. It shares nothing with the client's channel but the
+//! reading and writing of single messages, so that the two cannot agree on a mistake. No I/O, and no clock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,22 +27,22 @@ pub(super) struct DataChannel {
     /// The session takes input: its port is connected, or its command runs.
     connected: bool,
     expected: i64,
-    /// Acknowledged messages from the future.
+    /// Messages that came early. They are acknowledged already.
     early: BTreeMap<i64, (PayloadType, Bytes)>,
     reader: Reader,
-    /// Between the gateway's pause_publication and start_publication nothing is sent.
+    /// Set from `pause_publication` to `start_publication`: nothing is sent.
     paused: bool,
-    /// The worker has crashed.
+    /// The worker process has crashed.
     crashed: bool,
     send: SendList,
     next_tick: Instant,
-    /// Written to the websocket, not taken by it yet.
+    /// Records that the websocket has not accepted yet.
     outgoing: VecDeque<Bytes>,
     outgoing_bytes: usize,
     events: VecDeque<Event>,
 }
 
-/// What the owner of a channel should know.
+/// An event for [`SsmAgent`](super::SsmAgent).
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Event {
     /// The handshake is over. Time to connect, or to start the command.
@@ -60,8 +59,8 @@ enum Handshake {
     Asked {
         since: Instant,
     },
-    /// HandshakeComplete has been sent. The flag that says so is set a moment later, by another thread; data
-    /// that is read in between is acknowledged and thrown away.
+    /// HandshakeComplete has been sent. Another thread sets the flag for it a moment later; data that is read
+    /// in between is acknowledged and dropped.
     Completing {
         until: Instant,
     },
@@ -69,15 +68,15 @@ enum Handshake {
     Failed,
 }
 
-/// The thread that reads the websocket also writes to the port, so it can be stuck.
+/// The thread that reads the websocket. It also writes to the port, so it can block.
 enum Reader {
     Reading,
-    /// It waits until the session has taken `input`; then it acknowledges, unless it has before.
+    /// It waits until `input` is written; then it acknowledges it, unless it has already.
     Writing {
         input: Bytes,
         acknowledgement: Option<Acknowledgement>,
     },
-    /// Nothing will ever be read again.
+    /// It never reads again.
     Stuck,
 }
 
@@ -109,7 +108,7 @@ impl DataChannel {
         }
     }
 
-    /// Opens the data channel and asks for a handshake, whether or not there is a client.
+    /// Opens the data channel and requests a handshake, whether or not a client is there.
     pub(super) fn start(&mut self, now: Instant) {
         self.next_tick = now + TICK;
         self.handshake = Handshake::Asked { since: now };
@@ -117,14 +116,14 @@ impl DataChannel {
         self.send(now, PayloadType::HandshakeRequest, request.as_bytes());
     }
 
-    /// The websocket was lost and there is another one. What was written to the old one may be lost with it.
+    /// The websocket is replaced by a new one. Records in its buffers are lost with it.
     pub(super) fn reconnect(&mut self) {
         self.outgoing.clear();
         self.outgoing_bytes = 0;
         self.paused = false;
     }
 
-    /// The worker process dies, and its websocket with it, after what was written.
+    /// The worker process dies. Its websocket ends after the records already written.
     pub(super) fn crash(&mut self) {
         self.crashed = true;
         self.reader = Reader::Stuck;
@@ -132,7 +131,7 @@ impl DataChannel {
 
     // ---- in ----
 
-    /// Whether the next message would be read. If not, it stays in the socket.
+    /// Whether the next message is read. If not, it stays in the socket.
     pub(super) fn is_reading(&self) -> bool {
         matches!(self.reader, Reader::Reading)
     }
@@ -140,8 +139,8 @@ impl DataChannel {
     /// A message arrived.
     ///
     /// # Errors
-    /// It was dropped. A digest that is wrong is one reason, other than with the real SSM agent, which does
-    /// not check any; the official client does.
+    /// The message was dropped, for a wrong digest, for example. The real SSM agent checks no digests; the
+    /// official client does.
     pub(super) fn handle_message(&mut self, now: Instant, record: Bytes) -> Result<(), MessageError> {
         if !self.is_reading() {
             return Ok(());
@@ -151,7 +150,7 @@ impl DataChannel {
             Ok(message) => message,
             Err(error) => {
                 if matches!(error, MessageError::HeaderLength { .. }) {
-                    // It reads beyond the end of the message, which ends its thread.
+                    // The real agent reads beyond the end of the message, which ends its thread.
                     self.reader = Reader::Stuck;
                 }
                 return Err(error);
@@ -175,12 +174,12 @@ impl DataChannel {
         Ok(())
     }
 
-    /// The session takes input from now on. Until then data is refused.
+    /// The port is connected, or the command runs: data is accepted from now on. Until then it is refused.
     pub(super) fn connect(&mut self) {
         self.connected = true;
     }
 
-    /// What the reader waits to have taken.
+    /// The data that the reader is writing.
     pub(super) fn input(&self) -> Option<&Bytes> {
         match &self.reader {
             Reader::Writing { input, .. } => Some(input),
@@ -188,7 +187,7 @@ impl DataChannel {
         }
     }
 
-    /// It was taken.
+    /// [`input`](Self::input) is written.
     pub(super) fn input_taken(&mut self, now: Instant) {
         let reader = std::mem::replace(&mut self.reader, Reader::Reading);
         if let Reader::Writing { acknowledgement, .. } = reader {
@@ -201,7 +200,8 @@ impl DataChannel {
         }
     }
 
-    /// It could not be written: the port is closed. The message is not acknowledged, and will come again.
+    /// [`input`](Self::input) could not be written, since the port is closed. The message is not
+    /// acknowledged, so the client repeats it.
     pub(super) fn input_failed(&mut self) {
         if let Reader::Writing { .. } = self.reader {
             self.reader = Reader::Reading;
@@ -246,8 +246,8 @@ impl DataChannel {
 
     // ---- out ----
 
-    /// Sends one message of the session. Nothing holds it back: the caller looks at
-    /// [`is_active`](Self::is_active).
+    /// Sends one message of the session, without any limit: the caller checks [`is_active`](Self::is_active)
+    /// first.
     pub(super) fn send(&mut self, now: Instant, payload_type: PayloadType, payload: &[u8]) {
         if payload.is_empty() {
             return;
@@ -295,18 +295,18 @@ impl DataChannel {
         Some(record)
     }
 
-    /// Whether a session reads its port or its command's output: not during a pause, and not while the
-    /// websocket takes nothing.
+    /// Whether a session reads from its port or its command: not during a pause, and not while the websocket
+    /// is full.
     pub(super) fn is_active(&self) -> bool {
         !self.paused && !self.crashed && self.has_room()
     }
 
-    /// Whether the gateway holds publication back.
+    /// Whether the gateway has paused publication.
     pub(super) fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// Whether the websocket takes more.
+    /// Whether the websocket accepts more.
     pub(super) fn has_room(&self) -> bool {
         self.outgoing_bytes < SOCKET_BUFFER
     }
@@ -346,5 +346,5 @@ const SYN_FIN: u64 = 3;
 const TICK: Duration = Duration::from_micros(100_500);
 /// `handshakeTimeout`. It begins with the session, not with the client.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// What the websocket's buffers take before a writer has to wait.
+/// Bytes that fit into the websocket's buffers before a writer has to wait.
 const SOCKET_BUFFER: usize = 128 * 1024;

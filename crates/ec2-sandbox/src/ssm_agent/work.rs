@@ -12,7 +12,7 @@ use ssm_channel::PayloadType;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
 use super::{
-    Manners, PORT, SsmAgent, Verdict,
+    Behaviour, PORT, SsmAgent, Verdict,
     pieces::Pieces,
     separate::{Exit, Separate},
 };
@@ -50,7 +50,7 @@ impl SsmAgent {
     /// Sends what a program with separate outputs prints, and how it ended.
     pub(super) fn poll_separate(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let Some(Work::Separate(separate)) = &mut self.work else { return false };
-        let exit = separate.poll(cx, now, &mut self.channel, self.manners.payload);
+        let exit = separate.poll(cx, now, &mut self.channel, self.behaviour.payload);
         let Poll::Ready(Exit { status, failed }) = exit else { return false };
         if !self.channel.is_paused() {
             self.send_exit_status(now, status);
@@ -65,13 +65,13 @@ impl SsmAgent {
         self.channel.send(now, PayloadType::ExitStatus, format!("EXIT_CODE: {status}").as_bytes());
     }
 
-    /// Fails as AWS's SSM agent does, which reports no reason.
+    /// Fails like AWS's SSM agent, which reports no reason.
     fn fail(&mut self, error: &io::Error) {
         tracing::debug!(%error, "the work of a session failed");
         self.end(Verdict::Failed(String::new()));
     }
 
-    /// Gives the work what the channel has for it.
+    /// Writes the channel's input to the work.
     pub(super) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
         while let Some(input) = self.channel.input() {
@@ -105,7 +105,7 @@ impl SsmAgent {
                         if self.written == 0 {
                             keys.into_iter().for_each(|key| work.interrupt(key));
                         }
-                        // The reader waits for the program's end.
+                        // The reader blocks until the program's end.
                         self.written = input.len();
                         return moved;
                     }
@@ -120,7 +120,7 @@ impl SsmAgent {
         moved
     }
 
-    /// Sends what the work gives.
+    /// Sends the output of the work.
     pub(super) fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
         let mut sent = 0;
@@ -141,8 +141,8 @@ impl SsmAgent {
             moved = true;
             sent += payload.len();
             self.channel.send(now, PayloadType::Output, &payload);
-            if !self.manners.pace.is_zero() {
-                self.next_output = Some(now + self.manners.pace);
+            if !self.behaviour.pace.is_zero() {
+                self.next_output = Some(now + self.behaviour.pace);
             }
         }
         moved
@@ -150,11 +150,11 @@ impl SsmAgent {
 
     /// The payload of the next message; none at the end.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
-        let Manners { payload, pace, .. } = self.manners;
+        let Behaviour { payload, pace, .. } = self.behaviour;
         match &mut self.work {
             Some(Work::Connection { connection, inbox }) => {
                 if inbox.is_empty() {
-                    // Without its pauses it may as well read more at a time.
+                    // Without pauses between messages it can read more at a time.
                     let length = if pace.is_zero() { payload.max(BATCH) } else { payload };
                     let Poll::Ready(()) = poll_read(cx, connection, inbox, length)? else {
                         return Poll::Pending;
@@ -190,5 +190,5 @@ fn poll_read(
 
 /// In one pass, so that what was read leaves soon.
 const BATCH: usize = 128 * 1024;
-/// SSH's key exchange and authentication fit well within; later bytes need no look at the keys.
+/// More than SSH's key exchange and authentication need; after these bytes the keys are not updated.
 const AUTHENTICATION_BYTES: u64 = 64 * 1024;

@@ -1,8 +1,8 @@
-//! IAM Identity Center: clients that have registered, devices that wait for a user, and tokens.
+//! IAM Identity Center: registered clients, device authorizations that wait for a user, and tokens.
 //!
-//! The device flow is that of RFC 8628: a client gets a code for itself and one for the user, and asks again
-//! and again until the user has entered theirs. There is one user and one role, so tokens say nothing but that
-//! somebody has signed in. Time comes in as an argument.
+//! The device flow is that of RFC 8628: a client gets a device code for itself and a user code for the user,
+//! and polls until the user has entered the user code. There is one user and one role, so a token only proves
+//! a sign-in. Time comes in as an argument.
 
 use std::{
     collections::BTreeMap,
@@ -17,19 +17,19 @@ use super::random;
 /// Why a client gets no token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum SignInError {
-    /// The client is not registered, or its secret is another.
+    /// The client is not registered, or its secret is wrong.
     Client,
     /// The code has expired.
     Expired,
-    /// The code or token is unknown, used, or another client's.
+    /// The code or token is unknown, used, or belongs to another client.
     Grant,
-    /// The user has not answered yet.
+    /// The user has not entered the code yet.
     Pending,
-    /// There are no random bytes.
+    /// No random bytes are available.
     Internal,
 }
 
-/// A client's own name and password.
+/// A client's id and secret.
 #[derive(Clone, Debug)]
 pub(crate) struct Registration {
     pub(crate) client_id: String,
@@ -37,26 +37,26 @@ pub(crate) struct Registration {
     pub(crate) expires: SystemTime,
 }
 
-/// The codes of a device, the second for its user.
+/// The device code of a client and the user code.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceCodes {
     pub(crate) device_code: String,
     pub(crate) user_code: String,
 }
 
-/// What a client gets in the end.
+/// The tokens of a completed sign-in.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
     pub(crate) access: String,
     pub(crate) life: Duration,
-    /// For clients that have registered with a scope.
+    /// Only for clients that have registered with a scope.
     pub(crate) refresh: Option<String>,
 }
 
-/// All of it.
+/// The state of Identity Center.
 #[derive(Debug, Default)]
 pub(crate) struct IdentityCenter {
-    /// Devices are approved without anybody.
+    /// Device authorizations are approved without a user.
     approves: bool,
     /// By id.
     clients: BTreeMap<String, Client>,
@@ -88,7 +88,7 @@ impl IdentityCenter {
         Self { approves, ..Self::default() }
     }
 
-    /// Takes note of a client.
+    /// Registers a client.
     pub(crate) fn register(&mut self, has_scope: bool, now: SystemTime) -> Result<Registration, SignInError> {
         let (client_id, client_secret, expires) = (secret::<16>()?, secret::<96>()?, now + CLIENT_LIFE);
         let client = Client { secret: client_secret.clone(), expires, has_scope };
@@ -96,7 +96,7 @@ impl IdentityCenter {
         Ok(Registration { client_id, client_secret, expires })
     }
 
-    /// Begins to wait for a user.
+    /// Starts a device authorization.
     pub(crate) fn authorize_device(
         &mut self,
         client_id: &str,
@@ -115,14 +115,14 @@ impl IdentityCenter {
         Ok(codes)
     }
 
-    /// The user enters a code; `false` if no device waits for it.
+    /// Approves the device authorization with this user code; `false` if there is none.
     pub(crate) fn approve(&mut self, user_code: &str, now: SystemTime) -> bool {
         let waiting = |device: &&mut Device| device.user_code == user_code && now < device.expires;
         let device = self.devices.values_mut().find(waiting);
         device.map(|device| device.approved = true).is_some()
     }
 
-    /// The tokens for a device whose user has answered. Its code works once.
+    /// The tokens for a device code that the user has approved. It works once.
     pub(crate) fn device_tokens(
         &mut self,
         client_id: &str,
@@ -143,7 +143,7 @@ impl IdentityCenter {
         self.tokens(client_id, has_scope, now)
     }
 
-    /// Fresh tokens for a refresh token, which is replaced by one of them.
+    /// New tokens for a refresh token, which a new one replaces.
     pub(crate) fn refreshed_tokens(
         &mut self,
         client_id: &str,
@@ -159,17 +159,17 @@ impl IdentityCenter {
         self.tokens(client_id, true, now)
     }
 
-    /// Whether this is an access token, of a session that has not expired.
+    /// Whether this is an access token that has not expired.
     pub(crate) fn accepts(&self, token: &str, now: SystemTime) -> bool {
         self.access.get(token).is_some_and(|expires| now < *expires)
     }
 
-    /// Forgets an access token.
+    /// Deletes an access token.
     pub(crate) fn sign_out(&mut self, token: &str) {
         self.access.remove(token);
     }
 
-    /// Declares every access token over that has been given out.
+    /// Deletes all access tokens.
     pub(super) fn expire(&mut self) {
         self.access.clear();
     }
@@ -203,7 +203,7 @@ fn secret<const BYTES: usize>() -> io::Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// `BCDF-GHJK`: no vowels, as RFC 8628 recommends, so that no words come about.
+/// `BCDF-GHJK`: no vowels, as RFC 8628 recommends, so that no words occur.
 fn user_code() -> io::Result<String> {
     let mut bytes = [0; 8];
     random(&mut bytes)?;
@@ -214,13 +214,13 @@ fn user_code() -> io::Result<String> {
 
 const CONSONANTS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 
-/// As `clientSecretExpiresAt` tells it: 90 days.
+/// The 90 days of `clientSecretExpiresAt`.
 const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// How long a user has, from what StartDeviceAuthorization answers.
+/// The `expiresIn` of StartDeviceAuthorization.
 pub(crate) const DEVICE_LIFE: Duration = Duration::from_secs(10 * 60);
-/// The default of an access portal's session.
+/// The default duration of a session in the access portal.
 const ACCESS_LIFE: Duration = Duration::from_secs(8 * 60 * 60);
-/// Of a token that is refreshed, since the session is looked at every hour then.
+/// The life of a token that can be refreshed: the session is checked every hour.
 const REFRESHABLE_LIFE: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]

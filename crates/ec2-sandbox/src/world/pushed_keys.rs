@@ -11,7 +11,7 @@ pub(super) struct PushedKey {
 }
 
 impl World {
-    /// Takes a public key for `user` on `instance`; it is honoured until [`KEY_LIFE`] has passed.
+    /// Adds a pushed key of `user` on `instance`. It is accepted for [`KEY_LIFE`].
     pub(crate) fn push_key(&self, instance: &str, user: &str, line: &str, now: SystemTime) {
         let mut state = self.lock();
         let keys = state.keys.entry((instance.to_owned(), user.to_owned())).or_default();
@@ -21,8 +21,8 @@ impl World {
 
     /// The public key lines that `instance` accepts for `user` at `now`.
     ///
-    /// Always empty for an instance whose sshd ignores them, whatever was pushed to it, and for a user that no instance
-    /// has.
+    /// Always empty for an instance whose sshd ignores pushed keys, and for a user that exists on no
+    /// instance.
     pub(crate) fn honoured_keys(&self, instance: &str, user: &str, now: SystemTime) -> Vec<String> {
         if user == GHOST || self.instance(instance).is_none_or(|instance| !instance.honours_pushed_keys()) {
             return Vec::new();
@@ -32,7 +32,7 @@ impl World {
         keys.iter().filter(|key| key.expires > now).map(|key| key.line.clone()).collect()
     }
 
-    /// The same for every user that a key was ever pushed for.
+    /// The same for each user that a key was ever pushed for.
     pub(crate) fn honoured_keys_by_user(
         &self,
         instance: &str,
@@ -47,8 +47,8 @@ impl World {
     }
 }
 
-/// The one user that there is on no instance.
+/// The one user name that exists on no instance.
 const GHOST: &str = "ghost";
 
-/// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
+/// How long a pushed key is accepted, from the documentation of SendSSHPublicKey.
 const KEY_LIFE: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use super::{
 };
 
 impl World {
-    /// Starts a session and gives out its first token.
+    /// Starts a session and returns its first token.
     pub(crate) fn start_session(
         &self,
         opening: Opening,
@@ -20,7 +20,7 @@ impl World {
         let ticket = self.ticket(&session);
         let mut state = self.lock();
         if let Some(starts) = &state.starts {
-            // It fails only when the region is gone.
+            // It fails only when the region ends.
             let _ = starts.send(session.info());
         }
         state.sessions.push(session);
@@ -35,15 +35,15 @@ impl World {
         starts
     }
 
-    /// Whether a client has been on the data channel of a session.
+    /// Whether a client has ever opened the data channel of a session.
     pub(crate) fn was_attached(&self, id: &str) -> bool {
         let state = self.lock();
         state.sessions.iter().any(|session| session.record.id == id && session.record.was_attached())
     }
 
-    /// Gives out a fresh token for a session; `None` if there is no such session.
+    /// Returns a new token for a session; `None` if there is no such session.
     ///
-    /// For a session that has ended the token is empty: that is how the service says so.
+    /// The token of an ended session is empty, as from AWS.
     pub(crate) fn resume_session(&self, id: &str, now: SystemTime) -> io::Result<Option<StreamTicket>> {
         let mut state = self.lock();
         let Some(session) = state.sessions.iter_mut().find(|session| session.record.id == id) else {
@@ -53,7 +53,7 @@ impl World {
         Ok(Some(self.ticket(session)))
     }
 
-    /// Consumes the token of a session: the first client to present it has the data channel.
+    /// Consumes the token of a session: the first client that presents it gets the data channel.
     pub(crate) fn take_token(
         &self,
         id: &str,
@@ -65,7 +65,7 @@ impl World {
         session.ok_or(TokenError::UnknownSession)?.take_token(token, self.token_life, now)
     }
 
-    /// Ends a session and tells whoever watches it; `false` if it is unknown or had ended already.
+    /// Ends a session and notifies its watchers; `false` if it is unknown or had ended already.
     pub(crate) fn terminate(&self, id: &str, now: SystemTime) -> bool {
         let mut state = self.lock();
         let ended = state.sessions.iter_mut().find(|session| session.record.id == id);
@@ -74,7 +74,7 @@ impl World {
         ended
     }
 
-    /// Ends every session that lives, and keeps what its client is to be told.
+    /// Ends all sessions. Their clients get `output` as the reason.
     pub(crate) fn end_sessions(&self, output: &str, now: SystemTime) {
         let mut state = self.lock();
         for session in state.sessions.iter_mut().filter(|session| session.is_connected()) {
@@ -84,7 +84,7 @@ impl World {
         self.count(&state);
     }
 
-    /// What the client of a session is told at its end, often nothing.
+    /// The reason that the client of a session gets at its end, often empty.
     pub(crate) fn output(&self, id: &str) -> String {
         let state = self.lock();
         let session = state.sessions.iter().find(|session| session.record.id == id);

@@ -1,4 +1,4 @@
-//! What the regions remember, and for how long.
+//! Sessions, keys, credentials and limits of the world, and how long each lasts.
 
 use super::*;
 

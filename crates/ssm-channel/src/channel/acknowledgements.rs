@@ -11,8 +11,8 @@ use crate::message::{Draft, Header, MessageId, MessageType};
 pub(super) struct Acknowledgements {
     /// To send, oldest first.
     waiting: VecDeque<Acknowledgement>,
-    /// The last ones sent, to send again on a new websocket: the old one may have swallowed them, and the SSM agent
-    /// would otherwise repeat each message, ten a second.
+    /// The last ones sent, to send again on a new websocket: the old one may have swallowed them, and the SSM
+    /// agent would otherwise repeat each message, ten a second.
     recent: VecDeque<Acknowledgement>,
     draft: Draft,
 }

@@ -86,8 +86,8 @@ impl Channel {
         }
     }
 
-    /// Before the handshake is over the SSM agent takes data, and throws it away (`Channel::take`); between that
-    /// and its TCP connection it refuses it.
+    /// Before the handshake is over the SSM agent takes data, and throws it away (`Channel::take`); between
+    /// that and its TCP connection it refuses it.
     fn refuses_data(&self) -> bool {
         !self.accepts_data && !matches!(self.phase, Phase::Handshake { .. })
     }
@@ -177,8 +177,8 @@ fn parse_exit_status(payload: &[u8]) -> Option<i32> {
     std::str::from_utf8(payload).ok()?.strip_prefix("EXIT_CODE:")?.trim().parse().ok()
 }
 
-/// The SSM agent marks its handshake complete after it has said so. Data that arrives in between is acknowledged
-/// and thrown away; on loopback that struck 9 of 30 sessions.
+/// The SSM agent marks its handshake complete after it has said so. Data that arrives in between is
+/// acknowledged and thrown away; on loopback that struck 9 of 30 sessions.
 const SETTLING_TIME: Duration = Duration::from_millis(10);
 /// Long enough for an instance that is slow to attach; the official client waits for ever.
 const CLIENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -37,14 +37,14 @@ impl Channel {
         record.map(Outgoing::Record)
     }
 
-    /// The instance's side imitates the SSM agent, which makes no probes; and before the SSM agent has taken any
-    /// data, silence says nothing about sizes.
+    /// The instance's side imitates the SSM agent, which makes no probes; and before the SSM agent has taken
+    /// any data, silence says nothing about sizes.
     pub(super) fn probes_sizes(&self) -> bool {
         self.peer_takes_data && matches!(self.side, Side::Client { .. })
     }
 
-    /// Whether repeats are answered at all. Before the SSM agent takes data it acknowledges what comes later, and that
-    /// tells nothing about data that it refuses.
+    /// Whether repeats are answered at all. Before the SSM agent takes data it acknowledges what comes later,
+    /// and that tells nothing about data that it refuses.
     pub(super) fn must_confirm(&self) -> bool {
         let forgets = self.agent_version.is_some_and(|version| !version.acknowledges_duplicates());
         forgets && self.peer_takes_data && matches!(self.side, Side::Client { .. })
@@ -100,6 +100,6 @@ impl Channel {
     }
 }
 
-/// A number that is defined and unused ("Parameter"). The SSM agent's port session acknowledges it and does nothing
-/// (`agent/session/plugins/port/port_basic.go`, `HandleStreamMessage`).
+/// A number that is defined and unused ("Parameter"). The SSM agent's port session acknowledges it and does
+/// nothing (`agent/session/plugins/port/port_basic.go`, `HandleStreamMessage`).
 pub(super) const PROBE: PayloadType = PayloadType::Other(4);

@@ -12,8 +12,8 @@ impl MessageId {
         Self(bytes)
     }
 
-    /// The textual form, in lower case. By table, since an acknowledgement holds one: formatting it piece by piece
-    /// was a visible part of a download's time.
+    /// The textual form, in lower case. By table, since an acknowledgement holds one: formatting it piece by
+    /// piece was a visible part of a download's time.
     pub(crate) fn hyphenated(self) -> [u8; 36] {
         let mut text = [b'-'; 36];
         let mut places = text.iter_mut();

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How much the path holds: the highest rate of acknowledgement times the shortest round trip. The shortest, since
-/// what exceeds it is our own bytes queueing.
+/// How much the path holds: the highest rate of acknowledgement times the shortest round trip. The shortest,
+/// since what exceeds it is our own bytes queueing.
 #[derive(Default)]
 pub(super) struct Delivery {
     since: Option<Instant>,

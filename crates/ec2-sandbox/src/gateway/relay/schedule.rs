@@ -1,4 +1,4 @@
-//! What happens to a session by the clock: the faults that were asked for, and the limit of an idle session.
+//! Events of a session that happen at a time: the requested faults, and the end of an idle session.
 
 use std::{
     future::Future,
@@ -144,7 +144,7 @@ impl Relay {
         ];
         let agent = self.agent.next_deadline().filter(|_| self.agent_attached);
         let now = Instant::now();
-        // What is due already waits for room, not for time.
+        // An arrival that is already due waits for room, not for time.
         let future = arrivals.into_iter().flatten().filter(|at| *at > now);
         let Some(next) = future.chain(schedule.into_iter().flatten()).chain(agent).min() else {
             return false;
@@ -156,7 +156,7 @@ impl Relay {
     }
 }
 
-/// Whether a moment has come; then the next one is set, if it repeats.
+/// Whether `at` has come. Then it is set to the next time, if the event repeats.
 fn due(at: &mut Option<Instant>, now: Instant, every: Option<Duration>) -> bool {
     let is_due = at.is_some_and(|at| at <= now);
     if is_due {
@@ -169,5 +169,5 @@ fn due(at: &mut Option<Instant>, now: Instant, every: Option<Duration>) -> bool 
 const AGENT_AWAY: Duration = Duration::from_millis(10);
 /// How long publication is held back.
 const PAUSE: Duration = Duration::from_millis(500);
-/// When fewer messages than were to vanish are sent.
+/// The end of the wait for messages to lose, when fewer are sent.
 const TAIL_TIME: Duration = Duration::from_millis(200);

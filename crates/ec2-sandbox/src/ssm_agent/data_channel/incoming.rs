@@ -1,4 +1,4 @@
-//! What happens to the client's numbered messages: in order, early, or seen before.
+//! The client's numbered messages: in order, early, or repeated.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use ssm_channel::{Header, Message, PayloadType};
 use super::{Acknowledgement, DataChannel, Event, Handshake, Reader};
 use crate::ssm_agent::handshake;
 
-/// What became of the next message in order.
+/// What to do with the next message in order.
 enum Taken {
     Yes,
-    /// Neither acknowledged nor counted: the client has to send it again.
+    /// Neither acknowledge nor count it: the client has to send it again.
     Refused,
-    /// For the session to take.
+    /// Write it to the port or command.
     Input(Bytes),
-    /// The reader waits for what will not come.
+    /// The reader blocks for ever.
     Never,
 }
 
@@ -32,7 +32,7 @@ impl DataChannel {
         if number > self.expected {
             if self.early.len() < EARLY_CAPACITY || self.early.contains_key(&number) {
                 self.acknowledge(now, acknowledgement);
-                // A copy: the message would keep the whole frame alive.
+                // A copy, since a slice would keep the whole websocket frame in memory.
                 let payload = Bytes::copy_from_slice(&message.payload);
                 self.early.insert(number, (payload_type, payload));
             }
@@ -51,7 +51,7 @@ impl DataChannel {
         }
     }
 
-    /// The expected message was taken; those that came early follow.
+    /// The expected message is done; messages that came early follow.
     pub(super) fn advance(&mut self, now: Instant) {
         self.expected += 1;
         while let Some((payload_type, payload)) = self.early.remove(&self.expected) {
@@ -90,7 +90,7 @@ impl DataChannel {
 
     fn take_response(&mut self, now: Instant, payload: &[u8]) -> Taken {
         let Handshake::Asked { since } = self.handshake else {
-            // The reader hands the response to a thread that has gone.
+            // The reader passes the response to a thread that has ended.
             return Taken::Never;
         };
         let Some(failure) = handshake::failure(payload) else { return Taken::Refused };
@@ -112,6 +112,6 @@ impl DataChannel {
 
 /// `IncomingMessageBufferCapacity`: messages, whatever their size.
 const EARLY_CAPACITY: usize = 100_000;
-/// How long the flag of the handshake lags behind the message. At loopback 1 to 5 clients of 100 that sent at
-/// once lost their data; here all do.
+/// How long the flag of the handshake is set after the message. With the real agent on loopback, 1 to 5 of
+/// 100 clients that sent at once lost their data; here all do.
 const COMPLETING_TIME: Duration = Duration::from_millis(2);
