@@ -1,4 +1,5 @@
-//! Whatever is asked of the key agent, the answer is one whole frame, and a signature is made by its key alone.
+//! Whatever is asked of the key agent, the answer is one whole frame, and a signature is made by its key
+//! alone.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Whatever a console or a file says, what is taken for a key is one, and stays the same when it is written down.
+//! Whatever a console or a file says, what is taken for a key is one, and stays the same when it is written
+//! down.
 
 #![no_main]
 

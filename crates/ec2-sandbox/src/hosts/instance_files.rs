@@ -1,8 +1,8 @@
-//! The files of an instance: a directory that stands for its root, in which a session's commands find what
-//! they would find on a real one.
+//! The files of an instance: a directory in the place of `/`, with the files that a session's commands would
+//! find on a real instance.
 //!
-//! Nothing is isolated. A command runs on this machine and sees its files; only the few that differ
-//! between instances are the instance's own, and so are some programs.
+//! Nothing is isolated. A command runs on this machine and sees its files. Only the few files and programs
+//! that differ between instances are the instance's own.
 
 use std::{
     fs,
@@ -15,46 +15,46 @@ use crate::world::{Condition, HostKeys, Instance};
 
 /// The directory of an instance.
 #[derive(Clone, Debug)]
-pub(super) struct Root(PathBuf);
+pub(super) struct InstanceFiles(PathBuf);
 
-impl Root {
-    /// The directory of `instance` below `parent`, with its files if it is new.
+impl InstanceFiles {
+    /// The directory of `instance` in `parent`. Writes its files if it is new.
     pub(super) fn lay_out(parent: &Path, instance: &Instance, keys: &HostKeys) -> io::Result<Self> {
-        let root = Self(parent.join(&instance.id));
-        if root.0.exists() {
-            return Ok(root);
+        let files = Self(parent.join(&instance.id));
+        if files.0.exists() {
+            return Ok(files);
         }
         let directories =
             ["home", "sshd", "etc/ssh", "opt/aws/bin", "proc/sys/crypto", "usr/share/ec2-instance-connect"];
         for directory in directories {
-            fs::create_dir_all(root.0.join(directory))?;
+            fs::create_dir_all(files.0.join(directory))?;
         }
         let [ecdsa, ed25519] = keys.lines();
-        let etc = root.0.join("etc/ssh");
+        let etc = files.0.join("etc/ssh");
         fs::write(etc.join("ssh_host_ecdsa_key.pub"), ecdsa + "\n")?;
         fs::write(etc.join("ssh_host_ed25519_key.pub"), ed25519 + "\n")?;
         fs::write(etc.join("sshd_config"), sshd_config(instance))?;
         let is_fips = u8::from(instance.condition == Condition::Fips);
-        fs::write(root.0.join("proc/sys/crypto/fips_enabled"), format!("{is_fips}\n"))?;
+        fs::write(files.0.join("proc/sys/crypto/fips_enabled"), format!("{is_fips}\n"))?;
         if instance.condition != Condition::InstanceConnectAbsent {
-            write_program(&root.0.join("opt/aws/bin/eic_run_authorized_keys"), NO_KEYS)?;
+            write_program(&files.0.join("opt/aws/bin/eic_run_authorized_keys"), NO_KEYS)?;
         }
-        Ok(root)
+        Ok(files)
     }
 
-    /// Where whoever logs in is at home.
+    /// The home directory of every user who logs in.
     pub(super) fn home(&self) -> PathBuf {
         self.0.join("home")
     }
 
-    /// Where the files are that a real sshd is started with.
+    /// The directory for sshd's configuration, host keys and authorized keys.
     pub(super) fn sshd(&self) -> PathBuf {
         self.0.join("sshd")
     }
 
-    /// Has a word of a command name the instance's own files where it names those that instances have for
-    /// themselves. The text is replaced wherever it stands, in a script for `sh -c` too: what the region is
-    /// asked to run has no other use for these names.
+    /// Replaces the paths of [`OWN_PATHS`] in a word of a command by paths in this directory. The text is
+    /// replaced everywhere in the word, also in a script for `sh -c`: the commands that the region runs have
+    /// no other use for these paths.
     pub(super) fn rewrite(&self, word: &str) -> String {
         OWN_PATHS
             .iter()
@@ -62,8 +62,9 @@ impl Root {
     }
 }
 
-/// The programs of instances that are not this machine's. They are written before any command runs: as long
-/// as a process that is being started still holds such a file open for writing, it cannot be run.
+/// Writes the programs that instances have in the place of this machine's. This happens before any command
+/// runs: a file that another process still holds open for writing cannot be executed (ETXTBSY), and a process
+/// that is being started inherits such a descriptor.
 pub(super) fn write_programs(directory: &Path) -> io::Result<()> {
     for (name, script) in PROGRAMS {
         let file = directory.join(name);
@@ -73,7 +74,7 @@ pub(super) fn write_programs(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where an instance looks for programs, given where [`write_programs`] has put them.
+/// PATH on an instance, with the directory of [`write_programs`].
 pub(super) fn program_path(directory: &Path, instance: &Instance) -> String {
     let usual = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", directory.display());
     let own = match instance.condition {
@@ -84,7 +85,8 @@ pub(super) fn program_path(directory: &Path, instance: &Instance) -> String {
     format!("{}:{usual}", directory.join(own).display())
 }
 
-/// What is set of sshd's options, as far as keys are concerned.
+/// The options in the instance's `sshd_config` that concern keys. Commands read this file; the region's
+/// servers do not.
 fn sshd_config(instance: &Instance) -> String {
     let mut text = "AuthorizedKeysFile .ssh/authorized_keys\n".to_owned();
     if !matches!(instance.condition, Condition::InstanceConnectAbsent | Condition::KeysCommandAbsent) {
@@ -102,11 +104,11 @@ fn sshd_config(instance: &Instance) -> String {
 fn write_program(file: &Path, script: &str) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o700).open(file)?;
     file.write_all(script.as_bytes())?;
-    // The umask may have taken something away.
+    // The umask may have removed permissions.
     file.set_permissions(fs::Permissions::from_mode(0o755))
 }
 
-/// The last two would show that this machine is a container.
+/// On an instance the last two do not exist; here they would if this machine is a container.
 const OWN_PATHS: [&str; 9] = [
     "/etc/ssh/",
     "/etc/crypto-policies/",
@@ -119,7 +121,7 @@ const OWN_PATHS: [&str; 9] = [
     "/run/.containerenv",
 ];
 
-/// Who may log in is asked of the region, and not of this.
+/// Never run: the region's servers look up pushed keys themselves (`authorized_keys.rs`).
 const NO_KEYS: &str = "#!/bin/sh\nexit 255\n";
 const PROGRAMS: [(&str, &str); 4] = [
     (
@@ -130,7 +132,7 @@ const PROGRAMS: [(&str, &str); 4] = [
          done\n\
          echo 1000\n",
     ),
-    // This machine may have one.
+    // Since this machine may have a getenforce.
     ("getenforce", "#!/bin/sh\necho 'getenforce: not found' >&2\nexit 127\n"),
     ("selinux/getenforce", "#!/bin/sh\necho Enforcing\n"),
     (
@@ -147,11 +149,11 @@ mod tests {
 
     #[test]
     fn only_the_instances_own_paths_are_replaced() {
-        let root = Root(PathBuf::from("/r"));
+        let files = InstanceFiles(PathBuf::from("/r"));
         let command =
             "cat /etc/ssh/sshd_config /etc/sshd /opt/aws/bin/x; ls '/usr/share/ec2-instance-connect/'";
         assert_eq!(
-            root.rewrite(command),
+            files.rewrite(command),
             "cat /r/etc/ssh/sshd_config /etc/sshd /r/opt/aws/bin/x; ls '/r/usr/share/ec2-instance-connect/'"
         );
     }

@@ -55,12 +55,12 @@ impl Pattern {
         })
     }
 
-    /// Whether `text` is this, letter by letter.
+    /// Whether `text` is equal to it.
     pub(super) fn is(&self, text: &str, context: &Context) -> bool {
         self.literal(context).is_some_and(|literal| literal == text)
     }
 
-    /// The same, where upper and lower case are one.
+    /// The same without case.
     pub(super) fn is_ignoring_case(&self, text: &str, context: &Context) -> bool {
         self.literal(context).is_some_and(|literal| literal.to_lowercase() == text.to_lowercase())
     }
@@ -71,7 +71,7 @@ impl Pattern {
         self.tokens(context).is_some_and(|tokens| matches(&tokens, &text))
     }
 
-    /// The same for ARNs, whose parts are compared one by one. A lone `*` matches everything.
+    /// The same for ARNs, compared part by part. A lone `*` matches everything.
     pub(super) fn is_like_arn(&self, arn: &str, context: &Context) -> bool {
         let Some(tokens) = self.tokens(context) else { return false };
         if tokens == [Token::Any] {
@@ -94,7 +94,7 @@ impl Pattern {
         Some(characters.collect())
     }
 
-    /// With the variables replaced; `None` if one has no value, and then nothing matches.
+    /// The pattern with its variables replaced; `None` if one has no value, and then nothing matches.
     fn tokens(&self, context: &Context) -> Option<Vec<Token>> {
         let mut tokens = Vec::new();
         for piece in &self.0 {
@@ -138,5 +138,5 @@ fn matches(pattern: &[Token], text: &[char]) -> bool {
     }
 }
 
-/// Partition, service, region and so on; colons in the last part belong to it.
+/// Partition, service, region and so on; the last part may contain colons.
 const ARN_PARTS: usize = 6;

@@ -1,4 +1,4 @@
-//! The element `Condition`: an operator, a key, and the values of which one must fit.
+//! The element `Condition`: an operator, a key, and values of which one must match.
 
 use super::{Context, pattern::Pattern};
 
@@ -14,7 +14,7 @@ pub(super) struct Condition {
 pub(super) struct Operator {
     comparison: Comparison,
     quantifier: Option<Quantifier>,
-    /// Whether a key of which nothing is known passes.
+    /// Whether the condition holds if the key is missing.
     if_exists: bool,
 }
 
@@ -36,7 +36,7 @@ enum Quantifier {
 }
 
 impl Operator {
-    /// Reads an operator; `None` if this region has none of that name.
+    /// Reads an operator; `None` if this region does not support it.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let (quantifier, bare) = match name.split_once(':') {
             Some(("ForAllValues", bare)) => (Some(Quantifier::All), bare),
@@ -49,7 +49,7 @@ impl Operator {
             None => (bare, false),
         };
         let comparison = match bare {
-            // AWS documents that the two do the same.
+            // AWS documents that the two are equal.
             "ArnEquals" | "ArnLike" => Comparison::Arn,
             "Bool" => Comparison::Bool,
             "Null" if !if_exists => Comparison::Null,
@@ -65,7 +65,7 @@ impl Operator {
 }
 
 impl Condition {
-    /// Whether it is met by what is known of the request.
+    /// Whether it holds for the request's context.
     pub(super) fn holds(&self, context: &Context) -> bool {
         let Operator { comparison, quantifier, if_exists } = self.operator;
         let found = context.values(&self.key);

@@ -1,7 +1,8 @@
-//! IAM policies, evaluated as IAM does it: what a statement denies is denied, and what none allows is as well.
+//! IAM policies, evaluated as IAM does: an explicit deny wins, and a request that no statement allows is
+//! denied.
 //!
-//! Pure: a policy, an action, a resource and what is known of the request go in, a [`Decision`] comes out. Only
-//! identity-based policies; no boundaries, no session policies. How documents are read is in `document`.
+//! Pure: a policy, an action, a resource and the condition keys of the request go in, a [`Decision`] comes
+//! out. Only identity-based policies; no boundaries, no session policies. `document` reads the JSON.
 //!
 //! Rules: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>.
 
@@ -15,18 +16,18 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 
-/// Text that should be a policy is none.
+/// The text is not a valid policy.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct MalformedPolicy(String);
 
-/// One or more policy documents, which count together.
+/// One or more policy documents, evaluated together.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     statements: Vec<Statement>,
 }
 
-/// What a policy says to a request.
+/// The result of evaluating a policy for a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Decision {
     Allowed,
@@ -36,16 +37,16 @@ pub(crate) enum Decision {
     ImplicitDeny,
 }
 
-/// What a request is checked on.
+/// A resource of a request, with the request's context.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Resource {
     /// Its ARN, or `*`.
     pub(crate) name: String,
-    /// What is known of the request and the resource.
+    /// The condition keys of the request and the resource.
     pub(crate) context: Context,
 }
 
-/// Condition keys and their values. Upper and lower case of a key are the same.
+/// Condition keys and their values. Keys are compared without case.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Context(BTreeMap<String, Vec<String>>);
 
@@ -60,7 +61,7 @@ impl Context {
         self.0.get(&key.to_ascii_lowercase()).map(Vec::as_slice)
     }
 
-    /// The value of a key that has one.
+    /// The value of a key with exactly one.
     fn single(&self, key: &str) -> Option<&str> {
         match self.values(key)? {
             [value] => Some(value),
@@ -77,11 +78,11 @@ struct Statement {
     conditions: Vec<Condition>,
 }
 
-/// What an element such as `Action` or `NotAction` lists.
+/// The list of an element such as `Action` or `NotAction`.
 #[derive(Clone, Debug)]
 struct Selection {
     patterns: Vec<Pattern>,
-    /// Whether everything else is meant.
+    /// Whether it is a `Not…` element, which selects everything else.
     inverted: bool,
 }
 
@@ -91,7 +92,7 @@ impl Policy {
         document::read(text).map(|statements| Self { statements })
     }
 
-    /// What the policy says to `action` on `resource`.
+    /// Evaluates the policy for `action` on `resource`.
     pub(crate) fn decide(&self, action: &str, resource: &Resource) -> Decision {
         let mut decision = Decision::ImplicitDeny;
         for statement in &self.statements {
@@ -106,7 +107,7 @@ impl Policy {
         decision
     }
 
-    /// The condition keys that decide about `action`, and of which the context says nothing.
+    /// The condition keys of statements about `action` that are missing in the context.
     pub(crate) fn missing(&self, action: &str, context: &Context) -> BTreeSet<String> {
         let statements = self.statements.iter().filter(|statement| statement.actions.means_action(action));
         let keys = statements.flat_map(|statement| {

@@ -1,19 +1,20 @@
-//! One session in the gateway: the SSM agent, at most one websocket of the client, and two lines between.
+//! One session in the gateway: the SSM agent, at most one websocket of the client, and a line in each
+//! direction.
 //!
-//! One task polls all of it; no part waits for another. What the SSM agent sends before the first client
-//! comes is kept for it. When the client is away later, the SSM agent is asked to pause, and what it sends
-//! regardless is lost, so that its repeats are exercised. It is the same the other way round while the SSM
-//! agent's websocket is lost.
+//! One task polls all of it; no part waits for another. Messages of the SSM agent are kept until the first
+//! client connects. Later, while the client's websocket is lost, the gateway sends the SSM agent a pause and
+//! drops its messages, so that its repeats are tested. While the SSM agent's websocket is lost, the client
+//! gets the same treatment.
 
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use serde_json::json;
 use ssm_channel::{Origin, SsmAgentVersion};
@@ -21,37 +22,41 @@ use tokio::{
     sync::mpsc,
     time::{Sleep, sleep_until},
 };
-use tokio_tungstenite::tungstenite::{
-    Message,
-    protocol::{CloseFrame, frame::coding::CloseCode},
-};
+use tokio_tungstenite::tungstenite::Message;
 
-use super::ClientSocket;
+use self::schedule::Loss;
+use super::{
+    ClientSocket,
+    line::Line,
+    record::{HEADER_LENGTH, gateway_record, is_stream_data},
+};
 use crate::{
-    faults::{Faults, Line},
-    hosts::Hosts,
-    ssm_agent::{Manners, SsmAgent, Start, Verdict},
+    faults::Faults,
+    hosts::{Hosts, Start},
+    ssm_agent::{Behaviour, SsmAgent, Verdict},
     world::{Condition, Purpose, SessionInfo, SessionState, World},
 };
 
-pub(super) struct Session {
+mod schedule;
+
+pub(super) struct Relay {
     info: SessionInfo,
     hosts: Arc<Hosts>,
     world: Arc<World>,
     sockets: mpsc::Receiver<ClientSocket>,
     client: Option<Client>,
-    /// A client has been here.
+    /// Whether a client has ever connected.
     was_attached: bool,
     agent: SsmAgent,
     to_client: Line,
     to_agent: Line,
     faults: Faults,
-    /// When the SSM agent takes the session up; none when it has, or never does.
+    /// When the SSM agent joins the session; none once it has, or if it never does.
     attaches_at: Option<Instant>,
     agent_attached: bool,
-    /// When the SSM agent has its next websocket, while it has none.
+    /// When the SSM agent's websocket is replaced; none while it has one.
     agent_returns: Option<Instant>,
-    /// When the service ends the session unless data moves before.
+    /// When the service ends the session as idle, unless data moves before.
     idles_at: Instant,
     next_close: Option<Instant>,
     next_reset: Option<Instant>,
@@ -59,7 +64,7 @@ pub(super) struct Session {
     next_pause: Option<Instant>,
     pause_ends: Option<Instant>,
     crashes_at: Option<Instant>,
-    /// The client's websocket is about to be lost, once its tail is swallowed or this has passed.
+    /// A loss of the client's websocket that begins: when its last messages are lost, or at this time.
     losing: Option<(Loss, Instant)>,
     timer: Pin<Box<Sleep>>,
 }
@@ -67,18 +72,11 @@ pub(super) struct Session {
 struct Client {
     socket: ClientSocket,
     unflushed: bool,
-    /// A close frame is queued; the websocket goes when it is flushed.
+    /// A close frame is queued; the websocket is dropped when it is flushed.
     closing: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Loss {
-    Close,
-    Reset,
-    TooLarge,
-}
-
-impl Session {
+impl Relay {
     pub(super) fn new(
         info: SessionInfo,
         sockets: mpsc::Receiver<ClientSocket>,
@@ -89,7 +87,7 @@ impl Session {
         let now = Instant::now();
         let unix_time = world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut seed = [0; 8];
-        // Without randomness the ids repeat between sessions, which nothing minds.
+        // Without random bytes the message ids repeat between sessions, which is harmless.
         let _ = getrandom::fill(&mut seed);
         let seed = u64::from_le_bytes(seed);
         let version = faults.agent_version.as_deref().and_then(SsmAgentVersion::parse);
@@ -98,7 +96,7 @@ impl Session {
         let attaches = !faults.never_attach && condition != Some(Condition::SsmAgentSilent);
         let origin = Origin { seed, unix_time, now };
         Self {
-            agent: SsmAgent::new(version, &info.purpose, manners(faults), origin),
+            agent: SsmAgent::new(version, &info.purpose, behaviour(faults), origin),
             hosts,
             world,
             sockets,
@@ -123,7 +121,7 @@ impl Session {
         }
     }
 
-    /// Until the session is over on both sides.
+    /// Runs the session until its end.
     pub(super) async fn run(mut self) {
         let mut state = self.info.state.clone();
         let terminated = async move {
@@ -140,7 +138,7 @@ impl Session {
             self.poll(cx)
         })
         .await;
-        self.farewell().await;
+        self.close_client().await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -160,7 +158,7 @@ impl Session {
         }
     }
 
-    /// Another websocket of the client takes the place of the last.
+    /// A new websocket of the client replaces the last one.
     fn poll_sockets(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let Poll::Ready(Some(socket)) = self.sockets.poll_recv(cx) else { return false };
         tracing::debug!(session = self.info.id, "a client is attached");
@@ -236,7 +234,7 @@ impl Session {
         moved
     }
 
-    /// Takes a message of the client to the SSM agent, if that is there.
+    /// Sends a message of the client to the SSM agent, unless its websocket is lost.
     fn relay_to_agent(&mut self, now: Instant, record: Bytes) {
         if is_stream_data(&record) {
             self.idles_at = now + self.faults.idle.unwrap_or(IDLE_LIMIT);
@@ -280,141 +278,8 @@ impl Session {
         Ok(moved)
     }
 
-    // ---- what happens by the clock ----
-
-    fn run_schedule(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        if due(&mut self.attaches_at, now, None) {
-            self.agent_attached = true;
-            self.agent.start(now);
-            moved = true;
-        }
-        if due(&mut self.next_agent_cut, now, self.faults.cut_agent_every) && self.agent_attached {
-            self.to_agent.clear();
-            self.agent.reconnect();
-            self.agent_returns = Some(now + AGENT_AWAY);
-            self.info.faults.add();
-            self.publish_to_client("pause_publication", now);
-            moved = true;
-        }
-        if due(&mut self.agent_returns, now, None) {
-            self.publish_to_client("start_publication", now);
-            moved = true;
-        }
-        if due(&mut self.crashes_at, now, None) {
-            self.info.faults.add();
-            self.agent.crash(now);
-            moved = true;
-        }
-        if self.idles_at <= now {
-            tracing::debug!(session = self.info.id, "the session is idle");
-            self.agent.terminate();
-            moved = true;
-        }
-        if due(&mut self.next_pause, now, self.faults.pause_every) {
-            self.info.faults.add();
-            self.publish_to_client("pause_publication", now);
-            self.pause_ends = Some(now + PAUSE);
-            moved = true;
-        }
-        if due(&mut self.pause_ends, now, None) {
-            self.publish_to_client("start_publication", now);
-            moved = true;
-        }
-        moved | self.run_losses(now)
-    }
-
-    fn run_losses(&mut self, now: Instant) -> bool {
-        let close = due(&mut self.next_close, now, self.faults.close_every);
-        let reset = due(&mut self.next_reset, now, self.faults.reset_every);
-        if (close || reset) && self.client.is_some() && self.losing.is_none() {
-            let loss = if reset { Loss::Reset } else { Loss::Close };
-            self.to_client.swallow(self.faults.lose_tail);
-            self.to_agent.swallow(self.faults.lose_tail);
-            self.losing = Some((loss, now + TAIL_TIME));
-        }
-        let swallowed = self.to_client.has_swallowed() && self.to_agent.has_swallowed();
-        match self.losing {
-            Some((loss, until)) if swallowed || until <= now => {
-                self.losing = None;
-                self.lose(loss, now);
-                true
-            }
-            _ => close || reset,
-        }
-    }
-
-    fn lose(&mut self, loss: Loss, now: Instant) {
-        let Some(client) = &mut self.client else { return };
-        self.info.faults.add();
-        match loss {
-            Loss::Close | Loss::TooLarge => {
-                let frame = match loss {
-                    Loss::TooLarge => CloseFrame { code: CloseCode::Size, reason: "too large".into() },
-                    _ => CloseFrame { code: CloseCode::Normal, reason: "Bye".into() },
-                };
-                let _ = Pin::new(&mut client.socket).start_send(Message::Close(Some(frame)));
-                client.unflushed = true;
-                client.closing = true;
-                self.to_client.clear();
-            }
-            Loss::Reset => {
-                if let Err(error) = client.socket.get_ref().set_zero_linger() {
-                    tracing::debug!(%error, "a connection is closed instead of reset");
-                }
-                self.lose_client();
-                self.publish_to_agent("pause_publication", now);
-            }
-        }
-    }
-
-    fn lose_client(&mut self) {
-        self.client = None;
-        self.to_client.clear();
-    }
-
-    fn publish_to_agent(&mut self, message_type: &str, now: Instant) {
-        if self.agent_attached {
-            self.to_agent.push_own(now, gateway_record(message_type, b"", self.world.now()));
-        }
-    }
-
-    fn publish_to_client(&mut self, message_type: &str, now: Instant) {
-        if self.client.is_some() {
-            self.to_client.push_own(now, gateway_record(message_type, b"", self.world.now()));
-        }
-    }
-
-    /// Arms the timer; true when it has already fired.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
-        let arrivals = [self.to_client.next_arrival(), self.to_agent.next_arrival()];
-        let schedule = [
-            self.attaches_at,
-            self.agent_returns,
-            Some(self.idles_at),
-            self.next_close,
-            self.next_reset,
-            self.next_agent_cut,
-            self.next_pause,
-            self.pause_ends,
-            self.crashes_at,
-            self.losing.map(|(_, until)| until),
-        ];
-        let agent = self.agent.next_deadline().filter(|_| self.agent_attached);
-        let now = Instant::now();
-        // What is due already waits for room, not for time.
-        let future = arrivals.into_iter().flatten().filter(|at| *at > now);
-        let Some(next) = future.chain(schedule.into_iter().flatten()).chain(agent).min() else {
-            return false;
-        };
-        if self.timer.deadline() != next.into() {
-            self.timer.as_mut().reset(next.into());
-        }
-        self.timer.as_mut().poll(cx).is_ready()
-    }
-
-    /// Tells the client that the session is over, and why.
-    async fn farewell(mut self) {
+    /// Sends the client `channel_closed` with the reason.
+    async fn close_client(mut self) {
         use futures_util::SinkExt;
         let output = match self.agent.verdict() {
             Some(Verdict::Failed(output)) => output.clone(),
@@ -425,7 +290,7 @@ impl Session {
         let Some(mut client) = self.client.take() else { return };
         let send = async {
             let now = Instant::now();
-            // The last acknowledgements and data first: time no longer matters.
+            // The last acknowledgements and data first, without their delay.
             while let Some(record) = self.agent.next_record() {
                 self.to_client.push(now, record);
             }
@@ -445,22 +310,13 @@ impl Session {
             client.socket.send(Message::Binary(record)).await?;
             client.socket.close(None).await
         };
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, send).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, send).await;
     }
 }
 
-/// Whether a moment has come; then the next one is set, if it repeats.
-fn due(at: &mut Option<Instant>, now: Instant, every: Option<Duration>) -> bool {
-    let is_due = at.is_some_and(|at| at <= now);
-    if is_due {
-        *at = every.map(|every| now + every);
-    }
-    is_due
-}
-
-fn manners(faults: &Faults) -> Manners {
-    let real = Manners::default();
-    Manners {
+fn behaviour(faults: &Faults) -> Behaviour {
+    let real = Behaviour::default();
+    Behaviour {
         payload: faults.agent_payload.unwrap_or(real.payload),
         pace: faults.pace.unwrap_or(real.pace),
         refusal_delay: faults.port_refusal_delay.unwrap_or(real.refusal_delay),
@@ -468,7 +324,7 @@ fn manners(faults: &Faults) -> Manners {
     }
 }
 
-/// Starts what a session is for.
+/// Starts the session's work on the instance.
 fn begin(hosts: &Hosts, info: &SessionInfo) -> Start {
     let start = match &info.purpose {
         Purpose::Command(command) => hosts.run(&info.target, command, false),
@@ -483,51 +339,18 @@ fn begin(hosts: &Hosts, info: &SessionInfo) -> Start {
     })
 }
 
-/// Whether a message counts as activity of the user, other than acknowledgements.
-fn is_stream_data(record: &[u8]) -> bool {
-    matches!(record.get(4..16), Some(b"input_stream" | b"output_strea"))
-}
-
 fn default_version(info: &SessionInfo, world: &World) -> SsmAgentVersion {
     let version =
         world.instance(&info.target).and_then(|instance| SsmAgentVersion::parse(instance.ssm_agent_version));
     version.unwrap_or_else(|| unreachable!("the catalogue's versions have four numbers"))
 }
 
-/// A message of the gateway's own: its type is padded with NULs, unlike the programs' messages.
-fn gateway_record(message_type: &str, payload: &[u8], now: SystemTime) -> Bytes {
-    use sha2::{Digest, Sha256};
-    let unix_time = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut record = BytesMut::with_capacity(120 + payload.len());
-    record.put_u32(116);
-    record.put_slice(message_type.as_bytes());
-    record.put_bytes(0, 32 - message_type.len());
-    record.put_u32(1);
-    record.put_u64(u64::try_from(unix_time.as_millis()).unwrap_or(1));
-    record.put_i64(0);
-    record.put_u64(0);
-    record.put_bytes(7, 16);
-    record.put_slice(&Sha256::digest(payload));
-    record.put_u32(0);
-    record.put_u32(u32::try_from(payload.len()).unwrap_or(0));
-    record.put_slice(payload);
-    record.freeze()
-}
-
-/// Bytes read in one pass, so that the SSM agent takes them soon.
+/// Bytes read in one pass, so that the SSM agent gets them soon.
 const BATCH: usize = 128 * 1024;
-/// In front of the payload of a message.
-const HEADER_LENGTH: usize = 120;
-/// SSM agents suspect the service's limit here.
+/// The limit of the service that the settings of SSM agents suggest.
 const SIZE_LIMIT: usize = 128 * 1024;
 /// The default of the account's preferences.
 const IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
-/// A real one was back within 3 to 12 ms.
-const AGENT_AWAY: Duration = Duration::from_millis(10);
-/// How long publication is held back.
-const PAUSE: Duration = Duration::from_millis(500);
-/// When fewer messages than were to vanish are sent.
-const TAIL_TIME: Duration = Duration::from_millis(200);
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than any delay on a line.
 const LONG: Duration = Duration::from_secs(3600);

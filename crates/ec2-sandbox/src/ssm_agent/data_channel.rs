@@ -1,9 +1,8 @@
-//! The SSM agent's side of a data channel: what it acknowledges, throws away, refuses and repeats.
+//! The SSM agent's side of a data channel: which messages it acknowledges, drops, refuses and repeats.
 //!
-//! It is written after AWS's agent, release 3.3.1142.0 (`agent/session/datachannel/datachannel.go` and the
-//! session plugins), and checked against recorded sessions of it. It shares nothing with the client's channel
-//! but the reading and writing of single messages, so that the two cannot agree on a mistake. No I/O, and no
-//! clock.
+//! It follows AWS's agent, release 3.3.1142.0 (`agent/session/datachannel/datachannel.go` and the session
+//! plugins), and checked against recorded sessions of it. It shares nothing with the client's channel but the
+//! reading and writing of single messages, so that the two cannot agree on a mistake. No I/O, and no clock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,7 +16,9 @@ use ssm_channel::{
 
 use super::{handshake, send_list::SendList};
 
-pub(super) struct Channel {
+mod incoming;
+
+pub(super) struct DataChannel {
     origin: Origin,
     ids: u64,
     version: SsmAgentVersion,
@@ -26,22 +27,22 @@ pub(super) struct Channel {
     /// The session takes input: its port is connected, or its command runs.
     connected: bool,
     expected: i64,
-    /// Acknowledged messages from the future.
+    /// Messages that came early. They are acknowledged already.
     early: BTreeMap<i64, (PayloadType, Bytes)>,
     reader: Reader,
-    /// Between the gateway's pause_publication and start_publication nothing is sent.
+    /// Set from `pause_publication` to `start_publication`: nothing is sent.
     paused: bool,
-    /// The worker has crashed.
+    /// The worker process has crashed.
     crashed: bool,
     send: SendList,
     next_tick: Instant,
-    /// Written to the websocket, not taken by it yet.
+    /// Records that the websocket has not accepted yet.
     outgoing: VecDeque<Bytes>,
     outgoing_bytes: usize,
     events: VecDeque<Event>,
 }
 
-/// What the owner of a channel should know.
+/// An event for [`SsmAgent`](super::SsmAgent).
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Event {
     /// The handshake is over. Time to connect, or to start the command.
@@ -58,8 +59,8 @@ enum Handshake {
     Asked {
         since: Instant,
     },
-    /// HandshakeComplete has been sent. The flag that says so is set a moment later, by another thread; data
-    /// that is read in between is acknowledged and thrown away.
+    /// HandshakeComplete has been sent. Another thread sets the flag for it a moment later; data that is read
+    /// in between is acknowledged and dropped.
     Completing {
         until: Instant,
     },
@@ -67,15 +68,15 @@ enum Handshake {
     Failed,
 }
 
-/// The thread that reads the websocket also writes to the port, so it can be stuck.
+/// The thread that reads the websocket. It also writes to the port, so it can block.
 enum Reader {
     Reading,
-    /// It waits until the session has taken `input`; then it acknowledges, unless it has before.
+    /// It waits until `input` is written; then it acknowledges it, unless it has already.
     Writing {
         input: Bytes,
         acknowledgement: Option<Acknowledgement>,
     },
-    /// Nothing will ever be read again.
+    /// It never reads again.
     Stuck,
 }
 
@@ -85,18 +86,7 @@ struct Acknowledgement {
     number: i64,
 }
 
-/// What became of the next message in order.
-enum Taken {
-    Yes,
-    /// Neither acknowledged nor counted: the client has to send it again.
-    Refused,
-    /// For the session to take.
-    Input(Bytes),
-    /// The reader waits for what will not come.
-    Never,
-}
-
-impl Channel {
+impl DataChannel {
     pub(super) fn new(version: SsmAgentVersion, session: SessionType, origin: Origin) -> Self {
         Self {
             origin,
@@ -118,7 +108,7 @@ impl Channel {
         }
     }
 
-    /// Opens the data channel and asks for a handshake, whether or not there is a client.
+    /// Opens the data channel and requests a handshake, whether or not a client is there.
     pub(super) fn start(&mut self, now: Instant) {
         self.next_tick = now + TICK;
         self.handshake = Handshake::Asked { since: now };
@@ -126,14 +116,14 @@ impl Channel {
         self.send(now, PayloadType::HandshakeRequest, request.as_bytes());
     }
 
-    /// The websocket was lost and there is another one. What was written to the old one may be lost with it.
+    /// The websocket is replaced by a new one. Records in its buffers are lost with it.
     pub(super) fn reconnect(&mut self) {
         self.outgoing.clear();
         self.outgoing_bytes = 0;
         self.paused = false;
     }
 
-    /// The worker process dies, and its websocket with it, after what was written.
+    /// The worker process dies. Its websocket ends after the records already written.
     pub(super) fn crash(&mut self) {
         self.crashed = true;
         self.reader = Reader::Stuck;
@@ -141,7 +131,7 @@ impl Channel {
 
     // ---- in ----
 
-    /// Whether the next message would be read. If not, it stays in the socket.
+    /// Whether the next message is read. If not, it stays in the socket.
     pub(super) fn is_reading(&self) -> bool {
         matches!(self.reader, Reader::Reading)
     }
@@ -149,8 +139,8 @@ impl Channel {
     /// A message arrived.
     ///
     /// # Errors
-    /// It was dropped. A digest that is wrong is one reason, other than with the real SSM agent, which does
-    /// not check any; the official client does.
+    /// The message was dropped, for a wrong digest, for example. The real SSM agent checks no digests; the
+    /// official client does.
     pub(super) fn handle_message(&mut self, now: Instant, record: Bytes) -> Result<(), MessageError> {
         if !self.is_reading() {
             return Ok(());
@@ -160,7 +150,7 @@ impl Channel {
             Ok(message) => message,
             Err(error) => {
                 if matches!(error, MessageError::HeaderLength { .. }) {
-                    // It reads beyond the end of the message, which ends its thread.
+                    // The real agent reads beyond the end of the message, which ends its thread.
                     self.reader = Reader::Stuck;
                 }
                 return Err(error);
@@ -184,101 +174,12 @@ impl Channel {
         Ok(())
     }
 
-    fn handle_input(&mut self, now: Instant, message: Message) {
-        let Header { id, sequence_number: number, payload_type, .. } = message.header;
-        let acknowledgement = Acknowledgement { id, number };
-        if number < self.expected {
-            if self.version.acknowledges_duplicates() {
-                self.acknowledge(now, acknowledgement);
-            }
-            return;
-        }
-        if number > self.expected {
-            if self.early.len() < EARLY_CAPACITY || self.early.contains_key(&number) {
-                self.acknowledge(now, acknowledgement);
-                // A copy: the message would keep the whole frame alive.
-                let payload = Bytes::copy_from_slice(&message.payload);
-                self.early.insert(number, (payload_type, payload));
-            }
-            return;
-        }
-        match self.take(now, payload_type, message.payload) {
-            Taken::Yes => {
-                self.acknowledge(now, acknowledgement);
-                self.advance(now);
-            }
-            Taken::Refused => {}
-            Taken::Input(input) => {
-                self.reader = Reader::Writing { input, acknowledgement: Some(acknowledgement) };
-            }
-            Taken::Never => self.reader = Reader::Stuck,
-        }
-    }
-
-    /// The expected message was taken; those that came early follow.
-    fn advance(&mut self, now: Instant) {
-        self.expected += 1;
-        while let Some((payload_type, payload)) = self.early.remove(&self.expected) {
-            match self.take(now, payload_type, payload) {
-                Taken::Yes | Taken::Refused => self.expected += 1,
-                Taken::Input(input) => {
-                    self.reader = Reader::Writing { input, acknowledgement: None };
-                    return;
-                }
-                Taken::Never => {
-                    self.reader = Reader::Stuck;
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, now: Instant, payload_type: PayloadType, payload: Bytes) -> Taken {
-        if payload_type == PayloadType::HandshakeResponse {
-            return self.take_response(now, &payload);
-        }
-        match self.handshake {
-            Handshake::Complete if !self.connected => Taken::Refused,
-            Handshake::Complete if payload_type == PayloadType::Output => Taken::Input(payload),
-            Handshake::Complete => {
-                if payload_type == PayloadType::Flag
-                    && let Ok(number) = payload.as_ref().try_into()
-                {
-                    self.events.push_back(Event::Flag(u32::from_be_bytes(number)));
-                }
-                Taken::Yes
-            }
-            _ => Taken::Yes,
-        }
-    }
-
-    fn take_response(&mut self, now: Instant, payload: &[u8]) -> Taken {
-        let Handshake::Asked { since } = self.handshake else {
-            // The reader hands the response to a thread that has gone.
-            return Taken::Never;
-        };
-        let Some(failure) = handshake::failure(payload) else { return Taken::Refused };
-        if let Some(text) = failure {
-            self.fail_handshake(&text);
-        } else {
-            let complete = handshake::complete(now.saturating_duration_since(since));
-            self.send(now, PayloadType::HandshakeComplete, complete.as_bytes());
-            self.handshake = Handshake::Completing { until: now + COMPLETING_TIME };
-        }
-        Taken::Yes
-    }
-
-    fn fail_handshake(&mut self, text: &str) {
-        self.handshake = Handshake::Failed;
-        self.events.push_back(Event::HandshakeFailed(handshake::failed(text)));
-    }
-
-    /// The session takes input from now on. Until then data is refused.
+    /// The port is connected, or the command runs: data is accepted from now on. Until then it is refused.
     pub(super) fn connect(&mut self) {
         self.connected = true;
     }
 
-    /// What the reader waits to have taken.
+    /// The data that the reader is writing.
     pub(super) fn input(&self) -> Option<&Bytes> {
         match &self.reader {
             Reader::Writing { input, .. } => Some(input),
@@ -286,7 +187,7 @@ impl Channel {
         }
     }
 
-    /// It was taken.
+    /// [`input`](Self::input) is written.
     pub(super) fn input_taken(&mut self, now: Instant) {
         let reader = std::mem::replace(&mut self.reader, Reader::Reading);
         if let Reader::Writing { acknowledgement, .. } = reader {
@@ -299,7 +200,8 @@ impl Channel {
         }
     }
 
-    /// It could not be written: the port is closed. The message is not acknowledged, and will come again.
+    /// [`input`](Self::input) could not be written, since the port is closed. The message is not
+    /// acknowledged, so the client repeats it.
     pub(super) fn input_failed(&mut self) {
         if let Reader::Writing { .. } = self.reader {
             self.reader = Reader::Reading;
@@ -344,8 +246,8 @@ impl Channel {
 
     // ---- out ----
 
-    /// Sends one message of the session. Nothing holds it back: the caller looks at
-    /// [`is_active`](Self::is_active).
+    /// Sends one message of the session, without any limit: the caller checks [`is_active`](Self::is_active)
+    /// first.
     pub(super) fn send(&mut self, now: Instant, payload_type: PayloadType, payload: &[u8]) {
         if payload.is_empty() {
             return;
@@ -393,18 +295,18 @@ impl Channel {
         Some(record)
     }
 
-    /// Whether a session reads its port or its command's output: not during a pause, and not while the
-    /// websocket takes nothing.
+    /// Whether a session reads from its port or its command: not during a pause, and not while the websocket
+    /// is full.
     pub(super) fn is_active(&self) -> bool {
         !self.paused && !self.crashed && self.has_room()
     }
 
-    /// Whether the gateway holds publication back.
+    /// Whether the gateway has paused publication.
     pub(super) fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// Whether the websocket takes more.
+    /// Whether the websocket accepts more.
     pub(super) fn has_room(&self) -> bool {
         self.outgoing_bytes < SOCKET_BUFFER
     }
@@ -440,14 +342,9 @@ impl Channel {
 /// Set by the SSM agent on its message number 0.
 const SYN: u64 = 1;
 const SYN_FIN: u64 = 3;
-/// `IncomingMessageBufferCapacity`: messages, whatever their size.
-const EARLY_CAPACITY: usize = 100_000;
 /// `ResendSleepInterval`, and the time that goes by between two sleeps.
 const TICK: Duration = Duration::from_micros(100_500);
 /// `handshakeTimeout`. It begins with the session, not with the client.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// What the websocket's buffers take before a writer has to wait.
+/// Bytes that fit into the websocket's buffers before a writer has to wait.
 const SOCKET_BUFFER: usize = 128 * 1024;
-/// How long the flag of the handshake lags behind the message. At loopback 1 to 5 clients of 100 that sent at
-/// once lost their data; here all do.
-const COMPLETING_TIME: Duration = Duration::from_millis(2);

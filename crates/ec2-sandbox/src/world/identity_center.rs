@@ -1,8 +1,8 @@
-//! IAM Identity Center: clients that have registered, devices that wait for a user, and tokens.
+//! IAM Identity Center: registered clients, device authorizations that wait for a user, and tokens.
 //!
-//! The device flow is that of RFC 8628: a client gets a code for itself and one for the user, and asks again
-//! and again until the user has entered theirs. There is one user and one role, so tokens say nothing but that
-//! somebody has signed in. Time comes in as an argument.
+//! The device flow is that of RFC 8628: a client gets a device code for itself and a user code for the user,
+//! and polls until the user has entered the user code. There is one user and one role, so a token only proves
+//! a sign-in. Time comes in as an argument.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,20 @@ use super::random;
 
 /// Why a client gets no token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum SignOnRefusal {
-    /// The client is not registered, or its secret is another.
+pub(crate) enum SignInError {
+    /// The client is not registered, or its secret is wrong.
     Client,
     /// The code has expired.
     Expired,
-    /// The code or token is unknown, used, or another client's.
+    /// The code or token is unknown, used, or belongs to another client.
     Grant,
-    /// The user has not answered yet.
+    /// The user has not entered the code yet.
     Pending,
-    /// There are no random bytes.
+    /// No random bytes are available.
     Internal,
 }
 
-/// A client's own name and password.
+/// A client's id and secret.
 #[derive(Clone, Debug)]
 pub(crate) struct Registration {
     pub(crate) client_id: String,
@@ -37,26 +37,26 @@ pub(crate) struct Registration {
     pub(crate) expires: SystemTime,
 }
 
-/// The codes of a device, the second for its user.
+/// The device code of a client and the user code.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceCodes {
     pub(crate) device_code: String,
     pub(crate) user_code: String,
 }
 
-/// What a client gets in the end.
+/// The tokens of a completed sign-in.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
     pub(crate) access: String,
     pub(crate) life: Duration,
-    /// For clients that have registered with a scope.
+    /// Only for clients that have registered with a scope.
     pub(crate) refresh: Option<String>,
 }
 
-/// All of it.
+/// The state of Identity Center.
 #[derive(Debug, Default)]
-pub(crate) struct SignOn {
-    /// Devices are approved without anybody.
+pub(crate) struct IdentityCenter {
+    /// Device authorizations are approved without a user.
     approves: bool,
     /// By id.
     clients: BTreeMap<String, Client>,
@@ -83,30 +83,26 @@ struct Device {
     approved: bool,
 }
 
-impl SignOn {
+impl IdentityCenter {
     pub(super) fn new(approves: bool) -> Self {
         Self { approves, ..Self::default() }
     }
 
-    /// Takes note of a client.
-    pub(crate) fn register(
-        &mut self,
-        has_scope: bool,
-        now: SystemTime,
-    ) -> Result<Registration, SignOnRefusal> {
+    /// Registers a client.
+    pub(crate) fn register(&mut self, has_scope: bool, now: SystemTime) -> Result<Registration, SignInError> {
         let (client_id, client_secret, expires) = (secret::<16>()?, secret::<96>()?, now + CLIENT_LIFE);
         let client = Client { secret: client_secret.clone(), expires, has_scope };
         self.clients.insert(client_id.clone(), client);
         Ok(Registration { client_id, client_secret, expires })
     }
 
-    /// Begins to wait for a user.
+    /// Starts a device authorization.
     pub(crate) fn authorize_device(
         &mut self,
         client_id: &str,
         client_secret: &str,
         now: SystemTime,
-    ) -> Result<DeviceCodes, SignOnRefusal> {
+    ) -> Result<DeviceCodes, SignInError> {
         self.check_client(client_id, client_secret, now)?;
         let codes = DeviceCodes { device_code: secret::<64>()?, user_code: user_code()? };
         let device = Device {
@@ -119,76 +115,71 @@ impl SignOn {
         Ok(codes)
     }
 
-    /// The user enters a code; `false` if no device waits for it.
+    /// Approves the device authorization with this user code; `false` if there is none.
     pub(crate) fn approve(&mut self, user_code: &str, now: SystemTime) -> bool {
         let waiting = |device: &&mut Device| device.user_code == user_code && now < device.expires;
         let device = self.devices.values_mut().find(waiting);
         device.map(|device| device.approved = true).is_some()
     }
 
-    /// The tokens for a device whose user has answered. Its code works once.
+    /// The tokens for a device code that the user has approved. It works once.
     pub(crate) fn device_tokens(
         &mut self,
         client_id: &str,
         client_secret: &str,
         device_code: &str,
         now: SystemTime,
-    ) -> Result<Tokens, SignOnRefusal> {
+    ) -> Result<Tokens, SignInError> {
         let has_scope = self.check_client(client_id, client_secret, now)?.has_scope;
         let device = self.devices.get(device_code).filter(|device| device.client_id == client_id);
-        let device = device.ok_or(SignOnRefusal::Grant)?;
+        let device = device.ok_or(SignInError::Grant)?;
         if device.expires <= now {
-            return Err(SignOnRefusal::Expired);
+            return Err(SignInError::Expired);
         }
         if !device.approved {
-            return Err(SignOnRefusal::Pending);
+            return Err(SignInError::Pending);
         }
         self.devices.remove(device_code);
         self.tokens(client_id, has_scope, now)
     }
 
-    /// Fresh tokens for a refresh token, which is replaced by one of them.
+    /// New tokens for a refresh token, which a new one replaces.
     pub(crate) fn refreshed_tokens(
         &mut self,
         client_id: &str,
         client_secret: &str,
         token: &str,
         now: SystemTime,
-    ) -> Result<Tokens, SignOnRefusal> {
+    ) -> Result<Tokens, SignInError> {
         self.check_client(client_id, client_secret, now)?;
         if self.refresh.get(token).is_none_or(|owner| owner != client_id) {
-            return Err(SignOnRefusal::Grant);
+            return Err(SignInError::Grant);
         }
         self.refresh.remove(token);
         self.tokens(client_id, true, now)
     }
 
-    /// Whether this is an access token, of a session that has not expired.
+    /// Whether this is an access token that has not expired.
     pub(crate) fn accepts(&self, token: &str, now: SystemTime) -> bool {
         self.access.get(token).is_some_and(|expires| now < *expires)
     }
 
-    /// Forgets an access token.
+    /// Deletes an access token.
     pub(crate) fn sign_out(&mut self, token: &str) {
         self.access.remove(token);
     }
 
-    /// Declares every access token over that has been given out.
+    /// Deletes all access tokens.
     pub(super) fn expire(&mut self) {
         self.access.clear();
     }
 
-    fn check_client(&self, id: &str, secret: &str, now: SystemTime) -> Result<&Client, SignOnRefusal> {
+    fn check_client(&self, id: &str, secret: &str, now: SystemTime) -> Result<&Client, SignInError> {
         let client = self.clients.get(id).filter(|client| client.secret == secret && now < client.expires);
-        client.ok_or(SignOnRefusal::Client)
+        client.ok_or(SignInError::Client)
     }
 
-    fn tokens(
-        &mut self,
-        client_id: &str,
-        refreshable: bool,
-        now: SystemTime,
-    ) -> Result<Tokens, SignOnRefusal> {
+    fn tokens(&mut self, client_id: &str, refreshable: bool, now: SystemTime) -> Result<Tokens, SignInError> {
         let life = if refreshable { REFRESHABLE_LIFE } else { ACCESS_LIFE };
         let access = format!("aoa{}", secret::<128>()?);
         self.access.insert(access.clone(), now + life);
@@ -200,7 +191,7 @@ impl SignOn {
     }
 }
 
-impl From<io::Error> for SignOnRefusal {
+impl From<io::Error> for SignInError {
     fn from(_: io::Error) -> Self {
         Self::Internal
     }
@@ -212,7 +203,7 @@ fn secret<const BYTES: usize>() -> io::Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// `BCDF-GHJK`: no vowels, as RFC 8628 recommends, so that no words come about.
+/// `BCDF-GHJK`: no vowels, as RFC 8628 recommends, so that no words occur.
 fn user_code() -> io::Result<String> {
     let mut bytes = [0; 8];
     random(&mut bytes)?;
@@ -223,13 +214,13 @@ fn user_code() -> io::Result<String> {
 
 const CONSONANTS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 
-/// As `clientSecretExpiresAt` tells it: 90 days.
+/// The 90 days of `clientSecretExpiresAt`.
 const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// How long a user has, from what StartDeviceAuthorization answers.
+/// The `expiresIn` of StartDeviceAuthorization.
 pub(crate) const DEVICE_LIFE: Duration = Duration::from_secs(10 * 60);
-/// The default of an access portal's session.
+/// The default duration of a session in the access portal.
 const ACCESS_LIFE: Duration = Duration::from_secs(8 * 60 * 60);
-/// Of a token that is refreshed, since the session is looked at every hour then.
+/// The life of a token that can be refreshed: the session is checked every hour.
 const REFRESHABLE_LIFE: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
@@ -241,69 +232,71 @@ mod tests {
     }
 
     /// A client with or without a scope, and its device.
-    fn waiting(sign_on: &mut SignOn, has_scope: bool) -> (Registration, DeviceCodes) {
-        let client = sign_on.register(has_scope, start()).unwrap();
-        let codes = sign_on.authorize_device(&client.client_id, &client.client_secret, start()).unwrap();
+    fn waiting(identity_center: &mut IdentityCenter, has_scope: bool) -> (Registration, DeviceCodes) {
+        let client = identity_center.register(has_scope, start()).unwrap();
+        let codes =
+            identity_center.authorize_device(&client.client_id, &client.client_secret, start()).unwrap();
         (client, codes)
     }
 
     fn poll(
-        sign_on: &mut SignOn,
+        identity_center: &mut IdentityCenter,
         client: &Registration,
         codes: &DeviceCodes,
         now: SystemTime,
-    ) -> Result<Tokens, SignOnRefusal> {
-        sign_on.device_tokens(&client.client_id, &client.client_secret, &codes.device_code, now)
+    ) -> Result<Tokens, SignInError> {
+        identity_center.device_tokens(&client.client_id, &client.client_secret, &codes.device_code, now)
     }
 
     #[test]
     fn a_device_waits_for_its_user_and_is_served_once() {
-        let mut sign_on = SignOn::default();
-        let (client, codes) = waiting(&mut sign_on, false);
-        assert_eq!(poll(&mut sign_on, &client, &codes, start()).unwrap_err(), SignOnRefusal::Pending);
-        assert!(!sign_on.approve("BCDF-GHJ", start()));
-        assert!(sign_on.approve(&codes.user_code, start()));
-        let tokens = poll(&mut sign_on, &client, &codes, start()).unwrap();
-        assert!(sign_on.accepts(&tokens.access, start()));
+        let mut identity_center = IdentityCenter::default();
+        let (client, codes) = waiting(&mut identity_center, false);
+        assert_eq!(poll(&mut identity_center, &client, &codes, start()).unwrap_err(), SignInError::Pending);
+        assert!(!identity_center.approve("BCDF-GHJ", start()));
+        assert!(identity_center.approve(&codes.user_code, start()));
+        let tokens = poll(&mut identity_center, &client, &codes, start()).unwrap();
+        assert!(identity_center.accepts(&tokens.access, start()));
         assert!(tokens.refresh.is_none());
-        assert_eq!(poll(&mut sign_on, &client, &codes, start()).unwrap_err(), SignOnRefusal::Grant);
+        assert_eq!(poll(&mut identity_center, &client, &codes, start()).unwrap_err(), SignInError::Grant);
     }
 
     #[test]
     fn a_user_has_ten_minutes() {
-        let mut sign_on = SignOn::default();
-        let (client, codes) = waiting(&mut sign_on, false);
+        let mut identity_center = IdentityCenter::default();
+        let (client, codes) = waiting(&mut identity_center, false);
         let late = start() + DEVICE_LIFE;
-        assert!(!sign_on.approve(&codes.user_code, late));
-        assert_eq!(poll(&mut sign_on, &client, &codes, late).unwrap_err(), SignOnRefusal::Expired);
+        assert!(!identity_center.approve(&codes.user_code, late));
+        assert_eq!(poll(&mut identity_center, &client, &codes, late).unwrap_err(), SignInError::Expired);
     }
 
     #[test]
     fn an_access_token_expires_and_is_refreshed() {
-        let mut sign_on = SignOn::new(true);
-        let (client, codes) = waiting(&mut sign_on, true);
-        let first = poll(&mut sign_on, &client, &codes, start()).unwrap();
+        let mut identity_center = IdentityCenter::new(true);
+        let (client, codes) = waiting(&mut identity_center, true);
+        let first = poll(&mut identity_center, &client, &codes, start()).unwrap();
         let later = start() + first.life;
-        assert!(sign_on.accepts(&first.access, later - Duration::from_nanos(1)));
-        assert!(!sign_on.accepts(&first.access, later));
+        assert!(identity_center.accepts(&first.access, later - Duration::from_nanos(1)));
+        assert!(!identity_center.accepts(&first.access, later));
         let refresh = first.refresh.unwrap();
         let (id, secret) = (client.client_id.as_str(), client.client_secret.as_str());
-        let second = sign_on.refreshed_tokens(id, secret, &refresh, later).unwrap();
-        assert!(sign_on.accepts(&second.access, later));
-        let again = sign_on.refreshed_tokens(id, secret, &refresh, later);
-        assert_eq!(again.unwrap_err(), SignOnRefusal::Grant);
-        assert!(sign_on.refreshed_tokens(id, secret, &second.refresh.unwrap(), later).is_ok());
+        let second = identity_center.refreshed_tokens(id, secret, &refresh, later).unwrap();
+        assert!(identity_center.accepts(&second.access, later));
+        let again = identity_center.refreshed_tokens(id, secret, &refresh, later);
+        assert_eq!(again.unwrap_err(), SignInError::Grant);
+        assert!(identity_center.refreshed_tokens(id, secret, &second.refresh.unwrap(), later).is_ok());
     }
 
     #[test]
     fn a_client_has_its_own_secret_and_devices() {
-        let mut sign_on = SignOn::new(true);
-        let (one, codes) = waiting(&mut sign_on, false);
-        let (two, _) = waiting(&mut sign_on, false);
-        assert_eq!(poll(&mut sign_on, &two, &codes, start()).unwrap_err(), SignOnRefusal::Grant);
-        let wrong = sign_on.authorize_device(&one.client_id, &two.client_secret, start());
-        assert_eq!(wrong.unwrap_err(), SignOnRefusal::Client);
-        let expired = sign_on.authorize_device(&one.client_id, &one.client_secret, start() + CLIENT_LIFE);
-        assert_eq!(expired.unwrap_err(), SignOnRefusal::Client);
+        let mut identity_center = IdentityCenter::new(true);
+        let (one, codes) = waiting(&mut identity_center, false);
+        let (two, _) = waiting(&mut identity_center, false);
+        assert_eq!(poll(&mut identity_center, &two, &codes, start()).unwrap_err(), SignInError::Grant);
+        let wrong = identity_center.authorize_device(&one.client_id, &two.client_secret, start());
+        assert_eq!(wrong.unwrap_err(), SignInError::Client);
+        let expired =
+            identity_center.authorize_device(&one.client_id, &one.client_secret, start() + CLIENT_LIFE);
+        assert_eq!(expired.unwrap_err(), SignInError::Client);
     }
 }

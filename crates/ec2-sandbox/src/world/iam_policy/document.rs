@@ -1,4 +1,4 @@
-//! Reads policy documents, as strictly as IAM does when one is stored: what it does not know is an error.
+//! Reads policy documents as strictly as IAM when one is stored: an unknown element is an error.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ fn document_of(document: &Value) -> Result<Vec<Statement>, MalformedPolicy> {
     check_names(document, &["Id", "Statement", "Version"])?;
     let variables = match document.get("Version").and_then(Value::as_str) {
         Some("2012-10-17") => true,
-        // Also what a document without a version means. It knows no variables.
+        // Also the default of a document without a version. It has no variables.
         Some("2008-10-17") => false,
         None if !document.contains_key("Version") => false,
         _ => return Err(fault("Version must be \"2012-10-17\" or \"2008-10-17\"")),
@@ -68,7 +68,7 @@ fn statement_of(statement: &Value, variables: bool) -> Result<Statement, Malform
     Ok(Statement { allows, actions, resources, conditions })
 }
 
-/// One of two elements, of which there must be one.
+/// Reads one of two elements, exactly one of which must be there.
 fn selection(
     statement: &Object,
     name: &str,

@@ -1,7 +1,6 @@
-//! The regions behind the one endpoint, and what AWS names after them.
+//! The AWS regions behind the one endpoint, and the names that AWS derives from them.
 //!
-//! Their names are real ones, since clients look up the partition. All have been there from before regions had
-//! to be opted into.
+//! Their names are real, since clients look up the partition. All are older than the opt-in for regions.
 
 use std::fmt;
 
@@ -15,7 +14,7 @@ pub(crate) enum AwsRegion {
 }
 
 impl AwsRegion {
-    /// Where clients are unless they say otherwise.
+    /// The default region of the environment and of unsigned calls.
     pub(crate) const HOME: Self = Self::UsEast1;
 
     /// Every region, the home first.
@@ -45,7 +44,7 @@ impl AwsRegion {
         }
     }
 
-    /// What the private DNS names of its instances end in.
+    /// The domain of its instances' private DNS names.
     pub(crate) fn private_domain(self) -> String {
         match self {
             Self::UsEast1 => "ec2.internal".to_owned(),
@@ -53,7 +52,7 @@ impl AwsRegion {
         }
     }
 
-    /// What the public DNS names of its instances end in.
+    /// The domain of its instances' public DNS names.
     pub(crate) fn public_domain(self) -> String {
         match self {
             Self::UsEast1 => "compute-1.amazonaws.com".to_owned(),
