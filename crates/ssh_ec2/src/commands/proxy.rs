@@ -9,7 +9,9 @@ mod key;
 mod login_watch;
 mod plain_host;
 mod refusal;
+#[path = "../road/resume.rs"]
 mod resume;
+#[path = "../road/session.rs"]
 mod session;
 mod verdict;
 mod watched;
