@@ -1,8 +1,8 @@
 //! What a user can name: an instance, in several ways, a user on it, a port.
 //!
-//! Parsed once, here, from what ssh or a shell handed us; inside the program an impossible value does not
-//! exist. Because every value is limited to a harmless alphabet, it may stand in a path or a command line.
-//! This file does no I/O.
+//! Text from ssh or a shell is parsed here, once; inside the program an impossible value does not exist.
+//! Because every value is limited to a harmless alphabet, it may stand in a path or a command line. This file
+//! does no I/O.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,14 +20,14 @@ pub enum Target {
     Name(String),
     /// `tag:Key=Value`; the value may have wildcards.
     Tag {
-        /// As AWS has it, which tells upper from lower case.
+        /// Case-sensitive, as in AWS.
         key: String,
-        /// The same.
+        /// Case-sensitive, too.
         value: String,
     },
     /// A private or public address.
     Address(IpAddr),
-    /// A private or public DNS name that EC2 gave.
+    /// A private or public DNS name that EC2 assigned, in lower case and without a dot at its end.
     DnsName(String),
     /// `asg:NAME`, an Auto Scaling group.
     AutoScalingGroup(String),
@@ -94,9 +94,9 @@ impl Target {
 /// A target as ssh's host: `NAME.SUFFIX` or `NAME.REGION.SUFFIX`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Host {
-    /// What is named.
+    /// `NAME`, parsed.
     pub target: Target,
-    /// The region, if it stands between.
+    /// `REGION`. None where the host has none.
     pub region: Option<String>,
 }
 
@@ -104,13 +104,14 @@ impl Host {
     /// Takes `host` apart if it ends in `suffix`.
     ///
     /// # Errors
-    /// When what stands in front of the suffix names nothing.
+    ///
+    /// [`TargetError`] if the part in front of the suffix names nothing.
     pub fn below(host: &str, suffix: &str) -> Option<Result<Self, TargetError>> {
         let (name, region) = Self::split(host, suffix)?;
         Some(name.parse().map(|target| Self { target, region: region.map(str::to_owned) }))
     }
 
-    /// The same, as text.
+    /// As [`below`](Self::below), but does not parse the name.
     pub fn split<'a>(host: &'a str, suffix: &str) -> Option<(&'a str, Option<&'a str>)> {
         let at = host.len().checked_sub(suffix.len() + 1)?;
         let (name, rest) = host.split_at_checked(at)?;
@@ -137,7 +138,7 @@ fn is_region(label: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A name did not have the form of the thing that it should name.
+/// A text has not the form of what it should name.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum TargetError {
     /// Not `i-…` or `mi-…` followed by lower-case hexadecimal digits.
@@ -149,7 +150,7 @@ pub enum TargetError {
     /// Not a login name of a managed node.
     #[error("{0:?} is not a login name")]
     NodeUser(String),
-    /// Nothing that an instance could be named by.
+    /// An instance cannot be named like this.
     #[error("{0:?} names no instance")]
     Target(String),
     /// Not 1 to 65535.
@@ -219,6 +220,27 @@ impl FromStr for InstanceId {
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// What a session is opened on, as `StartSession` takes it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum SessionTarget {
+    /// By its id alone.
+    Instance(InstanceId),
+}
+
+impl From<InstanceId> for SessionTarget {
+    fn from(id: InstanceId) -> Self {
+        Self::Instance(id)
+    }
+}
+
+impl fmt::Display for SessionTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(id) => id.fmt(f),
+        }
     }
 }
 
@@ -302,7 +324,7 @@ impl fmt::Display for OsUser {
 pub struct Port(u16);
 
 impl Port {
-    /// Where sshd listens unless told otherwise.
+    /// sshd's default.
     pub const SSH: Self = Self(22);
 }
 

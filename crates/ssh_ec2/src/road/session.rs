@@ -1,184 +1,210 @@
-//! The session that carries the bytes: started, attached, and ended at AWS.
+//! A session of Session Manager, from its start to its end.
+//!
+//! Every session goes the same way: [`Session::start`] calls StartSession, [`Session::carry`] attaches a
+//! websocket and carries bytes, and [`Session::hold`], inside which that is done, ends the session at AWS on
+//! every path. A future that starts or holds a session must not be dropped half-way: nothing else would end
+//! the session.
 
-use std::cell::Cell;
+mod resume;
+
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ssm_channel::Closed;
-use tokio::time::{sleep, timeout};
+use ssm_channel::{Channel, MessageId, Origin, Side};
 
-use super::door::Door;
-use super::resume::{self, Resumer};
-use super::verdict::tell;
-use super::watched::watched;
-use super::{Failure, Job, Stop};
-use crate::aws::{Aws, AwsError, SessionTicket, StartSession};
-use crate::key::one_time::KeyError;
+use crate::aws::{Aws, AwsError, Document, SessionId, StartSession, Token};
 use crate::net::network::Network;
-use crate::net::websocket::{Prepared, prepare};
-use crate::road::stdio::{self, Meter};
-use crate::road::tunnel::{self, End, Outcome};
-use crate::ui;
+use crate::net::websocket::{Prepared, StreamUrl, prepare};
+use crate::road::error::RoadError;
+use crate::road::tunnel::{self, Closed, End, Local, Notice, Outcome, Resume};
+use crate::target::{Port, SessionTarget};
 
-/// Starts a session, carries it, and ends it at AWS. `ended` is called with the end of the
-/// tunnel, before the session is ended at AWS.
-pub(super) async fn hold_session(
-    options: &Job<'_>,
-    aws: &Aws,
-    network: &Network,
-    door: &Rc<Door>,
-    mut stop: Pin<&mut impl Future<Output = Stop>>,
-    ended: impl FnOnce(&End<Stop, Failure>),
-) -> Result<Outcome<Stop, Failure>, Failure> {
-    let request = request(options);
-    let started = Instant::now();
-    let queue = Queue::default();
-    let mut start = pin!(start_in_turn(aws, &request, options, &queue));
-    // The gateway's name, TCP and TLS need nothing from StartSession, which takes longer.
-    let mut early = pin!(connect_early(aws, network));
-    let mut prepared = None;
-    let mut stopped = None;
-    let mut patience = pin!(sleep(TELL_WAIT_AFTER));
-    let mut told = false;
-    // Never abandoned half-way: AWS may have started the session already, and then it must be ended.
-    let ticket = loop {
-        tokio::select! {
-            ticket = &mut start => break ticket?,
-            reason = stop.as_mut(), if stopped.is_none() => {
-                if queue.waits.get() {
-                    return Ok(Outcome { end: End::Stopped(reason), received: 0 });
-                }
-                queue.is_left.set(true);
-                stopped = Some(reason);
-            }
-            done = early.as_mut(), if prepared.is_none() => prepared = Some(done),
-            () = patience.as_mut(), if !told => {
-                told = true;
-                ui::note(&format!(
-                    "Session Manager has not started a session on {} yet; AWS may be slow, or refuse so many calls (waiting, Ctrl-C ends)",
-                    options.instance
-                ));
-            }
+/// What a session is for, which determines its document and the document's parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose<'a> {
+    /// A command line, run without a terminal.
+    Command(&'a str),
+    /// A byte stream to this port of the target.
+    Port(Port),
+}
+
+impl Purpose<'_> {
+    fn document(self) -> Document {
+        match self {
+            Self::Command(_) => Document::NonInteractiveCommand,
+            Self::Port(_) => Document::Ssh,
         }
-    };
-    let expected = aws.message_gateway().is_some_and(|gateway| gateway.host() == ticket.stream_url.host());
-    let prepared = async {
-        match prepared {
+    }
+
+    fn parameters(self) -> BTreeMap<&'static str, Vec<String>> {
+        BTreeMap::from([match self {
+            Self::Command(line) => ("command", vec![line.to_owned()]),
+            Self::Port(port) => ("portNumber", vec![port.to_string()]),
+        }])
+    }
+}
+
+/// What is done about a websocket that cannot be opened or is lost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Persistence {
+    /// Nothing: the session is a short one.
+    Once,
+    /// The session is resumed, for minutes.
+    Resume,
+}
+
+/// A session that was started.
+pub(crate) struct Session<'a> {
+    aws: &'a Aws,
+    network: &'a Network,
+    target: SessionTarget,
+    id: SessionId,
+    /// Of the session's last websocket; ResumeSession may return another.
+    stream_url: RefCell<StreamUrl>,
+    /// From StartSession, until the first websocket uses it.
+    token: Cell<Option<Token>>,
+}
+
+impl<'a> Session<'a> {
+    /// Calls StartSession. `reason` is for Session Manager's records.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsError`]; then no session is left at AWS.
+    pub(crate) async fn start(
+        aws: &'a Aws,
+        network: &'a Network,
+        target: SessionTarget,
+        purpose: Purpose<'_>,
+        reason: Option<&str>,
+    ) -> Result<Self, AwsError> {
+        let (document, parameters) = (purpose.document(), purpose.parameters());
+        let ticket =
+            aws.start_session(&StartSession { target: &target, document, parameters, reason }).await?;
+        Ok(Self {
+            aws,
+            network,
+            target,
+            id: ticket.session_id,
+            stream_url: RefCell::new(ticket.stream_url),
+            token: Cell::new(Some(ticket.token)),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    pub(crate) fn stream_url(&self) -> StreamUrl {
+        self.stream_url.borrow().clone()
+    }
+
+    /// Does `work`, which may [`carry`](Self::carry), and then ends the session at AWS, unless the work ended
+    /// because the service had ended the session. That takes two seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`.
+    pub(crate) async fn hold<S, E>(
+        self,
+        work: impl AsyncFnOnce(&Self) -> Result<Outcome<S, RoadError>, E>,
+    ) -> Result<Outcome<S, RoadError>, E> {
+        let outcome = work(&self).await;
+        let is_over = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByPeer { .. }), .. }));
+        if !is_over {
+            self.aws.end_session(&self.id).await;
+        }
+        outcome
+    }
+
+    /// Attaches a websocket, on `prepared` if that is a connection, and carries bytes between the session and
+    /// `local` until `stop` or another [`End`].
+    ///
+    /// # Errors
+    ///
+    /// [`RoadError`] if no websocket could be attached. What happens later is an [`End`].
+    pub(crate) async fn carry<S>(
+        &self,
+        persistence: Persistence,
+        prepared: impl Future<Output = Option<Prepared>>,
+        local: Local,
+        mut stop: Pin<&mut impl Future<Output = S>>,
+        notice: impl FnMut(Notice),
+    ) -> Result<Outcome<S, RoadError>, RoadError> {
+        // In a box, or the types of the futures around it nest too deeply for the compiler.
+        let attaching = Box::pin(async { self.attach(persistence, prepared.await).await });
+        let first = tokio::select! {
+            first = attaching => first?,
+            reason = stop.as_mut() => return Ok(Outcome::stopped(reason)),
+        };
+        let channel = client_channel()?;
+        let resume = || -> Resume<'_, _, _> { Box::pin(self.resume(persistence)) };
+        Ok(tunnel::run(channel, first, local, stop, resume, notice).await)
+    }
+}
+
+/// The client's side of the channel of a session that was just started.
+fn client_channel() -> Result<Channel, RoadError> {
+    let mut random = [0; 24];
+    getrandom::fill(&mut random).map_err(RoadError::Random)?;
+    let mut id: [u8; 16] = std::array::from_fn(|at| random[at]);
+    let seed: [u8; 8] = std::array::from_fn(|at| random[16 + at]);
+    // A UUID of version 4.
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let origin = Origin { seed: u64::from_le_bytes(seed), unix_time, now: Instant::now() };
+    Ok(Channel::new(Side::Client { client_id: MessageId::from_bytes(id).to_string() }, origin))
+}
+
+/// Name, TCP and TLS of the message gateway, done beside StartSession: they need nothing from it, and it
+/// takes longer. Best effort: what fails here fails again, and is reported, when the websocket is dialled.
+pub(crate) struct EarlyDial<'a> {
+    gateway: Option<StreamUrl>,
+    since: Instant,
+    dialling: Pin<Box<dyn Future<Output = Option<Prepared>> + 'a>>,
+    /// What `dialling` came to.
+    dialled: Option<Option<Prepared>>,
+}
+
+impl<'a> EarlyDial<'a> {
+    /// Does nothing yet.
+    pub(crate) fn new(aws: &Aws, network: &'a Network) -> Self {
+        let gateway = aws.message_gateway();
+        let dialling = dial_early(gateway.clone(), network);
+        Self { gateway, since: Instant::now(), dialling: Box::pin(dialling), dialled: None }
+    }
+
+    /// Dials. Cancel-safe.
+    pub(crate) async fn proceed(&mut self) -> Infallible {
+        if self.dialled.is_none() {
+            self.dialled = Some(self.dialling.as_mut().await);
+        }
+        pending().await
+    }
+
+    /// The connection, if it can serve the session.
+    pub(crate) async fn connection(self, session: &Session<'_>) -> Option<Prepared> {
+        match self.dialled {
             // The gateway may have closed an older one by now.
-            Some(prepared) => prepared.filter(|_| started.elapsed() < PREPARED_LIFE),
-            // Still under way: worth waiting for only if it leads where it should.
-            None if expected => early.await,
-            None => None,
-        }
-    };
-    tracing::info!("started session {} in {:.0?}", ticket.session_id, started.elapsed());
-    let resumer = Resumer::new(options, aws, network, &ticket);
-    let outcome = match stopped {
-        Some(reason) => Ok(Outcome { end: End::Stopped(reason), received: 0 }),
-        None => carry(options, ticket, &resumer, prepared, door, stop).await,
-    };
-    if let Ok(outcome) = &outcome {
-        ended(&outcome.end);
-    }
-    let ended_by_service = matches!(&outcome, Ok(Outcome { end: End::Closed(Closed::ByGateway { .. }), .. }));
-    if !ended_by_service {
-        terminate(aws, &resumer).await;
-    }
-    outcome
-}
-
-/// A place in the queue of the connections to which Session Manager has refused a session, since too many
-/// were started.
-#[derive(Default)]
-struct Queue {
-    /// Whether the connection is waiting for its turn, so that nothing is being started.
-    waits: Cell<bool>,
-    /// Whether it does not want a session any more.
-    is_left: Cell<bool>,
-}
-
-/// Calls StartSession, and waits for a turn where AWS throttles it: calls that all repeat by themselves would
-/// go on being refused.
-async fn start_in_turn(
-    aws: &Aws,
-    request: &StartSession,
-    options: &Job<'_>,
-    queue: &Queue,
-) -> Result<SessionTicket, AwsError> {
-    let began = Instant::now();
-    loop {
-        match aws.start_session(request).await {
-            Err(AwsError::Throttled { .. }) if began.elapsed() < QUEUE_TIMEOUT && !queue.is_left.get() => {
-                queue.waits.set(true);
-                options.session_pace.turn().await;
-                queue.waits.set(false);
+            Some(dialled) => dialled.filter(|_| self.since.elapsed() < PREPARED_LIFE),
+            None => {
+                // Worth waiting for only if it leads where it should.
+                let expected =
+                    self.gateway.is_some_and(|url| url.host() == session.stream_url.borrow().host());
+                if expected { self.dialling.await } else { None }
             }
-            result => return result,
         }
     }
 }
 
-fn request(options: &Job<'_>) -> StartSession {
-    StartSession {
-        target: options.instance.clone(),
-        document_name: SESSION_DOCUMENT.into(),
-        parameters: BTreeMap::from([("portNumber".to_owned(), vec![options.port.to_string()])]),
-        reason: options.reason.clone(),
-    }
+async fn dial_early(gateway: Option<StreamUrl>, network: &Network) -> Option<Prepared> {
+    prepare(&gateway?, network).await.ok()
 }
 
-/// Best effort: a caller without ssm:TerminateSession leaves it to the flag that the tunnel sent.
-async fn terminate(aws: &Aws, resumer: &Resumer<'_>) {
-    match timeout(TERMINATE_TIMEOUT, aws.terminate_session(resumer.session_id())).await {
-        Ok(Ok(_)) => tracing::info!("ended the session at AWS"),
-        Ok(Err(error)) => tracing::info!("the session could not be ended at AWS: {error}"),
-        Err(_) => tracing::info!("AWS did not confirm the session's end in time"),
-    }
-}
-
-/// Best effort: what goes wrong here goes wrong again, and is reported, when the websocket is dialled.
-async fn connect_early(aws: &Aws, network: &Network) -> Option<Prepared> {
-    prepare(&aws.message_gateway()?, network).await.ok()
-}
-
-async fn carry(
-    options: &Job<'_>,
-    ticket: SessionTicket,
-    resumer: &Resumer<'_>,
-    prepared: impl Future<Output = Option<Prepared>>,
-    door: &Rc<Door>,
-    mut stop: Pin<&mut impl Future<Output = Stop>>,
-) -> Result<Outcome<Stop, Failure>, Failure> {
-    let (input, output) = stdio::standard().map_err(Failure::Stdio)?;
-    let input = watched(input, Rc::clone(&options.login));
-    let (received, login) = (Meter::clone(&options.received), Rc::clone(&options.login));
-    let observed = stdio::observed(output, move |length| {
-        received.set(received.get() + length as u64);
-        login.borrow_mut().received(length);
-    });
-    let output = door.before(observed);
-    let first = tokio::select! {
-        first = async { resumer.attach(ticket, prepared.await).await } => first?,
-        reason = stop.as_mut() => return Ok(Outcome { end: End::Stopped(reason), received: 0 }),
-    };
-    let channel = tunnel::client_channel().map_err(KeyError::from)?;
-    let resume = || -> tunnel::Resume<'_, _, Failure> { Box::pin(resumer.resume(resume::LIMIT)) };
-    let mut told = false;
-    let started = Instant::now();
-    let notice = |notice| tell(options, notice, started, &mut told);
-    Ok(tunnel::run(channel, first, (input, output), stop, resume, notice).await)
-}
-
-/// The document for a plain byte stream to a TCP port of the instance.
-const SESSION_DOCUMENT: &str = "AWS-StartSSHSession";
-/// StartSession takes a second or two.
-const TELL_WAIT_AFTER: Duration = Duration::from_secs(5);
-/// After the end of ssh.
-const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a turn in the queue. A hundred connections at once are through in 40 seconds.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a connection to the gateway on which nothing has been sent.
 const PREPARED_LIFE: Duration = Duration::from_secs(10);

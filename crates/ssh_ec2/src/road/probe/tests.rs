@@ -2,17 +2,16 @@ use super::*;
 
 #[test]
 fn a_command_that_was_not_run_is_no_empty_answer() {
-    let heard = |error_output: &str, output: &str, end: &str| Heard {
-        output: output.into(),
-        error_output: error_output.into(),
-        ready: None,
-        heard: None,
-        agent_version: None,
-        closed: Some(Closed::ByGateway { output: end.into() }),
+    let why = |error_output: &str, output: &str, end: &str| {
+        let collected = Collected::default();
+        collected.output.replace(output.into());
+        collected.error_output.replace(error_output.into());
+        let closed = Closed::ByPeer { reason: end.into() };
+        failure(&End::<(), RoadError>::Closed(closed), &collected)
     };
     let missing = "exec: \"sh\": executable file not found in $PATH";
     let ruler = "\n----------ERROR-------\nUnable to start command: no\n\n";
-    for (error_output, output, end, failure) in [
+    for (error_output, output, end, expected) in [
         ("", "ssh-ed25519 AAAA\n", "", None),
         ("", "", "", None),
         ("", "ssh-ed25519 AAAA\n", "Session terminated", None),
@@ -23,18 +22,15 @@ fn a_command_that_was_not_run_is_no_empty_answer() {
         (ruler, "", ruler, Some("Unable to start command: no")),
         ("", "", ruler, Some("Unable to start command: no")),
     ] {
-        assert_eq!(heard(error_output, output, end).failure().as_deref(), failure, "{error_output}{end}");
+        assert_eq!(why(error_output, output, end).as_deref(), expected, "{error_output}{end}");
     }
 }
 
 #[test]
 fn a_script_is_one_word_whatever_stands_in_it() {
-    let instance = "i-0a1b2c3d".parse().unwrap();
     for script in ["cat /etc/ssh/*.pub", "for f in 'a b' \"$HOME\"; do echo $f\\n; done # x\ntrue", "''", ""]
     {
-        let session = Question::Script(script).session(&instance, "a test");
-        assert_eq!(session.document_name, "AWS-StartNonInteractiveCommand");
-        let [command] = session.parameters["command"].as_slice() else { panic!("{session:?}") };
+        let command = shell_command(script);
         // A shell splits words as the SSM agent does, but for what stands outside of quotes here:
         // nothing.
         let words = std::process::Command::new("sh")
