@@ -31,7 +31,7 @@ use tokio::time::{sleep, timeout};
 pub use self::calls::check::{Caller, Endpoint};
 pub use self::calls::ec2::{Filter, Instance, InstanceState, Latest};
 pub use self::calls::managed::Managed;
-pub use self::calls::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
+pub use self::calls::session::{Document, Resumption, SessionId, SessionTicket, StartSession, Token};
 use self::client::connections::Connections;
 use self::client::endpoint::{EC2, Place, SSM, SSM_MESSAGES, Service};
 use self::client::operation::{Answer, Call, Client, Failure};

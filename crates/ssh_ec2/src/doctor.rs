@@ -159,7 +159,7 @@ impl Walk<'_> {
     fn note_timed(&mut self, layer: Layer, took: Duration, finding: Finding) -> ControlFlow<()> {
         let Finding { verdict, fact, hints, details } = finding;
         self.report.checks.push(Check { layer, verdict, fact, hints, details, took });
-        if self.means.interrupt.is_asked() || (verdict == Verdict::Broken && !self.request.all) {
+        if self.means.interrupt.is_cancelled() || (verdict == Verdict::Broken && !self.request.all) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())

@@ -20,10 +20,10 @@ const MODULES: [(&str, &[&str]); 15] = [
     ("key", &["aws", "ssh", "system", "target"]),
     ("cli", &["key", "ssh", "target"]),
     ("instances", &["aws", "net", "system", "target"]),
-    ("policy", &["instances", "target"]),
-    ("road", &["aws", "key", "net", "system", "target"]),
+    ("policy", &["aws", "instances", "target"]),
+    ("road", &["aws", "net", "system", "target"]),
     ("doctor", &["aws", "instances", "key", "net", "policy", "road", "ssh", "system", "target"]),
-    ("error", &["aws", "doctor", "instances", "key", "net", "ssh", "system", "target"]),
+    ("error", &["aws", "doctor", "instances", "key", "net", "road", "ssh", "system", "target"]),
     ("environment", &["error", "instances", "ssh"]),
     ("ui", &["error", "system"]),
     (
@@ -56,7 +56,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ("dns_lookup", &["aws/client/connections.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
     ("ed25519_dalek", &["key/one_time.rs"]),
-    ("getrandom", &["key/one_time.rs", "road/tunnel.rs", "system/jitter.rs"]),
+    ("getrandom", &["key/one_time.rs", "road/error.rs", "road/session.rs", "system/jitter.rs"]),
     (
         "hyper_util",
         &["aws/client/connections.rs", "aws/client/http_client.rs", "net/network.rs", "net/websocket/"],
@@ -89,7 +89,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ),
     ("tokio::spawn", &[]),
     ("tokio_rustls", &["aws/error.rs", "net/network.rs", "net/websocket.rs", "net/websocket/"]),
-    ("tokio_tungstenite", &["road/tunnel.rs", "net/websocket.rs", "net/websocket/"]),
+    ("tokio_tungstenite", &["road/tunnel/", "net/websocket.rs", "net/websocket/"]),
     ("tracing_subscriber", &["lib.rs"]),
 ];
 

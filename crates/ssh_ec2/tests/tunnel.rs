@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use ssh_ec2::net::websocket::{Connection, WebSocket};
-use ssh_ec2::road::tunnel::{self, Attachment, End, Notice, Resume};
+use ssh_ec2::road::tunnel::{self, Attachment, End, Local, Notice, Resume};
 use ssm_channel::{Channel, Draft, Origin, Outgoing, SessionType, Side, SsmAgentVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -92,8 +92,7 @@ async fn run_with(
     let channel = Channel::new(Side::Client { client_id: "client".into() }, origin());
     let first = Attachment { socket, token: "token".to_owned() };
     let notices = RefCell::new(Vec::new());
-    let local: (ssh_ec2::road::stdio::Input, ssh_ec2::road::stdio::Output) =
-        (Box::new(input), Box::new(output));
+    let local = Local::Pipes { input: Box::new(input), output: Box::new(output) };
     let keep = |notice| notices.borrow_mut().push((began.elapsed().as_secs(), notice));
     let outcome = tunnel::run(channel, first, local, stop, resume, keep).await;
     (outcome.end, notices.into_inner())

@@ -17,6 +17,7 @@ use crate::aws::client::http_client;
 use crate::aws::client::operation::Client;
 use crate::aws::credentials::cache::{CredentialCache, Provider};
 use crate::net::network::NetworkEnvironment;
+use crate::target::SessionTarget;
 
 #[derive(Debug)]
 struct Fixed(String);
@@ -95,13 +96,11 @@ fn header<'a>(request: &'a str, name: &str) -> &'a str {
     request.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap()
 }
 
-fn start() -> StartSession {
-    StartSession {
-        target: "i-0a1b2c3d".parse().unwrap(),
-        document_name: "AWS-StartSSHSession".into(),
-        parameters: [("portNumber".to_owned(), vec!["22".to_owned()])].into(),
-        reason: Some(String::new()),
-    }
+async fn start(aws: &Aws) -> Result<SessionTicket, AwsError> {
+    let target = SessionTarget::Instance("i-0a1b2c3d".parse().unwrap());
+    let parameters = [("portNumber", vec!["22".to_owned()])].into();
+    let request = StartSession { target: &target, document: Document::Ssh, parameters, reason: Some("") };
+    aws.start_session(&request).await
 }
 
 const TICKET: &str = r#"{"SessionId":"me@x-0","TokenValue":"secret token","StreamUrl":"ws://127.0.0.1:9/v1?cell-number=A+b/c=="}"#;
@@ -109,7 +108,7 @@ const TICKET: &str = r#"{"SessionId":"me@x-0","TokenValue":"secret token","Strea
 #[tokio::test]
 async fn a_started_session_is_a_ticket_and_shows_no_secret() {
     let answers = [answer(200, "x-amzn-requestid: r-1\r\n", TICKET)];
-    let (ticket, requests) = with_answers(&answers, async |aws| aws.start_session(&start()).await).await;
+    let (ticket, requests) = with_answers(&answers, start).await;
     let ticket = ticket.unwrap();
     assert_eq!(ticket.session_id.as_str(), "me@x-0");
     assert_eq!(ticket.stream_url.path_and_query(), "/v1?cell-number=A+b/c==");
@@ -161,10 +160,10 @@ async fn a_key_is_pushed_for_a_user() {
 async fn throttling_and_server_errors_are_retried() {
     let throttled = answer(400, "x-amzn-errortype: ThrottlingException:http://x/\r\n", "{}");
     let answers = [throttled.clone(), answer(500, "", "oops"), answer(200, "", TICKET)];
-    let (ticket, _) = with_answers(&answers, async |aws| aws.start_session(&start()).await).await;
+    let (ticket, _) = with_answers(&answers, start).await;
     ticket.unwrap();
     let answers = [throttled.clone(), throttled.clone(), throttled];
-    let (error, _) = with_answers(&answers, async |aws| aws.start_session(&start()).await).await;
+    let (error, _) = with_answers(&answers, start).await;
     assert!(matches!(error, Err(AwsError::Throttled { .. })), "{error:?}");
 }
 
@@ -180,7 +179,7 @@ async fn a_session_that_cannot_go_on_is_expired_and_not_an_error() {
         answer(200, "", no_url),
     ];
     let (resumed, _) = with_answers(&answers, async |aws| {
-        let session = aws.start_session(&start()).await.unwrap().session_id;
+        let session = start(aws).await.unwrap().session_id;
         let mut resumed = Vec::new();
         for _ in 0..3 {
             resumed.push(aws.resume_session(&session, &stream_url).await.unwrap());
@@ -197,7 +196,7 @@ async fn a_session_that_cannot_go_on_is_expired_and_not_an_error() {
 async fn an_answer_that_makes_no_sense_is_not_quoted() {
     for body in ["{}", r#"{"TokenValue":"secret","SessionId":"a\nb","StreamUrl":"x"}"#, r#"["secret"]"#] {
         let answers = [answer(200, "", body)];
-        let (error, _) = with_answers(&answers, async |aws| aws.start_session(&start()).await).await;
+        let (error, _) = with_answers(&answers, start).await;
         let error = error.unwrap_err();
         assert!(matches!(error, AwsError::Malformed { .. }), "{body}: {error:?}");
         assert!(!format!("{error:?}").contains("secret"));
@@ -212,7 +211,7 @@ async fn a_clock_that_is_off_is_corrected_for_calls_and_for_the_upgrade() {
     let wrong = answer(400, &date, r#"{"__type":"InvalidSignatureException","message":"Signature expired"}"#);
     let answers = [wrong, answer(200, &date, TICKET)];
     let (headers, requests) = with_answers(&answers, async |aws| {
-        let ticket = aws.start_session(&start()).await.unwrap();
+        let ticket = start(aws).await.unwrap();
         aws.sign_upgrade(&ticket.stream_url).await.unwrap()
     })
     .await;
@@ -230,7 +229,7 @@ async fn a_dead_endpoint_is_named_with_its_cause() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let aws = aws(format!("http://{}", listener.local_addr().unwrap()));
     drop(listener);
-    let error = aws.start_session(&start()).await.unwrap_err();
+    let error = start(&aws).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot reach 127.0.0.1");
     assert!(!error.is_permanent() && std::error::Error::source(&error).is_some());
 }

@@ -3,15 +3,15 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use ssm_channel::Closed;
-
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
 use crate::doctor::report::Layer;
 use crate::instances::default_user;
 use crate::key::one_time::{KeyType, OneTimeKey};
 use crate::net::websocket::DialError;
+use crate::road::error::RoadError;
 use crate::road::probe::{self, Answer, ProbeError, Question};
+use crate::road::tunnel::Closed;
 use crate::ssh::known_hosts::Host;
 use crate::system::explain::Explain as _;
 use crate::system::text::foreign_text;
@@ -47,8 +47,10 @@ impl Walk<'_> {
         let answer = match asked {
             Ok(answer) => answer,
             Err(ProbeError::Interrupted) => return ControlFlow::Break(()),
-            Err(ProbeError::Aws(error)) => return self.blame(Layer::Tunnel, since, aws, &error, None),
-            Err(ProbeError::Dial(error @ DialError::Denied { .. })) => {
+            Err(ProbeError::Road(RoadError::Aws(error))) => {
+                return self.blame(Layer::Tunnel, since, aws, &error, None);
+            }
+            Err(ProbeError::Road(RoadError::Dial(error @ DialError::Denied { .. }))) => {
                 let finding = Finding::failed(&error, error.hints());
                 let finding = self.with_statement(finding, Some("ssmmessages:OpenDataChannel"), aws, None);
                 return self.note(Layer::Permissions, since, finding);
@@ -162,7 +164,7 @@ impl Walk<'_> {
 fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
     let instance = &subject.instance;
     let output = match &answer.closed {
-        Some(Closed::ByGateway { output } | Closed::HandshakeFailed { output }) => output.as_str(),
+        Some(Closed::ByPeer { reason } | Closed::Refused { reason }) => reason.as_str(),
         _ => "",
     };
     if output.is_empty() {

@@ -26,15 +26,16 @@ use tokio::net::unix::pipe;
 use self::blocking::{Reader, Writer};
 use self::socket::Socket;
 
-/// Where bytes for the instance come from.
+/// Bytes for the instance.
 pub type Input = Box<dyn AsyncRead + Unpin>;
-/// Where bytes from the instance go.
+/// Bytes from the instance.
 pub type Output = Box<dyn AsyncWrite + Unpin>;
 
 /// Standard input and standard output.
 ///
 /// # Errors
-/// When a descriptor is closed.
+///
+/// [`io::Error`] if a descriptor is closed.
 pub fn standard() -> io::Result<(Input, Output)> {
     Ok((
         reading(io::stdin().as_fd().try_clone_to_owned()?)?,
@@ -94,7 +95,7 @@ fn reopened(descriptor: &OwnedFd) -> Option<PathBuf> {
     fs::read_link(&path).ok()?.to_str()?.starts_with("pipe:").then_some(path)
 }
 
-/// How many bytes went somewhere.
+/// A count of bytes that several owners share.
 pub type Meter = Rc<Cell<u64>>;
 
 /// The same output. `on_write` is called with the length of each write.
@@ -150,7 +151,7 @@ impl<F: Fn(usize) + Unpin> AsyncWrite for Observed<F> {
 pub async fn output_abandoned() {
     // epoll reports these in any case: an error for a pipe without readers, the end of both directions for
     // sockets and terminals. Room for more bytes is not waited for, so that writing does not wake this. epoll
-    // takes no regular files, which have no readers to lose.
+    // rejects regular files, which have no readers to lose.
     if let Ok(output) = io::stdout().as_fd().try_clone_to_owned()
         && let Ok(output) = watch(output, Interest::WRITABLE)
         && output.ready(Interest::READABLE | Interest::ERROR).await.is_ok()
@@ -170,7 +171,7 @@ pub fn has_unread() -> bool {
     rustix::io::ioctl_fionread(io::stdin()).is_ok_and(|length| length > 0)
 }
 
-/// Whether nobody can write to standard input any more, where that is a pipe or a socket.
+/// Whether no process can write to standard input any more, if that is a pipe or a socket.
 pub fn input_is_abandoned() -> bool {
     let input = io::stdin();
     let mut input = [PollFd::new(&input, PollFlags::empty())];
@@ -184,7 +185,7 @@ pub fn error_output_is_null() -> bool {
     rustix::fs::stat("/dev/null").is_ok_and(|null| null.st_rdev == error_output.st_rdev)
 }
 
-/// A pipe that holds no more than one large message makes ssh and us take turns.
+/// A pipe that holds no more than one large message makes ssh and this process take turns.
 #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "pipes have one size elsewhere"))]
 fn widen(descriptor: &OwnedFd) {
     #[cfg(target_os = "linux")]
@@ -212,15 +213,12 @@ pub(crate) fn poll_write(
     Pin::new(output).poll_write_vectored(cx, slices)
 }
 
-/// Two of the largest messages. Twice Linux's default, so that 250 sessions still leave a user pipes of the
-/// usual size: beyond 16,384 pages in all, new ones get a single page (`pipe-user-pages-soft`, pipe(7)).
-#[cfg(target_os = "linux")]
-const PIPE_SIZE: usize = 128 * 1024;
-
-/// Gives back standard input, output and error, so that whoever reads them to the end is not kept waiting.
+/// Replaces standard input, output and error by `/dev/null`, so that a program that reads them to their end
+/// does not wait for this process.
 ///
 /// # Errors
-/// When there is no `/dev/null`.
+///
+/// [`io::Error`] if there is no `/dev/null`.
 pub fn leave() -> io::Result<()> {
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&nothing)?;
@@ -228,6 +226,11 @@ pub fn leave() -> io::Result<()> {
     rustix::stdio::dup2_stderr(&nothing)?;
     Ok(())
 }
+
+/// Two of the largest messages. Twice Linux's default, so that 250 sessions still leave a user pipes of the
+/// usual size: beyond 16,384 pages in all, new ones get a single page (`pipe-user-pages-soft`, pipe(7)).
+#[cfg(target_os = "linux")]
+const PIPE_SIZE: usize = 128 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -149,7 +149,7 @@ fn an_ssm_agent_that_never_comes_times_out_after_a_minute() {
     assert_eq!(
         ended.stderr,
         "ssh_ec2: nothing comes from the SSM agent of i-0decaf00000000001; the worker process of this session may have died, or cannot reach ssmmessages on port 443 (waiting, Ctrl-C ends)\n\
-         ssh_ec2: error: the session on i-0decaf00000000001 is open, but its SSM agent did not take it up within a minute\n\
+         ssh_ec2: error: the session on i-0decaf00000000001 is open, but its SSM agent did not complete the handshake within a minute\n\
          ssh_ec2: hint: restart the SSM agent on i-0decaf00000000001, or reboot it, and check that it can reach ssmmessages on port 443\n"
     );
     assert_eq!(ended.text(), "");

@@ -1,7 +1,7 @@
 //! Session Manager sessions: start, resume, terminate.
 //!
-//! A started session must be terminated by whoever started it, even if its channel was never opened, or it
-//! stays in the account until it times out.
+//! The caller of `StartSession` must terminate the session, even if its channel was never opened, or the
+//! session stays in the account until it times out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,29 +16,45 @@ use crate::aws::client::refusal::RequestId;
 use crate::aws::error::AwsError;
 use crate::aws::{Api, Aws};
 use crate::net::websocket::StreamUrl;
-use crate::target::InstanceId;
+use crate::target::SessionTarget;
 
-const START_SESSION: Api = Api { service: &SSM, operation: "StartSession" };
-const RESUME_SESSION: Api = Api { service: &SSM, operation: "ResumeSession" };
-const TERMINATE_SESSION: Api = Api { service: &SSM, operation: "TerminateSession" };
-
-/// For ending a session that is of no use.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The service's limit is 96; this leaves room for it to grow, and none for nonsense.
-const MAX_SESSION_ID: usize = 256;
-
-/// What to start.
+/// The parameters of `StartSession`.
 #[derive(Clone, Debug)]
-pub struct StartSession {
-    /// The instance.
-    pub target: InstanceId,
-    /// The session document, by name or ARN.
-    pub document_name: String,
+pub struct StartSession<'a> {
+    /// Where the session ends.
+    pub target: &'a SessionTarget,
+    /// What the session does there.
+    pub document: Document,
     /// The document's parameters; every value is a list.
-    pub parameters: BTreeMap<String, Vec<String>>,
+    pub parameters: BTreeMap<&'static str, Vec<String>>,
     /// A line for CloudTrail. An empty one counts as none, because the service takes no empty ones.
-    pub reason: Option<String>,
+    pub reason: Option<&'a str>,
+}
+
+/// A session document. These are AWS's own, which every account has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Document {
+    /// Runs one command without a terminal, as the user that the account's preferences say, and returns what
+    /// it printed.
+    NonInteractiveCommand,
+    /// A byte stream to a TCP port of the target, for the AWS CLI's port forwarding.
+    PortForwarding,
+    /// The same to a port of another host.
+    RemotePortForwarding,
+    /// A byte stream to a TCP port of the target, for SSH.
+    Ssh,
+}
+
+impl Document {
+    /// The document's name, in requests, ARNs and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NonInteractiveCommand => "AWS-StartNonInteractiveCommand",
+            Self::PortForwarding => "AWS-StartPortForwardingSession",
+            Self::RemotePortForwarding => "AWS-StartPortForwardingSessionToRemoteHost",
+            Self::Ssh => "AWS-StartSSHSession",
+        }
+    }
 }
 
 /// A session, as AWS knows it. Printable ASCII, and no secret.
@@ -58,7 +74,7 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// What admits one connection to a data channel. Shown nowhere, wiped when dropped.
+/// Authorizes one connection to a data channel. Printed nowhere, wiped when dropped.
 #[derive(Clone, Deserialize)]
 #[serde(from = "String")]
 pub struct Token(Zeroizing<String>);
@@ -76,7 +92,7 @@ impl Token {
     }
 }
 
-/// As [`Token::expose`], for who takes any text.
+/// As [`Token::expose`], for generic code.
 impl AsRef<str> for Token {
     fn as_ref(&self) -> &str {
         &self.0
@@ -92,22 +108,22 @@ impl fmt::Debug for Token {
 /// What it takes to open a session's data channel, once.
 #[derive(Clone, Debug)]
 pub struct SessionTicket {
-    /// The session.
+    /// For ResumeSession and TerminateSession.
     pub session_id: SessionId,
-    /// Where the channel is. [`Aws::sign_upgrade`] checks it.
+    /// The URL of the channel's websocket. [`Aws::sign_upgrade`] checks that it is AWS's.
     pub stream_url: StreamUrl,
-    /// What admits to it.
+    /// For the first message on that websocket, once.
     pub token: Token,
-    /// What AWS calls the request.
+    /// Of the call that returned this ticket.
     pub request_id: RequestId,
 }
 
 /// Whether a session can go on.
 #[derive(Clone, Debug)]
 pub enum Resumption {
-    /// The session has ended, on its own or by someone else's hand.
+    /// The session has ended: it timed out, or somebody terminated it.
     Expired,
-    /// It can, with this.
+    /// For another websocket of the same session.
     Ticket(SessionTicket),
 }
 
@@ -116,7 +132,7 @@ pub enum Resumption {
 struct StartInput<'a> {
     target: &'a str,
     document_name: &'a str,
-    parameters: &'a BTreeMap<String, Vec<String>>,
+    parameters: &'a BTreeMap<&'static str, Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }
@@ -144,17 +160,18 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]; among others [`AwsError::TargetNotConnected`] and [`AwsError::InvalidDocument`].
-    pub async fn start_session(&self, request: &StartSession) -> Result<SessionTicket, AwsError> {
+    pub async fn start_session(&self, request: &StartSession<'_>) -> Result<SessionTicket, AwsError> {
+        let target = request.target.to_string();
         let input = StartInput {
-            target: request.target.as_str(),
-            document_name: &request.document_name,
+            target: &target,
+            document_name: request.document.name(),
             parameters: &request.parameters,
-            reason: request.reason.as_deref().filter(|reason| !reason.is_empty()),
+            reason: request.reason.filter(|reason| !reason.is_empty()),
         };
-        let started = self.call(&START_SESSION, request.target.as_str(), &input).await;
+        let started = self.call(&START_SESSION, &target, &input).await;
         let (output, request_id): (Output, _) = started.map_err(|error| match error {
             AwsError::Service { code, .. } if code == "InvalidDocument" => {
-                AwsError::InvalidDocument { document: request.document_name.clone() }
+                AwsError::InvalidDocument { document: request.document.name().to_owned() }
             }
             error => error,
         })?;
@@ -165,14 +182,15 @@ impl Aws {
             Err(fault) => fault,
         };
         if let Some(session) = started {
-            // Only we know that it is there. Best effort: what is wrong with the answer says more.
-            let _ = timeout(END_TIMEOUT, self.terminate_session(&session)).await;
+            // Nothing else knows the session's id. Best effort: the fault of the answer is the error to
+            // report.
+            self.end_session(&session).await;
         }
         Err(malformed(&START_SESSION, fault))
     }
 
-    /// Asks for another ticket to a session whose connection was lost; it was at `stream_url`, and still is if
-    /// the answer names no other place.
+    /// Asks for another ticket to a session whose websocket was lost. The websocket was at `stream_url`, and
+    /// still is if the answer has no URL.
     ///
     /// # Errors
     ///
@@ -197,7 +215,17 @@ impl Aws {
         }
     }
 
-    /// Ends a session. Ending one that has ended is no error.
+    /// Terminates a session of no further use, within [`TERMINATE_TIMEOUT`]. Best effort: for a caller
+    /// without ssm:TerminateSession the session ends when the SSM agent reads the flag that the tunnel sent.
+    pub(crate) async fn end_session(&self, session: &SessionId) {
+        match timeout(TERMINATE_TIMEOUT, self.terminate_session(session)).await {
+            Ok(Ok(_)) => tracing::info!("ended the session at AWS"),
+            Ok(Err(error)) => tracing::info!("the session could not be ended at AWS: {error}"),
+            Err(_) => tracing::info!("AWS did not confirm the session's end in time"),
+        }
+    }
+
+    /// Terminates a session. A session that has ended already is no error.
     ///
     /// # Errors
     ///
@@ -206,7 +234,7 @@ impl Aws {
         let input = SessionInput { session_id: session.as_str() };
         match self.call::<_, Ignored>(&TERMINATE_SESSION, session.as_str(), &input).await {
             Ok((_, request_id)) => Ok(request_id),
-            // Of a session id that AWS gave out, this can only mean a state in which nothing is left to end.
+            // AWS made the session id, so this can only mean a state in which nothing is left to end.
             Err(AwsError::Service { code, request_id, .. })
                 if matches!(code.as_str(), "DoesNotExistException" | "ValidationException") =>
             {
@@ -217,7 +245,7 @@ impl Aws {
     }
 }
 
-/// Reads a ticket; `None` without a token. What `resumed` says, the answer may leave out.
+/// Reads a ticket; `None` without a token. An answer to ResumeSession may leave out what `resumed` has.
 fn ticket(
     output: Output,
     request_id: RequestId,
@@ -249,3 +277,11 @@ fn session_id(text: &str) -> Option<SessionId> {
 fn malformed(api: &Api, fault: &'static str) -> AwsError {
     AwsError::Malformed { action: api.action(), source: fault.into() }
 }
+
+/// For a session of no further use. ssh has ended, or its user waits for an error.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The service's limit is 96; this leaves room for it to grow, and none for nonsense.
+const MAX_SESSION_ID: usize = 256;
+const START_SESSION: Api = Api { service: &SSM, operation: "StartSession" };
+const RESUME_SESSION: Api = Api { service: &SSM, operation: "ResumeSession" };
+const TERMINATE_SESSION: Api = Api { service: &SSM, operation: "TerminateSession" };

@@ -1,8 +1,8 @@
 //! Answers the questions of `ssh_ec2 known-hosts`, which the same ssh runs, on a socket of their own.
 //!
 //! Everything runs in the proxy's one task and waits for nothing but sockets, so that no byte of the tunnel
-//! waits for an answer. Nothing that is asked, and no failure here, ends the tunnel: without an answer
-//! known-hosts refuses, and without this socket it asks AWS itself.
+//! waits for an answer. No question, and no failure here, ends the tunnel: without an answer known-hosts
+//! rejects the key, and without this socket it asks AWS itself.
 
 use std::convert::Infallible;
 use std::fs;
@@ -34,7 +34,7 @@ use crate::system::private_socket::{
 };
 use crate::target::InstanceId;
 
-/// What this proxy can say about the host keys of its instance.
+/// The instance of this proxy, and the sources of its host keys.
 pub(super) struct HostKeys<'a> {
     connection: Connection,
     instance: &'a InstanceId,
@@ -107,14 +107,14 @@ impl<'a> HostKeys<'a> {
         }
     }
 
-    /// Ends the session that is open for an answer which has become useless. A repeated signal ends this at
-    /// once.
+    /// Ends the session that is open for an answer that is of no use any more. A repeated signal ends the
+    /// wait.
     pub(super) async fn end(
         &self,
         mut serving: Pin<&mut impl Future<Output = Infallible>>,
         signals: &mut Signals,
     ) {
-        self.interrupt.ask();
+        self.interrupt.cancel();
         let ended = poll_fn(|cx| match self.interrupt.is_open() && serving.as_mut().poll(cx).is_pending() {
             true if self.interrupt.is_open() => Poll::Pending,
             _ => Poll::Ready(()),
@@ -165,5 +165,5 @@ fn sweep(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// For a question or an answer of a few bytes.
+/// For a request or a reply of a few bytes.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,7 +1,8 @@
 //! Whether a websocket still leads anywhere: when to ping, and when silence means that it does not.
 //!
-//! A machine that slept has a websocket that the gateway may have closed hours ago. The monotonic clock stands still
-//! while Linux sleeps, so nothing seems overdue afterwards; that the wall clock has gone on tells it. Reads no clock.
+//! A computer that slept has a websocket that the gateway may have closed hours ago. The monotonic clock
+//! stands still while Linux sleeps, so nothing seems overdue afterwards; only the wall clock shows that time
+//! has passed. This file reads no clock.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,11 +12,12 @@ use tokio::time::Instant;
 pub(super) struct Liveness {
     heard_at: Instant,
     ping_at: Instant,
-    /// A ping is due, and the websocket has not taken it yet.
+    /// A ping is due, and was not given to the websocket yet.
     owes_ping: bool,
-    /// This machine has slept, and nobody was asked yet.
+    /// This computer has slept, and the gateway was not asked yet.
     slept: bool,
-    /// Since when the ping after a sleep waits for its answer. What came before the sleep, and lay here since, is none.
+    /// When the ping after a sleep was sent, while it has no answer. Bytes that came before the sleep are
+    /// none.
     suspect_since: Option<Instant>,
     observed_at: (Instant, SystemTime),
 }
@@ -49,7 +51,8 @@ impl Liveness {
         self.answered();
     }
 
-    /// To be called in every pass: compares the clocks, and sees whether a ping is due. A wall clock that somebody sets forward costs a ping, and one set back nothing.
+    /// To be called in every pass: compares the clocks, and sees whether a ping is due. A wall clock that is
+    /// set forward costs a ping, and one that is set back nothing.
     pub(super) fn observe(&mut self, now: Instant, wall: SystemTime) {
         let (monotonic_before, wall_before) = std::mem::replace(&mut self.observed_at, (now, wall));
         let by_the_wall = wall.duration_since(wall_before).unwrap_or_default();
