@@ -138,19 +138,19 @@ fn is_region(label: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A text has not the form of what it should name.
+/// A text does not have the form of a target, a user or a port.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum TargetError {
     /// Not `i-…` or `mi-…` followed by lower-case hexadecimal digits.
     #[error("{0:?} is not an instance id")]
     InstanceId(String),
-    /// Not 1 to 32 of the characters that EC2 Instance Connect takes.
+    /// Not 1 to 32 of the characters that EC2 Instance Connect accepts.
     #[error("{0:?} is not a user name that EC2 Instance Connect accepts")]
     OsUser(String),
     /// Not a login name of a managed node.
     #[error("{0:?} is not a login name")]
     NodeUser(String),
-    /// An instance cannot be named like this.
+    /// Empty, too long, or of a form that names no instance.
     #[error("{0:?} names no instance")]
     Target(String),
     /// Not 1 to 65535.
@@ -186,7 +186,7 @@ impl Explain for TargetError {
     }
 }
 
-/// An EC2 instance (`i-…`) or a managed node (`mi-…`), as Session Manager takes it.
+/// An EC2 instance (`i-…`) or a managed node (`mi-…`), as Session Manager accepts it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct InstanceId(String);
 
@@ -223,10 +223,10 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// What a session is opened on, as `StartSession` takes it.
+/// The computer at the other end of a session: the `Target` of `StartSession`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum SessionTarget {
-    /// By its id alone.
+    /// `i-…` or `mi-…`, as it is.
     Instance(InstanceId),
 }
 
@@ -282,7 +282,7 @@ impl FromStr for OsUser {
     }
 }
 
-/// Whether `SendSSHPublicKey` takes a name: its service model has 1 to 32 characters and two patterns.
+/// Whether `SendSSHPublicKey` accepts a name: its service model has 1 to 32 characters and two patterns.
 ///
 /// ```text
 /// ^[A-Za-z_][A-Za-z0-9\@\._-]{0,30}[A-Za-z0-9\$_-]?$

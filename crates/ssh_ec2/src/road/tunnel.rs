@@ -131,7 +131,7 @@ impl From<ssm_channel::Closed> for Closed {
 /// How a tunnel ended, and what was seen before.
 #[derive(Debug)]
 pub struct Outcome<S, E> {
-    /// Decided by whichever came first.
+    /// The first that came about of the possible ends.
     pub end: End<S, E>,
     /// Up to the end.
     pub observed: Observed,

@@ -17,7 +17,8 @@ use crate::road::stdio;
 use crate::ssh::client::Invocation;
 use crate::target::InstanceId;
 
-/// Turns a bare refusal into its cause, if that is found in a moment.
+/// Replaces an error that does not show its cause by the cause, if that is found within
+/// [`DIAGNOSIS_TIMEOUT`].
 pub(super) async fn explain(error: Failure, aws: &Aws, instance: &InstanceId) -> Failure {
     let silent = matches!(
         error,
@@ -36,7 +37,8 @@ pub(super) async fn explain(error: Failure, aws: &Aws, instance: &InstanceId) ->
     }
 }
 
-/// Whether the instance is not, or no longer, one that can be connected to.
+/// Whether no connection is possible: the instance does not exist, does not run, or is not connected to
+/// Session Manager.
 pub(super) fn leads_nowhere(error: &Failure) -> bool {
     use AwsError::{InstanceNotFound, InstanceNotRunning, TargetNotConnected};
     let Failure::Aws(error) = error else { return false };
@@ -58,8 +60,8 @@ impl Login<'_> {
         is_pushed && self.job.login.borrow().was_refused(stdio::has_unread())
     }
 
-    /// Reports why the login failed, with the cause if it is found in time. Ends the
-    /// session that was started for that, which may take longer.
+    /// Reports that the login failed, with the cause if it is found in time. Ends the session that was
+    /// started to look for it, which may take longer.
     pub(super) async fn explain(&self) {
         let Some(key) = &self.job.pushed_key.borrow().clone() else { return };
         let (job, instance, user) = (self.job, &self.job.instance, &self.job.options.user);
