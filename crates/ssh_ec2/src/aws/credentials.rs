@@ -6,6 +6,7 @@ pub(super) mod cache;
 pub(super) mod configuration;
 pub(super) mod expiry;
 pub(super) mod identity;
+pub(super) mod ini;
 pub(super) mod mfa;
 pub(super) mod process;
 pub(super) mod profiles;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio_rustls::rustls;
 
-use crate::aws::client::refusal::RequestId;
+use crate::aws::client::error_response::RequestId;
 use crate::aws::credentials::cache::SignIn;
 use crate::aws::credentials::configuration::ConfigurationError;
 use crate::aws::credentials::process::ProcessError;

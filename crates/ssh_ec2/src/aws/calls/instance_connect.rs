@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::aws::client::endpoint::INSTANCE_CONNECT;
-use crate::aws::client::refusal::RequestId;
+use crate::aws::client::error_response::RequestId;
 use crate::aws::error::AwsError;
 use crate::aws::{Api, Aws};
 use crate::target::{InstanceId, OsUser};

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::aws::client::endpoint::SSM;
-use crate::aws::client::refusal::RequestId;
+use crate::aws::client::error_response::RequestId;
 use crate::aws::error::AwsError;
 use crate::aws::{Api, Aws};
 use crate::net::websocket::StreamUrl;

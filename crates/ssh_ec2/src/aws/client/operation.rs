@@ -46,13 +46,9 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
 use crate::aws::client::endpoint::{Protocol, Service};
+use crate::aws::client::error_response::{Refusal, RequestId, error_code};
 use crate::aws::client::query;
-use crate::aws::client::refusal::{Refusal, RequestId, error_code};
 use crate::net::network::NetworkError;
-
-mod unsigned;
-
-pub(in crate::aws) use self::unsigned::{Denial, Request, Unsigned};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -234,7 +230,7 @@ impl Client {
 }
 
 /// The settings of a call that every client has.
-fn layer(sdk: &SdkConfig, service: &'static Service) -> Layer {
+pub(super) fn layer(sdk: &SdkConfig, service: &'static Service) -> Layer {
     let mut config = Layer::new("ssh_ec2");
     config.store_put(ApiMetadata::new(service.prefix, env!("CARGO_PKG_VERSION")));
     for metadata in sdk.framework_metadata() {
@@ -283,7 +279,7 @@ impl From<SdkError<Refused, HttpResponse>> for Failure {
 
 impl Failure {
     /// Unwraps what the SDK wrapped, so that the first line says the cause and not "dispatch failure".
-    fn unreachable(source: BoxError) -> Self {
+    pub(super) fn unreachable(source: BoxError) -> Self {
         let source = match source.downcast::<ConnectorError>() {
             Ok(error) => error.into_source(),
             Err(source) => source,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use roxmltree::{Document, Node};
 
-use crate::aws::client::refusal::clean;
+use crate::aws::client::error_response::clean;
 
 /// The body of a call.
 pub(in crate::aws) fn form(operation: &str, version: &str, parameters: &[(String, String)]) -> String {

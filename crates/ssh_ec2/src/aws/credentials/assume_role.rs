@@ -16,9 +16,9 @@ use sha1::{Digest as _, Sha1};
 use tokio::sync::Mutex;
 
 use crate::aws::client::endpoint::{self, Protocol, STS};
+use crate::aws::client::error_response::Circumstances;
 use crate::aws::client::operation::{Call, Client, Failure};
 use crate::aws::client::query::{child, child_text, form};
-use crate::aws::client::refusal::Circumstances;
 use crate::aws::credentials::cache::{Provider, SignIn};
 use crate::aws::credentials::expiry;
 use crate::aws::credentials::identity::RoleSource;

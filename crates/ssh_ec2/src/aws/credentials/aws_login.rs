@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::proof::Key;
 use crate::aws::client::endpoint::{Place, SIGN_IN};
-use crate::aws::client::operation::{Denial, Request, Unsigned};
+use crate::aws::client::unsigned::{Denial, Request, Unsigned};
 use crate::aws::credentials::cache::SignIn;
 use crate::aws::credentials::expiry;
 use crate::aws::credentials::token_file::{Fields, TokenFile, text};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::aws::credentials::profiles::SyntaxError;
+use crate::aws::credentials::ini::SyntaxError;
 use crate::system::explain::{Anchor, Explain};
 
 /// Environment and profiles say nothing, or two different things.

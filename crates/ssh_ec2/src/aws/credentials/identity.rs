@@ -18,7 +18,8 @@ pub(crate) use self::source::{Keys, RoleSource, Source, WebIdentity};
 pub(crate) use self::sso::Sso;
 use crate::aws::client::endpoint;
 use crate::aws::credentials::configuration::ConfigurationError;
-use crate::aws::credentials::profiles::{Profile, Profiles, ReadFile, Value};
+use crate::aws::credentials::ini::Value;
+use crate::aws::credentials::profiles::{Profile, Profiles, ReadFile};
 use crate::aws::credentials::variables::Variables;
 
 /// The options of the command line that matter here.

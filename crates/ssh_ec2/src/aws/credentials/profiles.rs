@@ -4,16 +4,13 @@
 //! The SDK's own parser refuses files that the CLI reads, and finds other profiles in some. It never sees the
 //! user's files.
 
-mod ini;
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use self::ini::SyntaxError;
-pub(crate) use self::ini::{Section, Value};
 use crate::aws::credentials::configuration::ConfigurationError;
+use crate::aws::credentials::ini::{self, Section, Value};
 use crate::aws::credentials::process;
 use crate::aws::credentials::variables::Variables;
 

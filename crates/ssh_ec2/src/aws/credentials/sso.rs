@@ -4,7 +4,7 @@
 //! (botocore, `SSOTokenProvider`), but by one process at a time. Where only signing in helps, that is offered
 //! once, before there is a connection, to a person at a terminal.
 
-mod sign_on;
+mod device_flow;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,8 @@ use serde_json::{Map, Value, json};
 use sha1::{Digest as _, Sha1};
 
 use crate::aws::client::endpoint::{Place, SSO, SSO_OIDC};
-use crate::aws::client::operation::{Denial, Request, Unsigned};
 use crate::aws::client::query::encode;
+use crate::aws::client::unsigned::{Denial, Request, Unsigned};
 use crate::aws::credentials::cache::SignIn;
 use crate::aws::credentials::identity::Sso;
 use crate::aws::credentials::token_file::{Fields, TokenFile, text};

@@ -1,7 +1,8 @@
 //! What a profile says about IAM Identity Center. (Pure.)
 
 use crate::aws::credentials::configuration::ConfigurationError;
-use crate::aws::credentials::profiles::{Profile, Profiles, Section};
+use crate::aws::credentials::ini::Section;
+use crate::aws::credentials::profiles::{Profile, Profiles};
 
 /// A role in an account, and where to sign in for it.
 #[derive(Clone, Debug, Eq, PartialEq)]

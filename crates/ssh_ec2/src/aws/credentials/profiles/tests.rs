@@ -1,5 +1,5 @@
 use super::*;
-use ini::parse;
+use ini::{SyntaxError, parse};
 
 /// The profiles of a config file and a credentials file.
 fn profiles(config: &str, credentials: &str) -> Result<Profiles, ConfigurationError> {

@@ -18,9 +18,9 @@ use http::Method;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
-use super::{Failure, layer};
 use crate::aws::client::endpoint::{self, Place, Service};
-use crate::aws::client::refusal::{self, clean, error_code};
+use crate::aws::client::error_response::{self, clean, error_code};
+use crate::aws::client::operation::{Failure, layer};
 use crate::aws::configured_endpoint;
 use crate::aws::error::AwsError;
 use crate::net::network::causes;
@@ -218,12 +218,13 @@ fn read(response: &HttpResponse) -> Result<Answer, OrchestratorError<Denied>> {
         // The error of the parser could quote the answer.
         return serde_json::from_slice(body).map(Answer).map_err(|_| OrchestratorError::other(NotJson));
     }
-    let fields = refusal::fields(body);
+    let fields = error_response::fields(body);
     let field = |name: &str| fields.get(name).and_then(Value::as_str);
     let status = response.status().as_u16();
     let (code, message) = error_code(status, response.headers().get("x-amzn-errortype"), body);
     // AWS's own field is preferred to that of OAuth 2.
-    let description = refusal::message(&fields).is_none().then(|| field("error_description")).flatten();
+    let description =
+        error_response::message(&fields).is_none().then(|| field("error_description")).flatten();
     let message = description.map_or(message, |description| clean(status, "", Some(description)).1);
     let (reason, _) = clean(status, field("error").unwrap_or_default(), None);
     let meta = ErrorMetadata::builder().code(code).message(message).build();

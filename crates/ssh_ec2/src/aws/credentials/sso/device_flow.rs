@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use super::{SingleSignOn, TURN_TIMEOUT, is_valid, whole_seconds};
-use crate::aws::client::operation::Denial;
+use crate::aws::client::unsigned::Denial;
 use crate::aws::credentials::cache::SignIn;
 use crate::aws::credentials::token_file::text;
 use crate::aws::error::AwsError;
