@@ -64,7 +64,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
     (
         "std::env",
         &[
-            "aws.rs",
+            "aws/load.rs",
             "aws/credentials/sso/device_flow.rs",
             "commands/first_process.rs",
             "commands/sandbox.rs",
@@ -94,7 +94,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 27] = [
+const PURE: [&str; 30] = [
     "key/agent/protocol.rs",
     "aws/client/endpoint.rs",
     "aws/credentials/identity.rs",
@@ -103,6 +103,9 @@ const PURE: [&str; 27] = [
     "aws/credentials/process/words.rs",
     "aws/credentials/ini.rs",
     "aws/client/query.rs",
+    "aws/client/request_id.rs",
+    "aws/client/service.rs",
+    "aws/credentials/sign_in.rs",
     "aws/client/error_response.rs",
     "aws/credentials/variables.rs",
     "commands/proxy/login_watch.rs",

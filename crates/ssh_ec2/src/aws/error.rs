@@ -6,15 +6,14 @@
 use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use thiserror::Error;
 use tokio_rustls::rustls;
 
-use crate::aws::client::error_response::RequestId;
-use crate::aws::credentials::cache::SignIn;
+use crate::aws::client::request_id::RequestId;
 use crate::aws::credentials::configuration::ConfigurationError;
 use crate::aws::credentials::process::ProcessError;
+use crate::aws::credentials::sign_in::SignIn;
 use crate::net::network::{NetworkError, causes};
 use crate::net::websocket::ProxyError;
 use crate::system::explain::{Anchor, Explain};
@@ -276,11 +275,6 @@ impl From<ConfigurationError> for AwsError {
     }
 }
 
-/// A call took longer than it may.
-#[derive(Debug, Error)]
-#[error("no answer within {} seconds", .0.as_secs())]
-pub(super) struct NoAnswer(pub(super) Duration);
-
 impl Explain for AwsError {
     fn hints(&self) -> Vec<String> {
         match self {
@@ -398,7 +392,8 @@ impl Explain for AwsError {
 
 impl AwsError {
     /// True if the same call will not succeed later without someone changing permissions, settings or the
-    /// instance. A profile's credentials that expired may be renewed at any moment, so they are not of this kind.
+    /// instance. A profile's credentials that expired may be renewed at any moment, so they are not of this
+    /// kind.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::ExpiredToken { sign_in } | Self::RejectedCredentials { sign_in } => sign_in.is_fixed(),

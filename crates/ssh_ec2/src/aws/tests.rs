@@ -10,13 +10,15 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::*;
-use crate::aws::client::endpoint::Place;
+use crate::aws::client::endpoint::RegionEndpoints;
 use crate::aws::client::http_client;
-use crate::aws::client::operation::Client;
+use crate::aws::client::operation::ApiClient;
 use crate::aws::credentials::cache::{CredentialCache, Provider};
-use crate::net::network::NetworkEnvironment;
+use crate::net::network::{Network, NetworkEnvironment};
+use crate::net::websocket::StreamUrl;
 use crate::target::SessionTarget;
 
 #[derive(Debug)]
@@ -41,12 +43,12 @@ fn aws(endpoint: String) -> Aws {
         .build();
     let credentials = Credentials::new("AKID", "secret", Some("session".into()), None, "test");
     Aws {
-        client: Client::new(sdk.clone(), "eu-west-1"),
+        client: ApiClient::new(sdk.clone(), "eu-west-1"),
         credentials: CredentialCache::new(
             Provider::Sdk(SharedCredentialsProvider::new(credentials)),
             SignIn::Environment,
         ),
-        place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
+        endpoints: RegionEndpoints { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
         access_key: String::new(),
         sdk,

@@ -33,7 +33,7 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// What became of this process's attempts to connect to each host. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(in crate::aws) struct Connections(Arc<Mutex<HashMap<String, Tally>>>);
+pub(crate) struct Connections(Arc<Mutex<HashMap<String, Tally>>>);
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -46,7 +46,7 @@ impl Connections {
     /// Whether connections to the host of this URL were tried, and none can be made: each attempt was
     /// refused, had no route, no answer, or no such name. An attempt through a proxy, which would know the
     /// way, is not of this kind.
-    pub(in crate::aws) fn are_impossible(&self, url: &str) -> bool {
+    pub(crate) fn are_impossible(&self, url: &str) -> bool {
         let place = url.parse().ok().and_then(|uri| place(&uri));
         let tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let tally = place.and_then(|(host, port)| tallies.get(&format!("{host}:{port}")));
@@ -85,7 +85,7 @@ impl Attempt {
 
 /// Makes the connections of a pool.
 #[derive(Clone, Debug)]
-pub(in crate::aws) struct Dialer {
+pub(crate) struct Dialer {
     network: Network,
     connections: Connections,
     /// For one connection: name, TCP, proxy and TLS.
@@ -95,7 +95,7 @@ pub(in crate::aws) struct Dialer {
 /// A connection took longer than it may.
 #[derive(Debug, Error)]
 #[error("no connection within {0:?}")]
-pub(in crate::aws) struct TooSlow(Duration);
+pub(crate) struct TooSlow(Duration);
 
 /// The URL names no host.
 #[derive(Debug, Error)]
@@ -103,7 +103,7 @@ pub(in crate::aws) struct TooSlow(Duration);
 struct NoHost;
 
 impl Dialer {
-    pub(in crate::aws) fn new(network: Network, connections: Connections, limit: Option<Duration>) -> Self {
+    pub(crate) fn new(network: Network, connections: Connections, limit: Option<Duration>) -> Self {
         Self { network, connections, limit }
     }
 
@@ -270,7 +270,7 @@ impl Service<Name> for Known {
 }
 
 /// A connection, as hyper takes it.
-pub(in crate::aws) struct Stream(TokioIo<Box<dyn websocket::Connection>>);
+pub(crate) struct Stream(TokioIo<Box<dyn websocket::Connection>>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {

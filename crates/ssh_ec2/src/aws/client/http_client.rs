@@ -31,7 +31,7 @@ use crate::aws::client::connections::{Connections, Dialer, TooSlow};
 use crate::net::network::Network;
 
 /// A client for the SDK's calls and its credential providers.
-pub(in crate::aws) fn http_client(network: &Network, connections: &Connections) -> SharedHttpClient {
+pub(crate) fn http_client(network: &Network, connections: &Connections) -> SharedHttpClient {
     SharedHttpClient::new(Client {
         network: network.clone(),
         connections: connections.clone(),

@@ -7,7 +7,7 @@ use roxmltree::{Document, Node};
 use crate::aws::client::error_response::clean;
 
 /// The body of a call.
-pub(in crate::aws) fn form(operation: &str, version: &str, parameters: &[(String, String)]) -> String {
+pub(crate) fn form(operation: &str, version: &str, parameters: &[(String, String)]) -> String {
     let mut body = format!("Action={operation}&Version={version}");
     for (name, value) in parameters {
         body.push('&');
@@ -19,7 +19,7 @@ pub(in crate::aws) fn form(operation: &str, version: &str, parameters: &[(String
 }
 
 /// Appends a text in the form that a URL or a form may have.
-pub(in crate::aws) fn encode(text: &str, form: &mut String) {
+pub(crate) fn encode(text: &str, form: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             form.push(char::from(byte));
@@ -32,7 +32,7 @@ pub(in crate::aws) fn encode(text: &str, form: &mut String) {
 
 /// Code and message of a refusal. EC2 and STS nest them differently. An answer with another nesting comes
 /// from neither: S3, behind some proxy, denies access with the same code.
-pub(in crate::aws) fn error_code(status: u16, body: &[u8]) -> (String, String) {
+pub(crate) fn error_code(status: u16, body: &[u8]) -> (String, String) {
     let text = String::from_utf8_lossy(body);
     let document = Document::parse(&text).ok();
     let error = document.as_ref().map(Document::root_element).and_then(|root| match root.tag_name().name() {
@@ -45,17 +45,17 @@ pub(in crate::aws) fn error_code(status: u16, body: &[u8]) -> (String, String) {
 }
 
 /// The first element `name` below `node`.
-pub(in crate::aws) fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
+pub(crate) fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
     node.children().find(|child| child.is_element() && child.tag_name().name() == name)
 }
 
 /// Its text, if there is any.
-pub(in crate::aws) fn child_text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
+pub(crate) fn child_text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
     child(node, name)?.text().filter(|text| !text.is_empty())
 }
 
 /// The items of the list `name` below `node`.
-pub(in crate::aws) fn items<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Vec<Node<'a, 'input>> {
+pub(crate) fn items<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Vec<Node<'a, 'input>> {
     let items = child(node, name).into_iter().flat_map(|list| list.children());
     items.filter(|item| item.is_element() && item.tag_name().name() == "item").collect()
 }

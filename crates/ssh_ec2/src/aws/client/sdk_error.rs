@@ -11,7 +11,7 @@ use aws_smithy_types::error::ErrorMetadata;
 use crate::system::text::foreign_text;
 
 /// The chain as one text, without what says nothing.
-pub(in crate::aws) fn in_words(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut words = String::new();
     for cause in successors(Some(error), |error| (*error).source()) {
         let text = match cause.downcast_ref::<ErrorMetadata>() {

@@ -1,154 +1,132 @@
-//! Calls that carry no signature: those that exchange a person's sign-in for credentials.
+//! Calls that are not signed: they exchange a person's sign-in for credentials. All of them are REST with
+//! JSON.
 
 use aws_config::SdkConfig;
-use aws_runtime::retries::classifiers::AwsErrorCodeClassifier;
 use aws_runtime::user_agent::UserAgentInterceptor;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
-use aws_smithy_runtime::client::retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
-use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
-use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::error::ErrorMetadata;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use aws_smithy_types::retry::RetryConfig;
-use aws_smithy_types::timeout::TimeoutConfig;
 use http::Method;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
-use crate::aws::client::endpoint::{self, Place, Service};
-use crate::aws::client::error_response::{self, clean, error_code};
-use crate::aws::client::operation::{Failure, layer};
-use crate::aws::configured_endpoint;
+use crate::aws::client::configured_endpoint::configured_endpoint;
+use crate::aws::client::endpoint::{self, RegionEndpoints};
+use crate::aws::client::error_response::{self, ErrorResponse, clean, error_code};
+use crate::aws::client::runtime::{self, CallError, NotJson, ServiceError};
+use crate::aws::client::service::Service;
 use crate::aws::error::AwsError;
-use crate::net::network::causes;
 
 /// Makes calls in one region.
 #[derive(Clone)]
-pub(in crate::aws) struct Unsigned {
+pub(crate) struct UnsignedClient {
     sdk: SdkConfig,
-    place: Place,
+    endpoints: RegionEndpoints,
 }
 
-/// One call. Its `Debug` would show a token, so that there is none.
-pub(in crate::aws) struct Request<'a> {
-    pub(in crate::aws) service: &'static Service,
-    pub(in crate::aws) operation: &'static str,
-    pub(in crate::aws) endpoint: &'a str,
-    pub(in crate::aws) method: Method,
-    /// With the query, if there is one.
-    pub(in crate::aws) path: String,
-    /// A token or a proof in the place of a signature.
-    pub(in crate::aws) header: Option<(&'static str, String)>,
-    pub(in crate::aws) body: Option<Value>,
+/// One call. It has no `Debug`, which would show a token.
+pub(crate) struct UnsignedRequest<'a> {
+    pub(crate) service: &'static Service,
+    pub(crate) operation: &'static str,
+    pub(crate) endpoint: &'a str,
+    pub(crate) method: Method,
+    /// The path, with the query if there is one.
+    pub(crate) path: String,
+    /// The header with the token, or with the proof of possession of a key.
+    pub(crate) header: Option<(&'static str, String)>,
+    pub(crate) body: Option<Value>,
 }
 
-/// Why there is no answer.
-pub(in crate::aws) enum Denial {
-    /// The service said no.
-    Refused {
+/// Why an unsigned call has no successful response.
+pub(crate) enum UnsignedError {
+    /// There is no error response of the service either.
+    Failed(AwsError),
+    /// The service answered with an error.
+    Response {
         /// The action that IAM policies would name.
         action: String,
-        /// The type of the exception.
-        code: String,
-        message: String,
-        /// OAuth 2's `error`, which distinguishes causes that share one type.
-        reason: String,
+        response: ErrorResponse,
     },
-    /// There was no answer from the service.
-    Failed(AwsError),
 }
 
-impl From<Denial> for AwsError {
-    fn from(denial: Denial) -> Self {
-        match denial {
-            Denial::Failed(error) => error,
-            Denial::Refused { action, code, .. } if code.starts_with("TooManyRequests") => {
+impl From<UnsignedError> for AwsError {
+    fn from(error: UnsignedError) -> Self {
+        match error {
+            UnsignedError::Failed(error) => error,
+            UnsignedError::Response { action, response } if response.code.starts_with("TooManyRequests") => {
                 Self::Throttled { action }
             }
-            Denial::Refused { action, code, message, .. } => {
+            UnsignedError::Response { action, response } => {
+                let ErrorResponse { code, message, .. } = response;
                 Self::Service { action, code, message, request_id: None }
             }
         }
     }
 }
 
-impl Unsigned {
-    /// `region` is that of the sign-in; the instances may be in another one.
-    pub(in crate::aws) fn new(sdk: &SdkConfig, place: &Place, region: &str) -> Self {
-        Self { sdk: sdk.clone(), place: Place { region: region.to_owned(), ..place.clone() } }
+impl UnsignedError {
+    /// The service's error code. Empty if there is no response.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Failed(_) => "",
+            Self::Response { response, .. } => &response.code,
+        }
+    }
+}
+
+impl UnsignedClient {
+    /// A client for the region of the sign-in, which need not be that of the instances.
+    pub(crate) fn new(sdk: &SdkConfig, endpoints: &RegionEndpoints, region: &str) -> Self {
+        let endpoints = RegionEndpoints { region: region.to_owned(), ..endpoints.clone() };
+        Self { sdk: sdk.clone(), endpoints }
     }
 
-    /// Where a service is called: where the user said, or else where `usual` says.
+    /// The endpoint of a service: the user's, or else AWS's own, which `default` returns.
     ///
     /// # Errors
     ///
     /// [`AwsError::BadEndpoint`], [`AwsError::BadRegion`], [`AwsError::UnencryptedEndpoint`].
-    pub(in crate::aws) fn endpoint(
+    pub(crate) fn endpoint(
         &self,
         service: &Service,
-        usual: impl FnOnce(&Place) -> String,
+        default: impl FnOnce(&RegionEndpoints) -> String,
     ) -> Result<String, AwsError> {
-        endpoint::check_region(&self.place.region)?;
+        endpoint::check_region(&self.endpoints.region)?;
         let configured = configured_endpoint(&self.sdk, service);
-        let endpoint = configured.unwrap_or_else(|| usual(&self.place));
+        let endpoint = configured.unwrap_or_else(|| default(&self.endpoints));
         endpoint::check_endpoint(service, &endpoint)?;
         Ok(endpoint.trim_end_matches('/').to_owned())
     }
 
-    /// Makes a call, with retries; the fields of the answer.
+    /// Makes a call, with retries, and returns the fields of the response.
     ///
     /// # Errors
     ///
-    /// [`Denial`].
-    pub(in crate::aws) async fn call(&self, request: Request<'_>) -> Result<Map<String, Value>, Denial> {
+    /// [`UnsignedError`].
+    pub(crate) async fn call(
+        &self,
+        request: UnsignedRequest<'_>,
+    ) -> Result<Map<String, Value>, UnsignedError> {
         let action = format!("{}:{}", request.service.prefix, request.operation);
-        let host = endpoint::host_of(request.endpoint).unwrap_or_else(|| request.endpoint.to_owned());
+        let endpoint = request.endpoint;
         let result = self.operation(request).invoke(()).await;
         tracing::debug!(%action, outcome = if result.is_ok() { "ok" } else { "failed" }, "called AWS");
         let error = match result {
-            Ok(answer) => return Ok(answer.0),
-            Err(error) => error,
+            Ok(response) => return Ok(response.0),
+            Err(error) => CallError::from(error),
         };
-        let failure = match error {
-            SdkError::ServiceError(error) => {
-                let Denied { meta, reason } = error.into_err();
-                let code = meta.code().unwrap_or_default().to_owned();
-                let message = meta.message().unwrap_or_default().to_owned();
-                return Err(Denial::Refused { action, code, message, reason });
-            }
-            SdkError::ConstructionFailure(_) => Failure::Malformed(Box::new(error)),
-            error => match error.into_source() {
-                Ok(source) if causes(source.as_ref()).any(|cause| cause.is::<NotJson>()) => {
-                    Failure::Malformed(NotJson.into())
-                }
-                Ok(source) => Failure::unreachable(source),
-                Err(error) => Failure::Unreachable(Box::new(error)),
-            },
-        };
-        Err(Denial::Failed(match failure {
-            Failure::Malformed(source) => AwsError::Malformed { action, source },
-            Failure::Network(error) => AwsError::Network(error),
-            Failure::Unreachable(source) => AwsError::Unreachable { host, source },
-            Failure::Refused(refusal) => AwsError::Malformed { action, source: refusal.into() },
-        }))
+        Err(match error.into_response(&action, endpoint) {
+            Ok(response) => UnsignedError::Response { action, response },
+            Err(error) => UnsignedError::Failed(error),
+        })
     }
 
-    fn operation(&self, request: Request<'_>) -> Operation<(), Answer, Denied> {
-        let Request { service, operation, endpoint, method, path, header, body } = request;
-        let retries = self.sdk.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
-        let timeouts = self.sdk.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled);
-        let mut builder = Operation::builder()
-            .service_name(service.id)
-            .operation_name(operation)
-            .endpoint_url(endpoint)
+    fn operation(&self, request: UnsignedRequest<'_>) -> Operation<(), JsonResponse, ServiceError> {
+        let UnsignedRequest { service, operation, endpoint, method, path, header, body } = request;
+        let components = runtime::components().with_interceptor(UserAgentInterceptor::new());
+        runtime::builder(&self.sdk, service, operation, endpoint)
             .no_auth()
-            .standard_retry(&retries)
-            .timeout_config(timeouts)
-            .with_connection_poisoning()
-            .runtime_plugin(self.plugin(service))
+            .runtime_plugin(runtime::plugin(&self.sdk, service, components))
             .serializer(move |()| {
                 let mut request = http::Request::builder().method(method.clone()).uri(&path);
                 if let Some((name, value)) = &header {
@@ -162,61 +140,26 @@ impl Unsigned {
                 };
                 Ok(HttpRequest::try_from(request)?)
             })
-            .deserializer(read);
-        if let Some(version) = self.sdk.behavior_version() {
-            builder = builder.behavior_version(version);
-        }
-        if let Some(client) = self.sdk.http_client() {
-            builder = builder.http_client(client);
-        }
-        builder.build()
-    }
-
-    fn plugin(&self, service: &'static Service) -> StaticRuntimePlugin {
-        let config = layer(&self.sdk, service);
-        let components = RuntimeComponentsBuilder::new("ssh_ec2")
-            .with_retry_classifier(AwsErrorCodeClassifier::<Denied>::new())
-            .with_retry_classifier(HttpStatusCodeClassifier::default())
-            .with_retry_classifier(TransientErrorClassifier::<Denied>::new())
-            .with_interceptor(UserAgentInterceptor::new());
-        StaticRuntimePlugin::new().with_config(config.freeze()).with_runtime_components(components)
+            .deserializer(read)
+            .build()
     }
 }
 
-/// An answer with a status of success that does not come from AWS, such as a proxy's page.
-#[derive(Debug, thiserror::Error)]
-#[error("it is not the JSON that was expected")]
-struct NotJson;
+/// The fields of a successful response.
+struct JsonResponse(Map<String, Value>);
 
-/// The fields of a successful answer.
-struct Answer(Map<String, Value>);
-
-/// The runtime logs its outputs.
-impl std::fmt::Debug for Answer {
+/// Shows no field, because they hold tokens: the runtime logs its outputs.
+impl std::fmt::Debug for JsonResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").finish_non_exhaustive()
+        f.debug_struct("JsonResponse").finish_non_exhaustive()
     }
 }
 
-/// A refusal in the form that the runtime's retry classifiers read.
-#[derive(Debug, thiserror::Error)]
-#[error("{meta}")]
-struct Denied {
-    meta: ErrorMetadata,
-    reason: String,
-}
-
-impl ProvideErrorMetadata for Denied {
-    fn meta(&self) -> &ErrorMetadata {
-        &self.meta
-    }
-}
-
-fn read(response: &HttpResponse) -> Result<Answer, OrchestratorError<Denied>> {
+fn read(response: &HttpResponse) -> Result<JsonResponse, OrchestratorError<ServiceError>> {
     let body = response.body().bytes().unwrap_or_default();
     if response.status().is_success() {
-        // The error of the parser could quote the answer.
-        return serde_json::from_slice(body).map(Answer).map_err(|_| OrchestratorError::other(NotJson));
+        // The error of the parser could quote the response.
+        return serde_json::from_slice(body).map(JsonResponse).map_err(|_| OrchestratorError::other(NotJson));
     }
     let fields = error_response::fields(body);
     let field = |name: &str| fields.get(name).and_then(Value::as_str);
@@ -226,7 +169,7 @@ fn read(response: &HttpResponse) -> Result<Answer, OrchestratorError<Denied>> {
     let description =
         error_response::message(&fields).is_none().then(|| field("error_description")).flatten();
     let message = description.map_or(message, |description| clean(status, "", Some(description)).1);
-    let (reason, _) = clean(status, field("error").unwrap_or_default(), None);
-    let meta = ErrorMetadata::builder().code(code).message(message).build();
-    Err(OrchestratorError::operation(Denied { meta, reason }))
+    let (oauth_error, _) = clean(status, field("error").unwrap_or_default(), None);
+    let response = ErrorResponse { status, code, message, request_id: None, oauth_error };
+    Err(ServiceError::orchestrator_error(response))
 }

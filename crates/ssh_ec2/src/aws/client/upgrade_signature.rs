@@ -1,7 +1,7 @@
 //! The signature on a websocket upgrade: SigV4 in headers, for the service `ssmmessages`.
 //!
-//! The service checks it as AWS's Go signer makes it: the query is decoded as a form, so a raw `+` is signed as
-//! `%20`, while the request itself still carries `+`. The SDK's signer reads the query the same way.
+//! The service checks it as AWS's Go signer makes it: the query is decoded as a form, so a raw `+` is signed
+//! as `%20`, while the request itself still carries `+`. The SDK's signer reads the query the same way.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use aws_sigv4::sign::v4;
 use http::{HeaderName, HeaderValue};
 
 use crate::aws::Aws;
-use crate::aws::client::endpoint::SSM_MESSAGES;
+use crate::aws::client::service::SSM_MESSAGES;
 use crate::aws::error::AwsError;
 use crate::net::websocket::{StreamUrl, Transport};
 
@@ -27,8 +27,8 @@ const SIGNATURE_PARAMETERS: [&str; 7] = [
 ];
 
 impl Aws {
-    /// The headers that admit a websocket upgrade at `url`; good for one dial within five minutes. None if the
-    /// URL is signed itself.
+    /// The headers that admit a websocket upgrade at `url`; good for one dial within five minutes. None if
+    /// the URL is signed itself.
     ///
     /// # Errors
     ///

@@ -105,7 +105,7 @@ pub enum ConfigurationError {
     #[error("there is only half of an access key in {place}: {missing} is missing")]
     PartialKey {
         /// Where the other half is.
-        place: KeyPlace,
+        place: KeyLocation,
         /// The variable or option that is missing.
         missing: &'static str,
     },
@@ -188,7 +188,7 @@ pub enum ConfigurationError {
 
 /// Where half of a key is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum KeyPlace {
+pub enum KeyLocation {
     /// The variables.
     Environment,
     /// A file of EC2's first command line tools, or of boto.
@@ -197,7 +197,7 @@ pub enum KeyPlace {
     Profile(String),
 }
 
-impl std::fmt::Display for KeyPlace {
+impl std::fmt::Display for KeyLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Environment => f.write_str("the environment"),
@@ -238,7 +238,7 @@ impl Explain for ConfigurationError {
             }
             Self::NotText { option, .. } => format!("write `{option} = …` in one line"),
             Self::OtherHome { .. } => "write the whole path into the variable".into(),
-            Self::PartialKey { place: KeyPlace::Environment, .. } => {
+            Self::PartialKey { place: KeyLocation::Environment, .. } => {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY together, or unset both to use a profile".into()
             }
             Self::PartialKey { missing, .. } => format!("add `{missing}`, or take out the other half"),

@@ -9,7 +9,7 @@ use aws_smithy_types::date_time::Format;
 ///
 /// Besides RFC 3339 these are known: a space for the `T`, `UTC` for the `Z` (earlier versions of the AWS
 /// CLI), and an offset without a colon (`date +%z`).
-pub(in crate::aws) fn read(text: &str) -> Option<SystemTime> {
+pub(crate) fn read(text: &str) -> Option<SystemTime> {
     let mut text = text.trim().to_owned();
     if let Some(time) = text.strip_suffix("UTC") {
         text = format!("{}Z", time.trim_end());

@@ -14,12 +14,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-pub(crate) use self::source::{Keys, RoleSource, Source, WebIdentity};
+pub(crate) use self::source::{Keys, Role, RoleSource, Source, WebIdentity};
 pub(crate) use self::sso::Sso;
 use crate::aws::client::endpoint;
 use crate::aws::credentials::configuration::ConfigurationError;
 use crate::aws::credentials::ini::Value;
 use crate::aws::credentials::profiles::{Profile, Profiles, ReadFile};
+use crate::aws::credentials::sign_in::{Renewal, SignIn};
 use crate::aws::credentials::variables::Variables;
 
 /// The options of the command line that matter here.
@@ -43,27 +44,27 @@ pub(crate) struct Identity {
     /// Where credentials come from; none if nothing has any.
     pub(crate) source: Option<Source>,
     /// Configured endpoints.
-    pub(crate) endpoints: Endpoints,
+    pub(crate) endpoints: ConfiguredEndpoints,
     /// Whether endpoints are those for FIPS, if anything says so.
     pub(crate) fips: Option<bool>,
     /// Whether endpoints have IPv6 as well, if anything says so.
     pub(crate) dual_stack: Option<bool>,
     /// Where the metadata service is; none if it must not be asked.
-    pub(crate) metadata: Option<Metadata>,
+    pub(crate) metadata: Option<MetadataService>,
     /// The profile's other settings.
-    pub(crate) settings: Settings,
+    pub(crate) settings: SdkSettings,
 }
 
 /// The machine's metadata service.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Metadata {
+pub(crate) struct MetadataService {
     /// Its URL.
     pub(crate) endpoint: String,
 }
 
-/// Settings that have nothing to do with the identity, from the environment or the profile.
+/// SdkSettings that have nothing to do with the identity, from the environment or the profile.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct SdkSettings {
     /// `ca_bundle`.
     pub(crate) ca_bundle: Option<PathBuf>,
     /// `max_attempts`.
@@ -117,7 +118,7 @@ impl Identity {
             // The CLI looks for a bearer token at every call, even if no call needs one.
             sso::check_token_session(profile, &profiles)?;
         }
-        let endpoints = Endpoints::read(&lookup, &profiles)?;
+        let endpoints = ConfiguredEndpoints::read(&lookup, &profiles)?;
         Ok(Self {
             has_profile: selected.is_some(),
             region,
@@ -130,12 +131,19 @@ impl Identity {
             profile: named,
         })
     }
-}
 
-impl Identity {
-    /// Whether it is a role that other credentials assume.
-    pub(crate) fn is_role(&self) -> bool {
-        matches!(self.source, Some(Source::Role(_)))
+    /// Where the credentials come from, through all roles.
+    pub(crate) fn sign_in(&self) -> SignIn {
+        let is_role = matches!(self.source, Some(Source::Role(_)));
+        let renewal = match self.source.as_ref().map(Source::origin) {
+            Some(Source::Environment(_)) if !is_role => return SignIn::Environment,
+            Some(Source::Sso { .. }) => Renewal::Sso,
+            Some(Source::AwsLogin { .. }) => Renewal::AwsLogin,
+            Some(Source::Process { .. }) => Renewal::Process,
+            _ if !self.has_profile => Renewal::Absent,
+            _ => Renewal::Unknown,
+        };
+        SignIn::Profile { name: self.profile.clone(), renewal }
     }
 }
 
@@ -214,7 +222,7 @@ impl Lookup<'_> {
     }
 }
 
-fn metadata(lookup: &Lookup<'_>) -> Result<Option<Metadata>, ConfigurationError> {
+fn metadata(lookup: &Lookup<'_>) -> Result<Option<MetadataService>, ConfigurationError> {
     let endpoint = lookup.first(&["AWS_EC2_METADATA_SERVICE_ENDPOINT"], "ec2_metadata_service_endpoint")?;
     let mode =
         lookup.first(&["AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"], "ec2_metadata_service_endpoint_mode")?;
@@ -230,13 +238,13 @@ fn metadata(lookup: &Lookup<'_>) -> Result<Option<Metadata>, ConfigurationError>
     }
     let usual = if six { "http://[fd00:ec2::254]/" } else { "http://169.254.169.254/" };
     let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| usual.to_owned());
-    Ok(Some(Metadata { endpoint }))
+    Ok(Some(MetadataService { endpoint }))
 }
 
-fn settings(lookup: &Lookup<'_>) -> Result<Settings, ConfigurationError> {
+fn settings(lookup: &Lookup<'_>) -> Result<SdkSettings, ConfigurationError> {
     let filled = |value: Option<String>| value.filter(|value| !value.is_empty());
     let attempts = lookup.first(&["AWS_MAX_ATTEMPTS"], "max_attempts")?;
-    Ok(Settings {
+    Ok(SdkSettings {
         ca_bundle: filled(lookup.of_profile("ca_bundle")?).map(PathBuf::from),
         max_attempts: attempts.and_then(|attempts| attempts.trim().parse().ok()),
         retry_mode: lookup.first(&["AWS_RETRY_MODE"], "retry_mode")?,
@@ -246,7 +254,7 @@ fn settings(lookup: &Lookup<'_>) -> Result<Settings, ConfigurationError> {
 
 /// The endpoints that environment and profile configure.
 #[derive(Clone, Default)]
-pub(crate) struct Endpoints {
+pub(crate) struct ConfiguredEndpoints {
     /// `AWS_ENDPOINT_URL_…`, by what follows.
     of_service: BTreeMap<String, String>,
     /// `AWS_ENDPOINT_URL`.
@@ -257,7 +265,7 @@ pub(crate) struct Endpoints {
     in_profile: Option<String>,
 }
 
-impl Endpoints {
+impl ConfiguredEndpoints {
     fn read(lookup: &Lookup<'_>, profiles: &Profiles) -> Result<Self, ConfigurationError> {
         let ignored =
             lookup.truth("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls")?;
@@ -303,9 +311,9 @@ impl Endpoints {
 }
 
 /// An endpoint may have a password in it.
-impl fmt::Debug for Endpoints {
+impl fmt::Debug for ConfiguredEndpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoints").finish_non_exhaustive()
+        f.debug_struct("ConfiguredEndpoints").finish_non_exhaustive()
     }
 }
 
@@ -313,7 +321,7 @@ impl fmt::Debug for Endpoints {
 const CALLED: [&str; 4] = ["SSM", "EC2_INSTANCE_CONNECT", "EC2", "STS"];
 
 /// The profile that is used when none is named.
-pub(in crate::aws) const DEFAULT_PROFILE: &str = "default";
+pub(crate) const DEFAULT_PROFILE: &str = "default";
 
 #[cfg(test)]
 mod tests;

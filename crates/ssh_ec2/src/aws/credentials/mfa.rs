@@ -1,6 +1,6 @@
 //! Codes of MFA devices. (Pure.)
 
-use crate::aws::credentials::cache::SignIn;
+use crate::aws::credentials::sign_in::SignIn;
 use crate::aws::error::AwsError;
 
 /// Refuses a device that shows no codes: nobody could answer the question.
@@ -8,7 +8,7 @@ use crate::aws::error::AwsError;
 /// # Errors
 ///
 /// [`AwsError::MfaSecurityKey`].
-pub(in crate::aws) fn check_serial(serial: &str, sign_in: &SignIn) -> Result<(), AwsError> {
+pub(crate) fn check_serial(serial: &str, sign_in: &SignIn) -> Result<(), AwsError> {
     // arn:aws:iam::123456789012:u2f/user/NAME/KEY
     if serial.contains(":u2f/") {
         return Err(AwsError::MfaSecurityKey { serial: serial.to_owned(), sign_in: sign_in.clone() });
@@ -17,13 +17,13 @@ pub(in crate::aws) fn check_serial(serial: &str, sign_in: &SignIn) -> Result<(),
 }
 
 /// The code in what was typed: six digits, with blanks where the device shows them.
-pub(in crate::aws) fn code(typed: &str) -> Option<String> {
+pub(crate) fn code(typed: &str) -> Option<String> {
     let code: String = typed.chars().filter(|character| !character.is_whitespace()).collect();
     (code.len() == DIGITS && code.bytes().all(|byte| byte.is_ascii_digit())).then_some(code)
 }
 
 /// The question; after `problem` it is asked again.
-pub(in crate::aws) fn question(serial: &str, problem: Option<&AwsError>) -> String {
+pub(crate) fn question(serial: &str, problem: Option<&AwsError>) -> String {
     let why = match problem {
         None => "",
         Some(AwsError::MfaRefused { .. }) => "AWS did not accept this code. ",

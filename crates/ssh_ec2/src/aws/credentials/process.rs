@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use self::running::Running;
-pub(in crate::aws) use self::words::split;
+pub(crate) use self::words::split;
 use crate::aws::credentials::expiry;
 use crate::aws::timestamp;
 use crate::system::explain::{Anchor, Explain};
@@ -32,7 +32,7 @@ use crate::system::text::foreign_text;
 use crate::system::tty;
 
 /// The program of a profile.
-pub(in crate::aws) struct Process {
+pub(crate) struct Process {
     line: String,
     may_ask: AtomicBool,
 }
@@ -121,12 +121,12 @@ fn reason(line: &str) -> String {
 
 impl Process {
     /// The program of a line of configuration, which may read from the terminal if `may_ask`.
-    pub(in crate::aws) fn new(line: String, may_ask: bool) -> Self {
+    pub(crate) fn new(line: String, may_ask: bool) -> Self {
         Self { line, may_ask: AtomicBool::new(may_ask) }
     }
 
     /// From here on the terminal is ssh's.
-    pub(in crate::aws) fn ask_no_more(&self) {
+    pub(crate) fn ask_no_more(&self) {
         self.may_ask.store(false, Ordering::Relaxed);
     }
 
@@ -135,7 +135,7 @@ impl Process {
     /// # Errors
     ///
     /// [`ProcessError`].
-    pub(in crate::aws) async fn credentials(&self) -> Result<Credentials, ProcessError> {
+    pub(crate) async fn credentials(&self) -> Result<Credentials, ProcessError> {
         let words = split(&self.line)?;
         let (program, arguments) = words.split_first().ok_or(ProcessError::Empty)?;
         tracing::info!("running {program} for credentials");

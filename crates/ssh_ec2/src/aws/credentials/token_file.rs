@@ -13,7 +13,7 @@ use crate::aws::credentials::expiry;
 use crate::system::private_file::{self, Lock, ReadError};
 
 /// The file, which need not be there.
-pub(in crate::aws) struct TokenFile {
+pub(crate) struct TokenFile {
     path: PathBuf,
     /// The only user whose writing is believed.
     owner: u32,
@@ -21,28 +21,28 @@ pub(in crate::aws) struct TokenFile {
 
 /// What is in it. There is no `Debug`: it would show tokens.
 #[derive(Clone, PartialEq)]
-pub(in crate::aws) struct Fields(pub(in crate::aws) Map<String, Value>);
+pub(crate) struct Fields(pub(crate) Map<String, Value>);
 
 impl Fields {
     /// A field, if it is there and has text in it.
-    pub(in crate::aws) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         text(&self.0, name)
     }
 
     /// A field that is a time.
-    pub(in crate::aws) fn time(&self, name: &str) -> Option<SystemTime> {
+    pub(crate) fn time(&self, name: &str) -> Option<SystemTime> {
         expiry::read(self.text(name)?)
     }
 }
 
 /// A field of an object, if it is there and has text in it.
-pub(in crate::aws) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     fields.get(name)?.as_str().filter(|text| !text.is_empty())
 }
 
 impl TokenFile {
     /// A file below `directory` whose name is the digest of what it belongs to.
-    pub(in crate::aws) fn new(directory: &Path, digest: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn new(directory: &Path, digest: impl AsRef<[u8]>) -> Self {
         let name: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         Self { path: directory.join(name + ".json"), owner: rustix::process::getuid().as_raw() }
     }
@@ -52,7 +52,7 @@ impl TokenFile {
     /// # Errors
     ///
     /// When others could have written it.
-    pub(in crate::aws) fn read(&self) -> Result<Option<Fields>, ReadError> {
+    pub(crate) fn read(&self) -> Result<Option<Fields>, ReadError> {
         let text = private_file::read(&self.path, self.owner)?;
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()).map(Fields))
     }
@@ -62,13 +62,13 @@ impl TokenFile {
     /// # Errors
     ///
     /// When that cannot be done; then it is as it was.
-    pub(in crate::aws) fn replace(&self, fields: &Map<String, Value>) -> io::Result<()> {
+    pub(crate) fn replace(&self, fields: &Map<String, Value>) -> io::Result<()> {
         private_file::replace_durably(&self.path, &serde_json::to_vec(fields)?)
     }
 
     /// Waits until no other ssh_ec2 process is about to replace a file of this directory. Without one, as in
     /// a directory that cannot be written, the work is done all the same.
-    pub(in crate::aws) async fn turn(&self, patience: Duration) -> Option<Lock> {
+    pub(crate) async fn turn(&self, patience: Duration) -> Option<Lock> {
         private_file::lock(&self.path.with_file_name("ssh_ec2.lock"), patience).await.ok()
     }
 }

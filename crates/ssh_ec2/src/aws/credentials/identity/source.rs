@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Metadata, Sso};
-use crate::aws::credentials::configuration::{ConfigurationError, KeyPlace};
+use super::{MetadataService, Sso};
+use crate::aws::credentials::configuration::{ConfigurationError, KeyLocation};
 use crate::aws::credentials::expiry;
 use crate::aws::credentials::profiles::{self, Profile, Profiles, ReadFile};
 use crate::aws::credentials::variables::Variables;
@@ -21,14 +21,14 @@ pub(crate) enum Source {
     /// Keys in a file.
     Keys(Keys),
     /// What `aws login` left.
-    Login {
+    AwsLogin {
         /// The profile.
         profile: String,
         /// `login_session`.
         session: String,
     },
     /// The role of the machine, from its metadata service.
-    Metadata(Metadata),
+    Metadata(MetadataService),
     /// A program.
     Process {
         /// The profile.
@@ -77,14 +77,20 @@ impl fmt::Debug for Keys {
 /// A role, and the source of the credentials that assume it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RoleSource {
-    /// The profile that the role stands in.
+    /// The profile that has the role.
     pub(crate) profile: String,
+    pub(crate) role: Role,
+    pub(crate) source: Source,
+}
+
+/// A role, with the options of its profile.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Role {
     pub(crate) arn: String,
     pub(crate) session_name: Option<String>,
     pub(crate) external_id: Option<String>,
     pub(crate) mfa_serial: Option<String>,
     pub(crate) duration_seconds: Option<u32>,
-    pub(crate) source: Source,
 }
 
 /// A role that STS grants for a token.
@@ -104,7 +110,7 @@ pub(super) struct Chain<'a> {
     pub(super) read: ReadFile<'a>,
     /// Whether credentials in the environment count: not if the command line names a profile.
     pub(super) environment: bool,
-    pub(super) metadata: Option<&'a Metadata>,
+    pub(super) metadata: Option<&'a MetadataService>,
 }
 
 impl Chain<'_> {
@@ -148,7 +154,7 @@ impl Chain<'_> {
         }
         if let Some(profile) = profile {
             if let Some(session) = profile.owned("login_session")? {
-                return Ok(Some(Source::Login { profile: name.to_owned(), session }));
+                return Ok(Some(Source::AwsLogin { profile: name.to_owned(), session }));
             }
             if let Some(command) = profile.owned("credential_process")? {
                 return Ok(Some(Source::Process { profile: name.to_owned(), command }));
@@ -168,15 +174,14 @@ impl Chain<'_> {
         };
         // What is no number is ignored, as in botocore.
         let seconds = profile.text("duration_seconds")?.and_then(|seconds| seconds.trim().parse().ok());
-        Ok(Source::Role(Box::new(RoleSource {
-            profile: owner(),
+        let role = Role {
             arn: profile.owned("role_arn")?.unwrap_or_default(),
             session_name: filled(profile.owned("role_session_name")?),
             external_id: profile.owned("external_id")?,
             mfa_serial: profile.owned("mfa_serial")?,
             duration_seconds: seconds,
-            source,
-        })))
+        };
+        Ok(Source::Role(Box::new(RoleSource { profile: owner(), role, source })))
     }
 
     fn source_profile(&self, profile: Profile<'_>, name: &str, visited: &mut Vec<String>) -> Result<Source> {
@@ -219,7 +224,7 @@ impl Chain<'_> {
         let Some(id) = self.variables.filled("AWS_ACCESS_KEY_ID") else { return Ok(None) };
         let Some(secret) = self.variables.filled("AWS_SECRET_ACCESS_KEY") else {
             let missing = "AWS_SECRET_ACCESS_KEY";
-            return Err(ConfigurationError::PartialKey { place: KeyPlace::Environment, missing });
+            return Err(ConfigurationError::PartialKey { place: KeyLocation::Environment, missing });
         };
         let tokens = ["AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"];
         let token = tokens.into_iter().find_map(|name| self.variables.filled(name));
@@ -269,7 +274,7 @@ impl Chain<'_> {
                 Some(value.trim().to_owned())
             };
             if let Some(id) = value("AWSAccessKeyId") {
-                let place = KeyPlace::File(path.clone());
+                let place = KeyLocation::File(path.clone());
                 let secret = value("AWSSecretKey")
                     .ok_or(ConfigurationError::PartialKey { place, missing: "AWSSecretKey" })?;
                 return Ok(Some(Keys { id, secret, token: None, expires: None }));
@@ -292,7 +297,7 @@ impl Chain<'_> {
         let text = |option| Some(section.as_ref()?.get(option)?.text()?.to_owned());
         let Some(id) = text("aws_access_key_id") else { return Ok(None) };
         let missing = "aws_secret_access_key";
-        let place = KeyPlace::File(path.to_owned());
+        let place = KeyLocation::File(path.to_owned());
         let secret = text(missing).ok_or(ConfigurationError::PartialKey { place, missing })?;
         Ok(Some(Keys { id, secret, token: None, expires: None }))
     }
@@ -313,7 +318,7 @@ fn keys_in(profile: Option<Profile<'_>>) -> Result<Option<Keys>> {
     let Some(id) = profile.owned("aws_access_key_id")? else { return Ok(None) };
     let missing = "aws_secret_access_key";
     let partial = || {
-        let place = KeyPlace::Profile(profile.name.to_owned());
+        let place = KeyLocation::Profile(profile.name.to_owned());
         ConfigurationError::PartialKey { place, missing }
     };
     let secret = profile.owned(missing)?.ok_or_else(partial)?;

@@ -7,7 +7,7 @@
 use super::ProcessError;
 
 /// Splits a line. No error quotes it: an argument may be a secret.
-pub(in crate::aws) fn split(line: &str) -> Result<Vec<String>, ProcessError> {
+pub(crate) fn split(line: &str) -> Result<Vec<String>, ProcessError> {
     let (mut words, mut word) = (Vec::new(), None::<String>);
     let mut characters = line.chars();
     while let Some(character) = characters.next() {

@@ -276,17 +276,17 @@ fn describe(source: &Source) -> Value {
         Source::Environment(keys) | Source::Keys(keys) => {
             json!({ "keys": keys.id, "secret": keys.secret, "token": keys.token })
         }
-        Source::Login { session, .. } => json!({ "login": session }),
+        Source::AwsLogin { session, .. } => json!({ "login": session }),
         Source::Metadata(metadata) => json!({ "metadata": metadata.endpoint }),
         Source::Process { command, .. } => {
             json!({ "process": process::split(command).ok() })
         }
         Source::Role(role) => json!({ "role": {
-            "arn": role.arn,
-            "session_name": role.session_name,
-            "external_id": role.external_id,
-            "mfa_serial": role.mfa_serial,
-            "duration_seconds": role.duration_seconds,
+            "arn": role.role.arn,
+            "session_name": role.role.session_name,
+            "external_id": role.role.external_id,
+            "mfa_serial": role.role.mfa_serial,
+            "duration_seconds": role.role.duration_seconds,
             "source": describe(&role.source),
         } }),
         Source::Sso { sso, .. } => json!({ "sso": {
