@@ -88,7 +88,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
         ],
     ),
     ("tokio::spawn", &[]),
-    ("tokio_rustls", &["aws/error.rs", "net/network.rs", "net/websocket.rs", "net/websocket/"]),
+    ("tokio_rustls", &["aws/error/explain.rs", "net/network.rs", "net/websocket.rs", "net/websocket/"]),
     ("tokio_tungstenite", &["road/tunnel/", "net/websocket.rs", "net/websocket/"]),
     ("tracing_subscriber", &["lib.rs"]),
 ];

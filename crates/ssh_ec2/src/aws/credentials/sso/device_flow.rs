@@ -23,7 +23,7 @@ impl SsoRole {
     ///
     /// # Errors
     ///
-    /// [`AwsError::SignOn`].
+    /// [`AwsError::SsoLogin`].
     pub(super) async fn log_in(&self, sign_in: &SignIn) -> Result<bool, AwsError> {
         let before = self.token.read().ok().flatten();
         // Of several processes that start together one signs in.
@@ -39,7 +39,7 @@ impl SsoRole {
             return Ok(false);
         }
         self.ask_no_more();
-        let failed = |error: UnsignedError| AwsError::SignOn { source: Box::new(AwsError::from(error)) };
+        let failed = |error: UnsignedError| AwsError::SsoLogin { source: Box::new(AwsError::from(error)) };
         let client = self.register().await.map_err(failed)?;
         let device = self.authorize(&client).await.map_err(failed)?;
         let url = text(&device, "verificationUriComplete").or(text(&device, "verificationUri"));
@@ -103,12 +103,12 @@ impl SsoRole {
                 "AccessDeniedException" => "it was refused in the browser".into(),
                 _ => Box::new(AwsError::from(error)),
             };
-            return Err(AwsError::SignOn { source });
+            return Err(AwsError::SsoLogin { source });
         }
     }
 
     fn keep(&self, client: &Map<String, Value>, response: &Map<String, Value>) -> Result<(), AwsError> {
-        let failed = |source| AwsError::SignOn { source };
+        let failed = |source| AwsError::SsoLogin { source };
         let mut token = Map::new();
         self.renew(&mut token, response).map_err(|error| failed(Box::new(error)))?;
         for name in ["clientId", "clientSecret"] {
