@@ -124,7 +124,7 @@ impl Dialer {
             Some(proxy) => {
                 let unreachable = |error| ProxyError::unreachable(proxy, error);
                 let mut stream = self.connect_to_proxy(proxy.uri()).await.map_err(unreachable)?;
-                websocket::ask_proxy(&mut stream, &destination, proxy).await?;
+                websocket::connect_through(&mut stream, &destination, proxy).await?;
                 websocket::tls_through(stream, &host, proxy, &self.network).await?
             }
             None => {
