@@ -243,7 +243,7 @@ pub enum AwsError {
         /// The host of the endpoint.
         host: String,
     },
-    /// The endpoint did not answer, after retries, although a connection may be possible.
+    /// The endpoint did not answer, although a connection may be possible.
     #[error("cannot reach {host}")]
     Unreachable {
         /// The host of the endpoint.

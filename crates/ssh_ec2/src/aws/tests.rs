@@ -1,4 +1,4 @@
-//! Calls against a server on loopback: what goes out, and what becomes of each kind of answer.
+//! Calls against a server on loopback: the requests, and what each kind of response becomes.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn aws(endpoint: String) -> Aws {
     }
 }
 
-/// A whole answer, with `headers` that end in CRLF each.
+/// A whole response, with `headers` that end in CRLF each.
 fn answer(status: u16, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status} x\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -66,7 +66,7 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
     )
 }
 
-/// Gives the answers to as many requests; returns what the calls made of them, and the requests.
+/// Answers as many requests as there are answers. Returns the result of the calls, and the requests.
 async fn with_answers<T>(answers: &[String], calls: impl AsyncFnOnce(&Aws) -> T) -> (T, Vec<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let aws = aws(format!("http://{}", listener.local_addr().unwrap()));
@@ -271,7 +271,7 @@ async fn unused() -> String {
 }
 
 #[tokio::test]
-async fn a_host_that_refuses_connections_is_told_from_one_that_does_not_answer() {
+async fn a_host_that_refuses_connections_is_distinguished_from_a_silent_one() {
     let instance = "i-0a1b2c3d".parse().unwrap();
     let refused = aws(unused().await).console_output(&instance, Latest::No).await;
     assert!(matches!(refused, Err(AwsError::NoConnection { .. })), "{refused:?}");

@@ -76,7 +76,7 @@ impl RegionEndpoints {
     /// Whether `host` is an interface endpoint of this region for websockets (AWS PrivateLink), as in
     /// `vpce-0a1b-2c3d.ssmmessages.eu-west-1.vpce.amazonaws.com`.
     ///
-    /// The label of the service decides: anybody can offer an endpoint service, whose names have the same
+    /// The label of the service decides: any account can offer an endpoint service, whose names have the same
     /// form with its own id (`vpce-svc-…`) in that place.
     ///
     /// <https://docs.aws.amazon.com/vpc/latest/privatelink/privatelink-access-aws-services.html>

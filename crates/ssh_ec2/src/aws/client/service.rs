@@ -27,7 +27,7 @@ pub(crate) enum Protocol {
     },
 }
 
-/// The host that FIPS without dual-stack stands for in GovCloud, where every endpoint is FIPS.
+/// The host for FIPS without dual-stack in GovCloud, where every endpoint is FIPS.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum GovFips {
     /// The usual host: there is no `-fips` host.

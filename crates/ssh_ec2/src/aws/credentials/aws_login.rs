@@ -69,7 +69,7 @@ impl AwsLogin {
     }
 
     fn read(&self, signed_out: &impl Fn(&str) -> AwsError) -> Result<(Fields, Credentials), AwsError> {
-        let token = self.token.read().map_err(|error| signed_out(&format!("is not believed: {error}")))?;
+        let token = self.token.read().map_err(|error| signed_out(&format!("is not trusted: {error}")))?;
         let token = token.ok_or_else(|| signed_out("is missing"))?;
         if NEEDED.iter().any(|name| token.text(name).is_none()) {
             return Err(signed_out("is incomplete"));

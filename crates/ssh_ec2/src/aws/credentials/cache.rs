@@ -170,7 +170,7 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// A cache whose provider hands out credentials that end in `seconds`, and a count of its calls.
+    /// A cache whose provider gives credentials that expire in `seconds`, and a count of its calls.
     fn cache(seconds: Option<u64>) -> (CredentialCache, Arc<AtomicU64>) {
         let calls = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&calls);
@@ -208,7 +208,7 @@ mod tests {
         assert!(matches!(resolved, Err(AwsError::ExpiredToken { .. })), "{resolved:?}");
     }
 
-    /// Each would end the process in the SDK.
+    /// Each would panic in the SDK.
     #[tokio::test]
     async fn credentials_that_no_request_can_have_are_refused_with_the_part() {
         for (id, token, part) in [
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_chain_without_credentials_is_told_apart_from_one_that_fails() {
+    async fn a_chain_without_credentials_is_distinguished_from_one_that_fails() {
         let resolve = async |error: fn() -> CredentialsError| {
             let provider = provide_credentials_fn(move || async move { Err(error()) });
             let provider = Provider::Sdk(SharedCredentialsProvider::new(provider));

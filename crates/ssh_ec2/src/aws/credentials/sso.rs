@@ -120,7 +120,7 @@ impl SsoRole {
             Ok(Some(token)) if token.text(ACCESS_TOKEN).is_some() => Ok(token),
             Ok(_) => Err(signed_out("is missing")),
             // A new sign-in replaces the file.
-            Err(error) => Err(signed_out(&format!("is not believed: {error}"))),
+            Err(error) => Err(signed_out(&format!("is not trusted: {error}"))),
         };
         let token = read()?;
         if is_valid(&token, REFRESH_WINDOW) || !self.is_refreshable(&token) {

@@ -57,13 +57,13 @@ fn endpoints_without_encryption_stay_on_this_machine() {
     }
 }
 
-/// Which of the URLs are believed in eu-west-1.
+/// The URLs that are trusted in eu-west-1.
 fn believed<'a>(configured: &[&str], urls: &[&'a str]) -> Vec<&'a str> {
     let configured: Vec<_> = configured.iter().map(ToString::to_string).collect();
     let endpoints = endpoints_of("eu-west-1", false, false);
-    let believe =
+    let is_trusted =
         |url: &&&str| endpoints.check_stream_url(&StreamUrl::new(url).unwrap(), &configured).is_ok();
-    urls.iter().filter(believe).copied().collect()
+    urls.iter().filter(is_trusted).copied().collect()
 }
 
 const URLS: [&str; 12] = [
@@ -84,18 +84,18 @@ const URLS: [&str; 12] = [
 
 #[test]
 fn stream_urls_lead_to_session_manager_of_the_region() {
-    assert_eq!(believed(&[], &URLS), URLS[..3]);
+    assert_eq!(trusted(&[], &URLS), URLS[..3]);
     let others = ["ssmmessages.us-east-1.amazonaws.com", "ssmmessages.eu-west-1.amazonaws.com.evil.example"];
-    assert!(others.iter().all(|host| believed(&[], &[&format!("wss://{host}/")]).is_empty()));
+    assert!(others.iter().all(|host| trusted(&[], &[&format!("wss://{host}/")]).is_empty()));
 }
 
 #[test]
 fn an_interface_endpoint_makes_interface_endpoints_believable() {
     let endpoint = "https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com";
-    assert_eq!(believed(&[endpoint], &URLS), URLS[..4]);
+    assert_eq!(trusted(&[endpoint], &URLS), URLS[..4]);
 }
 
-/// Anybody can offer an endpoint service of their own, whose names end as those of AWS's services do.
+/// Any account can offer an endpoint service, whose names end like those of AWS's services.
 #[test]
 fn an_interface_endpoint_is_believed_if_it_is_one_of_the_message_gateway() {
     let endpoint = "https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com";
@@ -123,7 +123,7 @@ fn an_interface_endpoint_is_believed_if_it_is_one_of_the_message_gateway() {
         "ssmmessages.vpce-1.eu-west-1.vpce.amazonaws.com",
     ];
     let urls = hosts.map(|host| format!("wss://{host}/v1"));
-    assert_eq!(believed(&[endpoint], &urls.each_ref().map(String::as_str)), urls[..3]);
+    assert_eq!(trusted(&[endpoint], &urls.each_ref().map(String::as_str)), urls[..3]);
 }
 
 /// A dot at the end makes a name absolute; it does not make another host of it.
@@ -132,13 +132,13 @@ fn an_endpoint_at_aws_is_known_in_whatever_form_it_is_written() {
     for endpoint in
         ["https://vpce-2.ssm.eu-west-1.vpce.amazonaws.com.", "https://SSM.eu-west-1.AmazonAWS.com.:443/"]
     {
-        assert_eq!(believed(&[endpoint], &URLS), URLS[..4], "{endpoint}");
+        assert_eq!(trusted(&[endpoint], &URLS), URLS[..4], "{endpoint}");
     }
 }
 
 #[test]
 fn an_endpoint_of_the_users_own_may_lead_anywhere_encrypted() {
-    assert_eq!(believed(&["http://127.0.0.1:5000"], &URLS), URLS[..7]);
+    assert_eq!(trusted(&["http://127.0.0.1:5000"], &URLS), URLS[..7]);
     // It does not pass for AWS by looking similar.
-    assert_eq!(believed(&["https://evilamazonaws.com"], &URLS), URLS[..7]);
+    assert_eq!(trusted(&["https://evilamazonaws.com"], &URLS), URLS[..7]);
 }
