@@ -58,7 +58,7 @@ fn endpoints_without_encryption_stay_on_this_machine() {
 }
 
 /// The URLs that are trusted in eu-west-1.
-fn believed<'a>(configured: &[&str], urls: &[&'a str]) -> Vec<&'a str> {
+fn trusted<'a>(configured: &[&str], urls: &[&'a str]) -> Vec<&'a str> {
     let configured: Vec<_> = configured.iter().map(ToString::to_string).collect();
     let endpoints = endpoints_of("eu-west-1", false, false);
     let is_trusted =
