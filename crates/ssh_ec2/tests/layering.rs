@@ -64,8 +64,8 @@ const CONFINED: [(&str, &[&str]); 16] = [
     (
         "std::env",
         &[
-            "aws.rs",
-            "aws/credentials/sso/sign_on.rs",
+            "aws/load.rs",
+            "aws/credentials/sso/device_flow.rs",
             "commands/first_process.rs",
             "commands/sandbox.rs",
             "system/descriptors.rs",
@@ -88,22 +88,25 @@ const CONFINED: [(&str, &[&str]); 16] = [
         ],
     ),
     ("tokio::spawn", &[]),
-    ("tokio_rustls", &["aws/error.rs", "net/network.rs", "net/websocket.rs", "net/websocket/"]),
+    ("tokio_rustls", &["aws/error/explain.rs", "net/network.rs", "net/websocket.rs", "net/websocket/"]),
     ("tokio_tungstenite", &["road/tunnel/", "net/websocket.rs", "net/websocket/"]),
     ("tracing_subscriber", &["lib.rs"]),
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 27] = [
+const PURE: [&str; 30] = [
     "key/agent/protocol.rs",
     "aws/client/endpoint.rs",
     "aws/credentials/identity.rs",
     "aws/credentials/identity/sso.rs",
     "aws/credentials/mfa.rs",
     "aws/credentials/process/words.rs",
-    "aws/credentials/profiles/ini.rs",
+    "aws/credentials/ini.rs",
     "aws/client/query.rs",
-    "aws/client/refusal.rs",
+    "aws/client/request_id.rs",
+    "aws/client/service.rs",
+    "aws/credentials/sign_in.rs",
+    "aws/client/error_response.rs",
     "aws/credentials/variables.rs",
     "commands/proxy/login_watch.rs",
     "doctor/diagnosis/kept_back.rs",

@@ -1,4 +1,4 @@
-//! Calls against a server on loopback: what goes out, and what becomes of each kind of answer.
+//! Calls against a server on loopback: the requests, and what each kind of response becomes.
 
 use std::time::Duration;
 
@@ -10,13 +10,15 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::*;
-use crate::aws::client::endpoint::Place;
+use crate::aws::client::endpoint::RegionEndpoints;
 use crate::aws::client::http_client;
-use crate::aws::client::operation::Client;
+use crate::aws::client::operation::ApiClient;
 use crate::aws::credentials::cache::{CredentialCache, Provider};
-use crate::net::network::NetworkEnvironment;
+use crate::net::network::{Network, NetworkEnvironment};
+use crate::net::websocket::StreamUrl;
 use crate::target::SessionTarget;
 
 #[derive(Debug)]
@@ -41,12 +43,12 @@ fn aws(endpoint: String) -> Aws {
         .build();
     let credentials = Credentials::new("AKID", "secret", Some("session".into()), None, "test");
     Aws {
-        client: Client::new(sdk.clone(), "eu-west-1"),
+        client: ApiClient::new(sdk.clone(), "eu-west-1"),
         credentials: CredentialCache::new(
             Provider::Sdk(SharedCredentialsProvider::new(credentials)),
             SignIn::Environment,
         ),
-        place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
+        endpoints: RegionEndpoints { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
         access_key: String::new(),
         sdk,
@@ -56,7 +58,7 @@ fn aws(endpoint: String) -> Aws {
     }
 }
 
-/// A whole answer, with `headers` that end in CRLF each.
+/// A whole response, with `headers` that end in CRLF each.
 fn answer(status: u16, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status} x\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -64,7 +66,7 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
     )
 }
 
-/// Gives the answers to as many requests; returns what the calls made of them, and the requests.
+/// Answers as many requests as there are answers. Returns the result of the calls, and the requests.
 async fn with_answers<T>(answers: &[String], calls: impl AsyncFnOnce(&Aws) -> T) -> (T, Vec<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let aws = aws(format!("http://{}", listener.local_addr().unwrap()));
@@ -269,7 +271,7 @@ async fn unused() -> String {
 }
 
 #[tokio::test]
-async fn a_host_that_refuses_connections_is_told_from_one_that_does_not_answer() {
+async fn a_host_that_refuses_connections_is_distinguished_from_a_silent_one() {
     let instance = "i-0a1b2c3d".parse().unwrap();
     let refused = aws(unused().await).console_output(&instance, Latest::No).await;
     assert!(matches!(refused, Err(AwsError::NoConnection { .. })), "{refused:?}");

@@ -1,8 +1,8 @@
-//! What the network asks of us: whose certificates to trust, which proxy to pass, what foreign text to show.
+//! The settings for every connection to AWS: which certificates to trust, and which HTTP proxy to use.
 //!
-//! One [`Network`] serves the AWS calls and the websocket, so both trust the same roots and take the same
-//! way out. Certificates are read when a TLS connection is first made, because reading the system's costs
-//! milliseconds that a plain loopback connection need not pay. This file opens no connection.
+//! One [`Network`] serves the AWS calls and the websocket, so both trust the same roots and use the same
+//! proxy. Certificates are read when a TLS connection is first made: reading those of the system takes
+//! milliseconds, which a plain connection to this machine need not spend. This file opens no connection.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,11 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-/// Hosts that no proxy may see: requests to this machine, and container credentials on link-local addresses.
-const NEVER_PROXIED: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,fd00:ec2::/32";
-
 /// The settings that [`Network::new`] needs, as the user's environment gives them.
 #[derive(Clone, Default)]
 pub struct NetworkEnvironment {
-    /// A PEM file to trust instead of the system's roots: `AWS_CA_BUNDLE`, or `ca_bundle` of the profile.
+    /// A PEM file to trust in the place of the system's roots: `AWS_CA_BUNDLE`, or `ca_bundle` of the
+    /// profile.
     pub ca_bundle: Option<PathBuf>,
     /// The proxy for `https` and `wss`. Plain connections stay on this machine and take no proxy.
     pub https_proxy: Option<String>,
@@ -33,8 +31,8 @@ pub struct NetworkEnvironment {
 }
 
 impl NetworkEnvironment {
-    /// Reads `AWS_CA_BUNDLE`, `https_proxy` and `no_proxy`; lower case wins over upper case, and a variable
-    /// that is set to nothing counts as absent, as in the AWS CLI.
+    /// Reads `AWS_CA_BUNDLE`, `https_proxy` and `no_proxy`. As in the AWS CLI, lower case wins over upper
+    /// case, and an empty variable counts as absent.
     pub fn from_env() -> Self {
         let first = |names: &[&str]| names.iter().find_map(env::var_os).filter(|value| !value.is_empty());
         let text = |names: &[&str]| first(names).and_then(|value| value.into_string().ok());
@@ -60,7 +58,7 @@ impl fmt::Debug for NetworkEnvironment {
 /// The network settings cannot be used.
 #[derive(Debug, Error)]
 pub enum NetworkError {
-    /// The CA bundle holds no certificate that could vouch for a server.
+    /// No certificate in the CA bundle can be used as a root.
     #[error("{} holds no usable CA certificate", path.display())]
     CaBundleEmpty {
         /// The file named by the environment or the profile.
@@ -71,7 +69,7 @@ pub enum NetworkError {
     CaBundleMalformed {
         /// The file named by the environment or the profile.
         path: PathBuf,
-        /// What the parser met.
+        /// The error of the parser.
         source: pem::Error,
     },
     /// The CA bundle cannot be read.
@@ -79,7 +77,7 @@ pub enum NetworkError {
     CaBundleUnreadable {
         /// The file named by the environment or the profile.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The system has no root certificates.
@@ -123,7 +121,7 @@ impl Explain for NetworkError {
     }
 }
 
-/// Trust and proxy for every connection of this process. Cloning shares what was loaded.
+/// Certificates and proxy for every connection of this process. Clones share the certificates that were read.
 #[derive(Clone)]
 pub struct Network(Arc<Shared>);
 
@@ -150,7 +148,7 @@ impl Network {
         Ok(Self(Arc::new(Shared { ca_bundle: environment.ca_bundle.clone(), matcher, tls: OnceLock::new() })))
     }
 
-    /// The proxy for a TLS connection to `authority` (`host` or `host:port`), if one is to be used.
+    /// The proxy for a TLS connection to `authority` (`host` or `host:port`). None for a direct connection.
     pub(crate) fn proxy_for(&self, authority: &str) -> Option<Intercept> {
         let uri = Uri::builder().scheme("https").authority(authority).path_and_query("/").build().ok()?;
         self.0.matcher.intercept(&uri)
@@ -161,8 +159,8 @@ impl Network {
         if let Some(tls) = self.0.tls.get() {
             return Ok(Arc::clone(tls));
         }
-        // The provider is named because another crate may enable a second one, and rustls then panics
-        // rather than choose.
+        // The provider is named because another crate may enable a second one, and rustls panics if it has to
+        // choose.
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(NetworkError::Tls)?
@@ -184,7 +182,7 @@ fn trusted_roots(ca_bundle: Option<&Path>) -> Result<RootCertStore, NetworkError
         None => rustls_native_certs::load_native_certs().certs,
     };
     let mut roots = RootCertStore::empty();
-    // System stores contain certificates that rustls refuses.
+    // The system's store may have certificates that rustls refuses.
     roots.add_parsable_certificates(certificates);
     match ca_bundle {
         _ if !roots.is_empty() => Ok(roots),
@@ -202,17 +200,17 @@ fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetworkError
 }
 
 fn proxy_url(text: &str) -> Result<String, NetworkError> {
-    // Without a scheme it is an HTTP proxy, as everywhere.
+    // Without a scheme it is an HTTP proxy, as in curl and Python.
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = url.parse().map_err(|_| NetworkError::Proxy)?;
     match (uri.scheme_str(), uri.host()) {
-        // A `#` in a password would begin a fragment, and the parser would take `user` for the host.
+        // A `#` in a password would begin a fragment, and the parser would read `user` as the host.
         (Some("http" | "https"), Some(host)) if !host.is_empty() && !url.contains('#') => Ok(url),
         _ => Err(NetworkError::Proxy),
     }
 }
 
-/// An error and its causes. `source` of an I/O error skips the error that it wraps.
+/// An error and its causes. The error in an I/O error counts as its cause; `source` would skip it.
 pub(crate) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -221,6 +219,10 @@ pub(crate) fn causes<'a>(
         None => error.source(),
     })
 }
+
+/// Hosts that are never reached through a proxy: this machine, and the credentials services on link-local
+/// addresses.
+const NEVER_PROXIED: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,fd00:ec2::/32";
 
 #[cfg(test)]
 mod tests {

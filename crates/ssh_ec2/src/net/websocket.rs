@@ -1,7 +1,7 @@
-//! Dials the websocket of a data channel, around proxies, and explains why if it fails.
+//! Dials the websocket of a data channel, through a proxy if there is one.
 //!
-//! The request goes out byte for byte as the URL came, with the headers that it was signed with; no origin,
-//! no subprotocol, no extension. What the messages mean, and when to dial again, is decided elsewhere.
+//! The request is sent byte for byte as the URL came, with the headers that it was signed with; no origin, no
+//! subprotocol, no extension. What the messages mean, and when to dial again, is decided elsewhere.
 
 mod connect;
 mod head;
@@ -20,7 +20,7 @@ use tokio_rustls::rustls;
 use tokio_tungstenite::WebSocketStream;
 
 pub use self::connect::{Connection, Way};
-pub(crate) use self::connect::{ask_proxy, tls, tls_through};
+pub(crate) use self::connect::{connect_through, tls, tls_through};
 pub use self::head::HeadError;
 pub use self::http_proxy::ProxyError;
 pub use self::url::{NotAStreamUrl, StreamUrl, Transport};
@@ -30,18 +30,16 @@ use crate::system::explain::{Anchor, Explain};
 /// An open websocket: a stream and a sink of messages.
 pub type WebSocket = WebSocketStream<Box<dyn Connection>>;
 
-/// From the name's lookup to the last byte of the upgrade; the official client gives the upgrade alone 45 s.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A connection to a host at which a websocket is expected, ready for its upgrade.
+/// A connection to the host of a websocket, ready for the upgrade.
 pub struct Prepared {
-    place: (Transport, String),
+    /// With or without TLS, and host and port.
+    destination: (Transport, String),
     stream: Box<dyn Connection>,
     way: Way,
 }
 
 impl Prepared {
-    /// The way that it takes.
+    /// Whether it goes to an address or through a proxy.
     pub fn way(&self) -> &Way {
         &self.way
     }
@@ -53,33 +51,32 @@ impl Prepared {
 ///
 /// [`DialError`].
 pub async fn prepare(url: &StreamUrl, network: &Network) -> Result<Prepared, DialError> {
-    let place = (url.transport(), url.host_and_port());
     let (stream, way) = connect::open(url, network).await?;
-    Ok(Prepared { place, stream, way })
+    Ok(Prepared { destination: destination(url), stream, way })
 }
 
-/// The same within a time limit.
+/// [`prepare`] with a time limit.
 ///
 /// # Errors
 ///
 /// [`DialError`].
 pub async fn prepare_within(
-    after: Duration,
+    limit: Duration,
     url: &StreamUrl,
     network: &Network,
 ) -> Result<Prepared, DialError> {
-    match time::timeout(after, prepare(url, network)).await {
+    match time::timeout(limit, prepare(url, network)).await {
         Ok(prepared) => prepared,
-        Err(_) => Err(blame_proxy(timed_out(url, after), url, network)),
+        Err(_) => Err(name_proxy(timed_out(url, limit), url, network)),
     }
 }
 
-/// Opens the websocket at `url`, sending `headers` along, on the prepared connection if it leads to the same host.
+/// Opens the websocket at `url` with `headers`, on the prepared connection if that leads to the same host.
 /// TCP_NODELAY is set. Safe to cancel.
 ///
 /// # Errors
 ///
-/// [`DialError`]; [`DialError::is_permanent`] tells whether another attempt could end otherwise.
+/// [`DialError`]; after one that [`DialError::is_permanent`] another attempt is of no use.
 pub async fn dial(
     url: &StreamUrl,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -87,8 +84,7 @@ pub async fn dial(
     prepared: Option<Prepared>,
 ) -> Result<WebSocket, DialError> {
     let dialling = async {
-        let fits = prepared.filter(|prepared| prepared.place == (url.transport(), url.host_and_port()));
-        let stream = match fits {
+        let stream = match prepared.filter(|prepared| prepared.destination == destination(url)) {
             Some(prepared) => prepared.stream,
             None => connect::open(url, network).await?.0,
         };
@@ -99,25 +95,29 @@ pub async fn dial(
         Ok(Err(error)) => error,
         Err(_) => timed_out(url, DIAL_TIMEOUT),
     };
-    let is_of_the_way =
+    let may_be_proxy =
         matches!(error, DialError::Lost { .. } | DialError::Misanswered { .. } | DialError::Timeout { .. });
-    Err(if is_of_the_way { blame_proxy(error, url, network) } else { error })
+    Err(if may_be_proxy { name_proxy(error, url, network) } else { error })
+}
+
+fn destination(url: &StreamUrl) -> (Transport, String) {
+    (url.transport(), url.host_and_port())
 }
 
 fn timed_out(url: &StreamUrl, after: Duration) -> DialError {
     DialError::Timeout { host: url.host().to_owned(), after }
 }
 
-/// Names the proxy on the way, which is to be checked first.
-fn blame_proxy(error: DialError, url: &StreamUrl, network: &Network) -> DialError {
+/// Adds the proxy to an error, if there is one: it is to be checked first.
+fn name_proxy(error: DialError, url: &StreamUrl, network: &Network) -> DialError {
     match connect::proxy_of(url, network) {
         Some(proxy) => ProxyError::through(&proxy, error),
         None => error,
     }
 }
 
-/// Whether the same request would be refused again. 408 and 429 are the two statuses of the class 4xx that
-/// ask to try again (RFC 9110, RFC 6585).
+/// Whether the same request would be refused again. 408 and 429 are the two statuses of the class 4xx after
+/// which a client may try again (RFC 9110, RFC 6585).
 fn is_lasting(status: u16) -> bool {
     (400..500).contains(&status) && !matches!(status, 408 | 429)
 }
@@ -125,88 +125,89 @@ fn is_lasting(status: u16) -> bool {
 /// The websocket could not be opened.
 #[derive(Debug, Error)]
 pub enum DialError {
-    /// No address of the host took a TCP connection; this is what the last one said.
+    /// No address of the host accepted a TCP connection.
     #[error("cannot connect to {host} at {address}")]
     Connect {
-        /// The host.
+        /// The host of the websocket.
         host: String,
-        /// The address tried last.
+        /// The last address that was tried.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// IAM does not let the caller open the session's data channel.
+    /// IAM denies the caller the session's data channel (`ssmmessages:OpenDataChannel`).
     #[error("{host} refused the websocket: {message}")]
     Denied {
-        /// The host.
+        /// The host of the websocket.
         host: String,
-        /// What IAM said, printable.
+        /// IAM's message, printable.
         message: String,
-        /// What AWS calls the request.
+        /// AWS's id of the request. None if the response had none.
         request_id: Option<String>,
     },
     /// The server did not answer the upgrade with HTTP.
     #[error("{host} did not answer the websocket upgrade")]
     Lost {
-        /// The host.
+        /// The host of the websocket.
         host: String,
-        /// What happened instead.
+        /// What happened in its place.
         source: HeadError,
     },
-    /// The server agreed to an upgrade, but not to ours.
+    /// The server accepted an upgrade, but not the one that was requested.
     #[error("{host} answered the websocket upgrade wrongly: {fault}")]
     Misanswered {
-        /// The host.
+        /// The host of the websocket.
         host: String,
-        /// Which rule of RFC 6455 the answer broke.
+        /// The rule of RFC 6455 that the response broke.
         fault: &'static str,
     },
     /// The network settings cannot be used.
     #[error("cannot make an encrypted connection")]
     Network(#[source] NetworkError),
-    /// The HTTP proxy does not lead on.
+    /// There is no connection through the HTTP proxy.
     #[error(transparent)]
     Proxy(ProxyError),
     /// The server refused the upgrade.
     #[error("{host} refused the websocket with status {status}{}", colon(body))]
     Refused {
-        /// The host.
+        /// The host of the websocket.
         host: String,
         /// The HTTP status.
         status: u16,
-        /// The beginning of the answer, printable.
+        /// The beginning of the response's body, printable.
         body: String,
-        /// What AWS calls the request.
+        /// AWS's id of the request. None if the response had none.
         request_id: Option<String>,
     },
     /// The host has no address.
     #[error("cannot find the address of {host}")]
     Resolve {
-        /// The host.
+        /// The host of the websocket.
         host: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         source: io::Error,
     },
-    /// It took too long.
+    /// The time limit was reached.
     #[error("{host} did not answer within {} seconds", after.as_secs())]
     Timeout {
-        /// The host.
+        /// The host of the websocket.
         host: String,
-        /// The time allowed.
+        /// The time limit.
         after: Duration,
     },
     /// The TLS handshake failed.
     #[error("cannot make an encrypted connection to {host}")]
     Tls {
-        /// The host.
+        /// The host of the websocket.
         host: String,
-        /// A `rustls::Error` inside, or an I/O error.
+        /// The error of rustls, in an I/O error, or that of the operating system.
         source: io::Error,
     },
 }
 
 impl DialError {
-    /// True if the same dial will not succeed later: refused with a 4xx, or settings that cannot work.
+    /// Whether the same request will not succeed later: it was refused with a 4xx, or the settings cannot
+    /// work.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Proxy(error) => error.is_permanent(),
@@ -262,7 +263,7 @@ impl Explain for DialError {
 
 const OPEN_CHANNEL_HINT: &str = "the caller needs ssmmessages:OpenDataChannel on its own sessions";
 
-/// Whether the handshake failed over the server's certificate.
+/// Whether the handshake failed because of the server's certificate.
 fn is_distrust(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
@@ -271,3 +272,6 @@ fn is_distrust(error: &io::Error) -> bool {
 fn colon(body: &str) -> String {
     if body.is_empty() { String::new() } else { format!(": {body}") }
 }
+
+/// From the name's lookup to the last byte of the upgrade; the official client allows the upgrade alone 45 s.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);

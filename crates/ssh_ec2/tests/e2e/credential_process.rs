@@ -263,7 +263,7 @@ fn what_is_wrong_with_the_answer_is_said_and_the_answer_is_not_shown() {
     let cases = [
         (printed("hidden"), "printed no JSON".to_owned()),
         ("exit 0\n".to_owned(), "printed no JSON".to_owned()),
-        (printed(r#"["hidden"]"#), "printed JSON that is no object".to_owned()),
+        (printed(r#"["hidden"]"#), "printed JSON that is not an object".to_owned()),
         (printed(&format!("{{{keys}}}")), "printed no Version; it must be 1".to_owned()),
         (
             printed(&format!("{{\"Version\":2,{keys}}}")),
@@ -276,7 +276,7 @@ fn what_is_wrong_with_the_answer_is_said_and_the_answer_is_not_shown() {
         (printed(r#"{"Version":1,"SecretAccessKey":"hidden"}"#), "printed no AccessKeyId".to_owned()),
         (
             printed(&format!("{{\"Version\":1,{keys},\"Expiration\":\"soon\"}}")),
-            "printed an Expiration that is no time: soon".to_owned(),
+            "printed an Expiration that is not a time: soon".to_owned(),
         ),
         (
             printed(&format!("{{\"Version\":1,{keys},\"Expiration\":\"2020-01-01T00:00:00Z\"}}")),
@@ -309,7 +309,7 @@ fn a_program_that_cannot_be_run_is_named() {
             plain.display().to_string(),
             format!("cannot run {}: Permission denied (os error 13)", plain.display()),
         ),
-        ("p \"hidden".to_owned(), "`credential_process` has a quotation mark without its second".to_owned()),
+        ("p \"hidden".to_owned(), "`credential_process` has a quotation mark that is not closed".to_owned()),
         ("p hidden\\".to_owned(), "`credential_process` ends in a backslash".to_owned()),
     ];
     for (process, fact) in cases {

@@ -464,7 +464,9 @@ fn without_describe_permission_the_words_of_session_manager_are_shown() {
         fails(
             &mut sandbox.proxy(instance),
             1,
-            &format!("instance {instance} is not connected to Session Manager in us-east-1"),
+            &format!(
+                "instance {instance} is not connected to Session Manager in us-east-1 (TargetNotConnected)"
+            ),
             &[
                 &start,
                 "give its instance profile AmazonSSMManagedInstanceCore, and see that its SSM agent runs and reaches ssmmessages.us-east-1 on port 443",

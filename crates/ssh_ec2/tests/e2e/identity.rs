@@ -70,7 +70,7 @@ fn keys_that_cannot_be_used_are_refused_before_a_call() {
     let renew = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, \
                  AWS_CREDENTIAL_EXPIRATION too if it is set, or unset them to use a profile";
     let unset = "renew the keys in the environment, or unset AWS_CREDENTIAL_EXPIRATION";
-    let no_time = "AWS_CREDENTIAL_EXPIRATION is \"soon\", which is no time with an offset from UTC";
+    let no_time = "AWS_CREDENTIAL_EXPIRATION is \"soon\", which is not a time with an offset from UTC";
     let line_end = "cannot get the AWS credentials of the environment: the access key id has a line end or another \
                     character that no request can have";
     for (variable, value, error, hint) in [
@@ -167,7 +167,7 @@ fn a_header_that_lacks_a_word_is_shown() {
             &["--profile", "foo", &sandbox.target()],
         ),
         &error,
-        "write `[profile foo]` in its place",
+        "write `[profile foo]` instead",
     );
 }
 
@@ -241,7 +241,7 @@ fn a_role_never_falls_back_to_the_machine() {
         ("", "profile c has a `role_arn`, but neither `source_profile` nor `credential_source`"),
         (
             "credential_source = environment",
-            "`credential_source` of profile c is environment, which is not known",
+            "`credential_source` of profile c is environment, which is not one of its values",
         ),
         (
             "credential_source = Environment",
@@ -285,7 +285,7 @@ fn services_are_named_as_the_cli_names_them() {
     refuses(
         &mut connect("[default]\nregion = us-east-1\nservices = gone\nKEYS\n"),
         "profile default has `services = gone`, and there is no such section",
-        "add a section `[services gone]` to the config file, or take out `services`",
+        "add a section `[services gone]` to the config file, or remove `services`",
     );
 }
 

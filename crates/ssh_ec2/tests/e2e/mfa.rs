@@ -111,7 +111,7 @@ fn a_typo_is_seen_before_aws_is_asked() {
     let mut terminal = Terminal::start(ssh_ec2(&sandbox, &CONNECT), 24, 200);
     terminal.wait_for(QUESTION);
     terminal.type_in("31415\r");
-    terminal.wait_for(&format!("A code is six digits. {QUESTION}"));
+    terminal.wait_for(&format!("A code has six digits. {QUESTION}"));
     assert_eq!(roles_assumed(&sandbox), 0);
     let (first, second) = code.split_at(3);
     terminal.type_in(&format!("{first} {second}\r"));
@@ -126,7 +126,7 @@ fn after_three_attempts_the_last_failure_is_reported() {
     let wrong = wrong_code(&sandbox);
     // The text that a security key types, and a refused code.
     for (attempts, error) in [
-        (["31415", "31415", "cccjgjgkhcbbirdrfdnl"], "what was typed is no MFA code of"),
+        (["31415", "31415", "cccjgjgkhcbbirdrfdnl"], "the typed text is not an MFA code of"),
         (["31415", wrong, wrong], "AWS did not accept the MFA code of"),
     ] {
         let mut terminal = Terminal::start(ssh_ec2(&sandbox, &CONNECT), 24, 250);

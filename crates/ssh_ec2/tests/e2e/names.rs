@@ -519,7 +519,7 @@ fn two_iam_actions_are_enough_for_an_id() {
         told.starts_with("ssh_ec2: error: AWS refused ec2:DescribeInstances on the instances in us-east-1: "),
         "{told}"
     );
-    let hints = "ssh_ec2: hint: to connect by name, the caller needs ec2:DescribeInstances (on `*`: it cannot be restricted); the instance id (`i-…`) works without\n";
+    let hints = "ssh_ec2: hint: to connect by name, the caller needs ec2:DescribeInstances (on `*`: it cannot be restricted); the instance id (`i-…`) works without it\n";
     assert!(told.ends_with(hints), "{told}");
     let listed = run(sandbox.ssh_ec2().arg("list")).status(1);
     assert!(listed.stderr.contains("AWS refused ec2:DescribeInstances"), "{listed}");

@@ -1,4 +1,5 @@
-//! EC2: which instances there are. Read-only, and only needed for names; an instance id does without.
+//! EC2: which instances there are, and the console of one. Read-only. A connection by instance id needs none
+//! of it.
 
 use std::time::SystemTime;
 
@@ -6,10 +7,10 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use roxmltree::{Document, Node};
+use roxmltree::Node;
 
-use crate::aws::client::endpoint::{EC2, Protocol};
-use crate::aws::client::query::{child, child_text, form, items};
+use crate::aws::client::query::{child, child_text, items};
+use crate::aws::client::service::EC2;
 use crate::aws::error::AwsError;
 use crate::aws::{Api, Aws};
 use crate::target::InstanceId;
@@ -18,82 +19,83 @@ const DESCRIBE_INSTANCES: Api = Api { service: &EC2, operation: "DescribeInstanc
 const DESCRIBE_REGIONS: Api = Api { service: &EC2, operation: "DescribeRegions" };
 const GET_CONSOLE_OUTPUT: Api = Api { service: &EC2, operation: "GetConsoleOutput" };
 
-/// A filter of DescribeInstances: the values are alternatives, in which `*`, `?` and `\` are special.
+/// A filter of DescribeInstances. An instance passes if one of the values matches; `*`, `?` and `\` are
+/// special.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Filter {
-    /// For example `tag:Name`.
+    /// The attribute to match, for example `tag:Name`.
     pub name: String,
-    /// At most 200.
+    /// The accepted values, at most 200.
     pub values: Vec<String>,
 }
 
 impl Filter {
-    /// One value.
+    /// A filter with one value.
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self { name: name.into(), values: vec![value.into()] }
     }
 }
 
-/// An instance, as far as finding and showing it goes. Its texts are as AWS sent them: make them harmless before a
-/// terminal sees them.
+/// An instance: what is needed to find and to show it. Its texts are as AWS sent them, and must be made
+/// printable before they are shown.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Instance {
-    /// The id.
+    /// The id, `i-…`.
     pub id: InstanceId,
-    /// Whether it runs.
+    /// Whether it runs, and its state if it does not.
     pub state: InstanceState,
-    /// Key and value.
+    /// Key and value of each tag.
     pub tags: Vec<(String, String)>,
-    /// For example `t3.micro`.
+    /// For example `t3.micro`. Empty if AWS did not say, like the other texts here.
     pub instance_type: String,
     /// For example `eu-west-1a`.
     pub availability_zone: String,
-    /// The primary private IPv4 address.
+    /// The primary private IPv4 address. None in a subnet of IPv6 alone.
     pub private_address: Option<String>,
-    /// The public IPv4 address.
+    /// The public IPv4 address. None if it has none.
     pub public_address: Option<String>,
-    /// The last start.
+    /// When it was last started.
     pub launched: Option<SystemTime>,
     /// What is billed: `Linux/UNIX`, `Red Hat Enterprise Linux`, `Windows`, and so on.
     pub platform_details: String,
-    /// What the image calls its root volume, for example `/dev/xvda`.
+    /// The device name of the root volume in the image, for example `/dev/xvda`.
     pub root_device: String,
-    /// The ARN of its instance profile.
+    /// The ARN of its instance profile. None if it has none, and so no role.
     pub profile: Option<String>,
 }
 
 impl Instance {
-    /// The value of a tag.
+    /// The value of the tag `key`.
     pub fn tag(&self, key: &str) -> Option<&str> {
         self.tags.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
     }
 
-    /// The Name tag, if it says anything.
+    /// The value of the Name tag. None as well if it is empty.
     pub fn name(&self) -> Option<&str> {
         self.tag("Name").filter(|name| !name.is_empty())
     }
 }
 
-/// Whether the console is to be read now. Only instances on the Nitro system can do that.
+/// Which console output to return.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Latest {
-    /// What was kept is enough.
+    /// What EC2 stored after the last start or stop.
     No,
-    /// Now.
+    /// The present output (`Latest`). Only instances on the Nitro system support it.
     Yes,
 }
 
-/// What an instance is doing.
+/// The state of an instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum InstanceState {
-    /// It can be connected to.
+    /// It runs.
     Running,
-    /// It cannot, at the moment or any more: `stopped`, `terminated`, and so on.
+    /// Any other state, in AWS's word: `pending`, `stopped`, `terminated`, and so on.
     Other(String),
 }
 
 impl InstanceState {
-    /// AWS's word.
+    /// AWS's word for it.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Running => "running",
@@ -103,7 +105,7 @@ impl InstanceState {
 }
 
 impl Aws {
-    /// The instances that pass all filters, from as many pages as there are.
+    /// The instances that pass all filters, from all pages.
     ///
     /// # Errors
     ///
@@ -111,7 +113,7 @@ impl Aws {
     pub async fn describe_instances(&self, filters: &[Filter]) -> Result<Vec<Instance>, AwsError> {
         let mut found = Vec::new();
         let mut token = None;
-        // Bounded, whatever comes back: more than AWS lets an account have.
+        // Bounded, whatever the responses are, by more instances than an account can have.
         for _ in 0..PAGES {
             let (page, next) = self.describe_page(filters, token.as_deref()).await?;
             found.extend(page);
@@ -123,7 +125,8 @@ impl Aws {
         Ok(found)
     }
 
-    /// One page, and the token of the next. A page may be empty and not the last.
+    /// One page of the instances that pass all filters, and the token of the next page. A page may be empty
+    /// and not the last.
     ///
     /// # Errors
     ///
@@ -141,31 +144,30 @@ impl Aws {
             }
         }
         parameters.extend(token.map(|token| ("NextToken".to_owned(), token.to_owned())));
-        self.query(&DESCRIBE_INSTANCES, &self.all_instances(), &parameters, |answer| {
-            let reservations = items(answer, "reservationSet").into_iter();
+        self.query(&DESCRIBE_INSTANCES, &self.all_instances(), &parameters, |response| {
+            let reservations = items(response, "reservationSet").into_iter();
             let instances = reservations.flat_map(|reservation| items(reservation, "instancesSet"));
-            let next = child_text(answer, "nextToken").map(str::to_owned);
+            let next = child_text(response, "nextToken").map(str::to_owned);
             (instances.filter_map(instance).collect(), next)
         })
         .await
     }
 
-    /// The regions that the account can use.
+    /// The regions that are enabled in the account.
     ///
     /// # Errors
     ///
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ec2:DescribeRegions`.
     pub async fn describe_regions(&self) -> Result<Vec<String>, AwsError> {
-        self.query(&DESCRIBE_REGIONS, &self.all_instances(), &[], |answer| {
+        self.query(&DESCRIBE_REGIONS, &self.all_instances(), &[], |response| {
             let names =
-                items(answer, "regionInfo").into_iter().filter_map(|item| child_text(item, "regionName"));
+                items(response, "regionInfo").into_iter().filter_map(|item| child_text(item, "regionName"));
             names.map(str::to_owned).collect()
         })
         .await
     }
 
-    /// What EC2 kept of an instance's console, as text; empty when it has nothing yet. Without [`Latest`] it is what
-    /// was kept after the last start or stop.
+    /// The console output of an instance; empty if EC2 has none yet.
     ///
     /// # Errors
     ///
@@ -176,53 +178,25 @@ impl Aws {
             parameters.push(("Latest".to_owned(), "true".to_owned()));
         }
         let encoded = self
-            .query(&GET_CONSOLE_OUTPUT, instance.as_str(), &parameters, |answer| {
-                if child_text(answer, "instanceId").is_some_and(|id| id != instance.as_str()) {
+            .query(&GET_CONSOLE_OUTPUT, instance.as_str(), &parameters, |response| {
+                if child_text(response, "instanceId").is_some_and(|id| id != instance.as_str()) {
                     return Err("it is about another instance");
                 }
-                let text = child_text(answer, "output").unwrap_or_default();
+                let text = child_text(response, "output").unwrap_or_default();
                 Ok(text.split_ascii_whitespace().collect::<String>())
             })
             .await?;
         let decoded = encoded.and_then(|text| STANDARD.decode(text).map_err(|_| "its output is not base64"));
-        let malformed =
-            |fault: &str| AwsError::Malformed { action: GET_CONSOLE_OUTPUT.action(), source: fault.into() };
-        let bytes = decoded.map_err(malformed)?;
+        let bytes = decoded.map_err(|fault| GET_CONSOLE_OUTPUT.malformed(fault))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn all_instances(&self) -> String {
         format!("the instances in {}", self.region())
     }
-
-    /// Makes a call of the Query protocol, and reads its answer's root element.
-    pub(in crate::aws) async fn query<T>(
-        &self,
-        api: &Api,
-        subject: &str,
-        parameters: &[(String, String)],
-        read: impl FnOnce(Node<'_, '_>) -> T,
-    ) -> Result<T, AwsError> {
-        let Protocol::Query { version } = api.service.protocol else {
-            unreachable!("{} has another protocol", api.service.id)
-        };
-        let answer = self.invoke(api, subject, form(api.operation, version, parameters)).await?;
-        let malformed = || AwsError::Malformed {
-            action: api.action(),
-            source: "it is not the XML that was expected".into(),
-        };
-        let text = std::str::from_utf8(&answer.body).map_err(|_| malformed())?;
-        let document = Document::parse(text).map_err(|_| malformed())?;
-        let root = document.root_element();
-        // A proxy's page of XHTML is no answer without instances.
-        if root.tag_name().name() != format!("{}Response", api.operation) {
-            return Err(malformed());
-        }
-        Ok(read(root))
-    }
 }
 
-/// An instance; none if its id is not one that could be connected to.
+/// Reads one instance. None if its id is not an instance id.
 fn instance(item: Node<'_, '_>) -> Option<Instance> {
     let text = |name| child_text(item, name).unwrap_or_default().to_owned();
     let state = child(item, "instanceState").and_then(|state| child_text(state, "name"));
@@ -256,6 +230,6 @@ fn instance(item: Node<'_, '_>) -> Option<Instance> {
     })
 }
 
-/// The most that DescribeInstances gives at once.
+/// The largest page of DescribeInstances.
 const PAGE: usize = 1000;
 const PAGES: usize = 1000;

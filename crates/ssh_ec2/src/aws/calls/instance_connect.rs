@@ -1,12 +1,12 @@
 //! EC2 Instance Connect: pushes a public key to an instance for 60 seconds.
 //!
-//! Success means that the service took the key, not that the instance reads it: one without the package
-//! `ec2-instance-connect` ignores it silently.
+//! Success means that the service took the key, not that the instance reads it: without the package
+//! `ec2-instance-connect` an instance ignores it silently.
 
 use serde::{Deserialize, Serialize};
 
-use crate::aws::client::endpoint::INSTANCE_CONNECT;
-use crate::aws::client::refusal::RequestId;
+use crate::aws::client::request_id::RequestId;
+use crate::aws::client::service::INSTANCE_CONNECT;
 use crate::aws::error::AwsError;
 use crate::aws::{Api, Aws};
 use crate::target::{InstanceId, OsUser};
@@ -35,7 +35,7 @@ impl Aws {
     ///
     /// # Errors
     ///
-    /// [`AwsError`]; that the instance does not exist or does not run is told apart.
+    /// [`AwsError`]; among others [`AwsError::InstanceNotFound`] and [`AwsError::InstanceNotRunning`].
     pub async fn push_key(
         &self,
         instance: &InstanceId,
@@ -49,14 +49,14 @@ impl Aws {
         };
         let (output, request_id): (Output, _) =
             self.call(&SEND_SSH_PUBLIC_KEY, instance.as_str(), &input).await?;
-        // Never seen false, which would be an error with a code; but it is in the model.
+        // The service's model has it. It was never seen to be false: the service then answers with an error
+        // code.
         if output.success == Some(false) {
-            return Err(AwsError::Malformed {
-                action: SEND_SSH_PUBLIC_KEY.action(),
-                source: "it says that the key was not pushed, without an error".into(),
-            });
+            return Err(
+                SEND_SSH_PUBLIC_KEY.malformed("it says that the key was not pushed, without an error")
+            );
         }
-        // The header says the same, but an emulator may leave it out.
+        // The header has the same id, but an emulator may leave it out.
         Ok(output.request_id.as_deref().map_or(request_id, RequestId::clean))
     }
 }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::aws::client::endpoint::SSM;
-use crate::aws::client::refusal::RequestId;
+use crate::aws::client::request_id::RequestId;
+use crate::aws::client::service::SSM;
 use crate::aws::error::AwsError;
 use crate::aws::{Api, Aws};
 use crate::net::websocket::StreamUrl;

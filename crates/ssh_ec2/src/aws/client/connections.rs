@@ -1,9 +1,9 @@
-//! Connections for API calls, and whether any could be made.
+//! Makes the connections for API calls, and records whether any could be made.
 //!
-//! In a network without a way to EC2 (interface endpoints for other services alone, say) a host key is
-//! accepted that nothing confirms. An attacker who only disturbs EC2's answers must not achieve the same. TCP
-//! decides: once any attempt established a connection to a host, that host can be reached. Proxy,
-//! certificates and errors are those of the websocket.
+//! In a network that cannot reach EC2 (it has interface endpoints for other services alone, say) a host key
+//! is accepted that nothing confirms. An attacker who only disturbs EC2's responses must not achieve the
+//! same. TCP decides: after any attempt has established a connection to a host, that host counts as
+//! reachable. Proxy, certificates and errors are those of the websocket.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -31,53 +31,59 @@ use crate::net::websocket::{self, DialError, ProxyError};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// What became of this process's attempts to connect to each host. Clones share it.
+/// The outcome of this process's attempts to connect, for each host. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(in crate::aws) struct Connections(Arc<Mutex<HashMap<String, Tally>>>);
+pub(crate) struct Connections(Arc<Mutex<HashMap<String, Tally>>>);
 
 #[derive(Debug, Default)]
 struct Tally {
     begun: u64,
-    /// Attempts that ended because no TCP connection can be made, and those that still wait for one.
-    in_vain: u64,
+    /// Attempts that ended because no TCP connection can be made, and those that wait for one.
+    without_connection: u64,
 }
 
 impl Connections {
     /// Whether connections to the host of this URL were tried, and none can be made: each attempt was
-    /// refused, had no route, no answer, or no such name. An attempt through a proxy, which would know the
-    /// way, is not of this kind.
-    pub(in crate::aws) fn are_impossible(&self, url: &str) -> bool {
-        let place = url.parse().ok().and_then(|uri| place(&uri));
+    /// refused, had no route or no answer, or the name does not exist. Attempts through a proxy do not count
+    /// as such: the proxy may have a route.
+    pub(crate) fn are_impossible(&self, url: &str) -> bool {
+        let destination = url.parse().ok().and_then(|uri| host_and_port(&uri));
         let tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let tally = place.and_then(|(host, port)| tallies.get(&format!("{host}:{port}")));
-        tally.is_some_and(|tally| tally.begun > 0 && tally.begun == tally.in_vain)
+        let tally = destination.and_then(|(host, port)| tallies.get(&format!("{host}:{port}")));
+        tally.is_some_and(|tally| tally.begun > 0 && tally.begun == tally.without_connection)
     }
 
     fn begin(&self, host: &str, port: u16) -> Attempt {
-        let attempt = Attempt { tallies: self.clone(), place: format!("{host}:{port}"), is_in_vain: false };
+        let attempt = Attempt {
+            tallies: self.clone(),
+            destination: format!("{host}:{port}"),
+            is_without_connection: false,
+        };
         attempt.change(|tally| tally.begun += 1);
         attempt
     }
 }
 
-/// One attempt. It may be dropped at any time; its state so far then counts.
+/// One attempt. It may be dropped at any time; then its last state is kept.
 struct Attempt {
     tallies: Connections,
-    place: String,
-    is_in_vain: bool,
+    /// Host and port.
+    destination: String,
+    is_without_connection: bool,
 }
 
 impl Attempt {
     fn change(&self, change: impl FnOnce(&mut Tally)) {
         let mut tallies = self.tallies.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(tallies.entry(self.place.clone()).or_default());
+        change(tallies.entry(self.destination.clone()).or_default());
     }
 
-    fn is_in_vain(&mut self, is_in_vain: bool) {
-        if self.is_in_vain != is_in_vain {
-            self.is_in_vain = is_in_vain;
-            self.change(|tally| {
-                tally.in_vain = if is_in_vain { tally.in_vain + 1 } else { tally.in_vain - 1 };
+    fn set_without_connection(&mut self, is_without_connection: bool) {
+        if self.is_without_connection != is_without_connection {
+            self.is_without_connection = is_without_connection;
+            self.change(|tally| match is_without_connection {
+                true => tally.without_connection += 1,
+                false => tally.without_connection -= 1,
             });
         }
     }
@@ -85,17 +91,17 @@ impl Attempt {
 
 /// Makes the connections of a pool.
 #[derive(Clone, Debug)]
-pub(in crate::aws) struct Dialer {
+pub(crate) struct Dialer {
     network: Network,
     connections: Connections,
-    /// For one connection: name, TCP, proxy and TLS.
+    /// The time limit of one connection, with name, TCP, proxy and TLS.
     limit: Option<Duration>,
 }
 
 /// A connection took longer than it may.
 #[derive(Debug, Error)]
 #[error("no connection within {0:?}")]
-pub(in crate::aws) struct TooSlow(Duration);
+pub(crate) struct TooSlow(Duration);
 
 /// The URL names no host.
 #[derive(Debug, Error)]
@@ -103,22 +109,22 @@ pub(in crate::aws) struct TooSlow(Duration);
 struct NoHost;
 
 impl Dialer {
-    pub(in crate::aws) fn new(network: Network, connections: Connections, limit: Option<Duration>) -> Self {
+    pub(crate) fn new(network: Network, connections: Connections, limit: Option<Duration>) -> Self {
         Self { network, connections, limit }
     }
 
     async fn dial(&self, uri: Uri) -> Result<Stream, BoxError> {
-        let (host, port) = place(&uri).ok_or(NoHost)?;
+        let (host, port) = host_and_port(&uri).ok_or(NoHost)?;
         let is_encrypted = uri.scheme_str() == Some("https");
         let destination = format!("{}:{port}", uri.host().unwrap_or_default());
-        // Plain HTTP is for this machine and its metadata service, which no proxy should see.
+        // Plain HTTP is for this machine and the metadata service, which must not go through a proxy.
         let proxy = if is_encrypted { self.network.proxy_for(&destination) } else { None };
         let mut attempt = self.connections.begin(&host, port);
         let stream = match &proxy {
             Some(proxy) => {
                 let unreachable = |error| ProxyError::unreachable(proxy, error);
                 let mut stream = self.connect_to_proxy(proxy.uri()).await.map_err(unreachable)?;
-                websocket::ask_proxy(&mut stream, &destination, proxy).await?;
+                websocket::connect_through(&mut stream, &destination, proxy).await?;
                 websocket::tls_through(stream, &host, proxy, &self.network).await?
             }
             None => {
@@ -130,7 +136,7 @@ impl Dialer {
     }
 
     async fn connect_to_proxy(&self, uri: &Uri) -> Result<Box<dyn websocket::Connection>, BoxError> {
-        let (host, port) = place(uri).ok_or(NoHost)?;
+        let (host, port) = host_and_port(uri).ok_or(NoHost)?;
         let addresses = resolve(&host, port).await.map_err(|(_, error)| error)?;
         let stream = connect(uri, addresses).await?;
         match uri.scheme_str() {
@@ -139,7 +145,7 @@ impl Dialer {
         }
     }
 
-    /// The error for a connection that took too long: a proxy on the way is named.
+    /// The error for a connection that took too long. It names the proxy if there is one.
     fn too_slow(&self, uri: &Uri, limit: Duration) -> BoxError {
         let destination = uri.host().zip(uri.port_u16().or(Some(443)));
         let proxy = destination.filter(|_| uri.scheme_str() == Some("https"));
@@ -159,16 +165,16 @@ async fn direct(
     attempt: &mut Attempt,
 ) -> Result<Box<dyn websocket::Connection>, BoxError> {
     let addresses = resolve(host, port).await.map_err(|(lookup, error)| {
-        attempt.is_in_vain(lookup == Lookup::NoSuchName);
+        attempt.set_without_connection(lookup == Lookup::NoSuchName);
         error
     })?;
-    attempt.is_in_vain(true);
+    attempt.set_without_connection(true);
     let connected = connect(uri, addresses).await;
-    attempt.is_in_vain(connected.as_ref().is_err_and(|error| is_without_way(error.as_ref())));
+    attempt.set_without_connection(connected.as_ref().is_err_and(|error| is_unreachable(error.as_ref())));
     connected
 }
 
-/// Tries addresses of IPv6 and IPv4 side by side, as RFC 8305 wants it; the first that connects wins.
+/// Tries addresses of IPv6 and IPv4 in parallel, as RFC 8305 demands; the first that connects wins.
 async fn connect(uri: &Uri, addresses: Vec<SocketAddr>) -> Result<Box<dyn websocket::Connection>, BoxError> {
     let mut connector = HttpConnector::new_with_resolver(Known(addresses));
     connector.enforce_http(false);
@@ -176,9 +182,9 @@ async fn connect(uri: &Uri, addresses: Vec<SocketAddr>) -> Result<Box<dyn websoc
     Ok(Box::new(connector.call(uri.clone()).await?.into_inner()))
 }
 
-/// Whether a failure to connect means that nothing listens, or that there is no route. Other failures, such
-/// as too many open files, concern this machine alone.
-fn is_without_way(error: &(dyn StdError + 'static)) -> bool {
+/// Whether an error means that nothing listens, or that there is no route. Other errors, such as too many
+/// open files, concern this machine alone.
+fn is_unreachable(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     let mut causes = std::iter::successors(Some(error), |&error: &&(dyn StdError + 'static)| error.source());
     let cause = causes.find_map(|error| error.downcast_ref::<io::Error>());
@@ -192,7 +198,7 @@ fn is_without_way(error: &(dyn StdError + 'static)) -> bool {
 enum Lookup {
     /// DNS says that there is no such name.
     NoSuchName,
-    /// Anything else, such as a server that does not answer. It may pass.
+    /// Any other failure, such as a name server that does not answer. It may be temporary.
     Failed,
 }
 
@@ -222,7 +228,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, (Lookup, Dial
 }
 
 /// Host and port of a URL, the host without brackets.
-fn place(uri: &Uri) -> Option<(String, u16)> {
+fn host_and_port(uri: &Uri) -> Option<(String, u16)> {
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let host = uri.host()?.trim_matches(['[', ']']).to_ascii_lowercase();
     Some((host, uri.port_u16().unwrap_or(default)))
@@ -251,7 +257,7 @@ impl Service<Uri> for Dialer {
     }
 }
 
-/// Addresses that were found before.
+/// A resolver for a host whose addresses are known.
 #[derive(Clone)]
 struct Known(Vec<SocketAddr>);
 
@@ -269,8 +275,8 @@ impl Service<Name> for Known {
     }
 }
 
-/// A connection, as hyper takes it.
-pub(in crate::aws) struct Stream(TokioIo<Box<dyn websocket::Connection>>);
+/// A connection with hyper's traits.
+pub(crate) struct Stream(TokioIo<Box<dyn websocket::Connection>>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
@@ -326,26 +332,26 @@ mod tests {
         assert!(!connections.are_impossible(url), "nothing was tried");
         let mut refused = connections.begin("ec2.example", 443);
         assert!(!connections.are_impossible(url), "its name is being looked up");
-        refused.is_in_vain(true);
+        refused.set_without_connection(true);
         drop(refused);
         assert!(connections.are_impossible(url));
         assert!(!connections.are_impossible("http://ec2.example/"), "another port");
         let mut connected = connections.begin("ec2.example", 443);
-        connected.is_in_vain(true);
-        connected.is_in_vain(false);
+        connected.set_without_connection(true);
+        connected.set_without_connection(false);
         assert!(!connections.are_impossible(url));
         let mut refused = connections.begin("ec2.example", 443);
-        refused.is_in_vain(true);
+        refused.set_without_connection(true);
         assert!(!connections.are_impossible(url), "it was there before");
     }
 
     #[test]
     fn what_this_machine_lacks_says_nothing_of_a_host() {
-        let says = |kind: io::ErrorKind| is_without_way(&io::Error::from(kind));
+        let says = |kind: io::ErrorKind| is_unreachable(&io::Error::from(kind));
         assert!(says(io::ErrorKind::ConnectionRefused) && says(io::ErrorKind::NetworkUnreachable));
         assert!(!says(io::ErrorKind::PermissionDenied) && !says(io::ErrorKind::ConnectionReset));
         // EMFILE.
-        assert!(!is_without_way(&io::Error::from_raw_os_error(24)));
+        assert!(!is_unreachable(&io::Error::from_raw_os_error(24)));
     }
 
     #[tokio::test]
@@ -358,6 +364,6 @@ mod tests {
         let addresses = |hosts: &[[u8; 4]]| hosts.iter().map(|host| (*host, port).into()).collect();
         assert!(connect(&uri, addresses(&[[127, 0, 0, 2], [127, 0, 0, 1]])).await.is_ok());
         let error = connect(&uri, addresses(&[[127, 0, 0, 2], [127, 0, 0, 3]])).await.err().unwrap();
-        assert!(is_without_way(error.as_ref()), "{error}");
+        assert!(is_unreachable(error.as_ref()), "{error}");
     }
 }

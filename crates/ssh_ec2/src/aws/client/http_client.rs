@@ -1,9 +1,8 @@
-//! The HTTP client of the AWS SDK, on the connections of `connections.rs`.
+//! The HTTP client for the AWS SDK, on the connections of `connections.rs`.
 //!
 //! The SDK's own client reads no CA bundle, sends requests for container credentials through a proxy, and
-//! reports no difference between a host to which no TCP connection can be made and one that does not answer.
-//! HTTP and the pool of connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for
-//! another.
+//! does not distinguish a host to which no TCP connection can be made from one that does not answer. HTTP and
+//! the pool of connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for another.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -31,8 +30,8 @@ use crate::aws::client::connections::{Connections, Dialer, TooSlow};
 use crate::net::network::Network;
 
 /// A client for the SDK's calls and its credential providers.
-pub(in crate::aws) fn http_client(network: &Network, connections: &Connections) -> SharedHttpClient {
-    SharedHttpClient::new(Client {
+pub(crate) fn http_client(network: &Network, connections: &Connections) -> SharedHttpClient {
+    SharedHttpClient::new(PooledClient {
         network: network.clone(),
         connections: connections.clone(),
         pools: Mutex::default(),
@@ -42,14 +41,14 @@ pub(in crate::aws) fn http_client(network: &Network, connections: &Connections) 
 type Pool = legacy::Client<Dialer, SdkBody>;
 
 #[derive(Debug)]
-struct Client {
+struct PooledClient {
     network: Network,
     connections: Connections,
-    /// One for each limit on the time that a connection takes. The SDK has two: its metadata service is near.
+    /// One pool for each connect timeout. The SDK has two of them: a short one for the metadata service.
     pools: Mutex<Vec<(Option<Duration>, Pool)>>,
 }
 
-impl Client {
+impl PooledClient {
     fn pool(&self, limit: Option<Duration>) -> Pool {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, pool)) = pools.iter().find(|(known, _)| *known == limit) {
@@ -62,7 +61,7 @@ impl Client {
     }
 }
 
-impl HttpClient for Client {
+impl HttpClient for PooledClient {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
@@ -80,7 +79,7 @@ impl HttpClient for Client {
 struct Exchange {
     network: Network,
     pool: Pool,
-    /// From the request to the head of the answer.
+    /// The time limit from the request to the head of the response.
     limit: Option<Duration>,
 }
 
@@ -100,23 +99,23 @@ impl HttpConnector for Exchange {
         if let Some(capture) = request.extensions().get::<CaptureSmithyConnection>() {
             capture.set_connection_retriever(move || metadata(&captured));
         }
-        let answer = self.pool.request(request);
+        let response = self.pool.request(request);
         let limit = self.limit;
         HttpConnectorFuture::new(async move {
-            let answer = match limit {
-                Some(limit) => timeout(limit, answer)
+            let response = match limit {
+                Some(limit) => timeout(limit, response)
                     .await
-                    .map_err(|_| ConnectorError::timeout(NoAnswer(limit).into()))?,
-                None => answer.await,
+                    .map_err(|_| ConnectorError::timeout(NoResponse(limit).into()))?,
+                None => response.await,
             };
-            let answer = answer.map_err(sort)?;
-            HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
+            let response = response.map_err(classify)?;
+            HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })
     }
 }
 
-/// Lets the SDK close a connection after a server error, so that the retry goes over another one.
+/// Lets the SDK close a connection after a server error, so that the retry takes another one.
 fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     captured.connection_metadata().as_ref()?;
     let captured = captured.clone();
@@ -128,12 +127,12 @@ fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     Some(ConnectionMetadata::builder().proxied(false).poison_fn(poison).build())
 }
 
-/// The head of an answer did not come in time.
+/// The head of a response did not arrive in time.
 #[derive(Debug, Error)]
 #[error("no answer within {0:?}")]
-struct NoAnswer(Duration);
+struct NoResponse(Duration);
 
-/// An exchange failed. hyper's own error says no more than in which phase, and the cause stands behind it.
+/// A failed exchange. hyper's own error names the phase alone; the message here is that of its cause.
 #[derive(Debug)]
 struct NoExchange(legacy::Error);
 
@@ -153,7 +152,7 @@ impl StdError for NoExchange {
 }
 
 /// Classifies an error for the SDK's retries.
-fn sort(error: legacy::Error) -> ConnectorError {
+fn classify(error: legacy::Error) -> ConnectorError {
     let http = cause::<hyper::Error>(&error);
     let is = |test: fn(&hyper::Error) -> bool| http.is_some_and(test);
     let is_late = cause::<TooSlow>(&error).is_some() || is(hyper::Error::is_timeout);

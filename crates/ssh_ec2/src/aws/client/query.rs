@@ -1,13 +1,13 @@
-//! The Query protocol of EC2 and STS: a form in, XML out. (Pure.)
+//! The protocol AWS Query of EC2 and STS: the request is a form, the response is XML. (Pure.)
 
 use std::fmt::Write as _;
 
 use roxmltree::{Document, Node};
 
-use crate::aws::client::refusal::clean;
+use crate::aws::client::error_response::clean;
 
 /// The body of a call.
-pub(in crate::aws) fn form(operation: &str, version: &str, parameters: &[(String, String)]) -> String {
+pub(crate) fn form(operation: &str, version: &str, parameters: &[(String, String)]) -> String {
     let mut body = format!("Action={operation}&Version={version}");
     for (name, value) in parameters {
         body.push('&');
@@ -18,21 +18,21 @@ pub(in crate::aws) fn form(operation: &str, version: &str, parameters: &[(String
     body
 }
 
-/// Appends a text in the form that a URL or a form may have.
-pub(in crate::aws) fn encode(text: &str, form: &mut String) {
+/// Appends a text to a URL or a form, percent-encoded.
+pub(crate) fn encode(text: &str, form: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             form.push(char::from(byte));
         } else {
-            // A String takes everything.
+            // Writing to a String cannot fail.
             let _ = write!(form, "%{byte:02X}");
         }
     }
 }
 
-/// Code and message of a refusal. EC2 and STS nest them differently. An answer with another nesting comes
-/// from neither: S3, behind some proxy, denies access with the same code.
-pub(in crate::aws) fn error_code(status: u16, body: &[u8]) -> (String, String) {
+/// Code and message of an error response. EC2 and STS nest them differently. A response with another nesting
+/// is from neither: S3, behind some proxy, denies access with the same code.
+pub(crate) fn error_code(status: u16, body: &[u8]) -> (String, String) {
     let text = String::from_utf8_lossy(body);
     let document = Document::parse(&text).ok();
     let error = document.as_ref().map(Document::root_element).and_then(|root| match root.tag_name().name() {
@@ -45,17 +45,17 @@ pub(in crate::aws) fn error_code(status: u16, body: &[u8]) -> (String, String) {
 }
 
 /// The first element `name` below `node`.
-pub(in crate::aws) fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
+pub(crate) fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
     node.children().find(|child| child.is_element() && child.tag_name().name() == name)
 }
 
-/// Its text, if there is any.
-pub(in crate::aws) fn child_text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
+/// The text of the first element `name` below `node`. None as well if it is empty.
+pub(crate) fn child_text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
     child(node, name)?.text().filter(|text| !text.is_empty())
 }
 
 /// The items of the list `name` below `node`.
-pub(in crate::aws) fn items<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Vec<Node<'a, 'input>> {
+pub(crate) fn items<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Vec<Node<'a, 'input>> {
     let items = child(node, name).into_iter().flat_map(|list| list.children());
     items.filter(|item| item.is_element() && item.tag_name().name() == "item").collect()
 }
@@ -79,13 +79,13 @@ mod tests {
                    <Message>You are not authorized</Message></Error></Errors><RequestID>x</RequestID></Response>";
         let sts = "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
                    <Code>AccessDenied</Code><Message>no\u{9b}2J</Message></Error></ErrorResponse>";
-        let told = |text: &str| error_code(403, text.as_bytes());
-        assert_eq!(told(ec2), ("UnauthorizedOperation".into(), "You are not authorized".into()));
-        assert_eq!(told(sts), ("AccessDenied".into(), "no 2J".into()));
+        let found = |text: &str| error_code(403, text.as_bytes());
+        assert_eq!(found(ec2), ("UnauthorizedOperation".into(), "You are not authorized".into()));
+        assert_eq!(found(sts), ("AccessDenied".into(), "no 2J".into()));
         let bucket = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
         let page = format!("<html><body>{bucket}</body></html>");
         for text in ["", bucket, &page, "<html>", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "\u{0}"] {
-            assert_eq!(told(text), ("status 403".into(), "it gave no reason".into()));
+            assert_eq!(found(text), ("status 403".into(), "it gave no reason".into()));
         }
     }
 }

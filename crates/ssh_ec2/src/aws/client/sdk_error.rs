@@ -1,7 +1,7 @@
-//! What the SDK's credential providers say, in words.
+//! The errors of the SDK's credential providers, as one line of text.
 //!
-//! Their errors are chains: wrappers that say nothing ("service error"), and, for an exception that their
-//! models do not know, a text in the form of Rust's `Debug`.
+//! These errors are chains: wrappers that say nothing ("service error") and, for an exception that the SDK's
+//! models do not have, a text in the form of Rust's `Debug`.
 
 use std::error::Error;
 use std::iter::successors;
@@ -10,8 +10,8 @@ use aws_smithy_types::error::ErrorMetadata;
 
 use crate::system::text::foreign_text;
 
-/// The chain as one text, without what says nothing.
-pub(in crate::aws) fn in_words(error: &(dyn Error + 'static)) -> String {
+/// The chain as one text, without the wrappers.
+pub(crate) fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut words = String::new();
     for cause in successors(Some(error), |error| (*error).source()) {
         let text = match cause.downcast_ref::<ErrorMetadata>() {
@@ -42,7 +42,7 @@ fn status_in_words(text: String) -> String {
     }
 }
 
-/// Texts of wrappers; the next error in the chain has the fact.
+/// The beginnings of the wrappers' texts; the next error in the chain has the cause.
 const EMPTY: [&str; 7] = [
     "an error occurred while loading credentials",
     "dispatch failure",
@@ -52,7 +52,7 @@ const EMPTY: [&str; 7] = [
     "unexpected credentials error",
     "unhandled error",
 ];
-/// The same as for other messages from AWS.
+/// As for other messages from AWS.
 const SHOWN: usize = 600;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! A profile's role: assumed with an MFA code if it wants one, and shared with the AWS CLI.
+//! AssumeRole: the role of a profile, assumed with an MFA code if it needs one, and shared with the AWS CLI.
 //!
-//! The SDK's chain knows neither `mfa_serial` nor `duration_seconds`, and asks STS in every process. Here the
-//! CLI's cache is read and written, so that one code, and one call, serve both tools for as long as the
+//! The SDK's chain supports neither `mfa_serial` nor `duration_seconds`, and calls STS in every process. Here
+//! the CLI's cache is read and written, so that one code, and one call, serve both tools while the role's
 //! session lasts.
 
 use std::path::PathBuf;
@@ -15,43 +15,21 @@ use serde_json::{Map, Value, json};
 use sha1::{Digest as _, Sha1};
 use tokio::sync::Mutex;
 
-use crate::aws::client::endpoint::{self, Protocol, STS};
-use crate::aws::client::operation::{Call, Client, Failure};
-use crate::aws::client::query::{child, child_text, form};
-use crate::aws::client::refusal::Circumstances;
-use crate::aws::credentials::cache::{Provider, SignIn};
+use crate::aws::client::error_response::{ErrorResponse, FailedCall};
+use crate::aws::client::query::{child, child_text};
+use crate::aws::credentials::cache::Provider;
 use crate::aws::credentials::expiry;
-use crate::aws::credentials::identity::RoleSource;
+use crate::aws::credentials::identity::Role;
 use crate::aws::credentials::mfa;
+use crate::aws::credentials::sign_in::SignIn;
+use crate::aws::credentials::sts_client::{self, StsClient, default_session_name};
 use crate::aws::error::AwsError;
 use crate::system::private_file::{self, ReadError};
 use crate::system::tty::{self, AskError};
 
-/// What a profile says of its role.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(in crate::aws) struct Role {
-    pub(in crate::aws) arn: String,
-    pub(in crate::aws) session_name: Option<String>,
-    pub(in crate::aws) external_id: Option<String>,
-    pub(in crate::aws) mfa_serial: Option<String>,
-    pub(in crate::aws) duration_seconds: Option<u32>,
-}
-
 impl Role {
-    /// From the settings of a profile.
-    pub(in crate::aws) fn of(source: &RoleSource) -> Self {
-        let source = source.clone();
-        Self {
-            arn: source.arn,
-            session_name: source.session_name,
-            external_id: source.external_id,
-            mfa_serial: source.mfa_serial,
-            duration_seconds: source.duration_seconds,
-        }
-    }
-
-    /// The name of its file in the CLI's cache: the SHA-1 of the call's parameters as Python's `json.dumps`
-    /// writes them, sorted, without what changes each time (botocore,
+    /// The name of the role's file in the CLI's cache: the SHA-1 of the call's parameters as Python's
+    /// `json.dumps` writes them, sorted, without those that change each time (botocore,
     /// `BaseAssumeRoleCredentialFetcher._create_cache_key`).
     fn cache_key(&self) -> String {
         let text = |value: &String| python_string(value);
@@ -90,28 +68,56 @@ fn python_string(text: &str) -> String {
     written + "\""
 }
 
-/// A role's credentials, from the cache or from STS.
-pub(in crate::aws) struct AssumedRole {
-    pub(in crate::aws) role: Role,
-    /// Whoever may assume it.
-    pub(in crate::aws) source: Provider,
-    pub(in crate::aws) client: Client,
-    pub(in crate::aws) endpoint: String,
-    pub(in crate::aws) region: String,
-    /// `~/.aws/cli/cache`, if there is a home directory.
-    pub(in crate::aws) cache: Option<PathBuf>,
-    /// Who alone may have written what is in it.
-    pub(in crate::aws) owner: u32,
-    /// Why a file in it was not believed.
-    pub(in crate::aws) fault: OnceLock<ReadError>,
-    /// Whether a person may be asked. Only before there is a connection: then the terminal is ssh's.
-    pub(in crate::aws) may_ask: AtomicBool,
-    /// One question at a time.
-    pub(in crate::aws) asking: Mutex<()>,
+/// The credentials of a role, from the cache or from STS.
+pub(crate) struct AssumedRole {
+    role: Role,
+    /// The credentials that assume the role.
+    source: Provider,
+    sts: StsClient,
+    /// `~/.aws/cli/cache`. None without a home directory.
+    cache: Option<PathBuf>,
+    /// The only user whose files in the cache are trusted.
+    owner: u32,
+    /// Why a file in the cache was not trusted.
+    fault: OnceLock<ReadError>,
+    /// Whether the user may be asked. Only before there is a connection: then the terminal is ssh's.
+    may_ask: AtomicBool,
+    /// Held while the user is asked: one question at a time.
+    asking: Mutex<()>,
 }
 
 impl AssumedRole {
-    pub(in crate::aws) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+    pub(crate) fn new(
+        role: Role,
+        source: Provider,
+        sts: StsClient,
+        cache: Option<PathBuf>,
+        may_ask: bool,
+    ) -> Self {
+        Self {
+            role,
+            source,
+            sts,
+            cache,
+            owner: rustix::process::getuid().as_raw(),
+            fault: OnceLock::new(),
+            may_ask: AtomicBool::new(may_ask),
+            asking: Mutex::default(),
+        }
+    }
+
+    /// Why a file in the cache of this role, or of one that assumes it, was not trusted.
+    pub(crate) fn fault(&self) -> Option<&ReadError> {
+        self.fault.get().or_else(|| self.source.fault())
+    }
+
+    /// From here on the terminal is ssh's.
+    pub(crate) fn ask_no_more(&self) {
+        self.may_ask.store(false, Ordering::Relaxed);
+        self.source.ask_no_more();
+    }
+
+    pub(crate) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
         if let Some(credentials) = self.cached() {
             return Ok(credentials);
         }
@@ -120,7 +126,8 @@ impl AssumedRole {
         }
         let _asking = self.asking.lock().await;
         let source = self.source.credentials(sign_in).await?;
-        // Forks that start together ask once: who waits for the lock reads what the first was given.
+        // Of several processes that start together one asks; the others wait, and then find its session in
+        // the cache.
         let _turn = match &self.role.mfa_serial {
             Some(_) => self.turn().await,
             None => None,
@@ -128,15 +135,15 @@ impl AssumedRole {
         if let Some(credentials) = self.cached() {
             return Ok(credentials);
         }
-        let (credentials, text) = match &self.role.mfa_serial {
+        let (credentials, entry) = match &self.role.mfa_serial {
             Some(serial) => self.assume_with_code(serial, &source, sign_in).await?,
             None => self.assume(source, None, sign_in).await?,
         };
-        self.keep(&text);
+        self.keep(&entry);
         Ok(credentials)
     }
 
-    /// Asks for a code, and again if it was mistyped or came too late.
+    /// Asks for a code, and once more if it was mistyped or expired.
     async fn assume_with_code(
         &self,
         serial: &str,
@@ -168,67 +175,41 @@ impl AssumedRole {
         tty::ask(question).await.map_err(|source| AwsError::MfaNeeded { serial, sign_in, source })
     }
 
+    /// Calls STS. Returns the credentials, and the entry for the cache.
     async fn assume(
         &self,
         source: Credentials,
         code: Option<String>,
         sign_in: &SignIn,
     ) -> Result<(Credentials, Value), AwsError> {
-        let Protocol::Query { version } = STS.protocol else { unreachable!("STS has one protocol") };
-        let role = &self.role;
-        let default_name = || {
-            let seconds =
-                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            format!("ssh_ec2-session-{seconds}")
-        };
+        let role = self.role.clone();
         let parameters = [
-            ("RoleArn", Some(role.arn.clone())),
-            ("RoleSessionName", Some(role.session_name.clone().unwrap_or_else(default_name))),
-            ("ExternalId", role.external_id.clone()),
-            ("SerialNumber", role.mfa_serial.clone()),
+            ("RoleArn", Some(role.arn)),
+            ("RoleSessionName", Some(role.session_name.unwrap_or_else(default_session_name))),
+            ("ExternalId", role.external_id),
+            ("SerialNumber", role.mfa_serial),
             ("TokenCode", code),
             ("DurationSeconds", role.duration_seconds.map(|seconds| seconds.to_string())),
         ];
-        let parameters: Vec<_> = parameters
-            .into_iter()
-            .filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))
-            .collect();
-        let action = "sts:AssumeRole".to_owned();
-        endpoint::check_endpoint(&STS, &self.endpoint)?;
-        let call = Call {
-            service: &STS,
-            operation: "AssumeRole",
-            endpoint: &self.endpoint,
-            credentials: Some(source),
-            body: form("AssumeRole", version, &parameters),
-        };
-        let answer = match self.client.invoke(call).await {
-            Ok(answer) => answer,
-            Err(Failure::Malformed(source)) => return Err(AwsError::Malformed { action, source }),
-            Err(Failure::Network(error)) => return Err(AwsError::Network(error)),
-            Err(Failure::Refused(refusal)) => {
-                if let Some(serial) = &role.mfa_serial
-                    && refusal.message.starts_with("MultiFactorAuthentication failed")
-                {
-                    return Err(AwsError::MfaRefused { serial: serial.clone(), message: refusal.message });
-                }
-                let circumstances =
-                    Circumstances { action, subject: &role.arn, region: &self.region, sign_in };
-                return Err(circumstances.explain(refusal));
-            }
-            Err(Failure::Unreachable(source)) => {
-                let host = endpoint::host_of(&self.endpoint).unwrap_or_else(|| self.endpoint.clone());
-                return Err(AwsError::Unreachable { host, source });
-            }
-        };
-        let malformed =
-            || AwsError::Malformed { action: action.clone(), source: "it holds no credentials".into() };
-        let text = std::str::from_utf8(&answer.body).map_err(|_| malformed())?;
-        let document = Document::parse(text).map_err(|_| malformed())?;
-        let entry = entry(document.root_element()).ok_or_else(malformed)?;
-        let credentials = read_entry(&entry, SystemTime::now(), Duration::ZERO).ok_or_else(malformed)?;
-        tracing::info!("assumed {}", role.arn);
+        let called = self.sts.call(ASSUME_ROLE, parameters, Some(source)).await?;
+        let response = called.map_err(|response| self.refused(response, sign_in))?;
+        let entry = entry(&response.body).ok_or_else(|| sts_client::no_credentials(ASSUME_ROLE))?;
+        let credentials = read_entry(&entry, SystemTime::now(), Duration::ZERO)
+            .ok_or_else(|| sts_client::no_credentials(ASSUME_ROLE))?;
+        tracing::info!("assumed {}", self.role.arn);
         Ok((credentials, entry))
+    }
+
+    fn refused(&self, response: ErrorResponse, sign_in: &SignIn) -> AwsError {
+        match &self.role.mfa_serial {
+            Some(serial) if response.message.starts_with("MultiFactorAuthentication failed") => {
+                AwsError::MfaRefused { serial: serial.clone(), message: response.message }
+            }
+            _ => {
+                let (action, subject) = (sts_client::action(ASSUME_ROLE), self.role.arn.as_str());
+                FailedCall { action, subject, region: &self.sts.region, sign_in }.error(response)
+            }
+        }
     }
 
     fn path(&self) -> Option<PathBuf> {
@@ -239,8 +220,8 @@ impl AssumedRole {
         let text = match private_file::read(&self.path()?, self.owner) {
             Ok(text) => text?,
             Err(error) => {
-                // Somebody else's credentials would lead to somebody else's instances.
-                tracing::info!("what the role was given is not believed: {error}");
+                // Credentials that another user put there would lead to that user's instances.
+                tracing::info!("the role's session in the cache is not trusted: {error}");
                 let _ = self.fault.set(error);
                 return None;
             }
@@ -254,19 +235,24 @@ impl AssumedRole {
     fn keep(&self, entry: &Value) {
         let Some(path) = self.path() else { return };
         if let Err(error) = private_file::replace_durably(&path, entry.to_string().as_bytes()) {
-            tracing::info!("the role's session is not kept in {}: {error}", path.display());
+            tracing::info!("cannot keep the role's session in {}: {error}", path.display());
         }
     }
 
-    /// Held by the one process that asks.
+    /// The lock of the one process that asks.
     async fn turn(&self) -> Option<private_file::Lock> {
         private_file::lock(&self.cache.as_ref()?.join("ssh_ec2.lock"), TURN_TIMEOUT).await.ok()
     }
 }
 
-/// STS's answer in the form of the CLI's cache.
-fn entry(answer: Node<'_, '_>) -> Option<Value> {
-    let result = child(answer, "AssumeRoleResult")?;
+/// The entry for the CLI's cache, from a response of STS.
+fn entry(response: &[u8]) -> Option<Value> {
+    let document = Document::parse(std::str::from_utf8(response).ok()?).ok()?;
+    cache_entry(document.root_element())
+}
+
+fn cache_entry(response: Node<'_, '_>) -> Option<Value> {
+    let result = child(response, "AssumeRoleResult")?;
     let credentials = child(result, "Credentials")?;
     let mut kept = Map::new();
     for name in ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"] {
@@ -295,11 +281,12 @@ fn read_entry(entry: &Value, now: SystemTime, margin: Duration) -> Option<Creden
     Some(Credentials::new(id, secret, Some(text("SessionToken")?), Some(expires), "role of a profile"))
 }
 
-/// A session must not end while a connection is being made. The CLI makes a new one earlier, at 15 minutes.
+const ASSUME_ROLE: &str = "AssumeRole";
+/// A role's session must not end while a connection is being made. The CLI renews it earlier, at 15 minutes.
 const CACHE_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// The default of sudo.
 const CODE_ATTEMPTS: usize = 3;
-/// Somebody is typing in another process.
+/// The user may be typing a code in another process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
-//! Whose credentials we use, how long they last, and how their owner renews them.
+//! Gets the credentials and keeps them in memory while they last.
 //!
-//! They are cached here because the websocket upgrade is signed outside the SDK's request path, whose cache
-//! is out of reach there; and because that cache times out after five seconds, too soon for a
-//! `credential_process` that asks its user something.
+//! The SDK has such a cache, but the websocket upgrade is signed outside of the SDK's request path, where it
+//! is out of reach; and it times out after five seconds, too soon for a `credential_process` that asks its
+//! user something.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use aws_config::imds::client::error::ImdsError;
@@ -17,38 +15,34 @@ use tokio::sync::Mutex;
 
 use crate::aws::client::sdk_error;
 use crate::aws::credentials::assume_role::AssumedRole;
-use crate::aws::credentials::aws_login::Login;
-use crate::aws::credentials::identity::{Identity, Source};
+use crate::aws::credentials::aws_login::AwsLogin;
 use crate::aws::credentials::process::Process;
-use crate::aws::credentials::sso::SingleSignOn;
+use crate::aws::credentials::sign_in::{Renewal, SignIn};
+use crate::aws::credentials::sso::SsoRole;
 use crate::aws::credentials::web_identity::WebIdentityRole;
 use crate::aws::error::AwsError;
+use crate::net::network::causes;
 use crate::system::private_file::ReadError;
-
-/// A call must not outlive the credentials that it is signed with.
-const MARGIN: Duration = Duration::from_secs(60);
-/// For credentials that do not say when they end; the SDK's own cache keeps those as long.
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// Credentials, resolved when needed and kept while they last. Clones share them.
 #[derive(Clone)]
-pub(in crate::aws) struct CredentialCache {
+pub(crate) struct CredentialCache {
     provider: Arc<Provider>,
     sign_in: SignIn,
     cached: Arc<Mutex<Option<(Credentials, SystemTime)>>>,
 }
 
 impl CredentialCache {
-    pub(in crate::aws) fn new(provider: Provider, sign_in: SignIn) -> Self {
+    pub(crate) fn new(provider: Provider, sign_in: SignIn) -> Self {
         Self { provider: Arc::new(provider), sign_in, cached: Arc::new(Mutex::new(None)) }
     }
 
-    pub(in crate::aws) fn sign_in(&self) -> &SignIn {
+    pub(crate) fn sign_in(&self) -> &SignIn {
         &self.sign_in
     }
 
-    /// Credentials that are good for the next minute. Callers that come at once wait for one resolution.
-    pub(in crate::aws) async fn resolve(&self) -> Result<Credentials, AwsError> {
+    /// Credentials that are good for the next minute. Several callers at once wait for one resolution.
+    pub(crate) async fn resolve(&self) -> Result<Credentials, AwsError> {
         let mut cached = self.cached.lock().await;
         let now = SystemTime::now();
         if let Some((credentials, until)) = &*cached
@@ -57,37 +51,37 @@ impl CredentialCache {
             return Ok(credentials.clone());
         }
         let credentials = self.provider.credentials(&self.sign_in).await?;
-        // What follows may be a connection, whose ssh then has the terminal.
+        // The next step may be a connection, and then the terminal is ssh's.
         self.provider.ask_no_more();
         let until = credentials.expiry().map_or(now + DEFAULT_LIFETIME, |expiry| expiry - MARGIN);
         *cached = Some((credentials.clone(), until));
         Ok(credentials)
     }
 
-    /// Why credentials that were kept are not believed.
-    pub(in crate::aws) fn fault(&self) -> Option<&ReadError> {
+    /// Why a role's session in the cache of the AWS CLI was not trusted.
+    pub(crate) fn fault(&self) -> Option<&ReadError> {
         self.provider.fault()
     }
 
     /// Makes the next call resolve credentials again.
-    pub(in crate::aws) async fn forget(&self) {
+    pub(crate) async fn forget(&self) {
         *self.cached.lock().await = None;
     }
 }
 
 /// A source of credentials.
-pub(in crate::aws) enum Provider {
-    Login(Box<Login>),
+pub(crate) enum Provider {
+    AwsLogin(Box<AwsLogin>),
     Process(Process),
     Sdk(SharedCredentialsProvider),
     Role(Box<AssumedRole>),
-    Sso(Box<SingleSignOn>),
+    Sso(Box<SsoRole>),
     WebIdentity(Box<WebIdentityRole>),
 }
 
 impl Provider {
     /// Credentials that a call can be signed with.
-    pub(in crate::aws) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+    pub(crate) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
         let credentials = self.fetch(sign_in).await?;
         // A program or a file may give credentials that have expired. Where AWS cannot be reached, no call
         // would reveal that.
@@ -100,10 +94,10 @@ impl Provider {
 
     async fn fetch(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
         let of_sdk = async |provider: &SharedCredentialsProvider| {
-            provider.provide_credentials().await.map_err(|source| explain(&source, sign_in.clone()))
+            provider.provide_credentials().await.map_err(|error| of_sdk_error(&error, sign_in.clone()))
         };
         match self {
-            Self::Login(login) => login.credentials(sign_in).await,
+            Self::AwsLogin(login) => login.credentials(sign_in).await,
             Self::Process(process) => process
                 .credentials()
                 .await
@@ -116,25 +110,22 @@ impl Provider {
         }
     }
 
-    fn fault(&self) -> Option<&ReadError> {
+    pub(crate) fn fault(&self) -> Option<&ReadError> {
         let Self::Role(role) = self else { return None };
-        role.fault.get().or_else(|| role.source.fault())
+        role.fault()
     }
 
-    fn ask_no_more(&self) {
+    pub(crate) fn ask_no_more(&self) {
         match self {
             Self::Process(process) => process.ask_no_more(),
-            Self::Role(role) => {
-                role.may_ask.store(false, Ordering::Relaxed);
-                role.source.ask_no_more();
-            }
+            Self::Role(role) => role.ask_no_more(),
             Self::Sso(sso) => sso.ask_no_more(),
-            Self::Login(_) | Self::Sdk(_) | Self::WebIdentity(_) => {}
+            Self::AwsLogin(_) | Self::Sdk(_) | Self::WebIdentity(_) => {}
         }
     }
 }
 
-/// Refuses an access key id or a token that no header of a request can have: the SDK's signer panics.
+/// Refuses an access key id or a token that cannot be in a header: the SDK's signer would panic.
 fn check_characters(credentials: &Credentials, sign_in: &SignIn) -> Result<(), AwsError> {
     let is_sendable = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let parts = [
@@ -150,125 +141,36 @@ fn check_characters(credentials: &Credentials, sign_in: &SignIn) -> Result<(), A
     Ok(())
 }
 
-fn explain(source: &CredentialsError, sign_in: SignIn) -> AwsError {
-    match source {
+fn of_sdk_error(error: &CredentialsError, sign_in: SignIn) -> AwsError {
+    match error {
         CredentialsError::CredentialsNotLoaded(_) => AwsError::NoCredentials { sign_in },
-        // No profile, and the machine, asked last, gave none either, whatever it answered.
-        source
+        // Without a profile the metadata service is the last source. Whatever it answered, there are no
+        // credentials.
+        error
             if matches!(sign_in, SignIn::Profile { renewal: Renewal::Absent, .. })
-                && is_from_metadata_service(source) =>
+                && causes(error).any(|cause| cause.is::<ImdsError>()) =>
         {
             AwsError::NoCredentials { sign_in }
         }
-        source => AwsError::Credentials { sign_in, source: sdk_error::in_words(source).into() },
+        error => AwsError::Credentials { sign_in, source: sdk_error::in_words(error).into() },
     }
 }
 
-fn is_from_metadata_service(error: &CredentialsError) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if cause.is::<ImdsError>() {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
-}
-
-/// Where credentials come from, as far as their owner can do something about it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SignIn {
-    /// `AWS_ACCESS_KEY_ID` and its companions.
-    Environment,
-    /// A profile, or what stands in for one.
-    Profile {
-        /// Its name, if one was given.
-        name: Option<String>,
-        /// How its credentials are made.
-        renewal: Renewal,
-    },
-}
-
-/// How the credentials of a profile are renewed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Renewal {
-    /// There is no such profile: only a role of the machine could give credentials.
-    Absent,
-    /// `login_session`: by `aws login`.
-    AwsLogin,
-    /// `credential_process`: by a program.
-    Process,
-    /// An SSO session or start URL: by `aws sso login`.
-    Sso,
-    /// Keys in a file, a role of the machine, or nothing at all.
-    Unknown,
-}
-
-impl SignIn {
-    /// Where an identity's credentials come from, through all roles.
-    pub(in crate::aws) fn of(identity: &Identity) -> Self {
-        let renewal = match identity.source.as_ref().map(Source::origin) {
-            Some(Source::Environment(_)) if !identity.is_role() => return Self::Environment,
-            Some(Source::Sso { .. }) => Renewal::Sso,
-            Some(Source::Login { .. }) => Renewal::AwsLogin,
-            Some(Source::Process { .. }) => Renewal::Process,
-            _ if !identity.has_profile => Renewal::Absent,
-            _ => Renewal::Unknown,
-        };
-        Self::Profile { name: identity.profile.clone(), renewal }
-    }
-
-    /// True of credentials that nothing can renew while this process runs.
-    pub(in crate::aws) fn is_fixed(&self) -> bool {
-        matches!(self, Self::Environment)
-    }
-
-    /// What renews the credentials, an action a line.
-    pub(in crate::aws) fn hints(&self) -> Vec<String> {
-        let Self::Profile { name, renewal } = self else {
-            return vec![
-                "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, AWS_CREDENTIAL_EXPIRATION too if it is set, or unset them to use a profile"
-                    .into(),
-            ];
-        };
-        let option = name.as_ref().map(|name| format!(" --profile {name}")).unwrap_or_default();
-        let hint = match renewal {
-            Renewal::Absent => {
-                "sign in with `aws configure sso` or `aws login`, or name a profile with `--profile` or AWS_PROFILE".into()
-            }
-            Renewal::AwsLogin => format!("sign in again: `aws login{option}`"),
-            Renewal::Process => {
-                "run the `credential_process` of the profile by hand to see what it says".into()
-            }
-            Renewal::Sso => format!("sign in again: `aws sso login{option}`"),
-            Renewal::Unknown => format!(
-                "make `aws sts get-caller-identity{option}` work first, or name another profile with `--profile`"
-            ),
-        };
-        vec![hint]
-    }
-}
-
-impl fmt::Display for SignIn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Environment => f.write_str("the environment"),
-            Self::Profile { name: Some(name), .. } => write!(f, "profile {name}"),
-            Self::Profile { name: None, .. } => f.write_str("the default profile"),
-        }
-    }
-}
+/// A call must not outlive the credentials that it is signed with.
+const MARGIN: Duration = Duration::from_secs(60);
+/// For credentials without an expiry time; the SDK's own cache keeps those as long.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::credentials::identity::Options;
+    use crate::aws::credentials::identity::{Identity, Options};
     use crate::aws::credentials::variables::Variables;
     use aws_credential_types::credential_fn::provide_credentials_fn;
     use std::path::Path;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// A cache whose provider hands out credentials that end in `seconds`, and a count of its calls.
+    /// A cache whose provider gives credentials that expire in `seconds`, and a count of its calls.
     fn cache(seconds: Option<u64>) -> (CredentialCache, Arc<AtomicU64>) {
         let calls = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&calls);
@@ -306,7 +208,7 @@ mod tests {
         assert!(matches!(resolved, Err(AwsError::ExpiredToken { .. })), "{resolved:?}");
     }
 
-    /// Each would end the process in the SDK.
+    /// Each would panic in the SDK.
     #[tokio::test]
     async fn credentials_that_no_request_can_have_are_refused_with_the_part() {
         for (id, token, part) in [
@@ -325,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn forgotten_credentials_are_resolved_anew() {
+    async fn forgotten_credentials_are_resolved_again() {
         let (cache, calls) = cache(None);
         cache.resolve().await.unwrap();
         cache.forget().await;
@@ -350,13 +252,13 @@ mod tests {
             ("a", "`aws sts get-caller-identity --profile a`"),
         ] {
             let options = Options { profile: Some(name), region: None };
-            let hints = SignIn::of(&Identity::resolve(options, &variables, &read).unwrap()).hints();
+            let hints = Identity::resolve(options, &variables, &read).unwrap().sign_in().hints();
             assert!(hints.iter().any(|line| line.contains(hint)), "{name}: {hints:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_chain_without_credentials_is_told_apart_from_one_that_fails() {
+    async fn a_chain_without_credentials_is_distinguished_from_one_that_fails() {
         let resolve = async |error: fn() -> CredentialsError| {
             let provider = provide_credentials_fn(move || async move { Err(error()) });
             let provider = Provider::Sdk(SharedCredentialsProvider::new(provider));

@@ -1,15 +1,15 @@
-//! Times at which credentials and tokens end, in the forms that programs and the AWS CLI write. (Pure.)
+//! The expiry times of credentials and tokens, in the forms that programs and the AWS CLI write. (Pure.)
 
 use std::time::SystemTime;
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
-/// Reads a time that names its offset from UTC. One without is refused: it would be guessed wrong by hours.
+/// Reads a time with an offset from UTC. A time without one is refused: any guess could be wrong by hours.
 ///
-/// Besides RFC 3339 these are known: a space for the `T`, `UTC` for the `Z` (earlier versions of the AWS
-/// CLI), and an offset without a colon (`date +%z`).
-pub(in crate::aws) fn read(text: &str) -> Option<SystemTime> {
+/// These variants of RFC 3339 are read as well: a space for the `T`, `UTC` for the `Z` (earlier versions of
+/// the AWS CLI), and an offset without a colon (`date +%z`).
+pub(crate) fn read(text: &str) -> Option<SystemTime> {
     let mut text = text.trim().to_owned();
     if let Some(time) = text.strip_suffix("UTC") {
         text = format!("{}Z", time.trim_end());
@@ -27,9 +27,9 @@ pub(in crate::aws) fn read(text: &str) -> Option<SystemTime> {
     SystemTime::try_from(time).ok()
 }
 
-/// Of `2026-01-01`.
+/// The length of `2026-01-01`.
 const DATE_LENGTH: usize = 10;
-/// Of `+0100`.
+/// The length of `+0100`.
 const OFFSET_LENGTH: usize = 5;
 
 #[cfg(test)]

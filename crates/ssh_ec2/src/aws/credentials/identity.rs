@@ -1,11 +1,10 @@
-//! Which profile, region, endpoints and credentials are meant: decided from a snapshot, before anything is
-//! asked. (Pure, but for the files that the caller hands in.)
+//! Decides which profile, region, endpoints and credentials are used, from a snapshot of the environment and
+//! before any source of credentials is used. (Pure, but for the reader of files that the caller passes in.)
 //!
-//! The yardstick is version 2 of the AWS CLI: the same identity, or an error, and never another identity. The
-//! order of the sources is that of botocore's `create_credential_resolver`; version 2 looks at AWS_REGION
-//! before AWS_DEFAULT_REGION and at AWS_PROFILE before AWS_DEFAULT_PROFILE
-//! (`awscli/botocore/configprovider.py`). A differential test compares this module with botocore
-//! (`tests/differential.rs`).
+//! The reference is version 2 of the AWS CLI: the same identity, or an error, and never another identity. The
+//! order of the sources is that of botocore's `create_credential_resolver`. Version 2 reads AWS_REGION before
+//! AWS_DEFAULT_REGION and AWS_PROFILE before AWS_DEFAULT_PROFILE (`awscli/botocore/configprovider.py`). A
+//! differential test compares this module with botocore (`tests/differential.rs`).
 
 mod source;
 mod sso;
@@ -14,14 +13,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-pub(crate) use self::source::{Keys, RoleSource, Source, WebIdentity};
+pub(crate) use self::source::{Keys, Role, RoleSource, Source, WebIdentity};
 pub(crate) use self::sso::Sso;
 use crate::aws::client::endpoint;
 use crate::aws::credentials::configuration::ConfigurationError;
-use crate::aws::credentials::profiles::{Profile, Profiles, ReadFile, Value};
+use crate::aws::credentials::ini::Value;
+use crate::aws::credentials::profiles::{Profile, Profiles, ReadFile};
+use crate::aws::credentials::sign_in::{Renewal, SignIn};
 use crate::aws::credentials::variables::Variables;
 
-/// The options of the command line that matter here.
+/// The options of the command line that decide on the identity.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options<'a> {
     /// `--profile`. With it, credentials in the environment are ignored.
@@ -30,44 +31,38 @@ pub(crate) struct Options<'a> {
     pub(crate) region: Option<&'a str>,
 }
 
-/// Everything that environment, files and options decide.
+/// What environment, files and options decide.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    /// The profile, if one was named.
+    /// The profile. None if none was named: then it is the default one.
     pub(crate) profile: Option<String>,
-    /// Whether the profile has a section; the default one need not.
+    /// Whether the profile exists; the default one need not.
     pub(crate) has_profile: bool,
-    /// The region, unless only the machine's metadata service could name one.
+    /// The region. None if only this machine's metadata service may know one.
     pub(crate) region: Option<String>,
-    /// Where credentials come from; none if nothing has any.
+    /// The source of the credentials. None if there is none.
     pub(crate) source: Option<Source>,
-    /// Configured endpoints.
-    pub(crate) endpoints: Endpoints,
-    /// Whether endpoints are those for FIPS, if anything says so.
+    pub(crate) endpoints: ConfiguredEndpoints,
+    /// Whether to use the endpoints for FIPS. None if it is not set.
     pub(crate) fips: Option<bool>,
-    /// Whether endpoints have IPv6 as well, if anything says so.
+    /// Whether to use the endpoints that have IPv6 as well. None if it is not set.
     pub(crate) dual_stack: Option<bool>,
-    /// Where the metadata service is; none if it must not be asked.
-    pub(crate) metadata: Option<Metadata>,
-    /// The profile's other settings.
-    pub(crate) settings: Settings,
+    /// The metadata service. None if it is disabled.
+    pub(crate) metadata: Option<MetadataService>,
+    pub(crate) settings: SdkSettings,
 }
 
-/// The machine's metadata service.
+/// The metadata service of the instance that this machine may be (IMDS).
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Metadata {
-    /// Its URL.
+pub(crate) struct MetadataService {
     pub(crate) endpoint: String,
 }
 
-/// Settings that have nothing to do with the identity, from the environment or the profile.
+/// Settings of environment and profile that do not concern the identity.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Settings {
-    /// `ca_bundle`.
+pub(crate) struct SdkSettings {
     pub(crate) ca_bundle: Option<PathBuf>,
-    /// `max_attempts`.
     pub(crate) max_attempts: Option<u32>,
-    /// `retry_mode`.
     pub(crate) retry_mode: Option<String>,
     /// `sdk_ua_app_id`.
     pub(crate) app_id: Option<String>,
@@ -78,7 +73,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// Where the AWS CLI would fail too, and where two profiles are named at once.
+    /// Where the AWS CLI would fail too, and where the environment names two profiles.
     pub(crate) fn resolve(
         options: Options<'_>,
         variables: &Variables,
@@ -91,7 +86,7 @@ impl Identity {
         };
         let profiles = Profiles::read(variables, read)?;
         let selected = select(named.as_deref(), &profiles);
-        // Of several mistakes the CLI reports the one that it meets first, and so does this.
+        // The order of these steps is that of the CLI: of several mistakes, both report the first.
         let metadata = match &selected {
             Ok(profile) => metadata(&Lookup { variables, profile: *profile })?,
             Err(_) => None,
@@ -113,10 +108,10 @@ impl Identity {
         };
         let source = chain.source(named.as_deref().unwrap_or(DEFAULT_PROFILE))?;
         if let Some(profile) = selected {
-            // The CLI looks for a bearer token at every call, even if no call needs one.
+            // The CLI looks for a bearer token at every call, even if the call needs none.
             sso::check_token_session(profile, &profiles)?;
         }
-        let endpoints = Endpoints::read(&lookup, &profiles)?;
+        let endpoints = ConfiguredEndpoints::read(&lookup, &profiles)?;
         Ok(Self {
             has_profile: selected.is_some(),
             region,
@@ -129,12 +124,19 @@ impl Identity {
             profile: named,
         })
     }
-}
 
-impl Identity {
-    /// Whether it is a role that other credentials assume.
-    pub(crate) fn is_role(&self) -> bool {
-        matches!(self.source, Some(Source::Role(_)))
+    /// Where the credentials come from, through all roles.
+    pub(crate) fn sign_in(&self) -> SignIn {
+        let is_role = matches!(self.source, Some(Source::Role(_)));
+        let renewal = match self.source.as_ref().map(Source::origin) {
+            Some(Source::Environment(_)) if !is_role => return SignIn::Environment,
+            Some(Source::Sso { .. }) => Renewal::Sso,
+            Some(Source::AwsLogin { .. }) => Renewal::AwsLogin,
+            Some(Source::Process { .. }) => Renewal::Process,
+            _ if !self.has_profile => Renewal::Absent,
+            _ => Renewal::Unknown,
+        };
+        SignIn::Profile { name: self.profile.clone(), renewal }
     }
 }
 
@@ -150,8 +152,7 @@ pub(crate) fn profile_names(
     Ok(Profiles::read(variables, read)?.names().map(str::to_owned).collect())
 }
 
-/// The profile that the environment names. Two different names are refused: one of them would be ignored
-/// silently.
+/// The profile that the environment names. Two different names are refused: one would be ignored silently.
 fn profile_of(variables: &Variables) -> Result<Option<String>, ConfigurationError> {
     match (variables.get("AWS_PROFILE"), variables.get("AWS_DEFAULT_PROFILE")) {
         (Some(profile), Some(default)) if !default.is_empty() && profile != default => {
@@ -161,7 +162,7 @@ fn profile_of(variables: &Variables) -> Result<Option<String>, ConfigurationErro
     }
 }
 
-/// The profile whose settings count. Without a name it is the default one, which need not exist.
+/// The profile whose options are used. Without a name it is the default one, which need not exist.
 fn select<'a>(
     named: Option<&str>,
     profiles: &'a Profiles,
@@ -179,7 +180,7 @@ fn select<'a>(
 
 fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
     match region {
-        // `Aws::load` refuses an empty one, after other mistakes: the CLI reports those first.
+        // `Aws::load` refuses an empty name later: the CLI reports other mistakes first.
         Some(region) if !region.is_empty() && !endpoint::is_region(region) => {
             Err(ConfigurationError::BadRegion { region: region.to_owned() })
         }
@@ -187,7 +188,7 @@ fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
     }
 }
 
-/// Environment first, then the selected profile.
+/// Reads a setting: from the environment, or else from the selected profile.
 #[derive(Clone, Copy)]
 struct Lookup<'a> {
     variables: &'a Variables,
@@ -199,7 +200,7 @@ impl Lookup<'_> {
         self.profile.map_or(Ok(None), |profile| profile.owned(option))
     }
 
-    /// A variable counts even if it is empty, as in the CLI.
+    /// A variable is used even if it is empty, as in the CLI.
     fn first(&self, names: &[&str], option: &'static str) -> Result<Option<String>, ConfigurationError> {
         match names.iter().find_map(|name| self.variables.get(name)) {
             Some(value) => Ok(Some(value)),
@@ -207,13 +208,13 @@ impl Lookup<'_> {
         }
     }
 
-    /// Only `true` is true, in capitals or not.
+    /// Only `true` is true, in any case of letters.
     fn truth(&self, name: &str, option: &'static str) -> Result<Option<bool>, ConfigurationError> {
         Ok(self.first(&[name], option)?.map(|value| value.eq_ignore_ascii_case("true")))
     }
 }
 
-fn metadata(lookup: &Lookup<'_>) -> Result<Option<Metadata>, ConfigurationError> {
+fn metadata(lookup: &Lookup<'_>) -> Result<Option<MetadataService>, ConfigurationError> {
     let endpoint = lookup.first(&["AWS_EC2_METADATA_SERVICE_ENDPOINT"], "ec2_metadata_service_endpoint")?;
     let mode =
         lookup.first(&["AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"], "ec2_metadata_service_endpoint_mode")?;
@@ -229,13 +230,13 @@ fn metadata(lookup: &Lookup<'_>) -> Result<Option<Metadata>, ConfigurationError>
     }
     let usual = if six { "http://[fd00:ec2::254]/" } else { "http://169.254.169.254/" };
     let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| usual.to_owned());
-    Ok(Some(Metadata { endpoint }))
+    Ok(Some(MetadataService { endpoint }))
 }
 
-fn settings(lookup: &Lookup<'_>) -> Result<Settings, ConfigurationError> {
+fn settings(lookup: &Lookup<'_>) -> Result<SdkSettings, ConfigurationError> {
     let filled = |value: Option<String>| value.filter(|value| !value.is_empty());
     let attempts = lookup.first(&["AWS_MAX_ATTEMPTS"], "max_attempts")?;
-    Ok(Settings {
+    Ok(SdkSettings {
         ca_bundle: filled(lookup.of_profile("ca_bundle")?).map(PathBuf::from),
         max_attempts: attempts.and_then(|attempts| attempts.trim().parse().ok()),
         retry_mode: lookup.first(&["AWS_RETRY_MODE"], "retry_mode")?,
@@ -245,8 +246,8 @@ fn settings(lookup: &Lookup<'_>) -> Result<Settings, ConfigurationError> {
 
 /// The endpoints that environment and profile configure.
 #[derive(Clone, Default)]
-pub(crate) struct Endpoints {
-    /// `AWS_ENDPOINT_URL_…`, by what follows.
+pub(crate) struct ConfiguredEndpoints {
+    /// `AWS_ENDPOINT_URL_<SERVICE>`, by service.
     of_service: BTreeMap<String, String>,
     /// `AWS_ENDPOINT_URL`.
     global: Option<String>,
@@ -256,7 +257,7 @@ pub(crate) struct Endpoints {
     in_profile: Option<String>,
 }
 
-impl Endpoints {
+impl ConfiguredEndpoints {
     fn read(lookup: &Lookup<'_>, profiles: &Profiles) -> Result<Self, ConfigurationError> {
         let ignored =
             lookup.truth("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls")?;
@@ -268,7 +269,7 @@ impl Endpoints {
         let mut endpoints = Self { of_service, global, ..Self::default() };
         let Some(profile) = lookup.profile else { return Ok(endpoints) };
         endpoints.in_profile = profile.owned("endpoint_url")?.filter(|endpoint| !endpoint.is_empty());
-        // The CLI does not look into the section for what the environment has.
+        // The CLI does not read the section for a service whose endpoint is in the environment.
         let is_covered = |service: &&str| endpoints.of_service.contains_key(*service);
         let is_used = endpoints.global.is_none() && !CALLED.iter().all(is_covered);
         if let Some(name) = profile.text("services")?.filter(|_| is_used) {
@@ -288,7 +289,7 @@ impl Endpoints {
         Ok(endpoints)
     }
 
-    /// The endpoint of a service, by its id.
+    /// The endpoint of a service, by its service id.
     pub(crate) fn of(&self, service_id: &str) -> Option<&str> {
         let key = service_id.replace([' ', '-'], "_");
         let found = self
@@ -301,18 +302,18 @@ impl Endpoints {
     }
 }
 
-/// An endpoint may have a password in it.
-impl fmt::Debug for Endpoints {
+/// Shows nothing: an endpoint may have a password in it.
+impl fmt::Debug for ConfiguredEndpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoints").finish_non_exhaustive()
+        f.debug_struct("ConfiguredEndpoints").finish_non_exhaustive()
     }
 }
 
-/// The services that we call, as in `AWS_ENDPOINT_URL_…`.
+/// The services that are called, as in `AWS_ENDPOINT_URL_<SERVICE>`.
 const CALLED: [&str; 4] = ["SSM", "EC2_INSTANCE_CONNECT", "EC2", "STS"];
 
 /// The profile that is used when none is named.
-pub(in crate::aws) const DEFAULT_PROFILE: &str = "default";
+pub(crate) const DEFAULT_PROFILE: &str = "default";
 
 #[cfg(test)]
 mod tests;

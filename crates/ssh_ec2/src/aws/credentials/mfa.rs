@@ -1,14 +1,14 @@
-//! Codes of MFA devices. (Pure.)
+//! The codes of MFA devices. (Pure.)
 
-use crate::aws::credentials::cache::SignIn;
+use crate::aws::credentials::sign_in::SignIn;
 use crate::aws::error::AwsError;
 
-/// Refuses a device that shows no codes: nobody could answer the question.
+/// Refuses a device that shows no codes, which the user could not answer with.
 ///
 /// # Errors
 ///
 /// [`AwsError::MfaSecurityKey`].
-pub(in crate::aws) fn check_serial(serial: &str, sign_in: &SignIn) -> Result<(), AwsError> {
+pub(crate) fn check_serial(serial: &str, sign_in: &SignIn) -> Result<(), AwsError> {
     // arn:aws:iam::123456789012:u2f/user/NAME/KEY
     if serial.contains(":u2f/") {
         return Err(AwsError::MfaSecurityKey { serial: serial.to_owned(), sign_in: sign_in.clone() });
@@ -16,23 +16,23 @@ pub(in crate::aws) fn check_serial(serial: &str, sign_in: &SignIn) -> Result<(),
     Ok(())
 }
 
-/// The code in what was typed: six digits, with blanks where the device shows them.
-pub(in crate::aws) fn code(typed: &str) -> Option<String> {
+/// The code in a typed text: six digits, with spaces anywhere, as some devices show them.
+pub(crate) fn code(typed: &str) -> Option<String> {
     let code: String = typed.chars().filter(|character| !character.is_whitespace()).collect();
     (code.len() == DIGITS && code.bytes().all(|byte| byte.is_ascii_digit())).then_some(code)
 }
 
-/// The question; after `problem` it is asked again.
-pub(in crate::aws) fn question(serial: &str, problem: Option<&AwsError>) -> String {
+/// The question, with the reason why it is asked again.
+pub(crate) fn question(serial: &str, problem: Option<&AwsError>) -> String {
     let why = match problem {
         None => "",
         Some(AwsError::MfaRefused { .. }) => "AWS did not accept this code. ",
-        Some(_) => "A code is six digits. ",
+        Some(_) => "A code has six digits. ",
     };
     format!("{why}MFA code of {serial}: ")
 }
 
-/// Of every code that AWS takes (STS, AssumeRole, TokenCode).
+/// In the documentation of STS: AssumeRole, TokenCode.
 const DIGITS: usize = 6;
 
 #[cfg(test)]

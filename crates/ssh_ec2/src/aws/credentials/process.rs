@@ -1,8 +1,8 @@
 //! `credential_process`: a program that prints credentials, run as the AWS CLI runs it.
 //!
-//! It may ask for a PIN or a touch. So it reads from the terminal or from nothing, never from the pipe that
-//! is ssh's; what it writes to standard error is shown at once; and its time is limited only so that it ends
-//! some day. Its arguments and its answer may be secrets, and appear in no message and no log.
+//! It may ask for a PIN or a touch. So it reads from the terminal or from nothing, never from ssh's pipe; its
+//! standard error is shown at once; and its time limit is long. Its arguments and its output may be secrets,
+//! and are in no message and no log.
 
 mod running;
 mod words;
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use self::running::Running;
-pub(in crate::aws) use self::words::split;
+pub(crate) use self::words::split;
 use crate::aws::credentials::expiry;
 use crate::aws::timestamp;
 use crate::system::explain::{Anchor, Explain};
@@ -32,67 +32,67 @@ use crate::system::text::foreign_text;
 use crate::system::tty;
 
 /// The program of a profile.
-pub(in crate::aws) struct Process {
+pub(crate) struct Process {
     line: String,
     may_ask: AtomicBool,
 }
 
-/// Why there are no credentials. Names the program, and never its arguments.
+/// Why the program gave no credentials. Names the program, and never its arguments.
 #[derive(Debug, Error)]
 pub enum ProcessError {
-    /// A backslash escapes nothing.
+    /// The line ends in a backslash, which escapes nothing.
     #[error("`credential_process` ends in a backslash")]
     Backslash,
-    /// There is no word in the line.
+    /// The line has no word.
     #[error("`credential_process` is empty")]
     Empty,
-    /// The program printed credentials that were of no use any more.
+    /// The program printed expired credentials.
     #[error("{program} printed credentials that expired at {time}")]
     Expired {
-        /// The first word.
+        /// The first word of the line.
         program: String,
-        /// When.
+        /// When they expired, in RFC 3339.
         time: String,
     },
-    /// The program said that it failed.
+    /// The program failed.
     #[error("{program} ended with {status}{}", reason(.said))]
     Failed {
-        /// The first word.
+        /// The first word of the line.
         program: String,
-        /// Its exit status or the signal that ended it.
+        /// Its exit status, or the signal that ended it, in words.
         status: String,
-        /// The last line of its standard error.
+        /// The last line of its standard error, printable. Empty if there is none.
         said: String,
     },
-    /// The program printed something else than credentials.
+    /// The program printed something other than credentials.
     #[error("{program} printed {what}")]
     Malformed {
-        /// The first word.
+        /// The first word of the line.
         program: String,
-        /// What was wrong with it.
+        /// What it printed, as the end of a sentence.
         what: String,
     },
-    /// No such file, at the path or in PATH.
+    /// There is no such file at the path, or in PATH.
     #[error("there is no program {program}")]
     NotFound {
-        /// The first word.
+        /// The first word of the line.
         program: String,
     },
-    /// A quotation has no end.
-    #[error("`credential_process` has a quotation mark without its second")]
+    /// A quotation mark is not closed.
+    #[error("`credential_process` has a quotation mark that is not closed")]
     Quotation,
     /// The program could not be started or waited for.
     #[error("cannot run {program}")]
     Run {
-        /// The first word.
+        /// The first word of the line.
         program: String,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The program does not end.
+    /// The program did not end in time.
     #[error("{program} did not end within {} minutes", PATIENCE.as_secs() / 60)]
     Silent {
-        /// The first word.
+        /// The first word of the line.
         program: String,
     },
 }
@@ -120,13 +120,13 @@ fn reason(line: &str) -> String {
 }
 
 impl Process {
-    /// The program of a line of configuration, which may read from the terminal if `may_ask`.
-    pub(in crate::aws) fn new(line: String, may_ask: bool) -> Self {
+    /// The program of a line. It may read from the terminal if `may_ask`.
+    pub(crate) fn new(line: String, may_ask: bool) -> Self {
         Self { line, may_ask: AtomicBool::new(may_ask) }
     }
 
     /// From here on the terminal is ssh's.
-    pub(in crate::aws) fn ask_no_more(&self) {
+    pub(crate) fn ask_no_more(&self) {
         self.may_ask.store(false, Ordering::Relaxed);
     }
 
@@ -135,7 +135,7 @@ impl Process {
     /// # Errors
     ///
     /// [`ProcessError`].
-    pub(in crate::aws) async fn credentials(&self) -> Result<Credentials, ProcessError> {
+    pub(crate) async fn credentials(&self) -> Result<Credentials, ProcessError> {
         let words = split(&self.line)?;
         let (program, arguments) = words.split_first().ok_or(ProcessError::Empty)?;
         tracing::info!("running {program} for credentials");
@@ -144,7 +144,7 @@ impl Process {
         let program = program.to_owned();
         let child = match command.spawn() {
             Ok(child) => child,
-            // A script whose interpreter is missing is there.
+            // NotFound can also mean that the interpreter of a script is missing.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !Path::new(&program).exists() => {
                 return Err(ProcessError::NotFound { program });
             }
@@ -168,14 +168,14 @@ impl Process {
     }
 }
 
-/// What is left of a program.
+/// How a program ended, and what it printed.
 struct Ended {
     status: ExitStatus,
     answer: Zeroizing<Vec<u8>>,
     last_line: String,
 }
 
-/// Waits for its end, and takes what it prints meanwhile.
+/// Waits for the end of a program, and reads what it prints meanwhile.
 async fn finish(mut running: Running) -> io::Result<Ended> {
     let (output, errors) = running.outputs();
     let (mut answer, mut tail) = (Zeroizing::new(Vec::new()), Vec::new());
@@ -201,7 +201,7 @@ async fn finish(mut running: Running) -> io::Result<Ended> {
     Ok(Ended { status, answer, last_line: foreign_text(last_line, SHOWN_LINE) })
 }
 
-/// Keeps the answer, and discards what exceeds the limit, so that the program never blocks on a full pipe.
+/// Keeps the output, and discards what exceeds the limit, so that the program never blocks on a full pipe.
 async fn collect(output: Option<impl AsyncRead + Unpin>, answer: &mut Vec<u8>) {
     let Some(mut output) = output else { return };
     let mut buffer = Zeroizing::new([0; 4096]);
@@ -212,8 +212,8 @@ async fn collect(output: Option<impl AsyncRead + Unpin>, answer: &mut Vec<u8>) {
     }
 }
 
-/// Shows what the program says, as it is: it is the user's own and could have the terminal anyway. Keeps its
-/// end.
+/// Shows the standard error of the program, unchanged: the program is the user's own, and could write to the
+/// terminal itself. Keeps its end.
 async fn relay(errors: Option<impl AsyncRead + Unpin>, tail: &mut Vec<u8>) {
     let Some(mut errors) = errors else { return };
     let mut buffer = [0; 4096];
@@ -232,13 +232,13 @@ fn outcome(status: ExitStatus) -> String {
     }
 }
 
-/// Reads the answer. The names of its fields are exact, as the AWS CLI has them.
+/// Reads the output. Upper and lower case in the names of its fields matter, as in the AWS CLI.
 fn read(program: &str, answer: &[u8], now: SystemTime) -> Result<Credentials, ProcessError> {
     let malformed =
         |what: &str| ProcessError::Malformed { program: program.to_owned(), what: what.to_owned() };
-    // The error of the parser could quote the answer.
+    // The error of the parser could quote the output.
     let answer: Value = serde_json::from_slice(answer).map_err(|_| malformed("no JSON"))?;
-    let fields = answer.as_object().ok_or_else(|| malformed("JSON that is no object"))?;
+    let fields = answer.as_object().ok_or_else(|| malformed("JSON that is not an object"))?;
     let text = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     match fields.get("Version") {
         None => return Err(malformed("no Version; it must be 1")),
@@ -255,7 +255,7 @@ fn read(program: &str, answer: &[u8], now: SystemTime) -> Result<Credentials, Pr
         Some(value) => {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let time = expiry::read(&value).ok_or_else(|| {
-                malformed(&format!("an Expiration that is no time: {}", foreign_text(&value, SHOWN_VALUE)))
+                malformed(&format!("an Expiration that is not a time: {}", foreign_text(&value, SHOWN_VALUE)))
             })?;
             Some(time)
         }
@@ -266,11 +266,11 @@ fn read(program: &str, answer: &[u8], now: SystemTime) -> Result<Credentials, Pr
     Ok(Credentials::new(id, secret, text("SessionToken"), expiration, "credential_process"))
 }
 
-/// Somebody may have to find a hardware key, or to sign in with a browser.
+/// The user may have to find a hardware key, or to sign in with a browser.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
-/// What a program wrote before its end is in the pipe already.
+/// For reading what the program wrote before its end: that is in the pipe already.
 const GRACE: Duration = Duration::from_millis(100);
-/// A hundred times the longest session token that is known.
+/// A hundred times the longest known session token.
 const ANSWER_LIMIT: usize = 1024 * 1024;
 const TAIL_LENGTH: usize = 2048;
 const SHOWN_LINE: usize = 300;
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_program_that_does_not_end_is_given_up() {
+    async fn a_program_that_does_not_end_is_cancelled() {
         let process = Process::new("sleep 86398".into(), false);
         assert!(
             matches!(process.credentials().await, Err(ProcessError::Silent { program }) if program == "sleep")

@@ -1,31 +1,27 @@
-//! The user's AWS profiles, read as the AWS CLI reads them. (Pure, but for the file that the caller hands
-//! in.)
+//! The user's AWS profiles, read as the AWS CLI reads them. (Pure, but for the reader of files that the
+//! caller passes in.)
 //!
-//! The SDK's own parser refuses files that the CLI reads, and finds other profiles in some. It never sees the
-//! user's files.
-
-mod ini;
+//! The SDK's own parser refuses files that the CLI reads, and finds other profiles in some. It is not used.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use self::ini::SyntaxError;
-pub(crate) use self::ini::{Section, Value};
 use crate::aws::credentials::configuration::ConfigurationError;
+use crate::aws::credentials::ini::{self, Section, Value};
 use crate::aws::credentials::process;
 use crate::aws::credentials::variables::Variables;
 
-/// Reads a file. None if there is no regular file: the CLI takes a pipe or a device for no file.
+/// Reads a file. None if it is not a regular file: the CLI ignores a pipe or a device.
 pub(crate) type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Option<Vec<u8>>>;
 
-/// All profiles.
+/// The sections of both files.
 #[derive(Clone, Default)]
 pub(crate) struct Profiles {
-    /// Of both files; the credentials file wins, option by option.
+    /// The profiles of both files; the credentials file wins, option by option.
     profiles: BTreeMap<String, Section>,
-    /// Of the config file alone.
+    /// The profiles of the config file alone.
     config: BTreeMap<String, Section>,
     /// All sections of the credentials file.
     credentials: BTreeMap<String, Section>,
@@ -60,7 +56,7 @@ impl Profiles {
         Ok(found)
     }
 
-    /// A section of the config file. One that is there in two spellings counts as the second alone.
+    /// Adds a section of the config file. Of one profile in two spellings only the second is kept.
     fn add(&mut self, header: String, section: Section) {
         let kinds = [
             ("profile", &mut self.config),
@@ -88,7 +84,6 @@ impl Profiles {
         self.profiles.keys().map(String::as_str)
     }
 
-    /// A profile.
     pub(crate) fn get(&self, name: &str) -> Option<Profile<'_>> {
         let (name, section) = self.profiles.get_key_value(name)?;
         Some(Profile { name, section })
@@ -106,17 +101,15 @@ impl Profiles {
         Some(Profile { name, section })
     }
 
-    /// An `sso-session` section.
     pub(crate) fn sso_session(&self, name: &str) -> Option<&Section> {
         self.sso_sessions.get(name)
     }
 
-    /// A `services` section.
     pub(crate) fn services(&self, name: &str) -> Option<&Section> {
         self.services.get(name)
     }
 
-    /// The config file, if it has a section of this name that lacks the word `profile`.
+    /// The config file, if it has a section of this name without the word `profile`.
     pub(crate) fn bare_section(&self, name: &str) -> Option<&Path> {
         self.other.iter().any(|header| header == name).then_some(self.config_path.as_deref()?)
     }
@@ -137,7 +130,7 @@ pub(crate) struct Profile<'a> {
 }
 
 impl<'a> Profile<'a> {
-    /// Whether an option is set, to whatever.
+    /// Whether an option is set, to any value.
     pub(crate) fn has(&self, option: &str) -> bool {
         self.section.contains_key(option)
     }
@@ -159,17 +152,17 @@ impl<'a> Profile<'a> {
         self.section.get(option).map(text).transpose()
     }
 
-    /// The same, as a value of its own.
+    /// [`Self::text`], as a `String`.
     ///
     /// # Errors
     ///
-    /// As [`Self::text`].
+    /// [`ConfigurationError::NotText`].
     pub(crate) fn owned(&self, option: &'static str) -> Result<Option<String>, ConfigurationError> {
         Ok(self.text(option)?.map(str::to_owned))
     }
 }
 
-/// One section of a file that has the same grammar; none if there is no file, or no such section.
+/// One section of another file with the same grammar. None if the file or the section does not exist.
 ///
 /// # Errors
 ///
@@ -183,7 +176,7 @@ pub(crate) fn section_of(
     Ok(sections.into_iter().find(|(header, _)| header == name).map(|(_, section)| section))
 }
 
-/// The sections of a file; none if there is no file.
+/// The sections of a file. None if it does not exist.
 fn sections(path: &Path, read: ReadFile<'_>) -> Result<Option<Vec<(String, Section)>>, ConfigurationError> {
     let unreadable = |source| ConfigurationError::Unreadable { path: path.to_owned(), source };
     let Some(bytes) = read(path).map_err(unreadable)? else { return Ok(None) };

@@ -1,11 +1,10 @@
 //! Makes the provider for a source of credentials: the SDK's, given plain values, or one of this crate.
 //!
-//! The SDK's chains are not used. They read the user's files by rules of their own, and look further where
-//! the AWS CLI would stop.
+//! The SDK's chains are not used. They read the user's files by rules of their own, and try further sources
+//! where the AWS CLI would stop.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds;
@@ -20,26 +19,21 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::sdk_ua_metadata::FrameworkMetadata;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
-use tokio::sync::Mutex;
 
-use crate::aws::client::endpoint::{Place, STS};
-use crate::aws::client::operation::Client;
-use crate::aws::configured_endpoint;
-use crate::aws::credentials::assume_role::{AssumedRole, Role};
-use crate::aws::credentials::aws_login::Login;
+use crate::aws::client::endpoint::RegionEndpoints;
+use crate::aws::credentials::assume_role::AssumedRole;
+use crate::aws::credentials::aws_login::AwsLogin;
 use crate::aws::credentials::cache::Provider;
-use crate::aws::credentials::identity::{Endpoints, Identity, Keys, Metadata, RoleSource, Source};
+use crate::aws::credentials::identity::{
+    ConfiguredEndpoints, Identity, Keys, MetadataService, RoleSource, Source,
+};
 use crate::aws::credentials::process::Process;
-use crate::aws::credentials::sso::SingleSignOn;
+use crate::aws::credentials::sso::SsoRole;
+use crate::aws::credentials::sts_client::StsClient;
 use crate::aws::credentials::web_identity::WebIdentityRole;
-use crate::aws::{ATTEMPT_TIMEOUT, CALL_TIMEOUT, CONNECT_TIMEOUT};
 
-/// The SDK's configuration, from our decision alone.
-pub(in crate::aws) fn sdk_config(
-    identity: &Identity,
-    region: &str,
-    http_client: SharedHttpClient,
-) -> SdkConfig {
+/// The SDK's configuration, made of the resolved identity alone.
+pub(crate) fn sdk_config(identity: &Identity, region: &str, http_client: SharedHttpClient) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
@@ -66,7 +60,7 @@ pub(in crate::aws) fn sdk_config(
     builder.build()
 }
 
-impl LoadServiceConfig for Endpoints {
+impl LoadServiceConfig for ConfiguredEndpoints {
     /// The SDK's own clients ask for their endpoint by their service id.
     fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
         if key.profile() == "endpoint_url" { self.of(key.service_id()).map(str::to_owned) } else { None }
@@ -74,8 +68,8 @@ impl LoadServiceConfig for Endpoints {
 }
 
 /// The region that the machine's metadata service names.
-pub(in crate::aws) async fn region_of_machine(
-    metadata: &Metadata,
+pub(crate) async fn region_of_machine(
+    metadata: &MetadataService,
     http_client: SharedHttpClient,
 ) -> Option<String> {
     let config = ProviderConfig::without_region().with_http_client(http_client);
@@ -85,29 +79,30 @@ pub(in crate::aws) async fn region_of_machine(
     Some(region.as_ref().to_owned())
 }
 
-/// What providers have in common.
-pub(in crate::aws) struct Providers<'a> {
-    pub(in crate::aws) sdk: &'a SdkConfig,
-    pub(in crate::aws) place: &'a Place,
-    pub(in crate::aws) home: Option<&'a Path>,
-    /// Where `aws login` keeps what it was given.
-    pub(in crate::aws) login_cache: Option<PathBuf>,
-    /// Whether a person may be asked.
-    pub(in crate::aws) may_ask: bool,
+/// What several providers need.
+pub(crate) struct Providers<'a> {
+    pub(crate) sdk: &'a SdkConfig,
+    pub(crate) endpoints: &'a RegionEndpoints,
+    pub(crate) home: Option<&'a Path>,
+    /// The directory in which `aws login` keeps its tokens.
+    pub(crate) login_cache: Option<PathBuf>,
+    /// Whether the user may be asked.
+    pub(crate) may_ask: bool,
 }
 
 impl Providers<'_> {
-    /// The provider for a source. None if its endpoint is no URL.
-    pub(in crate::aws) fn provider(&self, source: &Source) -> Option<Provider> {
+    /// The provider for a source. None if its endpoint is not a URL, or it needs a home directory and there
+    /// is none.
+    pub(crate) fn provider(&self, source: &Source) -> Option<Provider> {
         Some(match source {
             Source::Environment(keys) | Source::Keys(keys) => Provider::Sdk(of_keys(keys)),
             Source::Container => {
                 let provider = EcsCredentialsProvider::builder().configure(&self.config()).build();
                 Provider::Sdk(SharedCredentialsProvider::new(provider))
             }
-            Source::Login { session, .. } => {
+            Source::AwsLogin { session, .. } => {
                 let directory = self.login_cache.as_ref()?;
-                Provider::Login(Box::new(Login::new(session, self.sdk, self.place, directory)))
+                Provider::AwsLogin(Box::new(AwsLogin::new(session, self.sdk, self.endpoints, directory)))
             }
             Source::Metadata(metadata) => {
                 let client = metadata_client(metadata, &self.config())?;
@@ -118,35 +113,24 @@ impl Providers<'_> {
             Source::Process { command, .. } => Provider::Process(Process::new(command.clone(), self.may_ask)),
             Source::Role(role) => self.role(role)?,
             Source::Sso { sso, .. } => {
-                let sso = SingleSignOn::new(sso.clone(), self.sdk, self.place, self.home?, self.may_ask);
+                let sso = SsoRole::new(sso.clone(), self.sdk, self.endpoints, self.home?, self.may_ask);
                 Provider::Sso(Box::new(sso))
             }
-            Source::WebIdentity(web_identity) => Provider::WebIdentity(Box::new(WebIdentityRole {
-                web_identity: web_identity.clone(),
-                client: Client::new(self.sdk.clone(), &self.place.region),
-                endpoint: self.sts(),
-            })),
+            Source::WebIdentity(web_identity) => {
+                Provider::WebIdentity(Box::new(WebIdentityRole::new(web_identity.clone(), self.sts())))
+            }
         })
     }
 
     fn role(&self, role: &RoleSource) -> Option<Provider> {
-        let region = self.place.region.clone();
-        Some(Provider::Role(Box::new(AssumedRole {
-            role: Role::of(role),
-            source: self.provider(&role.source)?,
-            client: Client::new(self.sdk.clone(), &region),
-            endpoint: self.sts(),
-            region,
-            cache: self.home.map(|home| home.join(".aws/cli/cache")),
-            owner: rustix::process::getuid().as_raw(),
-            fault: OnceLock::new(),
-            may_ask: AtomicBool::new(self.may_ask),
-            asking: Mutex::default(),
-        })))
+        let source = self.provider(&role.source)?;
+        let cache = self.home.map(|home| home.join(".aws/cli/cache"));
+        let role = AssumedRole::new(role.role.clone(), source, self.sts(), cache, self.may_ask);
+        Some(Provider::Role(Box::new(role)))
     }
 
-    fn sts(&self) -> String {
-        configured_endpoint(self.sdk, &STS).unwrap_or_else(|| self.place.endpoint(&STS))
+    fn sts(&self) -> StsClient {
+        StsClient::new(self.sdk, self.endpoints)
     }
 
     fn config(&self) -> ProviderConfig {
@@ -174,7 +158,14 @@ fn of_keys(keys: &Keys) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(Credentials::new(id, secret, token, expires, "keys"))
 }
 
-/// With the endpoint given, the SDK does not look for one in the user's files.
-fn metadata_client(metadata: &Metadata, config: &ProviderConfig) -> Option<imds::Client> {
+/// A client with the endpoint set, so that the SDK does not look for one in the user's files.
+fn metadata_client(metadata: &MetadataService, config: &ProviderConfig) -> Option<imds::Client> {
     Some(imds::Client::builder().configure(config).endpoint(&metadata.endpoint).ok()?.build())
 }
+
+/// The SDK's own value, which only its loader would set.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+/// One attempt at a call. The slowest call here, StartSession, takes a second or two.
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A call with the SDK's retries. Those of throttled calls come on top.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);

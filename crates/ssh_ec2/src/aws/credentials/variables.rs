@@ -1,4 +1,4 @@
-//! The environment at one moment, as a value. (Pure.)
+//! A snapshot of the environment. (Pure.)
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,24 +14,24 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
-    /// A variable whose name is not text is left out: no variable of AWS's tools has such a name.
+    /// A snapshot, without variables whose names are not UTF-8: those of AWS's tools are.
     pub(crate) fn new(values: impl IntoIterator<Item = (OsString, OsString)>, home: Option<PathBuf>) -> Self {
         let values =
             values.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
         Self { values, home }
     }
 
-    /// A variable, even an empty one. Bytes that are not text become U+FFFD, which no profile's name has.
+    /// A variable, even an empty one. Bytes that are not UTF-8 become U+FFFD, which is in no profile's name.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         self.values.get(name).map(|value| value.to_string_lossy().into_owned())
     }
 
-    /// A variable with something in it.
+    /// A variable that is not empty.
     pub(crate) fn filled(&self, name: &str) -> Option<String> {
         self.get(name).filter(|value| !value.is_empty())
     }
 
-    /// All filled variables whose names begin so, by what follows.
+    /// All variables that are not empty and whose names begin with `prefix`, by the rest of the name.
     pub(crate) fn with_prefix(&self, prefix: &str) -> BTreeMap<String, String> {
         let rest = |(name, value): (&String, &OsString)| {
             let name = name.strip_prefix(prefix)?.to_owned();
@@ -40,17 +40,16 @@ impl Variables {
         self.values.iter().filter_map(rest).collect()
     }
 
-    /// The home directory.
     pub(crate) fn home(&self) -> Option<&Path> {
         self.home.as_deref()
     }
 
-    /// The path that a variable names, or `default` in the home directory. `$NAME`, `${NAME}` and a leading
-    /// `~` are replaced, as botocore does it. None if nothing is left, or there is no home directory.
+    /// The path in a variable, or else `default` in the home directory. `$NAME`, `${NAME}` and a leading `~`
+    /// are replaced, as in botocore. None if the path is empty, or there is no home directory.
     ///
     /// # Errors
     ///
-    /// As [`Self::expand_home`].
+    /// [`ConfigurationError::OtherHome`].
     pub(crate) fn path(&self, name: &str, default: &str) -> Result<Option<PathBuf>, ConfigurationError> {
         let Some(value) = self.values.get(name) else {
             return Ok(self.home.as_ref().map(|home| home.join(default)));
@@ -65,7 +64,7 @@ impl Variables {
     ///
     /// # Errors
     ///
-    /// As [`Self::expand_home`].
+    /// [`ConfigurationError::OtherHome`].
     pub(crate) fn expand(&self, path: &str) -> Result<Option<PathBuf>, ConfigurationError> {
         self.expand_home(&self.expand_variables(path))
     }
@@ -74,9 +73,8 @@ impl Variables {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationError::OtherHome`] for `~name`. The AWS CLI asks the system for that user's home
-    /// directory. With the path as it stands no file would be read, and perhaps another identity
-    /// be used.
+    /// [`ConfigurationError::OtherHome`] for `~name`. The AWS CLI looks up that user's home directory.
+    /// Without that no file would be found, and perhaps another identity be used.
     pub(crate) fn expand_home(&self, path: &str) -> Result<Option<PathBuf>, ConfigurationError> {
         match path.strip_prefix('~') {
             Some("") => Ok(self.home.clone()),

@@ -1,76 +1,54 @@
-//! A role for a web identity: a token from a file, which STS exchanges for the role's credentials.
+//! AssumeRoleWithWebIdentity: STS returns a role's credentials for a token from a file.
 //!
-//! The SDK's provider would find an endpoint for STS in the environment alone, and none that the profile has.
+//! The SDK's provider takes the endpoint of STS from the environment alone, and not from the profile.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
 use roxmltree::Document;
 
-use crate::aws::client::endpoint::{self, Protocol, STS};
-use crate::aws::client::operation::{Call, Client, Failure};
-use crate::aws::client::query::{child, child_text, form};
-use crate::aws::credentials::cache::SignIn;
+use crate::aws::client::query::{child, child_text};
 use crate::aws::credentials::expiry;
 use crate::aws::credentials::identity::WebIdentity;
+use crate::aws::credentials::sign_in::SignIn;
+use crate::aws::credentials::sts_client::{self, StsClient, default_session_name};
 use crate::aws::error::AwsError;
 
-/// The role, and where it is granted.
-pub(in crate::aws) struct WebIdentityRole {
-    pub(in crate::aws) web_identity: WebIdentity,
-    pub(in crate::aws) client: Client,
-    pub(in crate::aws) endpoint: String,
+/// A role that is assumed with a token.
+pub(crate) struct WebIdentityRole {
+    web_identity: WebIdentity,
+    sts: StsClient,
 }
 
 impl WebIdentityRole {
-    /// Exchanges the token that the file has now.
+    pub(crate) fn new(web_identity: WebIdentity, sts: StsClient) -> Self {
+        Self { web_identity, sts }
+    }
+
+    /// Exchanges the token that is in the file now.
     ///
     /// # Errors
     ///
     /// [`AwsError::WebIdentityToken`], and those of a call.
-    pub(in crate::aws) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
-        let WebIdentity { token_file, role_arn, session_name } = &self.web_identity;
-        let Protocol::Query { version } = STS.protocol else { unreachable!("STS has one protocol") };
-        let token = token(token_file)?;
-        endpoint::check_endpoint(&STS, &self.endpoint)?;
-        let default_name = || {
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            format!("ssh_ec2-session-{}", since.as_secs())
-        };
+    pub(crate) async fn credentials(&self, sign_in: &SignIn) -> Result<Credentials, AwsError> {
+        let WebIdentity { token_file, role_arn, session_name } = self.web_identity.clone();
         let parameters = [
-            ("RoleArn", role_arn.clone()),
-            ("RoleSessionName", session_name.clone().unwrap_or_else(default_name)),
-            ("WebIdentityToken", token),
-        ]
-        .map(|(name, value)| (name.to_owned(), value));
-        let call = Call {
-            service: &STS,
-            operation: OPERATION,
-            endpoint: &self.endpoint,
-            credentials: None,
-            body: form(OPERATION, version, &parameters),
-        };
-        let malformed = |source| AwsError::Malformed { action: format!("sts:{OPERATION}"), source };
-        let answer = match self.client.invoke(call).await {
-            Ok(answer) => answer,
-            Err(Failure::Malformed(source)) => return Err(malformed(source)),
-            Err(Failure::Network(error)) => return Err(AwsError::Network(error)),
-            Err(Failure::Refused(refusal)) => {
-                return Err(AwsError::Credentials { sign_in: sign_in.clone(), source: refusal.into() });
-            }
-            Err(Failure::Unreachable(source)) => {
-                let host = endpoint::host_of(&self.endpoint).unwrap_or_else(|| self.endpoint.clone());
-                return Err(AwsError::Unreachable { host, source });
-            }
-        };
-        read(&answer.body).ok_or_else(|| malformed("it holds no credentials".into()))
+            ("RoleArn", Some(role_arn)),
+            ("RoleSessionName", Some(session_name.unwrap_or_else(default_session_name))),
+            ("WebIdentityToken", Some(token(&token_file)?)),
+        ];
+        let called = self.sts.call(ASSUME_ROLE_WITH_WEB_IDENTITY, parameters, None).await?;
+        let response = called.map_err(|response| AwsError::Credentials {
+            sign_in: sign_in.clone(),
+            source: response.into(),
+        })?;
+        read(&response.body).ok_or_else(|| sts_client::no_credentials(ASSUME_ROLE_WITH_WEB_IDENTITY))
     }
 }
 
-/// The credentials in an answer.
+/// The credentials in a response.
 fn read(body: &[u8]) -> Option<Credentials> {
     let document = Document::parse(std::str::from_utf8(body).ok()?).ok()?;
     let result = child(document.root_element(), "AssumeRoleWithWebIdentityResult")?;
@@ -81,7 +59,7 @@ fn read(body: &[u8]) -> Option<Credentials> {
     Some(Credentials::new(id, secret, Some(text("SessionToken")?), Some(expires), "web identity"))
 }
 
-/// The token, as it stands in the file.
+/// The token, byte for byte as it is in the file.
 fn token(path: &Path) -> Result<String, AwsError> {
     let failed = |source: io::Error| AwsError::WebIdentityToken { path: path.to_owned(), source };
     let mut text = String::new();
@@ -92,7 +70,7 @@ fn token(path: &Path) -> Result<String, AwsError> {
     Ok(text)
 }
 
-const OPERATION: &str = "AssumeRoleWithWebIdentity";
+const ASSUME_ROLE_WITH_WEB_IDENTITY: &str = "AssumeRoleWithWebIdentity";
 /// AWS takes tokens of up to 20,000 characters (STS, AssumeRoleWithWebIdentity).
 const LIMIT: u64 = 64 * 1024;
 

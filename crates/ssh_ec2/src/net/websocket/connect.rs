@@ -1,4 +1,4 @@
-//! The connection below the websocket: name, TCP, perhaps a proxy's `CONNECT`, perhaps TLS.
+//! Makes the connection for a websocket: name, TCP, a proxy's `CONNECT` and TLS where they are needed.
 //!
 //! Addresses are tried one after the other, in the order of the resolver. Nothing is retried here.
 
@@ -19,24 +19,21 @@ use super::http_proxy;
 use super::{DialError, ProxyError, StreamUrl, Transport};
 use crate::net::network::Network;
 
-/// For one address; a host that drops packets must leave time for the next one.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What a websocket runs on.
+/// A byte stream that a websocket can run on.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for S {}
 
-/// The way that a connection takes.
+/// Where a connection leads first.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Way {
-    /// To this address.
+    /// To this address of the host.
     Direct(SocketAddr),
     /// Through this proxy, as host and port.
     Proxy(String),
 }
 
-/// A connection to the host of `url`, ready for HTTP, and its way.
+/// A connection to the host of `url`, ready for HTTP, and where it leads first.
 pub(super) async fn open(
     url: &StreamUrl,
     network: &Network,
@@ -54,7 +51,7 @@ pub(super) async fn open(
     Ok((stream, Way::Direct(address)))
 }
 
-/// The proxy on the way to a host. Plain connections stay on this machine, and take none.
+/// The proxy for a host. Plain connections stay on this machine, and use none.
 pub(super) fn proxy_of(url: &StreamUrl, network: &Network) -> Option<Intercept> {
     match url.transport() {
         Transport::Plain => None,
@@ -65,14 +62,14 @@ pub(super) fn proxy_of(url: &StreamUrl, network: &Network) -> Option<Intercept> 
 async fn tcp(host: &str, port: u16) -> Result<(Box<dyn Connection>, SocketAddr), DialError> {
     let resolve = |source| DialError::Resolve { host: host.to_owned(), source };
     let addresses = net::lookup_host((host, port)).await.map_err(resolve)?;
-    let mut failure = resolve(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    let mut error = resolve(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for address in addresses {
         match tcp_to(address).await {
             Ok(stream) => return Ok((Box::new(stream), address)),
-            Err(source) => failure = DialError::Connect { host: host.to_owned(), address, source },
+            Err(source) => error = DialError::Connect { host: host.to_owned(), address, source },
         }
     }
-    Err(failure)
+    Err(error)
 }
 
 async fn tcp_to(address: SocketAddr) -> io::Result<TcpStream> {
@@ -84,7 +81,7 @@ async fn tcp_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Encrypts a connection to `host`, whose certificate is checked.
+/// Encrypts a connection to `host` with TLS, and checks the host's certificate.
 pub(crate) async fn tls(
     stream: Box<dyn Connection>,
     host: &str,
@@ -98,8 +95,8 @@ pub(crate) async fn tls(
     Ok(Box::new(stream))
 }
 
-/// Encrypts a connection to `host` through a proxy. An untrusted certificate comes from the host, or from a
-/// proxy that inspects TLS. Other errors name the proxy, which is to be checked first.
+/// Encrypts a connection to `host` through a proxy. Errors name the proxy, which is to be checked first,
+/// unless the certificate is not trusted: that is the host's, or that of a proxy that inspects TLS.
 pub(crate) async fn tls_through(
     stream: Box<dyn Connection>,
     host: &str,
@@ -125,12 +122,12 @@ async fn through(
     if encrypted {
         stream = tls(stream, host, network).await.map_err(unreachable)?;
     }
-    ask_proxy(&mut stream, &url.host_and_port(), proxy).await?;
+    connect_through(&mut stream, &url.host_and_port(), proxy).await?;
     Ok(stream)
 }
 
-/// Asks the proxy on `stream` to connect us to `destination` (RFC 9110, section 9.3.6).
-pub(crate) async fn ask_proxy<S: Connection>(
+/// Asks the proxy on `stream` for a tunnel to `destination` with `CONNECT` (RFC 9110, section 9.3.6).
+pub(crate) async fn connect_through<S: Connection>(
     stream: &mut S,
     destination: &str,
     proxy: &Intercept,
@@ -148,7 +145,7 @@ pub(crate) async fn ask_proxy<S: Connection>(
     stream.flush().await.map_err(|source| lost(source.into()))?;
     let (head, rest) = head::read(stream).await.map_err(lost)?;
     match head.status {
-        // The client speaks first in TLS, so bytes after the head are not from the destination.
+        // In TLS the client sends first, so bytes behind the head are not from the destination.
         200..=299 if rest.is_empty() => Ok(()),
         200..=299 => Err(lost(HeadError::Malformed)),
         status => {
@@ -164,6 +161,9 @@ impl fmt::Debug for dyn Connection {
     }
 }
 
+/// For one address; if it drops packets, time must be left for the next one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +176,8 @@ mod tests {
         Network::new(&NetworkEnvironment { https_proxy, ..NetworkEnvironment::default() }).unwrap()
     }
 
-    /// What a proxy is asked by a dial of `wss://ssm.example/`, and the dial's result if it answers `answer`.
+    /// Dials `wss://ssm.example/` through a proxy that answers `answer`. Returns the request to the proxy,
+    /// and the error.
     async fn ask(answer: &str) -> (String, DialError) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_that_talks_ahead_is_not_trusted() {
+    async fn a_proxy_that_sends_first_is_not_trusted() {
         let (_, error) = ask("HTTP/1.1 201 Created\r\n\r\nHTTP/1.1 101 gotcha\r\n\r\n").await;
         assert!(matches!(error, DialError::Proxy(ProxyError::Unusable { .. })), "{error:?}");
     }

@@ -1,29 +1,25 @@
-//! The head of an HTTP/1 answer, read from a stream within a bound.
+//! Reads the head of an HTTP/1 response from a stream, within a bound.
 //!
-//! Neither hyper nor the websocket library will do: a `CONNECT` may be answered in HTTP/1.0, and the body of
-//! a refused upgrade must be read.
+//! Neither hyper nor the websocket library can be used: the response to `CONNECT` may be in HTTP/1.0, and the
+//! body of a refused upgrade must be read.
 
 use std::io;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Servers bound their own heads at 8 to 16 KiB.
-const LIMIT: usize = 16 * 1024;
-const MAX_HEADERS: usize = 64;
-
-/// No usable answer arrived.
+/// There is no usable HTTP response.
 #[derive(Debug, Error)]
 pub enum HeadError {
     /// The connection ended or broke.
     #[error("the connection was lost")]
     Lost(#[from] io::Error),
-    /// The answer was not HTTP, or longer than anyone's.
+    /// The response is not HTTP, or its head is longer than that of any server.
     #[error("the answer is not HTTP")]
     Malformed,
 }
 
-/// Status and headers of an answer.
+/// Status and headers of a response.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: u16,
@@ -31,14 +27,14 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// The first header of that name, if it is text.
+    /// The first header of this name. None as well if it is not UTF-8.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
     }
 }
 
-/// Reads a head, and whatever arrived behind it.
+/// Reads a head. Returns it, and the bytes that arrived behind it.
 pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Head, Vec<u8>), HeadError> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
@@ -70,6 +66,10 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
         Err(_) => Err(HeadError::Malformed),
     }
 }
+
+/// Servers bound their own heads at 8 to 16 KiB.
+const LIMIT: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
-//! Errors of the HTTP proxy that `HTTPS_PROXY` names.
+//! The errors of the HTTP proxy that `HTTPS_PROXY` names.
 //!
-//! Each message names the proxy by its URL, without user and password. Where a proxy is in use, a hint to set
-//! one, or a message about the host behind it, would mislead.
+//! Each message has the URL of the proxy, without user and password. Where a proxy is in use, a hint to set
+//! one, or a message about the host behind it alone, would mislead.
 
 use std::error::Error;
 
@@ -14,47 +14,47 @@ use super::{DialError, HeadError};
 use crate::net::network::causes;
 use crate::system::explain::{Anchor, Explain};
 
-/// No connection through the HTTP proxy.
+/// There is no connection through the HTTP proxy.
 #[derive(Debug, Error)]
 pub enum ProxyError {
-    /// It answered `CONNECT` with something other than success.
+    /// The proxy refused `CONNECT`.
     #[error("the proxy {proxy} answered {}", status_text(*.status))]
     Refused {
-        /// The URL of the proxy.
+        /// The URL of the proxy, without user and password.
         proxy: String,
         /// The HTTP status.
         status: u16,
-        /// Whether it was given a user and a password.
+        /// Whether user and password were sent to it.
         has_password: bool,
     },
-    /// It took the connection, but the connection through it failed.
+    /// The proxy accepted `CONNECT`, but the connection through it failed.
     #[error("{source}, through the proxy {proxy}")]
     Through {
-        /// The URL of the proxy.
+        /// The URL of the proxy, without user and password.
         proxy: String,
-        /// What failed.
+        /// The error of the connection.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It has no address, or cannot be connected to.
+    /// The name of the proxy has no address, or the connection to it failed.
     #[error("the proxy {proxy} cannot be reached")]
     Unreachable {
-        /// The URL of the proxy.
+        /// The URL of the proxy, without user and password.
         proxy: String,
-        /// Why.
+        /// The error of the connection.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It closed the connection, or its answer is not HTTP.
+    /// The proxy closed the connection, or its response is not HTTP.
     #[error("the proxy {proxy} did not answer as an HTTP proxy does")]
     Unusable {
-        /// The URL of the proxy.
+        /// The URL of the proxy, without user and password.
         proxy: String,
-        /// What happened instead.
+        /// Which of the two.
         source: HeadError,
     },
 }
 
 impl ProxyError {
-    /// A failure to connect to the proxy itself.
+    /// The error for a failed connection to the proxy itself.
     pub(crate) fn unreachable(
         proxy: &Intercept,
         source: impl Into<Box<dyn Error + Send + Sync>>,
@@ -62,12 +62,12 @@ impl ProxyError {
         DialError::Proxy(Self::Unreachable { proxy: url(proxy), source: source.into() })
     }
 
-    /// A failure behind the proxy.
+    /// The error for a failed connection through the proxy.
     pub(crate) fn through(proxy: &Intercept, source: impl Into<Box<dyn Error + Send + Sync>>) -> DialError {
         DialError::Proxy(Self::Through { proxy: url(proxy), source: source.into() })
     }
 
-    /// The error of a proxy, if one is among an error and its causes.
+    /// The error of a proxy among an error and its causes.
     pub fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         causes(error).find_map(|error| match error.downcast_ref() {
             Some(DialError::Proxy(fault)) => Some(fault),
@@ -75,7 +75,7 @@ impl ProxyError {
         })
     }
 
-    /// True if the proxy will give the same answer later.
+    /// Whether the proxy will answer in the same way later.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Refused { status, .. } => super::is_lasting(*status),

@@ -1,7 +1,7 @@
 //! The websocket upgrade (RFC 6455, section 4.1).
 //!
-//! Written by hand because the library's own rewrites the request through a URL type and drops the body of a
-//! refusal, which is where AWS says what was wrong.
+//! Written by hand because the library's own upgrade rewrites the request through a URL type, and drops the
+//! body of an error response, in which AWS says what is wrong.
 
 use std::time::Duration;
 
@@ -18,21 +18,6 @@ use super::head::{self, Head, HeadError};
 use super::{Connection, DialError, StreamUrl, WebSocket};
 use crate::system::text::foreign_text;
 
-/// The agent's messages are near 1.5 KiB; this bounds what a broken peer can make us hold.
-const MAX_MESSAGE: usize = 1 << 20;
-/// Batched before a write to the kernel: at 1 KiB a message, fewer writes were worth a factor of 4. More would be moved
-/// within the buffer whenever the kernel takes a part of it.
-const WRITE_BUFFER: usize = 32 << 10;
-/// Above this a send fails; the caller stops feeding long before.
-const MAX_WRITE_BUFFER: usize = 4 << 20;
-
-/// Of a refusal's body, read so many bytes, for so long, and show so many characters.
-const MAX_BODY: usize = 4096;
-const BODY_TIMEOUT: Duration = Duration::from_secs(2);
-const SHOWN_BODY: usize = 300;
-/// IAM's longest names two ARNs.
-const SHOWN_MESSAGE: usize = 600;
-
 pub(super) async fn upgrade(
     mut stream: Box<dyn Connection>,
     url: &StreamUrl,
@@ -45,7 +30,7 @@ pub(super) async fn upgrade(
     let (head, rest) = head::read(&mut stream).await.map_err(lost)?;
     if head.status != 101 {
         let body = read_body(&mut stream, &head, rest).await;
-        return Err(refusal(url, &head, &String::from_utf8_lossy(&body)));
+        return Err(error_response(url, &head, &String::from_utf8_lossy(&body)));
     }
     if let Some(fault) = fault(&head, &key) {
         return Err(DialError::Misanswered { host: url.host().to_owned(), fault });
@@ -55,7 +40,8 @@ pub(super) async fn upgrade(
         .max_frame_size(Some(MAX_MESSAGE))
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER);
-    // A buffer that begins with `rest` would later hold one message at a time, with a system call for each.
+    // A buffer that begins with `rest` would later have room for one message at a time, with a system call
+    // for each.
     Ok(if rest.is_empty() {
         WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await
     } else {
@@ -63,7 +49,7 @@ pub(super) async fn upgrade(
     })
 }
 
-fn refusal(url: &StreamUrl, head: &Head, body: &str) -> DialError {
+fn error_response(url: &StreamUrl, head: &Head, body: &str) -> DialError {
     let host = url.host().to_owned();
     let request_id = head.header("x-amzn-requestid").map(|id| foreign_text(id, 64));
     match denial(body) {
@@ -74,8 +60,8 @@ fn refusal(url: &StreamUrl, head: &Head, body: &str) -> DialError {
     }
 }
 
-/// What IAM says, in the document that the gateway writes around it: SSM agents log it when they lack
-/// `ssmmessages:CreateDataChannel`.
+/// IAM's message, from the document in which the gateway sends it. (SSM agents without
+/// `ssmmessages:CreateDataChannel` log such a document.)
 fn denial(body: &str) -> Option<String> {
     let document = Document::parse(body).ok()?;
     let root = document.root_element();
@@ -101,7 +87,7 @@ fn request(url: &StreamUrl, key: &str, headers: &[(HeaderName, HeaderValue)]) ->
     request
 }
 
-/// What is wrong with an answer of 101, if anything.
+/// What is wrong with a response of status 101. None if nothing is.
 fn fault(head: &Head, key: &str) -> Option<&'static str> {
     let has_token = |name, token: &str| {
         head.header(name)
@@ -110,7 +96,7 @@ fn fault(head: &Head, key: &str) -> Option<&'static str> {
     if !has_token("upgrade", "websocket") || !has_token("connection", "upgrade") {
         Some("it does not upgrade")
     } else if head.header("sec-websocket-accept") != Some(derive_accept_key(key.as_bytes()).as_str()) {
-        Some("it does not match our key")
+        Some("it does not match the request's key")
     } else if head.header("sec-websocket-extensions").is_some()
         || head.header("sec-websocket-protocol").is_some()
     {
@@ -120,7 +106,7 @@ fn fault(head: &Head, key: &str) -> Option<&'static str> {
     }
 }
 
-/// The body of a refusal, or what came of it in time.
+/// The body of an error response, or the part of it that arrived in time.
 async fn read_body(stream: &mut Box<dyn Connection>, head: &Head, mut body: Vec<u8>) -> Vec<u8> {
     let announced = head.header("content-length").and_then(|length| length.trim().parse().ok());
     let wanted = announced.unwrap_or(MAX_BODY).min(MAX_BODY);
@@ -133,11 +119,27 @@ async fn read_body(stream: &mut Box<dyn Connection>, head: &Head, mut body: Vec<
             }
         }
     };
-    // A body that stalls is cut short: the status alone is worth reporting.
+    // A body that stalls is cut short: the status is reported without it.
     let _ = time::timeout(BODY_TIMEOUT, reading).await;
     body.truncate(wanted);
     body
 }
+
+/// The SSM agent's messages have about 1.5 KiB. This bounds the memory that a broken server can use.
+const MAX_MESSAGE: usize = 1 << 20;
+/// Batched before a write to the kernel: at 1 KiB a message, fewer writes were worth a factor of 4. A larger
+/// batch would be moved within the buffer whenever the kernel takes a part of it.
+const WRITE_BUFFER: usize = 32 << 10;
+/// Above this a send fails; the caller stops sending long before.
+const MAX_WRITE_BUFFER: usize = 4 << 20;
+
+/// How many bytes of an error response's body are read.
+const MAX_BODY: usize = 4096;
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many characters of the body are shown.
+const SHOWN_BODY: usize = 300;
+/// IAM's longest message names two ARNs.
+const SHOWN_MESSAGE: usize = 600;
 
 #[cfg(test)]
 mod tests {
@@ -155,7 +157,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio_tungstenite::tungstenite::Message;
 
-    /// Dials a server that answers the request with what `answer` makes of it; returns both sides' view.
+    /// Dials a server that answers with `answer(request)`. Returns the request, and the result of the dial.
     async fn exchange(
         path: &str,
         answer: impl FnOnce(&str) -> Vec<u8>,
@@ -239,7 +241,7 @@ mod tests {
         assert!(websocket.feed(Message::binary(b"x".as_slice())).await.is_ok());
     }
 
-    /// Answers the upgrade, and then has a great deal to read, as fast as it is asked for.
+    /// Answers the upgrade, and then has unlimited bytes to read at once.
     struct Flood {
         unread: VecDeque<Vec<u8>>,
         reads: Arc<AtomicUsize>,
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_carries_status_body_and_request_id() {
+    async fn an_error_response_has_status_body_and_request_id() {
         let answer = "HTTP/1.1 403 Forbidden\r\nx-amzn-RequestId: r-1\r\nContent-Length: 31\r\n\r\n\
                       {\"message\":\"\x1b[1mno\r\n entry\"}.....beyond";
         let (_, dialled) = exchange("/", |_| answer.into()).await;
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_denial_is_told_from_other_refusals() {
+    async fn a_denial_is_distinguished_from_other_error_responses() {
         let body = "<AccessDeniedException>\n  <Message>User: a is not authorized to perform: b\u{9b}\
                     </Message>\n</AccessDeniedException>";
         let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -338,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_to_another_question_are_refused() {
+    async fn responses_to_another_request_are_refused() {
         let wrong_key = b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n".to_vec();
         let (_, dialled) = exchange("/", |_| wrong_key).await;
         assert!(matches!(dialled, Err(DialError::Misanswered { .. })), "{dialled:?}");

@@ -1,13 +1,13 @@
 //! The address of a data channel, kept byte for byte. (Pure.)
 //!
-//! `StartSession` returns a URL whose query holds base64 with raw `+` and `/`; re-encoding it would make
-//! another URL. It also admits whoever presents it with the token, so it is never shown whole.
+//! `StartSession` returns a URL whose query has base64 with raw `+` and `/`; re-encoding it would make
+//! another URL. With the token it opens the session, so it is never shown whole.
 
 use std::{fmt, ops::Range};
 
 use thiserror::Error;
 
-/// The text is not a `ws` or `wss` URL of the plain kind. The text itself is not kept: it may be secret.
+/// The text is not a plain `ws` or `wss` URL. It is not kept here: it may be secret.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("the data channel's address is not a websocket URL")]
 pub struct NotAStreamUrl;
@@ -15,7 +15,7 @@ pub struct NotAStreamUrl;
 /// Whether a connection is encrypted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Transport {
-    /// `ws`: for this machine only.
+    /// `ws`, for this machine only.
     Plain,
     /// `wss`.
     Tls,
@@ -32,12 +32,13 @@ pub struct StreamUrl {
 }
 
 impl StreamUrl {
-    /// Takes the URL apart and leaves its bytes alone.
+    /// Parses the URL and keeps its bytes.
     ///
     /// # Errors
     ///
-    /// [`NotAStreamUrl`] unless it is `ws` or `wss`, a host of a harmless alphabet, perhaps a port, and then
-    /// printable ASCII. User names, fragments and other means to disguise a host are refused.
+    /// [`NotAStreamUrl`] unless it is `ws` or `wss`, a host of letters, digits, `-`, `.` and `_` or an IPv6
+    /// address, a port or none, and then printable ASCII. User names, fragments and other ways to disguise a
+    /// host are refused.
     pub fn new(text: &str) -> Result<Self, NotAStreamUrl> {
         let (transport, start) = match text {
             _ if text.starts_with("wss://") => (Transport::Tls, "wss://".len()),
@@ -46,7 +47,8 @@ impl StreamUrl {
         };
         let target = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
         let (host, port) = split_authority(&text[start..target])?;
-        // These bytes go into a request line: a blank would end it, a backslash some parsers read as a slash.
+        // These bytes become part of a request line: a space would end it, and some parsers read a backslash
+        // as a slash.
         let harmless = |byte: u8| byte.is_ascii_graphic() && !b"\\#\"<>^`{|}".contains(&byte);
         if !text[target..].bytes().all(harmless) {
             return Err(NotAStreamUrl);
@@ -60,22 +62,22 @@ impl StreamUrl {
         Ok(Self { text: text.to_owned(), transport, host, port, target })
     }
 
-    /// Whether to encrypt.
+    /// Whether the connection is encrypted.
     pub fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// The host; an IPv6 address without its brackets.
+    /// The host. An IPv6 address is without brackets.
     pub fn host(&self) -> &str {
         &self.text[self.host.clone()]
     }
 
-    /// The port, the scheme's own if the URL names none.
+    /// The port: the scheme's default if the URL has none.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The `Host` header: host in brackets if it needs them, and the port unless it is the scheme's own.
+    /// The `Host` header: an IPv6 address in brackets, and the port unless it is the scheme's default.
     pub(crate) fn authority(&self) -> String {
         let host = bracketed(self.host());
         match (self.transport, self.port) {
@@ -84,12 +86,12 @@ impl StreamUrl {
         }
     }
 
-    /// `host:port`, for `CONNECT`.
+    /// `host:port`, as `CONNECT` needs it.
     pub(crate) fn host_and_port(&self) -> String {
         format!("{}:{}", bracketed(self.host()), self.port)
     }
 
-    /// Path and query, as they came.
+    /// Path and query, byte for byte.
     pub(crate) fn path_and_query(&self) -> String {
         match &self.text[self.target..] {
             rest if rest.starts_with('/') => rest.to_owned(),

@@ -1,4 +1,4 @@
-//! The proof that we have the key to which a token is bound: DPoP (RFC 9449), with ES256 (RFC 7518, 3.4).
+//! Proves possession of the key to which a token is bound: DPoP (RFC 9449), with ES256 (RFC 7518, 3.4).
 
 use std::time::SystemTime;
 
@@ -23,7 +23,7 @@ impl Key {
 
     /// Signs for one POST request to `url`.
     pub(super) fn prove(&self, url: &str, now: SystemTime) -> Option<String> {
-        // A byte that says that both coordinates follow.
+        // After a byte that announces both coordinates.
         let (x, y) = self.0.public_key().as_ref().get(1..).filter(|point| point.len() == 64)?.split_at(32);
         let jwk = json!({
             "kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),

@@ -1,12 +1,12 @@
-//! Where credentials come from: the order of botocore's providers, decided before any of them is asked.
-//! (Pure, but for the files that the caller hands in.)
+//! Where credentials come from, in the order of botocore's providers: decided before any source is used.
+//! (Pure, but for the reader of files that the caller passes in.)
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Metadata, Sso};
-use crate::aws::credentials::configuration::{ConfigurationError, KeyPlace};
+use super::{MetadataService, Sso};
+use crate::aws::credentials::configuration::{ConfigurationError, KeyLocation};
 use crate::aws::credentials::expiry;
 use crate::aws::credentials::profiles::{self, Profile, Profiles, ReadFile};
 use crate::aws::credentials::variables::Variables;
@@ -20,37 +20,30 @@ pub(crate) enum Source {
     Environment(Keys),
     /// Keys in a file.
     Keys(Keys),
-    /// What `aws login` left.
-    Login {
-        /// The profile.
+    /// The tokens of `aws login`.
+    AwsLogin {
         profile: String,
-        /// `login_session`.
+        /// `login_session`, an ARN.
         session: String,
     },
-    /// The role of the machine, from its metadata service.
-    Metadata(Metadata),
-    /// A program.
+    /// The instance profile of this machine, from the metadata service.
+    Metadata(MetadataService),
+    /// The program of `credential_process`.
     Process {
-        /// The profile.
         profile: String,
-        /// `credential_process`.
+        /// The command line.
         command: String,
     },
-    /// STS, with credentials from another source.
+    /// AssumeRole of STS, with credentials from another source.
     Role(Box<RoleSource>),
     /// IAM Identity Center.
-    Sso {
-        /// The profile.
-        profile: String,
-        /// Where to sign in, and for which role.
-        sso: Sso,
-    },
-    /// STS, with a token from a file.
+    Sso { profile: String, sso: Sso },
+    /// AssumeRoleWithWebIdentity of STS, with a token from a file.
     WebIdentity(WebIdentity),
 }
 
 impl Source {
-    /// The source at the end of a chain of roles; itself, if it is no role.
+    /// The source at the end of a chain of roles; the source itself if it is not a role.
     pub(crate) fn origin(&self) -> &Self {
         match self {
             Self::Role(role) => role.source.origin(),
@@ -77,17 +70,23 @@ impl fmt::Debug for Keys {
 /// A role, and the source of the credentials that assume it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RoleSource {
-    /// The profile that the role stands in.
+    /// The profile that has the role.
     pub(crate) profile: String,
+    pub(crate) role: Role,
+    pub(crate) source: Source,
+}
+
+/// A role, with the options of its profile.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Role {
     pub(crate) arn: String,
     pub(crate) session_name: Option<String>,
     pub(crate) external_id: Option<String>,
     pub(crate) mfa_serial: Option<String>,
     pub(crate) duration_seconds: Option<u32>,
-    pub(crate) source: Source,
 }
 
-/// A role that STS grants for a token.
+/// A role that is assumed with a token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct WebIdentity {
     pub(crate) token_file: PathBuf,
@@ -97,18 +96,18 @@ pub(crate) struct WebIdentity {
 
 type Result<T> = std::result::Result<T, ConfigurationError>;
 
-/// The inputs of the decision.
+/// What the decision depends on.
 pub(super) struct Chain<'a> {
     pub(super) profiles: &'a Profiles,
     pub(super) variables: &'a Variables,
     pub(super) read: ReadFile<'a>,
-    /// Whether credentials in the environment count: not if the command line names a profile.
+    /// Whether credentials in the environment are used: not if the command line names a profile.
     pub(super) environment: bool,
-    pub(super) metadata: Option<&'a Metadata>,
+    pub(super) metadata: Option<&'a MetadataService>,
 }
 
 impl Chain<'_> {
-    /// The source for a profile, which need not exist if it is the default one.
+    /// The source of credentials for a profile. The default profile need not exist.
     pub(super) fn source(&self, name: &str) -> Result<Option<Source>> {
         if self.environment
             && let Some(keys) = self.environment_keys()?
@@ -116,7 +115,7 @@ impl Chain<'_> {
             return Ok(Some(Source::Environment(keys)));
         }
         if let Some(profile) = self.profiles.get(name).filter(is_role) {
-            // No other source is tried: the role's source has credentials, or this is an error.
+            // No other source is tried: it is an error if the role's source has no credentials.
             return self.role(profile, &mut vec![name.to_owned()]).map(Some);
         }
         if let Some(source) = self.of_profile(name, self.environment)? {
@@ -131,7 +130,7 @@ impl Chain<'_> {
         Ok(self.metadata.cloned().map(Source::Metadata))
     }
 
-    /// A profile's own source: any but a role that other credentials assume.
+    /// The source that a profile has itself: any but a role that other credentials assume.
     fn of_profile(&self, name: &str, environment: bool) -> Result<Option<Source>> {
         let profile = self.profiles.get(name);
         if let Some(web_identity) = self.web_identity(name, profile, environment)? {
@@ -142,13 +141,13 @@ impl Chain<'_> {
         {
             return Ok(Some(Source::Sso { profile: name.to_owned(), sso }));
         }
-        // The files are looked at one by one here: half a key in each is not a key.
+        // A key must be whole in one file: the credentials file is read here, the config file below.
         if let Some(keys) = keys_in(self.profiles.in_credentials(name))? {
             return Ok(Some(Source::Keys(keys)));
         }
         if let Some(profile) = profile {
             if let Some(session) = profile.owned("login_session")? {
-                return Ok(Some(Source::Login { profile: name.to_owned(), session }));
+                return Ok(Some(Source::AwsLogin { profile: name.to_owned(), session }));
             }
             if let Some(command) = profile.owned("credential_process")? {
                 return Ok(Some(Source::Process { profile: name.to_owned(), command }));
@@ -157,7 +156,7 @@ impl Chain<'_> {
         Ok(keys_in(self.profiles.in_config(name))?.map(Source::Keys))
     }
 
-    /// A profile's role. `visited` are the profiles on the way here, itself included.
+    /// A profile's role. `visited` are the profiles that led here, with this one.
     fn role(&self, profile: Profile<'_>, visited: &mut Vec<String>) -> Result<Source> {
         let owner = || profile.name.to_owned();
         let source = match (profile.text("source_profile")?, profile.text("credential_source")?) {
@@ -166,17 +165,16 @@ impl Chain<'_> {
             (None, Some(name)) => self.named_source(profile, name)?,
             (Some(name), None) => self.source_profile(profile, name, visited)?,
         };
-        // What is no number is ignored, as in botocore.
+        // A value that is not a number is ignored, as in botocore.
         let seconds = profile.text("duration_seconds")?.and_then(|seconds| seconds.trim().parse().ok());
-        Ok(Source::Role(Box::new(RoleSource {
-            profile: owner(),
+        let role = Role {
             arn: profile.owned("role_arn")?.unwrap_or_default(),
             session_name: filled(profile.owned("role_session_name")?),
             external_id: profile.owned("external_id")?,
             mfa_serial: profile.owned("mfa_serial")?,
             duration_seconds: seconds,
-            source,
-        })))
+        };
+        Ok(Source::Role(Box::new(RoleSource { profile: owner(), role, source })))
     }
 
     fn source_profile(&self, profile: Profile<'_>, name: &str, visited: &mut Vec<String>) -> Result<Source> {
@@ -185,7 +183,7 @@ impl Chain<'_> {
             return Err(ConfigurationError::MissingSourceProfile { profile: owner, source_profile: named });
         };
         let has_keys = source.has("aws_access_key_id") || source.has("aws_secret_access_key");
-        // A profile may name itself, for the keys that stand in it.
+        // A profile with keys may name itself as their source.
         if visited.iter().any(|visited| visited == name) && (name != profile.name || !has_keys) {
             return Err(ConfigurationError::Loop { profile: owner, source_profile: named });
         }
@@ -213,13 +211,12 @@ impl Chain<'_> {
         found.ok_or(ConfigurationError::EmptySource { profile: owner, credential_source: named })
     }
 
-    /// The keys in the environment. An id without a secret is an error; a secret without an id counts for
-    /// nothing.
+    /// The keys in the environment. An id without a secret is an error; a secret without an id is ignored.
     fn environment_keys(&self) -> Result<Option<Keys>> {
         let Some(id) = self.variables.filled("AWS_ACCESS_KEY_ID") else { return Ok(None) };
         let Some(secret) = self.variables.filled("AWS_SECRET_ACCESS_KEY") else {
             let missing = "AWS_SECRET_ACCESS_KEY";
-            return Err(ConfigurationError::PartialKey { place: KeyPlace::Environment, missing });
+            return Err(ConfigurationError::PartialKey { location: KeyLocation::Environment, missing });
         };
         let tokens = ["AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"];
         let token = tokens.into_iter().find_map(|name| self.variables.filled(name));
@@ -255,7 +252,7 @@ impl Chain<'_> {
         Ok(Some(WebIdentity { token_file: file.into(), role_arn, session_name }))
     }
 
-    /// The files of EC2's first command line tools and of boto, which botocore still reads.
+    /// The keys in a file of EC2's first command line tools, or of boto: botocore still reads both.
     fn legacy_keys(&self) -> Result<Option<Keys>> {
         if let Some(path) = self.variables.get("AWS_CREDENTIAL_FILE") {
             let path = self.variables.expand_home(&path)?.unwrap_or_default();
@@ -269,9 +266,9 @@ impl Chain<'_> {
                 Some(value.trim().to_owned())
             };
             if let Some(id) = value("AWSAccessKeyId") {
-                let place = KeyPlace::File(path.clone());
+                let location = KeyLocation::File(path.clone());
                 let secret = value("AWSSecretKey")
-                    .ok_or(ConfigurationError::PartialKey { place, missing: "AWSSecretKey" })?;
+                    .ok_or(ConfigurationError::PartialKey { location, missing: "AWSSecretKey" })?;
                 return Ok(Some(Keys { id, secret, token: None, expires: None }));
             }
         }
@@ -292,8 +289,8 @@ impl Chain<'_> {
         let text = |option| Some(section.as_ref()?.get(option)?.text()?.to_owned());
         let Some(id) = text("aws_access_key_id") else { return Ok(None) };
         let missing = "aws_secret_access_key";
-        let place = KeyPlace::File(path.to_owned());
-        let secret = text(missing).ok_or(ConfigurationError::PartialKey { place, missing })?;
+        let location = KeyLocation::File(path.to_owned());
+        let secret = text(missing).ok_or(ConfigurationError::PartialKey { location, missing })?;
         Ok(Some(Keys { id, secret, token: None, expires: None }))
     }
 }
@@ -313,8 +310,8 @@ fn keys_in(profile: Option<Profile<'_>>) -> Result<Option<Keys>> {
     let Some(id) = profile.owned("aws_access_key_id")? else { return Ok(None) };
     let missing = "aws_secret_access_key";
     let partial = || {
-        let place = KeyPlace::Profile(profile.name.to_owned());
-        ConfigurationError::PartialKey { place, missing }
+        let location = KeyLocation::Profile(profile.name.to_owned());
+        ConfigurationError::PartialKey { location, missing }
     };
     let secret = profile.owned(missing)?.ok_or_else(partial)?;
     let token = match profile.owned("aws_security_token")? {

@@ -1,23 +1,24 @@
-//! What a profile says about IAM Identity Center. (Pure.)
+//! The options of a profile for IAM Identity Center. (Pure.)
 
 use crate::aws::credentials::configuration::ConfigurationError;
-use crate::aws::credentials::profiles::{Profile, Profiles, Section};
+use crate::aws::credentials::ini::Section;
+use crate::aws::credentials::profiles::{Profile, Profiles};
 
-/// A role in an account, and where to sign in for it.
+/// A role in an account, and the sign-in that gives its credentials.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Sso {
     pub(crate) start_url: String,
     pub(crate) region: String,
     pub(crate) account_id: String,
     pub(crate) role_name: String,
-    /// The `sso-session` section, which names the token's file; without one the start URL does.
+    /// The `sso-session` section. The file of the token is named after it, or else after the start URL.
     pub(crate) session: Option<String>,
     /// `sso_registration_scopes`.
     pub(crate) scopes: Option<String>,
 }
 
 impl Sso {
-    /// The settings of a profile; none if the profile has neither account nor role.
+    /// The options of a profile. None if it has neither account nor role.
     pub(super) fn of_profile(
         profile: Profile<'_>,
         profiles: &Profiles,
@@ -61,7 +62,7 @@ impl Sso {
     }
 }
 
-/// A profile's sso-session must be there and whole even if its token is not used.
+/// Refuses a profile whose sso-session does not exist or is incomplete, even if its token is not used.
 pub(super) fn check_token_session(
     profile: Profile<'_>,
     profiles: &Profiles,
@@ -91,7 +92,7 @@ fn session<'a>(
     })
 }
 
-/// The profile may repeat its session's settings, and not contradict them.
+/// Refuses a profile that has other values than its sso-session. It may repeat them.
 fn check_agreement(profile: Profile<'_>, name: &str, section: &Section) -> Result<(), ConfigurationError> {
     let differs = |(option, value): &(&String, _)| profile.value(option).is_some_and(|own| own != *value);
     let options: Vec<_> = section.iter().filter(differs).map(|(option, _)| option.clone()).collect();

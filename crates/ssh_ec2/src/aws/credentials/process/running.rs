@@ -1,4 +1,4 @@
-//! A program that is ended when nobody waits for it any more.
+//! A program that is ended when the future that waits for it is dropped.
 
 use std::fs;
 use std::io;
@@ -7,10 +7,10 @@ use std::process::ExitStatus;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 
-/// A started program. Dropped before its end, it is asked to end, with all that it has started.
+/// A started program. Dropping it sends SIGTERM to the program and to its descendants.
 ///
-/// It stays in our process group: in one of its own it could not read from the terminal, and Ctrl-C would not
-/// reach it. So its descendants have to be found one by one.
+/// It stays in the process group of ssh_ec2: in one of its own it could not read from the terminal, and
+/// Ctrl-C would not reach it. So its descendants have to be found one by one.
 pub(super) struct Running {
     child: Child,
     has_ended: bool,
@@ -21,7 +21,7 @@ impl Running {
         Self { child, has_ended: false }
     }
 
-    /// Its standard output and standard error, once.
+    /// Its standard output and standard error; None at the second call.
     pub(super) fn outputs(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
         (self.child.stdout.take(), self.child.stderr.take())
     }
@@ -39,9 +39,9 @@ impl Drop for Running {
         if self.has_ended {
             return;
         }
-        // Its number is not used again before it has been waited for.
+        // Its process id is not used again before it has been waited for.
         let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) else { return };
-        // One that forks while it is looked at would leave a child behind; a stopped one cannot.
+        // A process that forks during the search would leave a child behind. A stopped one cannot fork.
         let mut stopped: Vec<Pid> = Vec::new();
         loop {
             let family = family(id).into_iter().filter_map(Pid::from_raw);
@@ -61,7 +61,7 @@ impl Drop for Running {
     }
 }
 
-/// A process and its descendants. Where there is no `/proc`, as on macOS, it stands alone.
+/// A process and its descendants. Without `/proc`, as on macOS, only the process.
 fn family(root: i32) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -84,5 +84,5 @@ fn parent(id: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// More than any honest program starts; the search for descendants must end.
+/// Bounds the search for descendants, by more than any program starts.
 const LIMIT: usize = 1000;

@@ -1,13 +1,13 @@
-//! The words of a `credential_process`, and of a profile's header. (Pure.)
+//! Splits a `credential_process`, and the header of a profile, into words. (Pure.)
 //!
 //! On Unix the AWS CLI splits the line with Python's `shlex.split` (botocore, `compat_shell_split`) and runs
-//! the first word without a shell. So `~`, `$HOME`, `*` and `;` mean themselves, quotes and backslashes work
+//! the first word without a shell. So `~`, `$HOME`, `*` and `;` are not special, quotes and backslashes work
 //! as in a shell, and `#` begins no comment.
 
 use super::ProcessError;
 
-/// Splits a line. No error quotes it: an argument may be a secret.
-pub(in crate::aws) fn split(line: &str) -> Result<Vec<String>, ProcessError> {
+/// Splits a line. The errors do not quote it: an argument may be a secret.
+pub(crate) fn split(line: &str) -> Result<Vec<String>, ProcessError> {
     let (mut words, mut word) = (Vec::new(), None::<String>);
     let mut characters = line.chars();
     while let Some(character) = characters.next() {

@@ -1,5 +1,5 @@
 use super::*;
-use ini::parse;
+use ini::{SyntaxError, parse};
 
 /// The profiles of a config file and a credentials file.
 fn profiles(config: &str, credentials: &str) -> Result<Profiles, ConfigurationError> {
@@ -105,7 +105,7 @@ fn lines_below_an_option_are_nested() {
 #[test]
 fn what_makes_a_file_unreadable_is_told_with_its_line() {
     for (text, expected) in [
-        ("[a]\n[a]\n", "line 2: the section [a] is there a second time"),
+        ("[a]\n[a]\n", "line 2: the section [a] occurs a second time"),
         ("[a]\nx=1\nX=2\n", "line 3: `x` is set a second time in [a]"),
         ("region = a\n[a]\n", "line 1: there is no [section] above it"),
         ("\u{feff}[a]\n", "line 1: there is no [section] above it; the file begins with a byte order mark"),

@@ -1,5 +1,5 @@
-//! The same configurations and environments, given to us and to botocore: region, endpoints and identity must
-//! agree, or the error in its class and in what it names.
+//! The same configurations and environments, given to this program and to botocore: region, endpoints and
+//! identity must agree, or the error in its class and in what it names.
 //!
 //! botocore runs in `tests/differential/oracle.py`, which also breaks each of its rules in turn: that a
 //! broken rule shows is what makes agreement worth something.
@@ -22,10 +22,10 @@ use super::cases::{Case, HOME, case};
 const BOTOCORE: &str = "1.43.62";
 /// How many configurations.
 const CASES: usize = 6_000;
-/// In how many cases each rule decides at least: if it were broken, the answer would be another.
+/// The least number of cases that each rule has to decide: with the rule broken, the result would be another.
 const OCCURRENCES: usize = 50;
 
-/// Where we differ, and why.
+/// The intended differences, with their reasons.
 struct Difference {
     reason: &'static str,
     applies: fn(&Case, &Value, &Value) -> bool,
@@ -83,7 +83,7 @@ fn identities_are_those_of_botocore() {
     check_sensitivity(&cases, &theirs.whole, &occurrences, least);
 }
 
-/// Every answer is the same, or on the list; and at least half of the cases have an identity.
+/// Every result is the same, or the difference is intended; and at least half of the cases have an identity.
 fn check_agreement(cases: &[Case], ours: &[Value], theirs: &[Value]) {
     let mut allowed = [0; DIFFERENCES.len()];
     let mut different = Vec::new();
@@ -98,7 +98,11 @@ fn check_agreement(cases: &[Case], ours: &[Value], theirs: &[Value]) {
     }
     let shown = different.iter().take(6).cloned().collect::<String>();
     let count = cases.len();
-    assert!(different.is_empty(), "we and botocore differ in {} cases of {count}:{shown}", different.len());
+    assert!(
+        different.is_empty(),
+        "this program and botocore differ in {} cases of {count}:{shown}",
+        different.len()
+    );
     for (difference, count) in DIFFERENCES.iter().zip(allowed) {
         assert_ne!(count, 0, "this difference does not occur: {}", difference.reason);
     }
@@ -107,7 +111,7 @@ fn check_agreement(cases: &[Case], ours: &[Value], theirs: &[Value]) {
     assert!(identities * 2 >= count, "only {identities} of {count} cases have an identity");
 }
 
-/// Every rule decides in at least `least` cases: if it is broken, the answer is another. Each is broken in
+/// Every rule decides in at least `least` cases: if it is broken, the result is another. Each is broken in
 /// one of its cases after the other, until so many were counted.
 fn check_sensitivity(
     cases: &[Case],
@@ -241,7 +245,7 @@ fn python() -> PathBuf {
     if own.exists() { own } else { "python3".into() }
 }
 
-/// What we make of a case, in the words of the oracle.
+/// This program's result for a case, in the form of the oracle.
 fn answer(case: &Case) -> Value {
     let env = case.env.iter().map(|(name, value)| (name.into(), value.into()));
     let variables = Variables::new(env, Some(HOME.into()));
@@ -276,17 +280,17 @@ fn describe(source: &Source) -> Value {
         Source::Environment(keys) | Source::Keys(keys) => {
             json!({ "keys": keys.id, "secret": keys.secret, "token": keys.token })
         }
-        Source::Login { session, .. } => json!({ "login": session }),
+        Source::AwsLogin { session, .. } => json!({ "login": session }),
         Source::Metadata(metadata) => json!({ "metadata": metadata.endpoint }),
         Source::Process { command, .. } => {
             json!({ "process": process::split(command).ok() })
         }
         Source::Role(role) => json!({ "role": {
-            "arn": role.arn,
-            "session_name": role.session_name,
-            "external_id": role.external_id,
-            "mfa_serial": role.mfa_serial,
-            "duration_seconds": role.duration_seconds,
+            "arn": role.role.arn,
+            "session_name": role.role.session_name,
+            "external_id": role.role.external_id,
+            "mfa_serial": role.role.mfa_serial,
+            "duration_seconds": role.role.duration_seconds,
             "source": describe(&role.source),
         } }),
         Source::Sso { sso, .. } => json!({ "sso": {
@@ -330,7 +334,7 @@ fn class(error: &ConfigurationError) -> &'static str {
     }
 }
 
-/// Whether both say the same; of errors, whether ours names all that botocore names.
+/// Whether both results are the same; of errors, whether this program's names all that botocore's names.
 fn agree(ours: &Value, theirs: &Value) -> bool {
     let Some(error) = theirs.get("error") else { return ours == theirs };
     let message = ours["error"]["message"].as_str().unwrap_or_default();

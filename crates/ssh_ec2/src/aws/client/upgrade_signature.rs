@@ -1,7 +1,7 @@
 //! The signature on a websocket upgrade: SigV4 in headers, for the service `ssmmessages`.
 //!
-//! The service checks it as AWS's Go signer makes it: the query is decoded as a form, so a raw `+` is signed as
-//! `%20`, while the request itself still carries `+`. The SDK's signer reads the query the same way.
+//! The service checks it as AWS's Go signer makes it: the query is decoded as a form, so a raw `+` is signed
+//! as `%20`, while the request itself still has `+`. The SDK's signer reads the query the same way.
 
 use std::time::SystemTime;
 
@@ -11,24 +11,13 @@ use aws_sigv4::sign::v4;
 use http::{HeaderName, HeaderValue};
 
 use crate::aws::Aws;
-use crate::aws::client::endpoint::SSM_MESSAGES;
+use crate::aws::client::service::SSM_MESSAGES;
 use crate::aws::error::AwsError;
 use crate::net::websocket::{StreamUrl, Transport};
 
-/// A URL with one of these is signed already, and a second signature would spoil the first.
-const SIGNATURE_PARAMETERS: [&str; 7] = [
-    "X-Amz-Algorithm",
-    "X-Amz-Credential",
-    "X-Amz-Date",
-    "X-Amz-Expires",
-    "X-Amz-Security-Token",
-    "X-Amz-Signature",
-    "X-Amz-SignedHeaders",
-];
-
 impl Aws {
-    /// The headers that admit a websocket upgrade at `url`; good for one dial within five minutes. None if the
-    /// URL is signed itself.
+    /// The headers that sign a websocket upgrade at `url`. They are good for one attempt within five minutes.
+    /// Empty if the URL is signed itself.
     ///
     /// # Errors
     ///
@@ -61,7 +50,7 @@ fn upgrade_headers(
         .build()
         .map_err(signing)?
         .into();
-    // The signer knows the HTTP schemes only; the scheme is not signed, but decides whether the port is.
+    // The signer accepts the HTTP schemes only. The scheme is not signed, but decides whether the port is.
     let scheme = match url.transport() {
         Transport::Plain => "http",
         Transport::Tls => "https",
@@ -92,6 +81,17 @@ fn is_signed(target: &str) -> bool {
 fn signing(source: impl std::error::Error + Send + Sync + 'static) -> AwsError {
     AwsError::Signing { source: Box::new(source) }
 }
+
+/// A URL with one of these is signed already; a second signature would invalidate the first.
+const SIGNATURE_PARAMETERS: [&str; 7] = [
+    "X-Amz-Algorithm",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Expires",
+    "X-Amz-Security-Token",
+    "X-Amz-Signature",
+    "X-Amz-SignedHeaders",
+];
 
 #[cfg(test)]
 mod tests {

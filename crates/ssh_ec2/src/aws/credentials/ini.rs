@@ -1,15 +1,15 @@
 //! The grammar of `~/.aws/config` and `~/.aws/credentials`. (Pure.)
 //!
 //! The AWS CLI reads them with `RawConfigParser` of Python's standard library, so that is the grammar: see
-//! <https://docs.python.org/3/library/configparser.html> and botocore's `configloader.py`. What users run
-//! into: a line that is indented deeper than the option above it belongs to that option's value, even if it
-//! looks like a section; text after `]` is no error; a comment begins a line, and is part of the value
-//! anywhere else; a section or an option that is there twice makes the whole file unreadable; `[DEFAULT]` has
-//! values for all sections.
+//! <https://docs.python.org/3/library/configparser.html> and botocore's `configloader.py`. Its traps: a line
+//! that is indented deeper than the option above it belongs to that option's value, even if it looks like a
+//! section; text after `]` is not an error; a comment begins a line, and is part of the value anywhere else; a
+//! section or an option that occurs twice makes the whole file unreadable; `[DEFAULT]` has values for all
+//! sections.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is set in a section. Names of options are in lower case.
+/// The options of a section. Their names are in lower case.
 pub(crate) type Section = BTreeMap<String, Value>;
 
 /// The value of an option.
@@ -17,12 +17,12 @@ pub(crate) type Section = BTreeMap<String, Value>;
 pub(crate) enum Value {
     /// Lines below the option, each `name = value`.
     Nested(BTreeMap<String, String>),
-    /// Text; of several lines, if it is continued.
+    /// Text, of several lines if it is continued.
     Text(String),
 }
 
 impl Value {
-    /// The text, if it is one.
+    /// The text. None if it is nested.
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Nested(_) => None,
@@ -31,53 +31,53 @@ impl Value {
     }
 }
 
-/// Why a file cannot be read as a whole.
+/// A syntax error, which makes the whole file unreadable.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum SyntaxError {
-    /// An option that is in a section twice.
+    /// An option occurs twice in a section.
     #[error("line {line}: `{option}` is set a second time in [{section}]")]
     DuplicateOption {
         /// The line of the second one, from 1.
         line: usize,
-        /// The section.
+        /// The name of the section.
         section: String,
-        /// The option.
+        /// The name of the option.
         option: String,
     },
-    /// A section that is there twice.
-    #[error("line {line}: the section [{section}] is there a second time")]
+    /// A section occurs twice.
+    #[error("line {line}: the section [{section}] occurs a second time")]
     DuplicateSection {
         /// The line of the second one, from 1.
         line: usize,
-        /// The section.
+        /// The name of the section.
         section: String,
     },
     /// The bytes are not text.
     #[error("it is not text in UTF-8")]
     Encoding,
-    /// Neither a section nor an option.
+    /// A line is neither a section nor an option.
     #[error("line {line}: there is neither a [section] nor `name = value`")]
     Line {
-        /// The line, from 1.
+        /// The number of the line, from 1.
         line: usize,
     },
-    /// A line of a nested value that is no option.
+    /// A line of a nested value is not an option.
     #[error("in [{section}], a line below `{option}` is not `name = value`")]
     Nested {
-        /// The section.
+        /// The name of the section.
         section: String,
         /// The option that the lines belong to.
         option: String,
     },
-    /// Something that stands before the first section.
+    /// An option is above the first section.
     #[error(
         "line {line}: there is no [section] above it{}",
         if *.marked { "; the file begins with a byte order mark" } else { "" }
     )]
     NoSection {
-        /// The line, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// Whether the file begins with a byte order mark, which is no part of the grammar.
+        /// Whether the file begins with a byte order mark, which Python reads as part of the first line.
         marked: bool,
     },
 }
@@ -94,7 +94,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<(String, Section)>, SyntaxError>
     reader.finish()
 }
 
-/// White space as Python's `str.strip` and `\s` have it: Unicode's, and four control characters.
+/// White space as in Python's `str.strip` and `\s`: Unicode's, and four control characters.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }
@@ -103,9 +103,9 @@ pub(super) fn is_space(character: char) -> bool {
 #[derive(Default)]
 struct Reader {
     sections: Vec<(String, BTreeMap<String, Vec<String>>)>,
-    /// Where each is, by its name.
-    places: BTreeMap<String, usize>,
-    /// Of `[DEFAULT]`.
+    /// The index of each section in `sections`, by its name.
+    indices: BTreeMap<String, usize>,
+    /// The options of `[DEFAULT]`.
     defaults: BTreeMap<String, Vec<String>>,
     seen: BTreeSet<(String, String)>,
     /// The name of the section that the line belongs to.
@@ -125,7 +125,7 @@ impl Reader {
             return Ok(());
         }
         if content.is_empty() {
-            // The end of the text is no line.
+            // An empty line continues a value; `finish` cuts off those at its end.
             if let Some(lines) = self.continued() {
                 lines.push(String::new());
             }
@@ -156,7 +156,7 @@ impl Reader {
         let options = if section == DEFAULTS {
             &mut self.defaults
         } else {
-            let at = self.places.get(section)?;
+            let at = self.indices.get(section)?;
             &mut self.sections.get_mut(*at)?.1
         };
         Some(options.entry(option.to_owned()).or_default())
@@ -164,7 +164,7 @@ impl Reader {
 
     fn begin(&mut self, line: usize, name: &str) -> Result<(), SyntaxError> {
         if name != DEFAULTS {
-            if self.places.insert(name.to_owned(), self.sections.len()).is_some() {
+            if self.indices.insert(name.to_owned(), self.sections.len()).is_some() {
                 return Err(SyntaxError::DuplicateSection { line, section: name.to_owned() });
             }
             self.sections.push((name.to_owned(), BTreeMap::new()));

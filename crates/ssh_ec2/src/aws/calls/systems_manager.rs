@@ -1,28 +1,29 @@
-//! Systems Manager's list of machines: whether the SSM agent of each is heard, and what system it runs on.
+//! Systems Manager: whether the SSM agent of an instance is connected, and what system it runs on. Read-only.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::aws::client::endpoint::SSM;
+use crate::aws::client::service::SSM;
 use crate::aws::error::AwsError;
 use crate::aws::{Api, Aws};
 use crate::target::InstanceId;
 
-const DESCRIBE: Api = Api { service: &SSM, operation: "DescribeInstanceInformation" };
+const DESCRIBE_INSTANCE_INFORMATION: Api = Api { service: &SSM, operation: "DescribeInstanceInformation" };
+const GET_CONNECTION_STATUS: Api = Api { service: &SSM, operation: "GetConnectionStatus" };
 
-/// A machine, as Systems Manager sees it.
+/// An instance that has registered with Systems Manager (AWS: a managed node).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Managed {
-    /// The instance.
+    /// Its id, `i-…`, or `mi-…` of a node outside of EC2.
     pub id: InstanceId,
-    /// Whether its SSM agent is connected.
+    /// Whether AWS says `Online`. Its SSM agent reports every few minutes, so this may be out of date.
     pub online: bool,
-    /// When it was last heard.
+    /// When its SSM agent last reported.
     pub last_ping: Option<SystemTime>,
-    /// For example `Ubuntu`.
+    /// The operating system, for example `Ubuntu`. Empty if unknown.
     pub platform: String,
-    /// For example `3.3.987.0`.
+    /// The version of the SSM agent, for example `3.3.987.0`. Empty if unknown.
     pub agent_version: String,
 }
 
@@ -60,9 +61,21 @@ struct Information {
     agent_version: Option<String>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StatusInput<'a> {
+    target: &'a str,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StatusOutput {
+    status: Option<String>,
+}
+
 impl Aws {
-    /// What Systems Manager knows of one machine; `None` if it does not know it. A page may be empty and not
-    /// the last, so this reads on until the machine is found or there are no more pages.
+    /// One instance. None if it has never registered with Systems Manager. A page may be empty and not the
+    /// last, so this reads on until the instance is found or there are no more pages.
     ///
     /// # Errors
     ///
@@ -82,7 +95,7 @@ impl Aws {
         Ok(None)
     }
 
-    /// One page of the machines that Systems Manager knows, and the token of the next page.
+    /// One page of all registered instances, and the token of the next page.
     ///
     /// # Errors
     ///
@@ -94,6 +107,18 @@ impl Aws {
         self.managed_page(None, token).await
     }
 
+    /// Whether Session Manager could start a session on an instance now.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsError`]; [`AwsError::AccessDenied`] without `ssm:GetConnectionStatus`.
+    pub async fn is_connected(&self, instance: &InstanceId) -> Result<bool, AwsError> {
+        let input = StatusInput { target: instance.as_str() };
+        let (output, _): (StatusOutput, _) =
+            self.call(&GET_CONNECTION_STATUS, instance.as_str(), &input).await?;
+        Ok(output.status.as_deref() == Some("connected"))
+    }
+
     async fn managed_page(
         &self,
         only: Option<&InstanceId>,
@@ -102,7 +127,7 @@ impl Aws {
         let only = only.map(|id| InputFilter { key: "InstanceIds", values: vec![id.as_str()] });
         let subject = format!("the instances in {}", self.region());
         let input = Input { filters: only.into_iter().collect(), max_results: PAGE, next_token: token };
-        let (output, _): (Output, _) = self.call(&DESCRIBE, &subject, &input).await?;
+        let (output, _): (Output, _) = self.call(&DESCRIBE_INSTANCE_INFORMATION, &subject, &input).await?;
         let managed = output.instance_information_list.into_iter().filter_map(|found| {
             let seconds = found.last_ping_date_time.filter(|seconds| (0.0..1e12).contains(seconds));
             Some(Managed {
@@ -117,7 +142,7 @@ impl Aws {
     }
 }
 
-/// The most that DescribeInstanceInformation gives at once.
+/// The largest page of DescribeInstanceInformation.
 const PAGE: u32 = 50;
-/// One machine is on one page. This bounds what a broken peer can make us ask.
+/// One instance is on one page. This bounds the calls that a broken service can cause.
 const PAGES: usize = 100;

@@ -1,81 +1,52 @@
-//! What a service says when it says no: read from whichever protocol it came in, then sorted by its code.
-//! (Pure.)
+//! The error response of a service: read from the JSON protocols, and turned into an [`AwsError`] by its
+//! code. (Pure.)
 //!
-//! Codes are matched here and nowhere else, so that callers meet cases and not strings. A stranger's text is
-//! made printable and bounded on the way in.
-
-use std::fmt;
+//! Error codes are matched here and in the calls that give one a meaning of its own, so that callers see
+//! cases and not strings. Received text is made printable and bounded on the way in.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::aws::credentials::cache::SignIn;
+use crate::aws::client::request_id::RequestId;
+use crate::aws::credentials::sign_in::SignIn;
 use crate::aws::error::AwsError;
 use crate::system::text::foreign_text;
 
-/// Error messages are shown, so a stranger's must end somewhere; IAM's longest name two ARNs.
-const SHOWN_MESSAGE: usize = 600;
-
-/// What AWS calls a request; a key to CloudTrail and to AWS support.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RequestId(String);
-
-impl RequestId {
-    /// Takes a stranger's text, bounded and printable; AWS's own are UUIDs.
-    pub(in crate::aws) fn clean(text: &str) -> Self {
-        Self(foreign_text(text, 64))
-    }
-
-    /// For an answer that does not say, which AWS's always do.
-    pub(in crate::aws) fn absent() -> Self {
-        Self("(none)".into())
-    }
-
-    /// The id as AWS wrote it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A service's refusal, before it is known what it means. Its texts are clean.
+/// What a service answered in the place of success. Its texts are printable.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 #[error("{code}: {message}")]
-pub(in crate::aws) struct Refusal {
-    /// Of HTTP.
-    pub(in crate::aws) status: u16,
-    pub(in crate::aws) code: String,
-    pub(in crate::aws) message: String,
-    pub(in crate::aws) request_id: Option<RequestId>,
+pub(crate) struct ErrorResponse {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) request_id: Option<RequestId>,
+    /// `error` of OAuth 2, which distinguishes causes that share one exception. Other protocols have none.
+    pub(crate) oauth_error: String,
 }
 
-/// The call that was refused, for the message.
-pub(in crate::aws) struct Circumstances<'a> {
-    pub(in crate::aws) action: String,
-    /// The instance or session.
-    pub(in crate::aws) subject: &'a str,
-    pub(in crate::aws) region: &'a str,
-    pub(in crate::aws) sign_in: &'a SignIn,
+/// The call that an error response is about, for the message.
+pub(crate) struct FailedCall<'a> {
+    pub(crate) action: String,
+    /// The instance, session or role.
+    pub(crate) subject: &'a str,
+    pub(crate) region: &'a str,
+    pub(crate) sign_in: &'a SignIn,
 }
 
-impl Circumstances<'_> {
-    /// Sorts a refusal by its code.
-    pub(in crate::aws) fn explain(self, refusal: Refusal) -> AwsError {
+impl FailedCall<'_> {
+    /// The error that the response's code stands for.
+    pub(crate) fn error(self, response: ErrorResponse) -> AwsError {
         let Self { action, subject, region, sign_in } = self;
         let (instance, region, sign_in) = (subject.to_owned(), region.to_owned(), sign_in.clone());
-        let Refusal { status, code, message, request_id } = refusal;
-        // After a denial a host key may be accepted that nothing confirms. The error of a service that fails
-        // (5xx) must not pass for one, whatever its code.
-        let is_answer = (400..500).contains(&status);
+        let ErrorResponse { status, code, message, request_id, .. } = response;
+        // After a denial a host key may be accepted that nothing confirms. The error of a service that is
+        // broken (5xx) must not count as a denial, whatever its code.
+        let is_client_error = (400..500).contains(&status);
         match code.as_str() {
             // AuthException is EC2 Instance Connect's, UnauthorizedOperation is EC2's.
             "AccessDeniedException" | "AccessDenied" | "AuthException" | "UnauthorizedOperation"
-                if is_answer =>
+                if is_client_error =>
             {
                 let principal = principal(&message);
                 AwsError::AccessDenied { action, subject: instance, principal, message, request_id }
@@ -86,7 +57,7 @@ impl Circumstances<'_> {
                 AwsError::RejectedCredentials { sign_in }
             }
             "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => {
-                // AWS goes on with the request that it saw, in which the session token is
+                // The message continues with the request as AWS received it, and that has the session token
                 // (docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html).
                 let message = message.split("The Canonical String").next().unwrap_or_default();
                 AwsError::InvalidSignature { action, message: message.trim_end().to_owned() }
@@ -99,33 +70,33 @@ impl Circumstances<'_> {
             "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" => {
                 AwsError::Throttled { action }
             }
-            "UnsupportedOperation" if is_answer => AwsError::Unsupported { action, message },
+            "UnsupportedOperation" if is_client_error => AwsError::Unsupported { action, message },
             _ => AwsError::Service { action, code, message, request_id },
         }
     }
 }
 
-/// The caller, from IAM's "User: arn:… is not authorized to perform: …".
+/// The caller's ARN, from IAM's "User: arn:… is not authorized to perform: …".
 fn principal(message: &str) -> Option<String> {
     let (before, _) = message.split_once(" is not authorized")?;
     let (_, arn) = before.split_once("User: ")?;
     arn.starts_with("arn:").then(|| arn.to_owned())
 }
 
-/// Code and message of a refusal in JSON. The code is in a header or in a field, with or without a namespace
-/// before it and a URL behind it. The fields depend on what answers: the service, a gateway in front of it,
-/// or an emulator. Some write one field in two spellings.
+/// Code and message of an error response in JSON. The code is in a header or in a field, with or without a
+/// namespace before it and a URL behind it. The fields depend on what answers: the service, a gateway in
+/// front of it, or an emulator. Some write one field in two spellings.
 ///
 /// <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>
-pub(in crate::aws) fn error_code(status: u16, header: Option<&str>, body: &[u8]) -> (String, String) {
+pub(crate) fn error_code(status: u16, header: Option<&str>, body: &[u8]) -> (String, String) {
     let fields = fields(body);
     let code = [header].into_iter().chain(CODES.map(|name| text(&fields, name))).flatten();
     let code = code.map(bare_code).find(|code| !code.is_empty()).unwrap_or_default();
     clean(status, code, message(&fields))
 }
 
-/// The fields of a refusal, without the envelope that some answers have.
-pub(in crate::aws) fn fields(body: &[u8]) -> Map<String, Value> {
+/// The fields of an error response, without the envelope that some have.
+pub(crate) fn fields(body: &[u8]) -> Map<String, Value> {
     let fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
     match ENVELOPES.iter().find_map(|envelope| fields.get(*envelope)?.as_object()) {
         Some(inner) => inner.clone(),
@@ -133,8 +104,8 @@ pub(in crate::aws) fn fields(body: &[u8]) -> Map<String, Value> {
     }
 }
 
-/// The reason that the service gives, if it gives one.
-pub(in crate::aws) fn message(fields: &Map<String, Value>) -> Option<&str> {
+/// The message of an error response. None if it has none.
+pub(crate) fn message(fields: &Map<String, Value>) -> Option<&str> {
     MESSAGES.iter().find_map(|name| text(fields, name))
 }
 
@@ -148,8 +119,8 @@ fn bare_code(code: &str) -> &str {
     code.rsplit('#').next().unwrap_or_default().trim()
 }
 
-/// Code and message for people, whatever the service wrote.
-pub(in crate::aws) fn clean(status: u16, code: &str, message: Option<&str>) -> (String, String) {
+/// Code and message in a form that can be shown, whatever the service wrote.
+pub(crate) fn clean(status: u16, code: &str, message: Option<&str>) -> (String, String) {
     let code = if code.is_empty() { format!("status {status}") } else { foreign_text(code, 100) };
     let message = match message {
         Some(message) => foreign_text(message, SHOWN_MESSAGE),
@@ -158,9 +129,11 @@ pub(in crate::aws) fn clean(status: u16, code: &str, message: Option<&str>) -> (
     (code, message)
 }
 
+/// IAM's longest message names two ARNs.
+const SHOWN_MESSAGE: usize = 600;
 const CODES: [&str; 5] = ["__type", "code", "Code", "errorCode", "ErrorCode"];
 const MESSAGES: [&str; 4] = ["message", "Message", "errorMessage", "ErrorMessage"];
-/// `Output` is that of AWS's own servers for an operation that they do not know.
+/// AWS's own servers use `Output` for an operation that they do not know.
 const ENVELOPES: [&str; 3] = ["Error", "error", "Output"];
 
 #[cfg(test)]
@@ -168,19 +141,23 @@ mod tests {
     use super::*;
     use crate::system::explain::Explain as _;
 
-    fn explain(code: &str, message: &str) -> AwsError {
+    fn error(code: &str, message: &str) -> AwsError {
         let sign_in = SignIn::Environment;
         let action = "ssm:StartSession".to_owned();
-        let circumstances =
-            Circumstances { action, subject: "i-0a1b2c3d", region: "eu-west-1", sign_in: &sign_in };
-        let (code, message) = (code.into(), message.into());
-        circumstances.explain(Refusal { status: 400, code, message, request_id: None })
+        let call = FailedCall { action, subject: "i-0a1b2c3d", region: "eu-west-1", sign_in: &sign_in };
+        call.error(ErrorResponse {
+            status: 400,
+            code: code.into(),
+            message: message.into(),
+            request_id: None,
+            oauth_error: String::new(),
+        })
     }
 
     #[test]
     fn a_denial_names_action_instance_and_caller() {
         let message = "User: arn:aws:sts::123456789012:assumed-role/dev/me is not authorized to perform: x";
-        let error = explain("AccessDeniedException", message);
+        let error = error("AccessDeniedException", message);
         assert_eq!(error.to_string(), format!("AWS refused ssm:StartSession on i-0a1b2c3d: {message}"));
         let AwsError::AccessDenied { principal, .. } = error else { panic!("{error:?}") };
         assert_eq!(principal.unwrap(), "arn:aws:sts::123456789012:assumed-role/dev/me");
@@ -188,15 +165,12 @@ mod tests {
 
     #[test]
     fn codes_become_cases() {
-        assert!(matches!(explain("TargetNotConnected", ""), AwsError::TargetNotConnected { .. }));
-        assert!(matches!(explain("ThrottlingException", ""), AwsError::Throttled { .. }));
-        assert!(matches!(explain("EC2InstanceNotFoundException", ""), AwsError::InstanceNotFound { .. }));
-        assert!(matches!(
-            explain("EC2InstanceStateInvalidException", ""),
-            AwsError::InstanceNotRunning { .. }
-        ));
-        assert!(matches!(explain("InvalidSignatureException", ""), AwsError::InvalidSignature { .. }));
-        let error = explain("Weird", "why");
+        assert!(matches!(error("TargetNotConnected", ""), AwsError::TargetNotConnected { .. }));
+        assert!(matches!(error("ThrottlingException", ""), AwsError::Throttled { .. }));
+        assert!(matches!(error("EC2InstanceNotFoundException", ""), AwsError::InstanceNotFound { .. }));
+        assert!(matches!(error("EC2InstanceStateInvalidException", ""), AwsError::InstanceNotRunning { .. }));
+        assert!(matches!(error("InvalidSignatureException", ""), AwsError::InvalidSignature { .. }));
+        let error = error("Weird", "why");
         assert_eq!(error.to_string(), "ssm:StartSession failed with Weird: why");
     }
 
@@ -204,7 +178,7 @@ mod tests {
     fn a_refused_signature_says_nothing_of_the_request() {
         let message = "It does not match. The Canonical String for this request should have been 'POST / \
                        x-amz-security-token:SECRET";
-        let error = explain("SignatureDoesNotMatch", message);
+        let error = error("SignatureDoesNotMatch", message);
         assert_eq!(
             error.to_string(),
             "AWS did not accept the signature of ssm:StartSession: It does not match."
@@ -214,7 +188,7 @@ mod tests {
     #[test]
     fn messages_and_hints_follow_the_house_style() {
         let errors = ["AccessDenied", "ExpiredToken", "UnrecognizedClientException", "TargetNotConnected"]
-            .map(|code| explain(code, "no"));
+            .map(|code| error(code, "no"));
         for error in errors {
             let text = error.to_string();
             assert!(!text.ends_with('.') && !error.hints().is_empty(), "{text}");
