@@ -1,12 +1,13 @@
-//! Whatever is asked of the key agent, the answer is one whole frame, and a signature is made by its key alone.
+//! Whatever is asked of the key agent, the answer is one whole frame, and a signature is made by its key
+//! alone.
 
 #![no_main]
 
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use ssh_ec2::agent::protocol::{Request, answer, refusal};
-use ssh_ec2::key::{KeyType, OneTimeKey};
+use ssh_ec2::key::agent::protocol::{Request, answer, refusal};
+use ssh_ec2::key::one_time::{KeyType, OneTimeKey};
 
 fuzz_target!(|body: &[u8]| {
     ask(body);

@@ -1,7 +1,7 @@
 //! Two channels and a gateway that delays, repeats, reorders, loses and cuts as the input says.
 //!
-//! What comes out is a prefix of what went in, at every moment; memory stays under its bounds; and once the gateway
-//! behaves, everything that was accepted arrives.
+//! What comes out is a prefix of what went in, at every moment; memory stays under its bounds; and once the
+//! gateway behaves, everything that was accepted arrives.
 
 #![no_main]
 

@@ -1,9 +1,10 @@
-//! Whatever a console or a file says, what is taken for a key is one, and stays the same when it is written down.
+//! Whatever a console or a file says, what is taken for a key is one, and stays the same when it is written
+//! down.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ssh_ec2::host_key::{Evidence, HostKey};
+use ssh_ec2::ssh::host_key::{Evidence, HostKey};
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);

@@ -1,8 +1,9 @@
 //! The AWS APIs of the region: a request and its body go in, a response comes out.
 //!
-//! This file has a call checked, performed and recorded. How the services differ is in `service`, what their
-//! operations do in one file for each, what they act on in `world`. No sockets and no clock here. Error codes follow each service: a wrong secret is
-//! `InvalidSignatureException` in the JSON services, `SignatureDoesNotMatch` in STS, `AuthFailure` in EC2.
+//! This file checks, performs and records a call. How the services differ is in `service`, what their
+//! operations do in one file for each, the state that they read and change in `world`. No sockets and no
+//! clock here. Error codes follow each service: a wrong secret is `InvalidSignatureException` in the JSON
+//! services, `SignatureDoesNotMatch` in STS, `AuthFailure` in EC2.
 
 use std::time::SystemTime;
 
@@ -12,7 +13,7 @@ use http_body_util::Full;
 
 use self::{error::ApiError, query::Query, service::Service};
 use crate::{
-    sigv4::{self, Claim, Refusal},
+    sigv4::{self, Claim, SignatureError},
     world::{ACCOUNT, ApiCall, AwsRegion, Caller, Instance, World},
 };
 
@@ -75,26 +76,26 @@ pub(crate) fn respond(world: &World, parts: &Parts, body: &[u8], now: SystemTime
     response
 }
 
-/// Checks the signature of a request to `service`, and that the credentials have not expired; tells whose they
-/// are and the region that the request is for.
+/// Checks the signature of a request to `service`, and that the credentials have not expired. Returns the
+/// caller and the region that the request is for.
 pub(crate) fn authenticate(
     world: &World,
     request: sigv4::Parts<'_>,
     service: &str,
     now: SystemTime,
-) -> Result<(Caller, AwsRegion), Refusal> {
+) -> Result<(Caller, AwsRegion), SignatureError> {
     let claim = Claim::of(request.headers)?;
-    let grant = world.grant(claim.access_key_id).ok_or(Refusal::UnknownCredentials)?;
-    // A region that there is not is refused as one for which the signature was not made.
+    let grant = world.grant(claim.access_key_id).ok_or(SignatureError::UnknownCredentials)?;
+    // A region that does not exist is refused like a region for which the signature was not made.
     let region = AwsRegion::parse(claim.region).unwrap_or(AwsRegion::HOME);
     sigv4::verify(request, &grant.credentials, region.name(), service, now)?;
-    if grant.has_expired(now) { Err(Refusal::Expired) } else { Ok((grant.caller, region)) }
+    if grant.has_expired(now) { Err(SignatureError::Expired) } else { Ok((grant.caller, region)) }
 }
 
 /// A fresh request id, in the form of a version 4 UUID.
 pub(crate) fn request_id() -> String {
     let mut bytes = [0; 16];
-    // An id is for reading logs; a region without random bytes has failed at its start already.
+    // The id only helps to read logs. Without random bytes the region would have failed at its start.
     let _ = getrandom::fill(&mut bytes);
     let bits = u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");
@@ -118,7 +119,7 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// The instances of the region that is called.
+    /// The instances in the region of the call.
     fn instances(&self) -> impl Iterator<Item = &'a Instance> {
         let region = self.region;
         self.world.instances().iter().filter(move |instance| instance.region == region)

@@ -2,6 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use time::{
+    OffsetDateTime, PrimitiveDateTime, format_description::StaticFormatDescription,
+    macros::format_description,
+};
+
 /// Seconds since 1970 with their fraction, for the timestamps of the JSON APIs.
 pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
     since_1970(time).as_secs_f64()
@@ -9,56 +14,32 @@ pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
 
 /// `20260102T030405Z`, as in the header `X-Amz-Date`.
 pub(crate) fn basic(time: SystemTime) -> String {
-    let [year, month, day, hour, minute, second] = fields(time);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+    format(time, BASIC)
 }
 
 /// `2026-01-02T03:04:05.000Z`, as in the EC2 API.
 pub(crate) fn extended(time: SystemTime) -> String {
-    let [year, month, day, hour, minute, second] = fields(time);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.000Z")
+    format(time, EXTENDED)
 }
 
 /// `2026-01-02T03:04:05Z`, as in the STS API.
 pub(crate) fn whole_seconds(time: SystemTime) -> String {
-    extended(time).replace(".000Z", "Z")
+    format(time, WHOLE_SECONDS)
 }
 
 /// `Fri, 02 Jan 2026 03:04:05 GMT`, as in the header `Date`.
 pub(crate) fn http_date(time: SystemTime) -> String {
-    let [year, month, day, hour, minute, second] = fields(time);
-    let weekday = WEEKDAYS[usize::try_from(since_1970(time).as_secs() / 86_400 % 7).unwrap_or_default()];
-    let month = MONTHS[usize::try_from(month - 1).unwrap_or_default()];
-    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+    format(time, HTTP_DATE)
 }
 
 /// Reads what [`basic`] writes.
 pub(crate) fn parse_basic(text: &str) -> Option<SystemTime> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    if date.len() != 8 || time.len() != 6 || !(date.bytes().chain(time.bytes())).all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let number = |digits: &str| digits.parse::<u64>().ok();
-    let (year, month, day) = (number(&date[..4])?, number(&date[4..6])?, number(&date[6..])?);
-    let (hour, minute, second) = (number(&time[..2])?, number(&time[2..4])?, number(&time[4..])?);
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    if hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    let seconds = ((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
-    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    parse(text, BASIC)
 }
 
 /// Reads what [`whole_seconds`] and [`extended`] write.
 pub(crate) fn parse_extended(text: &str) -> Option<SystemTime> {
-    let text = text.strip_suffix(".000Z").or_else(|| text.strip_suffix('Z'))?;
-    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if text.len() != 19 || marks.iter().any(|(at, mark)| text.as_bytes()[*at] != *mark) {
-        return None;
-    }
-    parse_basic(&format!("{}Z", text.replace(['-', ':'], "")))
+    parse(text, WHOLE_SECONDS).or_else(|| parse(text, EXTENDED))
 }
 
 /// Times before 1970 count as 1970.
@@ -66,50 +47,25 @@ fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-fn fields(time: SystemTime) -> [u64; 6] {
-    let seconds = since_1970(time).as_secs();
-    let (mut day, second_of_day) = (seconds / 86_400, seconds % 86_400);
-    let mut year = 1970;
-    while day >= year_length(year) {
-        day -= year_length(year);
-        year += 1;
-    }
-    let mut month = 1;
-    while day >= month_length(year, month) {
-        day -= month_length(year, month);
-        month += 1;
-    }
-    [year, month, day + 1, second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60]
+/// None of the formats can fail: each has only fields that a date in UTC has.
+fn format(time: SystemTime, format: Format) -> String {
+    let time = OffsetDateTime::UNIX_EPOCH + since_1970(time);
+    time.format(format).unwrap_or_default()
 }
 
-/// Whole days from 1970-01-01.
-fn days(year: u64, month: u64, day: u64) -> u64 {
-    let years: u64 = (1970..year).map(year_length).sum();
-    let months: u64 = (1..month).map(|month| month_length(year, month)).sum();
-    years + months + day - 1
+fn parse(text: &str, format: Format) -> Option<SystemTime> {
+    // The library would take a sign before the year.
+    let time = PrimitiveDateTime::parse(text, format).ok().filter(|_| !text.starts_with(['+', '-']))?;
+    Some(SystemTime::from(time.assume_utc())).filter(|time| *time >= SystemTime::UNIX_EPOCH)
 }
 
-fn year_length(year: u64) -> u64 {
-    if is_leap(year) { 366 } else { 365 }
-}
+type Format = StaticFormatDescription;
 
-fn month_length(year: u64, month: u64) -> u64 {
-    match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
-/// From 1970-01-01 on.
-const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const BASIC: Format = format_description!("[year][month][day]T[hour][minute][second]Z");
+const EXTENDED: Format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].000Z");
+const WHOLE_SECONDS: Format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+const HTTP_DATE: Format =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
 #[cfg(test)]
 mod tests {
@@ -132,9 +88,18 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_refused() {
-        for text in
-            ["", "20260102", "20260102T030405", "20261302T030405Z", "2026０102T030405Z", "20260102T250405Z"]
-        {
+        for text in [
+            "",
+            "20260102",
+            "20260102T030405",
+            "20261302T030405Z",
+            "2026０102T030405Z",
+            "20260102T250405Z",
+            "20260231T000000Z",
+            "+2026102T030405Z",
+            "19691231T235959Z",
+            "20260102T030405Z ",
+        ] {
             assert_eq!(parse_basic(text), None, "{text}");
         }
     }
@@ -146,5 +111,17 @@ mod tests {
         assert_eq!(whole_seconds(time), "2026-01-02T03:04:05Z");
         assert_eq!(http_date(time), "Fri, 02 Jan 2026 03:04:05 GMT");
         assert_eq!(http_date(SystemTime::UNIX_EPOCH), "Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+
+    #[test]
+    fn dates_are_read_with_and_without_milliseconds() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+        assert_eq!(parse_extended(&extended(time)), Some(time));
+        assert_eq!(parse_extended(&whole_seconds(time)), Some(time));
+        for text in
+            ["2026-01-02T03:04:05", "2026-01-02 03:04:05Z", "20260102T030405Z", "2026-01-02T03:04:05.500Z"]
+        {
+            assert_eq!(parse_extended(text), None, "{text}");
+        }
     }
 }

@@ -1,11 +1,11 @@
-//! The region's clock, which may be off against this machine's. Everything that happens in the region goes by it.
+//! The region's clock, which may be ahead of or behind this machine's. Everything in the region uses it.
 
 use std::time::{Duration, SystemTime};
 
-/// How far the region's clock is off.
+/// The difference between the region's clock and this machine's.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Clock {
-    /// It is this machine's.
+    /// No difference.
     #[default]
     Right,
     /// It is ahead of this machine's.
@@ -24,7 +24,7 @@ impl Clock {
         }
     }
 
-    /// What it shows.
+    /// The time that it shows.
     pub(crate) fn now(self) -> SystemTime {
         let now = SystemTime::now();
         match self {

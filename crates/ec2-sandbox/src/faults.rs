@@ -1,23 +1,13 @@
 //! What the region does to the messages of a session, and to API calls, on purpose.
 //!
-//! [`Faults`] is what was asked for; a [`Line`] is one direction of one session, in which messages wait, double,
-//! overtake each other or vanish. Messages vanish only where they may in the real world: acknowledgements, by
-//! request, and what is under way when a websocket is lost.
+//! [`Faults`] lists the requested faults. `gateway/line.rs` applies those to messages,
+//! `gateway/relay/schedule.rs` those that happen at a time.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::{str::FromStr, time::Duration};
 
-use bytes::Bytes;
+use crate::{clock::Clock, world::Throttle};
 
-use crate::{
-    clock::Clock,
-    world::{FaultCount, Throttle},
-};
-
-/// Every fault that can be asked for. The default is none.
+/// The faults to inject. The default is none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
     /// How long a message takes, each way.
@@ -42,24 +32,24 @@ pub struct Faults {
     pub refuse_upgrade: bool,
     /// Upgrades after a session's first are refused.
     pub refuse_resume: bool,
-    /// The SSM agent takes a session up only after this long.
+    /// The SSM agent joins a session only after this time.
     pub slow_attach: Duration,
-    /// The SSM agent never takes a session up.
+    /// The SSM agent never joins a session.
     pub never_attach: bool,
-    /// This long after the start of a session its worker process on the instance dies. The SSM agent misses
-    /// it when it would report a refused port.
+    /// The session's worker process on the instance dies this long after the start of the session. The SSM
+    /// agent notices it as late as it reports a refused port.
     pub crash: Option<Duration>,
     /// How long until a refused port is reported; the real SSM agent needs 60 s.
     pub port_refusal_delay: Option<Duration>,
-    /// How long until a command that cannot be started is reported; the real SSM agent needs 1 s, and three
-    /// times as long for a quote that does not end.
+    /// How long until a command that cannot be started is reported; the real SSM agent needs 1 s, and 3 s for
+    /// a quote that does not end.
     pub command_error_delay: Option<Duration>,
     /// The SSM agent's pause after each message of output; real ones sleep for 1 ms.
     pub pace: Option<Duration>,
-    /// The service ends a session in which no data moves for so long; AWS's default is 20 minutes.
+    /// The service ends a session in which no data moves for this time; AWS's default is 20 minutes.
     pub idle: Option<Duration>,
-    /// The gateway closes the client's websocket when a payload has more bytes, with code 1009; 128 KiB
-    /// unless asked for otherwise. No source says where AWS's own limit is.
+    /// The gateway closes the client's websocket, with code 1009, when a payload has more bytes; 128 KiB by
+    /// default. No source says where AWS's own limit is.
     pub size_limit: Option<usize>,
     /// While the SSM agent's websocket is lost, the gateway answers each message of the client with
     /// `pause_publication`, as AWS's was once seen to do.
@@ -68,14 +58,14 @@ pub struct Faults {
     pub agent_payload: Option<usize>,
     /// The version that the SSM agent claims, and behaves as.
     pub agent_version: Option<String>,
-    /// Which actions may be called how often in each region; all others as often as one likes.
+    /// How often an action may be called in each region; all other actions are unlimited.
     pub throttle: Vec<Throttle>,
-    /// IAM actions that the caller's policies do not allow, on anything; on one instance or document only, if its
-    /// name follows, as in `ssm:StartSession@AWS-StartNonInteractiveCommand`.
+    /// IAM actions that the caller's policies do not allow on any resource, or only on the instance or
+    /// document whose name follows, as in `ssm:StartSession@AWS-StartNonInteractiveCommand`.
     pub deny: Vec<String>,
-    /// The region's clock, by which signatures are checked and answers dated.
+    /// The region's clock, which checks signatures and dates responses.
     pub clock: Clock,
-    /// What the URLs of data channels begin with, in place of the region's own address.
+    /// The start of the URLs of data channels; by default the region's own address.
     pub stream_url: Option<String>,
     /// Every API call is answered with status 307 and this location.
     pub redirect: Option<String>,
@@ -83,15 +73,15 @@ pub struct Faults {
     pub stream_redirect: Option<String>,
     /// How many bytes the name of the instance `web-2` has.
     pub name_size: Option<usize>,
-    /// Upgrades that are not signed are refused; else they are taken, as from old clients.
+    /// Unsigned upgrades are refused. By default they are accepted, since old clients do not sign them.
     pub require_signature: bool,
-    /// How long the token of a session admits a client; usually a minute.
+    /// How long the token of a session is valid; by default a minute.
     pub token_life: Option<Duration>,
-    /// How long the gateway waits for a client's first message; usually 10 s.
+    /// How long the gateway waits for a client's first message; by default 10 s.
     pub first_message_limit: Option<Duration>,
 }
 
-/// A fault was asked for that there is not.
+/// The local region has no fault with this text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0:?} is not a fault of the local region")]
 pub struct UnknownFault(String);
@@ -150,14 +140,14 @@ impl Faults {
         Some(())
     }
 
-    /// An SSM agent without its slowness, where nothing else was asked for: for tests of other things.
+    /// Removes the delays of the SSM agent that no other fault has set, for tests that are not about them.
     fn hurry(&mut self) {
         self.pace.get_or_insert(Duration::ZERO);
         self.command_error_delay.get_or_insert(Duration::from_millis(20));
         self.port_refusal_delay.get_or_insert(Duration::from_secs(5));
     }
 
-    /// Every fault with its form and meaning, a line each.
+    /// The help text: every fault with its form and meaning, one a line.
     pub fn list() -> &'static str {
         LIST
     }
@@ -186,147 +176,12 @@ fn parse_share(text: &str) -> Option<f64> {
     (0.0..=1.0).contains(&share).then_some(share)
 }
 
-/// Any URL, since wrong ones are what is asked for; what would not go into a header is none.
+/// Accepts any URL, since wrong ones are the purpose, but only text that fits into a header.
 fn parse_url(text: &str) -> Option<String> {
     let is_url = text.contains("://") && text.bytes().all(|byte| byte.is_ascii_graphic());
     is_url.then(|| text.to_owned())
 }
 
-/// One direction of a session, from sender to receiver.
-#[derive(Debug)]
-pub(crate) struct Line {
-    delay: Duration,
-    duplicate: f64,
-    reorder: f64,
-    lose_acknowledgements: f64,
-    /// By arrival and order of sending.
-    waiting: BTreeMap<(Instant, u64), Bytes>,
-    /// What nothing delays.
-    straight: VecDeque<Bytes>,
-    bytes: usize,
-    sent: u64,
-    random: u64,
-    /// What is still to be swallowed before a websocket is lost.
-    swallow: usize,
-    count: FaultCount,
-}
-
-impl Line {
-    pub(crate) fn new(faults: &Faults, seed: u64, count: FaultCount) -> Self {
-        Self {
-            delay: faults.delay,
-            duplicate: faults.duplicate,
-            reorder: faults.reorder,
-            lose_acknowledgements: faults.lose_acknowledgements,
-            waiting: BTreeMap::new(),
-            straight: VecDeque::new(),
-            bytes: 0,
-            sent: 0,
-            random: seed,
-            swallow: 0,
-            count,
-        }
-    }
-
-    /// Whether another message may enter. Delayed bytes fill a long path, as they do in the world.
-    pub(crate) fn has_room(&self) -> bool {
-        self.bytes < LINE_LIMIT
-    }
-
-    pub(crate) fn push(&mut self, now: Instant, record: Bytes) {
-        if self.swallow > 0 {
-            self.swallow -= 1;
-            self.count.add();
-            return;
-        }
-        if is_acknowledgement(&record) && self.chance(self.lose_acknowledgements) {
-            return;
-        }
-        if self.chance(self.duplicate) {
-            self.insert(now, record.clone());
-        }
-        self.insert(now, record);
-    }
-
-    /// Adds a message of the gateway's own, to which nothing happens on the way.
-    pub(crate) fn push_own(&mut self, now: Instant, record: Bytes) {
-        self.bytes += record.len();
-        if self.delay.is_zero() && self.reorder <= 0.0 {
-            return self.straight.push_back(record);
-        }
-        self.sent += 1;
-        self.waiting.insert((now + self.delay, self.sent), record);
-    }
-
-    fn insert(&mut self, now: Instant, record: Bytes) {
-        let overtaken = if self.chance(self.reorder) { OVERTAKEN_BY } else { Duration::ZERO };
-        self.bytes += record.len();
-        if self.delay.is_zero() && self.reorder <= 0.0 {
-            return self.straight.push_back(record);
-        }
-        self.sent += 1;
-        self.waiting.insert((now + self.delay + overtaken, self.sent), record);
-    }
-
-    /// The next message that has arrived.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<Bytes> {
-        let record = match self.straight.pop_front() {
-            Some(record) => record,
-            None => self.waiting.first_entry().filter(|first| first.key().0 <= now)?.remove(),
-        };
-        self.bytes -= record.len();
-        Some(record)
-    }
-
-    /// When the next message arrives.
-    pub(crate) fn next_arrival(&self) -> Option<Instant> {
-        self.waiting.keys().next().map(|(at, _)| *at)
-    }
-
-    /// The next `messages` vanish: they were under way when the websocket was lost.
-    pub(crate) fn swallow(&mut self, messages: usize) {
-        self.swallow = messages;
-    }
-
-    /// Whether everything that was to vanish has.
-    pub(crate) fn has_swallowed(&self) -> bool {
-        self.swallow == 0
-    }
-
-    /// A websocket at one of its ends is lost, and what is on the way with it.
-    pub(crate) fn clear(&mut self) {
-        self.waiting.clear();
-        self.straight.clear();
-        self.bytes = 0;
-        self.swallow = 0;
-    }
-
-    /// SplitMix64: a seed replays a run, as far as timing lets it.
-    fn chance(&mut self, share: f64) -> bool {
-        if share <= 0.0 {
-            return false;
-        }
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let thousandths = u16::try_from((mixed ^ (mixed >> 31)) % 1000).unwrap_or(0);
-        let happens = f64::from(thousandths) / 1000.0 < share;
-        if happens {
-            self.count.add();
-        }
-        happens
-    }
-}
-
-fn is_acknowledgement(record: &[u8]) -> bool {
-    record.get(4..16) == Some(b"acknowledge ")
-}
-
-/// Longer than the gap between messages under load.
-const OVERTAKEN_BY: Duration = Duration::from_millis(3);
-/// Per direction and session.
-const LINE_LIMIT: usize = 4 * 1024 * 1024;
 /// EC2 takes 256 characters; this is a bound on memory.
 const NAME_LIMIT: usize = 16 * 1024 * 1024;
 const LIST: &str = "\
@@ -457,29 +312,5 @@ mod tests {
         ] {
             assert_eq!(faults.add(text), Err(UnknownFault(text.into())));
         }
-    }
-
-    #[test]
-    fn a_line_delays_and_keeps_order() {
-        let now = Instant::now();
-        let delay = Duration::from_millis(5);
-        let mut line = Line::new(&Faults { delay, ..Faults::default() }, 1, FaultCount::default());
-        line.push(now, Bytes::from_static(b"one"));
-        line.push(now, Bytes::from_static(b"two"));
-        assert_eq!(line.pop(now), None);
-        assert_eq!(line.next_arrival(), Some(now + delay));
-        assert_eq!(line.pop(now + delay).as_deref(), Some(&b"one"[..]));
-        assert_eq!(line.pop(now + delay).as_deref(), Some(&b"two"[..]));
-    }
-
-    #[test]
-    fn only_acknowledgements_vanish_on_a_line() {
-        let now = Instant::now();
-        let mut line =
-            Line::new(&Faults { lose_acknowledgements: 1.0, ..Faults::default() }, 1, FaultCount::default());
-        line.push(now, Bytes::from_static(b"\0\0\0\x74acknowledge          "));
-        line.push(now, Bytes::from_static(b"\0\0\0\x74input_stream_data    "));
-        assert_eq!(line.pop(now).unwrap()[4], b'i');
-        assert_eq!(line.pop(now), None);
     }
 }

@@ -1,6 +1,8 @@
 //! `application/x-www-form-urlencoded` text and percent-encoding, byte for byte.
 
-/// Takes form data apart: pairs at `&`, `+` for a space, `%41` for a byte. Broken escapes stay as they are.
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+
+/// Splits form data: pairs at `&`, `+` for a space, `%41` for a byte. Broken escapes stay as they are.
 pub(crate) fn parse(data: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pairs = data.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     pairs
@@ -12,50 +14,22 @@ pub(crate) fn parse(data: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
-/// Undoes percent-encoding; a `+` stays one.
+/// Undoes percent-encoding; a `+` stays one, and so does a broken escape.
 pub(crate) fn decode(data: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(data.len());
-    let mut rest = data;
-    while let [first, tail @ ..] = rest {
-        let escaped = tail.first_chunk::<2>().and_then(|[high, low]| Some(digit(*high)? * 16 + digit(*low)?));
-        match escaped {
-            Some(byte) if *first == b'%' => {
-                decoded.push(byte);
-                rest = &tail[2..];
-            }
-            _ => {
-                decoded.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    decoded
+    percent_decode(data).collect()
 }
 
-/// Percent-encodes all but the unreserved characters of RFC 3986.
+/// Percent-encodes all but the unreserved characters of RFC 3986, in upper case, as Signature Version 4
+/// demands.
 pub(crate) fn encode(data: &[u8]) -> String {
-    data.iter().fold(String::new(), |mut text, &byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-        text
-    })
+    percent_encode(data, RESERVED).to_string()
 }
 
 fn decode_plus(data: &[u8]) -> Vec<u8> {
     decode(&data.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect::<Vec<_>>())
 }
 
-fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
-}
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests {
@@ -78,5 +52,18 @@ mod tests {
     #[test]
     fn encoding_spares_only_unreserved_characters() {
         assert_eq!(encode("aZ09-._~ /+é".as_bytes()), "aZ09-._~%20%2F%2B%C3%A9");
+    }
+
+    #[test]
+    fn every_byte_is_encoded_as_signatures_demand() {
+        for byte in 0..=u8::MAX {
+            let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let expected = if unreserved { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+            assert_eq!(encode(&[byte]), expected);
+            assert_eq!(decode(expected.as_bytes()), [byte]);
+            if !unreserved {
+                assert_eq!(decode(expected.to_lowercase().as_bytes()), [byte]);
+            }
+        }
     }
 }

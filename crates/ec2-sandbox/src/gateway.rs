@@ -1,8 +1,8 @@
 //! The message gateway: joins a client's websockets to the SSM agent of its session.
 //!
-//! A session is one task, which begins with StartSession, outlives the client's websockets and owns the SSM
-//! agent. The gateway relays messages byte for byte, both ways, and makes `channel_closed`,
-//! `pause_publication` and `start_publication` itself. What happens to messages on the way is in `faults`.
+//! A session is one task, in `relay`, which begins with StartSession, outlives the client's websockets and
+//! owns the SSM agent. The gateway relays messages byte for byte, both ways, and makes `channel_closed`,
+//! `pause_publication` and `start_publication` itself (`record`). `line` delays, doubles and loses messages.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,7 @@ use tokio_tungstenite::{
     },
 };
 
-use self::{first_message::FirstMessageError, session::Session};
+use self::{first_message::FirstMessageError, relay::Relay};
 use crate::{
     faults::Faults,
     hosts::Hosts,
@@ -37,11 +37,13 @@ use crate::{
 };
 
 mod first_message;
-mod session;
+mod line;
+mod record;
+mod relay;
 
 pub(crate) type ClientSocket = WebSocketStream<TcpStream>;
 
-/// What every session needs.
+/// Accepts the websockets of data channels and runs the sessions.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     world: Arc<World>,
@@ -55,18 +57,18 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) fn new(world: Arc<World>, hosts: Hosts, tasks: Tasks, faults: Faults) -> Self {
         let gateway = Self { world, hosts: Arc::new(hosts), tasks, faults, sessions: Arc::default() };
-        gateway.take_up_sessions();
+        gateway.run_sessions();
         gateway
     }
 
     /// SSM agents do not wait for a client: their clock runs from StartSession.
-    fn take_up_sessions(&self) {
+    fn run_sessions(&self) {
         let mut starts = self.world.watch_starts();
-        let welcome = self.welcome(String::new());
+        let acceptor = self.acceptor(String::new());
         self.tasks.spawn(async move {
             while let Some(info) = starts.recv().await {
                 if *info.state.borrow() == SessionState::Connected {
-                    welcome.session(info);
+                    acceptor.session(info);
                 }
             }
         });
@@ -83,16 +85,16 @@ impl Gateway {
             Err((status, message)) => return refuse(status, message),
         };
         let upgrade = hyper::upgrade::on(&mut request);
-        let welcome = self.welcome(session_id.to_owned());
+        let acceptor = self.acceptor(session_id.to_owned());
         self.tasks.spawn(async move {
             match upgrade.await.map_err(io::Error::other).and_then(raw_socket) {
                 Ok((stream, read)) if read.is_empty() => {
-                    welcome.serve(WebSocketStream::from_raw_socket(stream, Role::Server, None).await).await;
+                    acceptor.serve(WebSocketStream::from_raw_socket(stream, Role::Server, None).await).await;
                 }
-                // Its buffer would hold one message at a time for good; a client that waits for its answer never
-                // comes here.
+                // A separate arm, since a websocket made from bytes already read keeps a buffer of one
+                // message for ever. A client that waits for the answer to its upgrade never needs it.
                 Ok((stream, read)) => {
-                    welcome
+                    acceptor
                         .serve(WebSocketStream::from_partially_read(stream, read, Role::Server, None).await)
                         .await;
                 }
@@ -108,8 +110,8 @@ impl Gateway {
         response
     }
 
-    fn welcome(&self, session_id: String) -> Welcome {
-        Welcome {
+    fn acceptor(&self, session_id: String) -> Acceptor {
+        Acceptor {
             session_id,
             world: Arc::clone(&self.world),
             hosts: Arc::clone(&self.hosts),
@@ -120,8 +122,8 @@ impl Gateway {
     }
 }
 
-/// Receives a websocket: reads its first message, and takes it to its session.
-struct Welcome {
+/// Receives a websocket: reads its first message and passes the websocket to its session.
+struct Acceptor {
     session_id: String,
     world: Arc<World>,
     hosts: Arc<Hosts>,
@@ -130,7 +132,7 @@ struct Welcome {
     sessions: Arc<Mutex<HashMap<String, mpsc::Sender<ClientSocket>>>>,
 }
 
-impl Welcome {
+impl Acceptor {
     async fn serve(self, mut socket: ClientSocket) {
         let limit = self.faults.first_message_limit.unwrap_or(FIRST_MESSAGE_LIMIT);
         let admitted = match time::timeout(limit, first_message(&mut socket)).await {
@@ -152,7 +154,7 @@ impl Welcome {
         let _ = sender.send(socket).await;
     }
 
-    /// The session that a first message admits to.
+    /// The session whose token the first message holds.
     fn admit(&self, message: Result<String, FirstMessageError>) -> Result<SessionInfo, String> {
         let token =
             message.and_then(|text| first_message::token(&text)).map_err(|error| error.to_string())?;
@@ -160,7 +162,7 @@ impl Welcome {
         info.map_err(|refusal| refusal.to_string())
     }
 
-    /// The way to the running session, or to a new one.
+    /// Where to send a websocket of this session, which is started if it does not run.
     fn session(&self, info: SessionInfo) -> mpsc::Sender<ClientSocket> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = sessions.get(&info.id).filter(|sender| !sender.is_closed()) {
@@ -169,18 +171,17 @@ impl Welcome {
         let (sender, sockets) = mpsc::channel(1);
         let id = info.id.clone();
         sessions.insert(id.clone(), sender.clone());
-        let session =
-            Session::new(info, sockets, &self.faults, Arc::clone(&self.hosts), Arc::clone(&self.world));
+        let relay = Relay::new(info, sockets, &self.faults, Arc::clone(&self.hosts), Arc::clone(&self.world));
         let all = Arc::clone(&self.sessions);
         self.tasks.spawn(async move {
-            session.run().await;
+            relay.run().await;
             all.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
         sender
     }
 }
 
-/// The first message that is not the websocket's own; `None` if the client leaves before.
+/// The first message other than a ping or pong; `None` if the client leaves before it.
 async fn first_message(socket: &mut ClientSocket) -> Option<Result<String, FirstMessageError>> {
     loop {
         match socket.next().await?.ok()? {
@@ -192,8 +193,8 @@ async fn first_message(socket: &mut ClientSocket) -> Option<Result<String, First
     }
 }
 
-/// Closes a websocket whose opening was refused, and reads on until the client has gone: what is not read
-/// would reset the connection, and the client would not learn the code.
+/// Closes a websocket whose first message was refused, and reads on until the client has gone: unread bytes
+/// would reset the connection, and the client would not see the close code.
 async fn close(mut socket: ClientSocket) {
     let frame = CloseFrame { code: REFUSAL_CODE, reason: "".into() };
     if socket.close(Some(frame)).await.is_ok() {
@@ -220,7 +221,7 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, &'static 
     accept.map_err(|_| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key cannot be answered"))
 }
 
-/// The TCP connection below an upgraded one, and what was read of it already.
+/// The TCP connection below an upgraded one, and the bytes already read from it.
 fn raw_socket(upgraded: Upgraded) -> io::Result<(TcpStream, Vec<u8>)> {
     let parts = upgraded
         .downcast::<TokioIo<TcpStream>>()
@@ -234,8 +235,8 @@ fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// The close code after a first message that is wrong, late, or has a token that admits nobody.
-/// Which code AWS has is not written anywhere.
+/// The close code after a first message that is wrong, late, or has an invalid token. AWS does not document
+/// its own code.
 const REFUSAL_CODE: CloseCode = CloseCode::Policy;
 /// For a client's first message. Clients send it at once.
 const FIRST_MESSAGE_LIMIT: Duration = Duration::from_secs(10);

@@ -1,13 +1,12 @@
-//! What answers on the ports of the instances: on 22 the built-in SSH server, or an OpenSSH sshd for each
-//! connection; on all others whatever listens there on this machine's loopback.
+//! The servers and programs of the instances. On port 22 the built-in SSH server answers, or an OpenSSH sshd
+//! for each connection; all other ports are those of this machine's loopback.
 //!
-//! Neither server listens anywhere: a connection is a pair of ends in memory or a socket pair. Each instance
+//! Neither SSH server listens on a socket: a connection is a pipe in memory or a socket pair. Each instance
 //! has a directory with its files and a host key of its own for as long as the region runs. No user is
-//! changed: every login to the built-in server, by whatever name, acts as the user who started the region;
-//! sshd knows only real users.
+//! changed: every login to the built-in server, under any name, acts as the user who started the region; sshd
+//! accepts only users of this machine. `authorized_keys` says which keys they accept.
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{self, Write as _},
     os::unix::fs::PermissionsExt,
@@ -26,18 +25,21 @@ use tokio::{
 
 use crate::{
     ssh_server::{self, SshConfig},
-    ssm_agent::Start,
     tasks::Tasks,
     world::{Condition, Instance, World},
 };
 
+pub(crate) use self::program::{Interrupt, OutputStream, Program, SeparateProgram, Start};
 use self::{
-    command::{Command, SeparateCommand, Surroundings},
-    root::Root,
+    authorized_keys::KeyFiles,
+    command::{Command, Environment, SeparateCommand},
+    instance_files::InstanceFiles,
 };
 
+mod authorized_keys;
 mod command;
-mod root;
+mod instance_files;
+mod program;
 mod shlex;
 
 /// The instances' servers.
@@ -46,7 +48,7 @@ pub(crate) struct Hosts {
     tasks: Tasks,
     directory: TempDir,
     sshd: Option<PathBuf>,
-    /// Held while the files of an instance are written.
+    /// Locked while the files of an instance are written.
     layout: Mutex<()>,
 }
 
@@ -58,9 +60,9 @@ impl std::fmt::Debug for Hosts {
 
 /// An established TCP connection, as the SSM agent would hold it.
 pub(crate) struct Connection {
-    /// Both ways.
+    /// Bytes in both directions.
     pub(crate) stream: Box<dyn Stream>,
-    /// sshd reads the pushed keys from files.
+    /// Only for sshd, which reads the pushed keys from files.
     keys: Option<KeyFiles>,
     /// Killed when dropped.
     _sshd: Option<Child>,
@@ -74,7 +76,7 @@ impl Hosts {
     pub(crate) fn new(world: Arc<World>, tasks: Tasks, sshd: Option<PathBuf>) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("ec2-sandbox-").tempdir()?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))?;
-        root::write_programs(&directory.path().join(PROGRAMS))?;
+        instance_files::write_programs(&directory.path().join(PROGRAMS))?;
         Ok(Self { world, tasks, directory, sshd, layout: Mutex::default() })
     }
 
@@ -88,19 +90,18 @@ impl Hosts {
         if instance.condition == Condition::NotSsh {
             return Ok(Some(self.serve_web()));
         }
-        let root = self.root(instance)?;
+        let files = self.files(instance)?;
         match &self.sshd {
-            Some(program) => self.spawn_sshd(program, instance, &root.sshd()).map(Some),
-            None => self.serve(instance, root.home()).map(Some),
+            Some(program) => self.spawn_sshd(program, instance, &files.sshd()).map(Some),
+            None => self.serve(instance, files.home()).map(Some),
         }
     }
 
-    /// Runs a command on an instance, split into words as the SSM agent does it.
+    /// Runs a command on an instance, split into words as the SSM agent splits it.
     ///
     /// An instance is emulated: the program runs on this machine as the user who started the region, and
-    /// nothing is isolated. Where a word names an instance's own files, `/etc/ssh/` for one, it is made to
-    /// name those below the instance's directory; some programs are the instance's own; HOME is a directory
-    /// of the instance.
+    /// nothing is isolated. Paths of an instance's own files, such as `/etc/ssh/`, are replaced by paths in
+    /// the instance's directory, some programs are replaced, and HOME is a directory of the instance.
     pub(crate) fn run(&self, instance: &str, command: &str, separate: bool) -> io::Result<Start> {
         let instance =
             self.world.instance(instance).ok_or_else(|| io::Error::other("there is no such instance"))?;
@@ -109,26 +110,26 @@ impl Hosts {
             Ok(words) => words,
             Err(reason) => return Ok(Start::Unparsable(reason)),
         };
-        let root = self.root(instance)?;
-        let words: Vec<_> = words.iter().map(|word| root.rewrite(word)).collect();
-        let path = root::program_path(&self.directory.path().join(PROGRAMS), instance);
-        let home = root.home();
-        let surroundings = Surroundings { home: &home, path: &path };
+        let files = self.files(instance)?;
+        let words: Vec<_> = words.iter().map(|word| files.rewrite(word)).collect();
+        let path = instance_files::program_path(&self.directory.path().join(PROGRAMS), instance);
+        let home = files.home();
+        let environment = Environment { home: &home, path: &path };
         let started = match separate {
-            true => SeparateCommand::spawn(&words, surroundings)
+            true => SeparateCommand::spawn(&words, environment)
                 .map(|command| Start::RunningSeparate(Box::new(command))),
-            false => Command::spawn(&words, surroundings).map(|command| Start::Running(Box::new(command))),
+            false => Command::spawn(&words, environment).map(|command| Start::Running(Box::new(command))),
         };
         Ok(started.unwrap_or_else(|text| Start::NotStarted { text, separate }))
     }
 
-    fn root(&self, instance: &Instance) -> io::Result<Root> {
+    fn files(&self, instance: &Instance) -> io::Result<InstanceFiles> {
         let keys = self.world.host_keys(instance)?;
         let _layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
-        Root::lay_out(self.directory.path(), instance, &keys)
+        InstanceFiles::lay_out(self.directory.path(), instance, &keys)
     }
 
-    /// A web server that waits for a request and does not take SSH for one.
+    /// A web server, which answers an SSH client's greeting with status 400.
     fn serve_web(&self) -> Connection {
         let (ours, mut theirs) = tokio::io::duplex(PIPE_SIZE);
         self.tasks.spawn(async move {
@@ -151,13 +152,6 @@ impl Hosts {
     }
 
     fn config(&self, instance: &Instance, home: PathBuf) -> io::Result<Arc<SshConfig>> {
-        let (world, id) = (Arc::clone(&self.world), instance.id.clone());
-        let authorize = move |user: &str, key: &russh::keys::PublicKey| {
-            let honoured = world.honoured_keys(&id, user, world.now());
-            let parsed = honoured.iter().filter_map(|line| russh::keys::PublicKey::from_openssh(line).ok());
-            let takes = world.instance(&id).is_some_and(|i| i.takes_keys_of(key.algorithm().as_str()));
-            takes && parsed.into_iter().any(|honoured| honoured.key_data() == key.key_data())
-        };
         Ok(Arc::new(SshConfig {
             host_key: self.world.host_keys(instance)?.presented,
             hostname: instance.harmless_name(),
@@ -165,17 +159,13 @@ impl Hosts {
             shell: PathBuf::from("/bin/sh"),
             environment: Vec::new(),
             takes_public_keys: instance.condition != Condition::PublicKeysOff,
-            authorize: Box::new(authorize),
+            authorize: authorized_keys::authorize(Arc::clone(&self.world), instance),
         }))
     }
 
-    /// sshd in inetd mode, with nothing of the machine's configuration.
+    /// Starts sshd in inetd mode, without this machine's configuration.
     fn spawn_sshd(&self, program: &Path, instance: &Instance, directory: &Path) -> io::Result<Connection> {
-        let keys = KeyFiles {
-            world: Arc::clone(&self.world),
-            instance: instance.id.clone(),
-            directory: directory.into(),
-        };
+        let keys = KeyFiles::new(Arc::clone(&self.world), instance, directory);
         let host_key = self.host_key_file(instance, directory)?;
         let config = directory.join("sshd_config");
         replace(&config, &sshd_config(instance, directory, &host_key))?;
@@ -194,8 +184,8 @@ impl Hosts {
         Ok(Connection { stream, keys: Some(keys), _sshd: Some(child) })
     }
 
-    /// The file that sshd reads its host key from. A key has a file of its own: the last sshd may still be
-    /// reading.
+    /// The file that sshd reads its host key from. Each key has its own file, since an sshd started earlier
+    /// may still be reading the last one.
     fn host_key_file(&self, instance: &Instance, directory: &Path) -> io::Result<PathBuf> {
         let key = self.world.host_keys(instance)?.presented;
         let fingerprint = key.fingerprint(HashAlg::Sha256);
@@ -209,8 +199,8 @@ impl Hosts {
     }
 }
 
-/// Writes a file in one step, for its owner alone: an sshd that has just been started for another connection
-/// may be reading it, and would take the machine's own host keys where its configuration names none yet.
+/// Replaces a file atomically, readable by its owner alone. An sshd that was just started for another
+/// connection may be reading it, and would use this machine's host keys if it read half a configuration.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let mut new = NamedTempFile::new_in(directory)?;
@@ -220,12 +210,12 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
 }
 
 impl Connection {
-    /// One to something else than sshd.
+    /// A connection to anything but sshd.
     pub(crate) fn new(stream: Box<dyn Stream>) -> Self {
         Self { stream, keys: None, _sshd: None }
     }
 
-    /// Called before bytes from the client are handed on: authentication may be about to happen.
+    /// Updates sshd's files. To be called before each write of the client's bytes: authentication may follow.
     pub(crate) fn refresh_keys(&self) {
         if let Some(keys) = &self.keys {
             keys.refresh();
@@ -233,35 +223,10 @@ impl Connection {
     }
 }
 
-/// The keys of an instance as files that sshd reads, one a user.
-struct KeyFiles {
-    world: Arc<World>,
-    instance: String,
-    directory: PathBuf,
-}
-
-impl KeyFiles {
-    fn refresh(&self) {
-        for (user, lines) in self.world.honoured_keys_by_user(&self.instance, self.world.now()) {
-            let mut text = String::new();
-            for line in lines {
-                let _ = writeln!(text, "{line}");
-            }
-            let file = self.directory.join(format!("keys.{user}"));
-            if fs::read_to_string(&file).is_ok_and(|before| before == text) {
-                continue;
-            }
-            if let Err(error) = fs::write(&file, text) {
-                tracing::warn!(%error, "the pushed keys could not be given to sshd");
-            }
-        }
-    }
-}
-
 /// Every login acts as the user who started the region, on this machine; so the other ports of an instance
 /// are those of this machine.
 fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
-    // As the SSM agent does: the name, so either family. On loopback the answer is immediate.
+    // By name, so IPv4 or IPv6, like the SSM agent. On loopback the connection succeeds or fails at once.
     let Ok(stream) = std::net::TcpStream::connect(("localhost", port)) else { return Ok(None) };
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
@@ -270,7 +235,7 @@ fn connect_to_this_machine(port: u16) -> io::Result<Option<Connection>> {
 
 fn sshd_config(instance: &Instance, directory: &Path, host_key: &Path) -> String {
     let directory = directory.display();
-    // The first value counts.
+    // sshd uses the first value of an option.
     let particular = match instance.condition {
         Condition::Fips => "PubkeyAcceptedAlgorithms -ssh-ed25519*\n",
         Condition::PublicKeysOff => "PubkeyAuthentication no\nPasswordAuthentication yes\n",
@@ -291,7 +256,7 @@ fn sshd_config(instance: &Instance, directory: &Path, host_key: &Path) -> String
 }
 
 const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\r\n";
-/// Where the programs of instances are, in the directory of all.
+/// The directory of the instances' programs, beside the directories of the instances.
 const PROGRAMS: &str = "programs";
 const SSH_PORT: u16 = 22;
 /// As much as a Linux pipe or socket holds.

@@ -4,10 +4,10 @@
 //! aws, boto3, ssh_ec2 ─HTTP─▶ server ─▶ sigv4 ─▶ api ─▶ world ◀─ gateway ◀─websocket─ ssh_ec2
 //! ```
 //!
-//! [`Region`] speaks real HTTP and real websockets on a port of its own and checks real signatures; nothing in
-//! the client knows it from AWS but the URL. [`Workspace`] runs one command inside it. The crate imports
-//! nothing from `ssh_ec2`: a peer that shares its client's code would share its misunderstandings.
-//! It prints nothing; what should be said is returned.
+//! [`Region`] speaks real HTTP and real websockets on a port of its own and checks real signatures; for a
+//! client it differs from AWS only by its URL. [`Workspace`] runs one command that uses it. The crate imports
+//! nothing from `ssh_ec2`: a peer that shares its client's code would share its misunderstandings. It prints
+//! nothing; texts for the user are returned.
 
 pub use crate::{
     clock::Clock,

@@ -1,4 +1,4 @@
-//! The regions as their user holds them: started, asked, dropped as one.
+//! The local regions as one value, which starts, observes and ends them.
 
 use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,20 +19,20 @@ use crate::{
 pub struct Options {
     /// How many healthy instances there are besides the usual ones, spread evenly over the regions.
     pub fleet: usize,
-    /// How long every API call takes, on top of what loopback takes.
+    /// Added to the time of every API call.
     pub latency: Duration,
-    /// What happens to the messages of sessions, and to calls.
+    /// The faults to inject into sessions and API calls.
     pub faults: Faults,
-    /// Whether devices that sign in with Identity Center need no [`Region::approve_device`].
+    /// Whether sign-ins with Identity Center succeed without [`Region::approve_device`].
     pub sso_approves: bool,
     /// An OpenSSH sshd to serve SSH with, instead of the built-in server.
     pub sshd: Option<PathBuf>,
-    /// The IAM policy of whoever holds the credentials of [`Region::environment`], as JSON: a document, or an array
-    /// of them. Without one everything is allowed. Roles that are assumed are not subject to it.
+    /// The IAM policy of the caller with the credentials of [`Region::environment`], as JSON: a document, or
+    /// an array of documents. `None` allows everything. Callers with an assumed role are not subject to it.
     pub policy: Option<String>,
 }
 
-/// A running region. Dropping it ends every connection and session task it has.
+/// A running region. Dropping it ends all of its connections and sessions.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -56,8 +56,7 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// Fails if no port can be had, or no random bytes; with [`io::ErrorKind::InvalidInput`] if the policy is
-    /// malformed.
+    /// No port or no random bytes are available; [`io::ErrorKind::InvalidInput`] if the policy is malformed.
     pub async fn start(options: Options) -> io::Result<Self> {
         let policy = options.policy.as_deref().map(Policy::parse).transpose();
         let policy = policy.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
@@ -97,10 +96,10 @@ impl Region {
         format!("http://{}", self.world.address())
     }
 
-    /// The environment variables with which any AWS client finds the region and nothing else.
+    /// The environment variables with which any AWS client uses this region instead of AWS.
     ///
-    /// Whoever sets them must unset all other `AWS_…` variables: `AWS_PROFILE` and the per-service endpoints
-    /// would come first. [`Workspace`](crate::Workspace) does.
+    /// All other `AWS_…` variables must be unset: `AWS_PROFILE` and the per-service endpoints would take
+    /// precedence. [`Workspace`](crate::Workspace) does that.
     pub fn environment(&self) -> Vec<(String, String)> {
         let endpoint = self.endpoint();
         let credentials = self.world.credentials();
@@ -109,7 +108,7 @@ impl Region {
             ("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
             ("AWS_REGION", AwsRegion::HOME.name()),
-            // The CLI and boto3 read only this one.
+            // The AWS CLI and boto3 read only this variable.
             ("AWS_DEFAULT_REGION", AwsRegion::HOME.name()),
             ("AWS_EC2_METADATA_DISABLED", "true"),
             ("AWS_CONFIG_FILE", "/dev/null"),
@@ -131,63 +130,64 @@ impl Region {
         self.world.sessions().iter().map(|session| session.summary()).collect()
     }
 
-    /// Every API call that was answered since the start, refusals included, oldest first.
+    /// Every API call since the start, refused ones included, oldest first.
     pub fn calls(&self) -> Vec<ApiCall> {
         self.world.calls()
     }
 
-    /// Waits until no session is connected; `false` if one still is when `deadline` has passed.
+    /// Waits until no session is connected; `false` if one still is after `deadline`.
     ///
-    /// Cancel-safe: it only watches.
+    /// Cancel-safe.
     pub async fn sessions_ended(&self, deadline: Duration) -> bool {
         let mut connected = self.world.connected_sessions();
         let ended = connected.wait_for(|count| *count == 0);
         matches!(time::timeout(deadline, ended).await, Ok(Ok(_)))
     }
 
-    /// Has the SSH server of an instance present a newly made host key from now on, while its console and its files
-    /// tell the old one, as if somebody sat in between; `false` if there is no such instance.
+    /// Makes the SSH server of an instance present a new host key, while its console output and its files
+    /// keep the old one, like an attacker in the middle; `false` if there is no such instance.
     ///
     /// # Errors
     ///
-    /// Fails if no random bytes can be had.
+    /// No random bytes are available.
     pub fn replace_host_key(&self, instance: &str) -> io::Result<bool> {
         let Some(instance) = self.world.instance(instance) else { return Ok(false) };
         self.world.replace_host_key(instance).map(|()| true)
     }
 
-    /// Ends every session, as the service does when one has been idle for too long, and tells its client `output`.
+    /// Ends every session, as the service ends one that was idle for too long. The client gets `output` as
+    /// the reason.
     pub fn end_sessions(&self, output: &str) {
         self.world.end_sessions(output, self.world.now());
     }
 
-    /// Declares all credentials over that were given out until here, those of [`Region::environment`] and those of
-    /// roles: calls signed with them are refused.
+    /// Expires all credentials that exist now, those of [`Region::environment`] and those of roles: calls
+    /// signed with them are refused.
     pub fn expire_credentials(&self) {
         self.world.expire_credentials();
     }
 
-    /// Enters the code that a device shows which signs in with Identity Center, at the start URL
-    /// `https://sandbox.awsapps.com/start`; `false` if no device waits for it. A visit of the URL that the device
+    /// Approves a sign-in with Identity Center (start URL `https://sandbox.awsapps.com/start`) by the code
+    /// that the client shows; `false` if no sign-in waits for this code. Opening the URL that the client
     /// shows does the same.
     pub fn approve_device(&self, user_code: &str) -> bool {
         let now = self.world.now();
-        self.world.sign_on(|sign_on| sign_on.approve(user_code, now))
+        self.world.identity_center(|identity_center| identity_center.approve(user_code, now))
     }
 
-    /// Declares every access token of Identity Center over that was given out until here. Refresh tokens and the
-    /// credentials of roles live on.
+    /// Expires all access tokens of Identity Center that exist now. Refresh tokens and the credentials of
+    /// roles stay valid.
     pub fn expire_access_tokens(&self) {
         self.world.expire_access_tokens();
     }
 
-    /// The six digits that the MFA device `arn:aws:iam::123456789012:mfa/you` shows. They stay valid, for any number
-    /// of uses.
+    /// The six digits of the MFA device `arn:aws:iam::123456789012:mfa/you`. They stay valid and can be used
+    /// many times.
     pub fn mfa_code(&self) -> &str {
         self.world.mfa_code()
     }
 
-    /// The instances and what each shows, one aligned line each; where it is, unless in the home region. The
+    /// A table of the instances, a line for each: its condition and, outside the home region, its region. The
     /// nodes of the fleet share a line.
     pub fn table(&self) -> String {
         let (rows, _) = self.world.instances().split_at(self.world.instances().len() - self.fleet);

@@ -1,9 +1,9 @@
 //! Runs one command inside a region: a private directory with its own `ssh_config`, and `ssh`, `scp` and
 //! `sftp` in front of the real ones that use it.
 //!
-//! Programs that start `ssh` by name, such as git and rsync, come along through `PATH`. Nothing outside the
-//! directory is written, and the directory goes when the [`Workspace`] does. Signals of the terminal reach
-//! the command directly, as it stays in the foreground; the others are passed on.
+//! Programs that start `ssh` by name, such as git and rsync, find it in `PATH`. Nothing outside the directory
+//! is written, and dropping the [`Workspace`] removes it. Signals of the terminal reach the command directly,
+//! since it stays in the foreground; the others are passed on.
 
 use std::{
     env,
@@ -28,7 +28,7 @@ use crate::{region::Region, runner::shell::Shell};
 
 mod shell;
 
-/// A private directory in which commands find the region instead of AWS.
+/// A private directory with all that makes commands use the region instead of AWS.
 #[derive(Debug)]
 pub struct Workspace {
     directory: TempDir,
@@ -40,7 +40,7 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// Fails if the directory cannot be written, or if there is no `ssh` on `PATH`.
+    /// The directory cannot be written, or there is no `ssh` in `PATH`.
     pub fn new(region: &Region, ssh_config: impl FnOnce(&Path) -> String) -> io::Result<Self> {
         let path = env::var_os("PATH").unwrap_or_default();
         let directory = tempfile::Builder::new().prefix("ssh_ec2-").tempdir()?;
@@ -60,40 +60,41 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// The directory. It is gone when the workspace is dropped.
+    /// The directory, which dropping the workspace removes.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The file that `ssh` reads there.
+    /// The configuration file of `ssh` in the directory.
     pub fn ssh_config(&self) -> PathBuf {
         self.directory.path().join("ssh_config")
     }
 
-    /// Sets one more environment variable for the commands to come.
+    /// Sets one more environment variable for later commands.
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.environment.push((name.into(), value.into()));
     }
 
-    /// Makes `program` known as `name` to the commands to come.
+    /// Makes later commands find `program` as `name`.
     ///
     /// # Errors
     ///
-    /// Fails if there is such a name already.
+    /// There is a program of this name already.
     pub fn add_program(&self, name: &str, program: &Path) -> io::Result<()> {
         std::os::unix::fs::symlink(program, self.directory.path().join("bin").join(name))
     }
 
-    /// Runs `command` in the foreground, with our standard streams, until it ends.
+    /// Runs `command` in the foreground, with this process's standard streams, until it ends.
     ///
-    /// While it runs we outlive ctrl-c and ctrl-\, which the terminal gives to the command too. SIGTERM and
-    /// SIGHUP are passed on, and a command that stays is killed a little later. What was ignored when this
-    /// process was started stays ignored, here and in the command. As tokio keeps the handlers, these four
-    /// signals no longer end this process afterwards. Dropping the future kills the command.
+    /// While it runs, ctrl-c and ctrl-\ do not end this process: the terminal sends them to the command too.
+    /// SIGTERM and SIGHUP are passed on, and a command that does not end is killed a little later. Signals
+    /// that were ignored when this process was started stay ignored, here and in the command. Since tokio
+    /// keeps its handlers, these four signals no longer end this process afterwards. Dropping the future
+    /// kills the command.
     ///
     /// # Errors
     ///
-    /// Fails if `command` is empty or cannot be started.
+    /// `command` is empty or cannot be started.
     pub async fn run(&self, command: &[OsString]) -> io::Result<ExitStatus> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = self.command(program);
@@ -101,11 +102,11 @@ impl Workspace {
         wait(command).await
     }
 
-    /// Runs the user's shell, with a prompt that says where it is.
+    /// Runs the user's shell, with a prompt that names the region.
     ///
     /// # Errors
     ///
-    /// Fails if the shell cannot be started.
+    /// The shell cannot be started.
     pub async fn shell(&self) -> io::Result<ExitStatus> {
         let shell = Shell::of_user(self.directory.path());
         let mut command = self.command(&shell.program);
@@ -113,7 +114,7 @@ impl Workspace {
         wait(command).await
     }
 
-    /// A command that finds the region and nothing else.
+    /// A command whose environment leads to the region and not to AWS.
     fn command(&self, program: &OsStr) -> Command {
         let mut command = Command::new(program);
         for (name, _) in env::vars_os().filter(|(name, _)| leads_elsewhere(name)) {
@@ -149,7 +150,7 @@ async fn wait(mut command: Command) -> io::Result<ExitStatus> {
     }
 }
 
-/// None if the signal is ignored, as nohup and shells in the background do it.
+/// None if the signal is ignored, as after nohup or in the background of a shell.
 fn watch(kind: SignalKind) -> io::Result<Option<Arrivals>> {
     // proc_pid_status(5); where there is no /proc, nothing counts as ignored.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -160,7 +161,7 @@ fn watch(kind: SignalKind) -> io::Result<Option<Arrivals>> {
 }
 
 async fn arrival(signal: &mut Option<Arrivals>) {
-    // An end would mean that no more can come, which does not happen while the runtime lives.
+    // The stream does not end while the runtime lives.
     let Some(signal) = signal else { return std::future::pending().await };
     if signal.recv().await.is_none() {
         std::future::pending().await
@@ -171,7 +172,7 @@ async fn arrival(signal: &mut Option<Arrivals>) {
 async fn end(mut child: Child, signal: Signal) -> io::Result<ExitStatus> {
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(id) = id {
-        // It may have ended in the meantime; until `wait` has returned, its id is not given to another.
+        // If it has ended meanwhile this fails; its id is not used again before `wait` has returned.
         let _ = rustix::process::kill_process(id, signal);
     }
     if let Ok(status) = time::timeout(GRACE, child.wait()).await {
@@ -190,7 +191,7 @@ fn write_shims(directory: &Path, programs: &Path, path: &OsStr) -> io::Result<()
     let config = quote(&directory.join("ssh_config"));
     let own_ssh = programs.join("ssh");
     write(&own_ssh, &format!("#!/bin/sh\nexec {} -F {config} \"$@\"\n", quote(&ssh)), 0o700)?;
-    // Both have the path of `ssh` compiled in, so `PATH` alone would not lead them here.
+    // Both have the path of `ssh` compiled in and do not look for it in `PATH`.
     for name in ["scp", "sftp"] {
         if let Some(program) = find(name) {
             let script = format!("#!/bin/sh\nexec {} -S {} \"$@\"\n", quote(&program), quote(&own_ssh));
@@ -204,7 +205,7 @@ fn is_program(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Quotes a path for `sh`. Temporary directories and programs with names outside UTF-8 do not occur.
+/// Quotes a path for `sh`. It must be UTF-8, as paths of temporary directories and programs are.
 fn quote(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }
@@ -214,7 +215,7 @@ fn write(file: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// Time for a command to tidy up after SIGTERM or SIGHUP; service managers give little more.
+/// Time for a command to clean up after SIGTERM or SIGHUP; service managers allow little more.
 const GRACE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The one listener of the region: accepts connections, reads requests, sends each to its place.
+//! The one listener of the region: accepts connections, reads requests and routes each.
 //!
-//! API calls go to [`api::respond`], upgrades of data channels to [`Gateway::accept`]; there is one page, for the
-//! users of devices that sign in. The region's clock is read once for each request. Protection from slow or hostile
-//! peers ends at a bound on the body: the listener is on loopback.
+//! API calls go to [`api::respond`], upgrades of data channels to [`Gateway::accept`]; there is one page, on
+//! which a user approves a sign-in. The region's clock is read once for each request. Protection from slow or
+//! hostile peers ends at a bound on the body: the listener is on loopback.
 
 use std::{
     convert::Infallible,
@@ -23,33 +23,33 @@ use tokio::{
 use crate::{
     api, calendar, form,
     gateway::Gateway,
-    sigv4::{self, Refusal},
+    sigv4::{self, SignatureError},
     tasks::Tasks,
     world::{DEVICE_PAGE, World},
 };
 
-/// What every connection needs.
+/// Routes the requests of all connections.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) world: Arc<World>,
     pub(crate) gateway: Gateway,
     pub(crate) latency: Duration,
-    /// Where API calls are sent instead of being answered.
+    /// The location that every API call is redirected to, if any.
     pub(crate) redirect: Option<HeaderValue>,
-    /// The same for upgrades.
+    /// The location that every upgrade is redirected to, if any.
     pub(crate) stream_redirect: Option<HeaderValue>,
     /// Unsigned upgrades are refused.
     pub(crate) require_signature: bool,
 }
 
-/// Accepts connections for ever, each served by a task of its own in `tasks`.
+/// Accepts connections for ever. Each is served by a task of its own in `tasks`.
 pub(crate) async fn serve(listener: TcpListener, server: Arc<Server>, tasks: Tasks) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => tasks.spawn(connection(stream, Arc::clone(&server))),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                // Out of file descriptors, most likely: trying again at once would only burn the processor.
+                // Probably out of file descriptors: trying again at once would only use the processor.
                 time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -72,7 +72,7 @@ impl Server {
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let now = self.world.now();
         let mut response = self.answer(request, now).await;
-        // Clients set their own clock by it.
+        // Clients correct their clock by it.
         if let Ok(date) = HeaderValue::try_from(calendar::http_date(now)) {
             response.headers_mut().insert(header::DATE, date);
         }
@@ -105,12 +105,12 @@ impl Server {
         response
     }
 
-    /// Whoever opens the page is the user, and who has the code in the URL need not enter it.
+    /// The page where the user enters the code of a sign-in, or opens the URL that contains it.
     fn approve_device(&self, uri: &Uri, now: SystemTime) -> Response<Full<Bytes>> {
         let query = form::parse(uri.query().unwrap_or_default().as_bytes());
         let code = query.iter().find(|(name, _)| name == b"user_code").map(|(_, code)| code.as_slice());
         let code = String::from_utf8_lossy(code.unwrap_or_default());
-        if self.world.sign_on(|sign_on| sign_on.approve(&code, now)) {
+        if self.world.identity_center(|identity_center| identity_center.approve(&code, now)) {
             plain(StatusCode::OK, "the device has been approved")
         } else {
             plain(StatusCode::NOT_FOUND, "no device waits for this user_code")
@@ -129,8 +129,9 @@ impl Server {
         }
     }
 
-    /// An upgrade may come unsigned, as from clients before 1.2.764.0, unless a signature is required; one
-    /// that is there must be right. Whether AWS still takes unsigned ones is not written anywhere.
+    /// An upgrade may be unsigned, as those of clients before 1.2.764.0, unless a signature is required. A
+    /// signature that is present must be right. AWS does not document whether it still accepts unsigned
+    /// upgrades.
     fn check_upgrade(
         &self,
         session_id: &str,
@@ -156,9 +157,9 @@ impl Server {
         let parts = sigv4::Parts { method: "GET", uri: request.uri(), headers, body: b"" };
         let verdict = api::authenticate(&self.world, parts, "ssmmessages", now);
         let (caller, region) = verdict.map_err(|refusal| (StatusCode::FORBIDDEN, refusal.to_string()))?;
-        // An unknown session has no region; what it lacks is found out later, as its token is.
+        // An unknown session has no region; it is refused later, with its token.
         if self.world.session_region(session_id).is_some_and(|of_session| of_session != region) {
-            return Err((StatusCode::FORBIDDEN, Refusal::Scope("a valid region").to_string()));
+            return Err((StatusCode::FORBIDDEN, SignatureError::Scope("a valid region").to_string()));
         }
         api::authorization::check_channel(&self.world, &caller, region, session_id)
             .map_err(|refusal| (StatusCode::FORBIDDEN, refusal))
@@ -178,7 +179,7 @@ fn plain(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// What a request asks for, for the log; never its parameters.
+/// The operation or path of a request, for the log; never its parameters.
 fn target(parts: &Parts) -> String {
     let target = parts.headers.get(api::TARGET).and_then(|target| target.to_str().ok());
     target.map_or_else(|| format!("{} {}", parts.method, parts.uri.path()), str::to_owned)

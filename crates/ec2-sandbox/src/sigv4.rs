@@ -1,10 +1,10 @@
 //! Checks Signature Version 4 in the `Authorization` header, independently of the code that makes it.
 //!
-//! A pure function: a request and the credentials it should be signed with go in, the service it is signed
-//! for or a refusal comes out. Only header signatures; no presigned URLs, no chunked or unsigned payloads,
-//! and no S3, whose rules for paths differ. AWS puts the value of `x-amz-content-sha256` into the canonical
-//! request when that header is there. Here it must be the digest of the body as well, so one that lies is
-//! refused, with whichever of the two digests the request was signed.
+//! A pure function: it compares a request with the credentials, region and service that it should be signed
+//! for. Only header signatures; no presigned URLs, no chunked or unsigned payloads, and no S3, whose rules
+//! for paths differ. AWS puts the value of `x-amz-content-sha256` into the canonical request when that header
+//! is there. Here it must also be the digest of the body: a wrong one is refused, no matter which of the two
+//! digests was signed.
 //!
 //! Rules: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>.
 
@@ -30,7 +30,7 @@ pub(crate) struct Parts<'a> {
 
 /// Why a request is refused, in the order in which it is examined.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum SignatureError {
     #[error("Missing Authentication Token")]
     Missing,
     #[error("{0}")]
@@ -57,20 +57,21 @@ pub(crate) fn verify(
     region: &str,
     service: &str,
     now: SystemTime,
-) -> Result<(), Refusal> {
+) -> Result<(), SignatureError> {
     let authorization = Authorization::of(parts.headers)?;
     if authorization.access_key_id != credentials.access_key_id
         || text(parts.headers, &SECURITY_TOKEN) != credentials.session_token.as_deref()
     {
-        return Err(Refusal::UnknownCredentials);
+        return Err(SignatureError::UnknownCredentials);
     }
-    let date = text(parts.headers, &DATE).ok_or(Refusal::Incomplete("the header X-Amz-Date is missing"))?;
+    let date =
+        text(parts.headers, &DATE).ok_or(SignatureError::Incomplete("the header X-Amz-Date is missing"))?;
     authorization.check_scope(region, service, date)?;
     check_skew(date, now)?;
     authorization.check_headers(parts.headers)?;
     let digest = hex(&Sha256::digest(parts.body));
     if parts.headers.get(&CONTENT_DIGEST).is_some_and(|sent| sent.as_bytes() != digest.as_bytes()) {
-        return Err(Refusal::Mismatch);
+        return Err(SignatureError::Mismatch);
     }
 
     let scope = [authorization.day, region, service, TERMINATOR].join("/");
@@ -80,12 +81,12 @@ pub(crate) fn verify(
     for part in [authorization.day, region, service, TERMINATOR] {
         key = mac(&key, part)?.finalize().into_bytes().to_vec();
     }
-    let signature = unhex(authorization.signature).ok_or(Refusal::Mismatch)?;
+    let signature = unhex(authorization.signature).ok_or(SignatureError::Mismatch)?;
     // `verify_slice` compares in constant time.
-    mac(&key, &string_to_sign)?.verify_slice(&signature).map_err(|_| Refusal::Mismatch)
+    mac(&key, &string_to_sign)?.verify_slice(&signature).map_err(|_| SignatureError::Mismatch)
 }
 
-/// What a request says of itself in its signature, unchecked.
+/// The access key id and scope that a request claims in its signature, unchecked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim<'a> {
     pub(crate) access_key_id: &'a str,
@@ -94,14 +95,14 @@ pub(crate) struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// Reads it, if there is one in form.
-    pub(crate) fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
+    /// Reads the header `Authorization`.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Result<Self, SignatureError> {
         let Authorization { access_key_id, region, service, .. } = Authorization::of(headers)?;
         Ok(Self { access_key_id, region, service })
     }
 }
 
-/// The header `Authorization`, taken apart.
+/// The fields of the header `Authorization`.
 struct Authorization<'a> {
     access_key_id: &'a str,
     day: &'a str,
@@ -113,16 +114,17 @@ struct Authorization<'a> {
 }
 
 impl<'a> Authorization<'a> {
-    fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
-        let value = text(headers, &header::AUTHORIZATION).ok_or(Refusal::Missing)?;
-        let fields = value.strip_prefix(ALGORITHM).ok_or(Refusal::Missing)?;
+    fn of(headers: &'a HeaderMap) -> Result<Self, SignatureError> {
+        let value = text(headers, &header::AUTHORIZATION).ok_or(SignatureError::Missing)?;
+        let fields = value.strip_prefix(ALGORITHM).ok_or(SignatureError::Missing)?;
         let field = |name: &str| {
             let mut fields = fields.split(',').map(str::trim);
             fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
         };
-        let credential = field("Credential").ok_or(Refusal::Incomplete("Authorization lacks Credential"))?;
+        let credential =
+            field("Credential").ok_or(SignatureError::Incomplete("Authorization lacks Credential"))?;
         let mut credential = credential.split('/');
-        let mut next = || credential.next().ok_or(Refusal::Incomplete("Credential has too few parts"));
+        let mut next = || credential.next().ok_or(SignatureError::Incomplete("Credential has too few parts"));
         Ok(Self {
             access_key_id: next()?,
             day: next()?,
@@ -130,50 +132,51 @@ impl<'a> Authorization<'a> {
             service: next()?,
             terminator: next()?,
             signed_headers: field("SignedHeaders")
-                .ok_or(Refusal::Incomplete("Authorization lacks SignedHeaders"))?,
-            signature: field("Signature").ok_or(Refusal::Incomplete("Authorization lacks Signature"))?,
+                .ok_or(SignatureError::Incomplete("Authorization lacks SignedHeaders"))?,
+            signature: field("Signature")
+                .ok_or(SignatureError::Incomplete("Authorization lacks Signature"))?,
         })
     }
 
-    fn check_scope(&self, region: &str, service: &str, date: &str) -> Result<(), Refusal> {
+    fn check_scope(&self, region: &str, service: &str, date: &str) -> Result<(), SignatureError> {
         if self.region != region {
-            return Err(Refusal::Scope("a valid region"));
+            return Err(SignatureError::Scope("a valid region"));
         }
         if self.service != service {
-            return Err(Refusal::Scope("correct service"));
+            return Err(SignatureError::Scope("correct service"));
         }
         if self.terminator != TERMINATOR {
-            return Err(Refusal::Scope("`aws4_request`"));
+            return Err(SignatureError::Scope("`aws4_request`"));
         }
         if date.split('T').next() != Some(self.day) {
-            return Err(Refusal::Scope("the day of X-Amz-Date"));
+            return Err(SignatureError::Scope("the day of X-Amz-Date"));
         }
         Ok(())
     }
 
-    /// `host` and every `x-amz-` header must be signed, or whoever carries the request could change them.
-    fn check_headers(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// `host` and every `x-amz-` header must be signed, or a proxy could change them.
+    fn check_headers(&self, headers: &HeaderMap) -> Result<(), SignatureError> {
         let signed = |name: &str| self.signed_headers.split(';').any(|signed| signed == name);
         let needs = |name: &str| name == "host" || name.starts_with("x-amz-");
         let all = headers.keys().map(HeaderName::as_str).filter(|name| needs(name)).all(signed);
-        if all && headers.contains_key(header::HOST) { Ok(()) } else { Err(Refusal::Mismatch) }
+        if all && headers.contains_key(header::HOST) { Ok(()) } else { Err(SignatureError::Mismatch) }
     }
 }
 
-fn check_skew(date: &str, now: SystemTime) -> Result<(), Refusal> {
-    let signed = calendar::parse_basic(date).ok_or(Refusal::Incomplete("X-Amz-Date is not a date"))?;
+fn check_skew(date: &str, now: SystemTime) -> Result<(), SignatureError> {
+    let signed = calendar::parse_basic(date).ok_or(SignatureError::Incomplete("X-Amz-Date is not a date"))?;
     let now_text = calendar::basic(now);
     if signed + SKEW < now {
         let earliest = calendar::basic(now - SKEW);
         let message =
             format!("Signature expired: {date} is now earlier than {earliest} ({now_text} - 5 min.)");
-        return Err(Refusal::Skew(message));
+        return Err(SignatureError::Skew(message));
     }
     if now + SKEW < signed {
         let latest = calendar::basic(now + SKEW);
         let message =
             format!("Signature not yet current: {date} is still later than {latest} ({now_text} + 5 min.)");
-        return Err(Refusal::Skew(message));
+        return Err(SignatureError::Skew(message));
     }
     Ok(())
 }
@@ -193,7 +196,7 @@ fn canonical_request(parts: Parts<'_>, signed_headers: &str, digest: &str) -> St
     request + "\n" + signed_headers + "\n" + digest
 }
 
-/// Dot segments and doubled slashes go away, then everything, `%` included, is encoded once more.
+/// Removes dot segments and doubled slashes, then encodes everything again, `%` included.
 fn canonical_path(path: &str) -> String {
     let mut kept = Vec::new();
     for segment in path.split('/').filter(|segment| !matches!(*segment, "" | ".")) {
@@ -207,7 +210,8 @@ fn canonical_path(path: &str) -> String {
     format!("/{}{slash}", kept.join("/"))
 }
 
-/// Read as form data, where `+` is a space, and written again: so do AWS's own signers in Go and Rust.
+/// Reads the query as form data, where `+` is a space, and writes it again, as AWS's signers in Go and Rust
+/// do.
 fn canonical_query(query: &str) -> String {
     let pairs = form::parse(query.as_bytes());
     let mut pairs: Vec<_> =
@@ -225,9 +229,9 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn mac(key: &[u8], data: &str) -> Result<Hmac<Sha256>, Refusal> {
+fn mac(key: &[u8], data: &str) -> Result<Hmac<Sha256>, SignatureError> {
     // HMAC takes keys of any length; the error exists for other kinds of MAC.
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(|_| Refusal::Mismatch)?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(|_| SignatureError::Mismatch)?;
     mac.update(data.as_bytes());
     Ok(mac)
 }

@@ -1,9 +1,9 @@
 //! The SSH server of an emulated instance.
 //!
 //! [`serve`] speaks SSH over any byte stream: public keys only, then commands, terminals, SFTP and
-//! forwarding, all as the invoking user. It changes no user, keeps no file and binds no port of its own
-//! (the client may ask for one on loopback with `-R`). A connection owns all that it starts: once
-//! `serve` has returned or was dropped, its tasks and processes are gone.
+//! forwarding, all as the invoking user. It changes no user, keeps no file and listens on no port (but the
+//! client may request one on loopback with `-R`). A connection owns the tasks and processes that it starts:
+//! they are gone when `serve` has returned or was dropped.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use russh::keys::{PrivateKey, PublicKey};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet, SshId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::connection::Connection;
+use self::jobs::Jobs;
 use self::process::Processes;
 use self::transport::Transport;
 
@@ -26,6 +26,7 @@ mod connection;
 mod exec;
 mod forward;
 mod inbox;
+mod jobs;
 mod process;
 mod sftp;
 mod shell;
@@ -33,9 +34,9 @@ mod shell;
 mod tests;
 mod transport;
 
-/// What one emulated instance shows to its SSH clients.
+/// The SSH server's configuration for one emulated instance.
 pub(crate) struct SshConfig {
-    /// The key that the server proves to own.
+    /// The host key.
     pub(crate) host_key: PrivateKey,
     /// The name in the shell prompt and in `HOSTNAME`.
     pub(crate) hostname: String,
@@ -45,9 +46,9 @@ pub(crate) struct SshConfig {
     pub(crate) shell: PathBuf,
     /// Extra variables for every process; they win over the server's own.
     pub(crate) environment: Vec<(String, String)>,
-    /// Whether the server has any use for keys; otherwise it asks for passwords, and takes none.
+    /// Whether the server offers public key authentication; if not, it offers passwords and accepts none.
     pub(crate) takes_public_keys: bool,
-    /// Asked when a key is offered, and again when the client has proved to own it.
+    /// Called when a key is offered, and again when the client has proved that it owns the key.
     pub(crate) authorize: Authorize,
 }
 
@@ -56,19 +57,19 @@ pub(crate) type Authorize = Box<dyn Fn(&str, &PublicKey) -> bool + Send + Sync>;
 
 /// Serves one SSH connection until it ends.
 ///
-/// A client that goes away without a farewell is no error. Dropping the future cuts the connection and
-/// kills its processes at once.
+/// A client that disconnects without a message is no error. Dropping the future cuts the connection and kills
+/// its processes at once.
 pub(crate) async fn serve<S>(stream: S, config: Arc<SshConfig>) -> Result<(), russh::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Declared in this order so that a drop first stops the tasks, then cuts the transport under the
-    // session that russh has spawned, and at last kills what was started.
+    // Declared in this order so that a drop first stops the tasks, then cuts the transport of the session
+    // that russh has spawned, and last kills the processes.
     let processes = Processes::default();
     let (_cut, transport) = Transport::new(stream);
     let mut tasks = JoinSet::new();
 
-    let (jobs, mut submitted) = mpsc::unbounded_channel();
+    let (jobs, mut submitted) = Jobs::new();
     let settings = Arc::new(settings(&config));
     let connection = Connection::new(config, processes.register(), jobs);
     let mut session = match russh::server::run_stream(settings, transport, connection).await {
@@ -82,13 +83,13 @@ where
             Some(_) = tasks.join_next() => {}
         }
     };
-    // Every task has seen its channel close by now; those with a process are letting it hang up.
+    // Every task has seen its channel close by now; those with a process wait for its end after SIGHUP.
     let _ = timeout(TASK_GRACE, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.shutdown().await;
     outcome.or_else(ending)
 }
 
-/// Tells the loss of the peer from a fault of the connection.
+/// Treats a lost peer as the end of the connection, and all else as an error.
 fn ending(error: russh::Error) -> Result<(), russh::Error> {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     match error {
@@ -120,12 +121,12 @@ fn settings(config: &SshConfig) -> Config {
 
 const VERSION: &str = concat!("SSH-2.0-ec2-sandbox_", env!("CARGO_PKG_VERSION"));
 
-/// Six, as sshd allows, and one for the `none` request with which OpenSSH asks for the methods: russh
-/// counts that one too.
+/// Six, as sshd allows, and one for the `none` request with which OpenSSH queries the methods: russh counts
+/// that one too.
 const AUTH_ATTEMPTS: usize = 7;
 
 /// The largest packet that every SSH implementation must take (RFC 4253, section 6.1).
 const MAXIMUM_PACKET: u32 = 32 * 1024;
 
-/// Longer than a process gets to answer a hangup.
+/// Longer than a process has to end after SIGHUP.
 const TASK_GRACE: Duration = exec::HANGUP_GRACE.saturating_mul(2);

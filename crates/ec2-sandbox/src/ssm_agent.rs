@@ -1,34 +1,29 @@
 //! The SSM agent of one session: the instance's side of the data channel, and its connection to the port, or
 //! the command that it runs.
 //!
-//! It behaves as AWS's own does, in its slowness as well. It connects only after the handshake, refuses data
-//! until it is connected, and stops reading the websocket while the server does not read. A port that refuses
-//! crashes its worker, which is noticed after a minute. When the server closes it waits for its tail to be
-//! acknowledged. Output leaves at 1,024 bytes a millisecond. A command runs to its end before any of its
-//! output is sent, and has no input.
+//! It behaves like AWS's own, delays included. It connects only after the handshake, refuses data until it is
+//! connected, and stops reading the websocket while the server does not read. A refused port crashes its
+//! worker process, which is noticed after a minute. When the server closes the connection, it waits until the
+//! last messages are acknowledged. Output leaves at 1,024 bytes a millisecond. A command runs to its end
+//! before any of its output is sent, and has no input.
 
 use std::{
-    future::Future as _,
-    io::{self, Read as _},
-    pin::{Pin, pin},
-    task::{Context, Poll},
+    task::Context,
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use ssm_channel::{MessageError, Origin, PayloadType, SessionType, SsmAgentVersion};
-use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
-pub(crate) use self::work::{Interrupt, OutputStream, Program, SeparateProgram, Start};
 use self::{
-    channel::{Channel, Event},
-    pieces::Pieces,
-    separate::{Exit, Separate},
+    data_channel::{DataChannel, Event},
+    separate::Separate,
+    work::Work,
 };
-use crate::{hosts::Connection, world::Purpose};
+use crate::{hosts::Start, world::Purpose};
 
-mod channel;
+mod data_channel;
 mod handshake;
 mod pieces;
 mod send_list;
@@ -37,39 +32,39 @@ mod separate;
 mod tests;
 mod work;
 
-/// What became of a session on the instance.
+/// How a session ended on the instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
     /// The server or the client ended it.
     Success,
-    /// It failed, and the client is told this.
+    /// It failed, and the client gets this text.
     Failed(String),
 }
 
-/// How slow an SSM agent is, and how large its messages are.
+/// The delays of an SSM agent and the size of its messages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Manners {
+pub(crate) struct Behaviour {
     /// The most bytes in a message.
     pub(crate) payload: usize,
     /// The pause after each message of output.
     pub(crate) pace: Duration,
-    /// How long until a worker that crashed is missed.
+    /// How long until a crash of the worker process is noticed.
     pub(crate) refusal_delay: Duration,
-    /// How long it waits before it says that a program cannot be started.
+    /// How long it waits before it reports that a program cannot be started.
     pub(crate) error_delay: Duration,
 }
 
-impl Default for Manners {
+impl Default for Behaviour {
     fn default() -> Self {
         Self { payload: PAYLOAD, pace: PACE, refusal_delay: REFUSAL_DELAY, error_delay: ERROR_DELAY }
     }
 }
 
 pub(crate) struct SsmAgent {
-    channel: Channel,
-    manners: Manners,
+    channel: DataChannel,
+    behaviour: Behaviour,
     work: Option<Work>,
-    /// How much of the channel's input the server has taken.
+    /// How many bytes of the channel's input are written to the server.
     written: usize,
     received: u64,
     next_output: Option<Instant>,
@@ -83,31 +78,14 @@ pub(crate) struct SsmAgent {
     verdict: Option<Verdict>,
 }
 
-enum Work {
-    Connection { connection: Box<Connection>, inbox: BytesMut },
-    Program(Box<dyn Program>),
-    Output { output: Box<dyn io::Read + Send>, pieces: Pieces },
-    Separate(Separate),
-}
-
-impl Work {
-    fn interrupt(&mut self, key: Interrupt) {
-        match self {
-            Self::Program(program) => program.interrupt(key),
-            Self::Separate(separate) => separate.interrupt(key),
-            Self::Connection { .. } | Self::Output { .. } => {}
-        }
-    }
-}
-
-/// A command could not be started, which is said later.
+/// A command that could not be started, to be reported later.
 struct Failing {
     at: Instant,
     error_output: String,
     output: String,
 }
 
-/// It is over, as soon as the tail is acknowledged or the time for that has passed.
+/// The end of the session: when the last messages are acknowledged, or at a time limit.
 struct Ending {
     earliest: Instant,
     until: Instant,
@@ -115,15 +93,20 @@ struct Ending {
 }
 
 impl SsmAgent {
-    pub(crate) fn new(version: SsmAgentVersion, purpose: &Purpose, manners: Manners, origin: Origin) -> Self {
+    pub(crate) fn new(
+        version: SsmAgentVersion,
+        purpose: &Purpose,
+        behaviour: Behaviour,
+        origin: Origin,
+    ) -> Self {
         let (session_type, properties) = match purpose {
             Purpose::Command(_) | Purpose::SeparateCommand(_) => ("NonInteractiveCommands", Value::Null),
             Purpose::Port(port) => (PORT, json!({ "portNumber": port.to_string() })),
         };
         let session = SessionType { session_type: session_type.to_owned(), properties };
         Self {
-            channel: Channel::new(version, session, origin),
-            manners,
+            channel: DataChannel::new(version, session, origin),
+            behaviour,
             work: None,
             written: 0,
             received: 0,
@@ -143,19 +126,19 @@ impl SsmAgent {
         self.verdict.as_ref()
     }
 
-    /// Takes the session up. One that SSM agents of its version cannot do never gets as far as a handshake.
+    /// Joins the session. If this version does not support the session's type, no handshake begins.
     pub(crate) fn start(&mut self, now: Instant) {
         if self.knows_session_type {
             self.channel.start(now);
         }
     }
 
-    /// Its websocket was lost and replaced.
+    /// Its websocket is lost and replaced.
     pub(crate) fn reconnect(&mut self) {
         self.channel.reconnect();
     }
 
-    /// Ends a session of a type that it does not support, once there is a client to receive the reason.
+    /// Ends a session whose type this version does not support, once a client is there to receive the reason.
     pub(crate) fn check_session_type(&mut self) {
         if !self.knows_session_type {
             let kind = self.session_type;
@@ -166,7 +149,7 @@ impl SsmAgent {
         }
     }
 
-    /// Ends at once, because TerminateSession was called. The client hears it from the gateway.
+    /// Ends at once, because TerminateSession was called. The gateway sends the client `channel_closed`.
     pub(crate) fn terminate(&mut self) {
         self.end(Verdict::Success);
     }
@@ -176,15 +159,15 @@ impl SsmAgent {
         self.verdict.get_or_insert(verdict);
     }
 
-    /// Ends when everything is acknowledged, or nearly.
+    /// Ends when everything is acknowledged, or after [`TAIL_TIME`].
     fn end_after_tail(&mut self, now: Instant, verdict: Verdict) {
         self.work = None;
         let (earliest, until) = (now + CLOSING_TIME, now + TAIL_TIME);
         self.ending.get_or_insert(Ending { earliest, until, verdict });
     }
 
-    /// Whether it reads the next message. It does not while a server reads none, or a command has to end
-    /// first.
+    /// Whether it reads the next message: not while the server reads none, nor after an interrupt until the
+    /// command has ended.
     pub(crate) fn is_reading(&self) -> bool {
         self.channel.is_reading()
     }
@@ -209,7 +192,7 @@ impl SsmAgent {
         self.channel.poll_transmit()
     }
 
-    /// Moves what can be moved between the channel and the work; true if anything was.
+    /// Moves bytes between the channel and the work, and handles what is due; true if anything happened.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, start: impl FnOnce() -> Start) -> bool {
         self.channel.handle_timeout(now);
         let mut moved = self.handle_events(now, start);
@@ -224,13 +207,13 @@ impl SsmAgent {
         moved | self.run_schedule(now)
     }
 
-    /// When [`poll`](Self::poll) has something to do.
+    /// When to call [`poll`](Self::poll) next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let crash = self.crashed_at.map(|at| at + self.manners.refusal_delay);
+        let crash = self.crashed_at.map(|at| at + self.behaviour.refusal_delay);
         let failing = self.failing.as_ref().map(|failing| failing.at);
         let drained = self.channel.is_drained();
         let ending = self.ending.as_ref().map(|it| if drained { it.earliest } else { it.until });
-        // What holds output back otherwise comes with a message.
+        // All else that holds output back ends with a message.
         let output = self.next_output.filter(|_| self.channel.is_active());
         let timers = [self.channel.poll_timeout(), crash, failing, ending, self.connects_at, output];
         timers.into_iter().flatten().min()
@@ -246,7 +229,7 @@ impl SsmAgent {
         if let Some(ending) = self.ending.take_if(|it| drained && it.earliest <= now || it.until <= now) {
             self.end(ending.verdict);
         }
-        if self.crashed_at.is_some_and(|at| at + self.manners.refusal_delay <= now) {
+        if self.crashed_at.is_some_and(|at| at + self.behaviour.refusal_delay <= now) {
             self.end(Verdict::Failed(WORKER_CRASHED.to_owned()));
         }
         false
@@ -264,7 +247,7 @@ impl SsmAgent {
                     }
                 }
                 Event::HandshakeFailed(output) => self.end_after_tail(now, Verdict::Failed(output)),
-                // No other session looks at flags.
+                // Only sessions to ports look at flags.
                 Event::Flag(DISCONNECT_TO_PORT) if self.session_type == PORT => {
                     self.end(Verdict::Failed(String::new()));
                 }
@@ -300,10 +283,10 @@ impl SsmAgent {
             Start::Blank => fail(BLANK_DELAY, String::new(), BLANK.to_owned()),
             Start::Unparsable(reason) => {
                 let text = format!("Unable to start command: Failed to parse commands input: {reason}\n\n");
-                fail(3 * self.manners.error_delay, text.clone(), format!("{}{text}", handshake::ERROR));
+                fail(3 * self.behaviour.error_delay, text.clone(), format!("{}{text}", handshake::ERROR));
             }
             Start::NotStarted { text, separate } => {
-                fail(self.manners.error_delay, text, String::new());
+                fail(self.behaviour.error_delay, text, String::new());
                 if separate {
                     self.send_exit_status(now, 1);
                 }
@@ -311,183 +294,28 @@ impl SsmAgent {
         }
         self.channel.connect();
     }
-
-    /// Notices the end of a program.
-    fn poll_program(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(Work::Program(program)) = &mut self.work else { return false };
-        match program.poll_end(cx) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(output)) => self.work = Some(Work::Output { output, pieces: Pieces::default() }),
-            Poll::Ready(Err(error)) => self.fail(&error),
-        }
-        true
-    }
-
-    /// Sends what a program with separate outputs prints, and how it ended.
-    fn poll_separate(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let Some(Work::Separate(separate)) = &mut self.work else { return false };
-        let exit = separate.poll(cx, now, &mut self.channel, self.manners.payload);
-        let Poll::Ready(Exit { status, failed }) = exit else { return false };
-        if !self.channel.is_paused() {
-            self.send_exit_status(now, status);
-        }
-        let verdict = if failed { Verdict::Failed(String::new()) } else { Verdict::Success };
-        // The reader goes on when the program has ended.
-        self.end_after_tail(now, verdict);
-        true
-    }
-
-    fn send_exit_status(&mut self, now: Instant, status: i32) {
-        self.channel.send(now, PayloadType::ExitStatus, format!("EXIT_CODE: {status}").as_bytes());
-    }
-
-    /// Fails as AWS's SSM agent does, which reports no reason.
-    fn fail(&mut self, error: &io::Error) {
-        tracing::debug!(%error, "the work of a session failed");
-        self.end(Verdict::Failed(String::new()));
-    }
-
-    /// Gives the work what the channel has for it.
-    fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some(input) = self.channel.input() {
-            match &mut self.work {
-                Some(Work::Connection { connection, .. }) => {
-                    if self.received < AUTHENTICATION_BYTES {
-                        connection.refresh_keys();
-                    }
-                    let rest = input.get(self.written..).unwrap_or_default();
-                    let taken = if rest.is_empty() {
-                        Poll::Ready(Ok(0))
-                    } else {
-                        Pin::new(&mut connection.stream).poll_write(cx, rest)
-                    };
-                    match taken {
-                        Poll::Pending => return moved,
-                        Poll::Ready(Ok(written)) if written > 0 || rest.is_empty() => {
-                            self.written += written;
-                            self.received += written as u64;
-                            if self.written < input.len() {
-                                continue;
-                            }
-                            self.channel.input_taken(now);
-                        }
-                        Poll::Ready(_) => self.channel.input_failed(),
-                    }
-                }
-                Some(work @ (Work::Program(_) | Work::Separate(_))) => {
-                    let keys: Vec<_> = input.iter().copied().filter_map(Interrupt::of).collect();
-                    if !keys.is_empty() {
-                        if self.written == 0 {
-                            keys.into_iter().for_each(|key| work.interrupt(key));
-                        }
-                        // The reader waits for the program's end.
-                        self.written = input.len();
-                        return moved;
-                    }
-                    self.channel.input_taken(now);
-                }
-                None if self.session_type == PORT => self.channel.input_failed(),
-                Some(Work::Output { .. }) | None => self.channel.input_taken(now),
-            }
-            self.written = 0;
-            moved = true;
-        }
-        moved
-    }
-
-    /// Sends what the work gives.
-    fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let mut moved = false;
-        let mut sent = 0;
-        while sent < BATCH && self.channel.is_active() && self.next_output.is_none_or(|at| at <= now) {
-            self.next_output = None;
-            let payload = match self.read(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(Some(payload))) => payload,
-                Poll::Ready(Ok(None)) => {
-                    self.end_after_tail(now, Verdict::Success);
-                    return true;
-                }
-                Poll::Ready(Err(error)) => {
-                    self.fail(&error);
-                    return true;
-                }
-            };
-            moved = true;
-            sent += payload.len();
-            self.channel.send(now, PayloadType::Output, &payload);
-            if !self.manners.pace.is_zero() {
-                self.next_output = Some(now + self.manners.pace);
-            }
-        }
-        moved
-    }
-
-    /// The payload of the next message; none at the end.
-    fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
-        let Manners { payload, pace, .. } = self.manners;
-        match &mut self.work {
-            Some(Work::Connection { connection, inbox }) => {
-                if inbox.is_empty() {
-                    // Without its pauses it may as well read more at a time.
-                    let length = if pace.is_zero() { payload.max(BATCH) } else { payload };
-                    let Poll::Ready(()) = poll_read(cx, connection, inbox, length)? else {
-                        return Poll::Pending;
-                    };
-                }
-                let length = payload.min(inbox.len());
-                let piece = inbox.get(..length).map(<[u8]>::to_vec).filter(|piece| !piece.is_empty());
-                inbox.advance(length);
-                Poll::Ready(Ok(piece))
-            }
-            Some(Work::Output { output, pieces }) => {
-                let mut piece = vec![0; payload];
-                let length = output.read(&mut piece)?;
-                piece.truncate(length);
-                Poll::Ready(Ok(if length == 0 { None } else { Some(pieces.cut(&piece)) }))
-            }
-            Some(Work::Program(_) | Work::Separate(_)) | None => Poll::Pending,
-        }
-    }
-}
-
-/// Appends at most `length` bytes of the connection to `inbox`; none at its end.
-fn poll_read(
-    cx: &mut Context<'_>,
-    connection: &mut Connection,
-    inbox: &mut BytesMut,
-    length: usize,
-) -> Poll<io::Result<()>> {
-    inbox.reserve(length);
-    let mut room = inbox.limit(length);
-    pin!(connection.stream.read_buf(&mut room)).poll(cx).map_ok(|_| ())
 }
 
 const PORT: &str = "Port";
 const DISCONNECT_TO_PORT: u32 = 1;
 const TERMINATE_SESSION: u32 = 2;
-/// In one pass, so that what was read leaves soon.
-const BATCH: usize = 128 * 1024;
 /// `StreamDataPayloadSize` in `agent/session/config/config.go`.
 const PAYLOAD: usize = 1024;
 /// It sleeps for a millisecond after each read.
 const PACE: Duration = Duration::from_millis(1);
 /// A crash of the worker is noticed when its channel to the parent process times out.
 const REFUSAL_DELAY: Duration = Duration::from_secs(60);
-/// It sleeps for a second before it sends the error of a command, and for two more if the command was not
-/// even begun.
+/// It sleeps for a second before it sends the error of a command, and for two more if the command could not
+/// be parsed.
 const ERROR_DELAY: Duration = Duration::from_secs(1);
 /// Enough for the client's first messages to be acknowledged.
 const BLANK_DELAY: Duration = Duration::from_millis(10);
-/// From the end of the handshake to an open connection. Data that comes meanwhile is refused.
+/// From the end of the handshake to an open connection. Data that arrives meanwhile is refused.
 const DIAL_TIME: Duration = Duration::from_millis(3);
-/// How long it takes to end, at least.
+/// The least time that it takes to end.
 const CLOSING_TIME: Duration = Duration::from_millis(10);
-/// For acknowledgements at the end of a session.
+/// How long it waits for acknowledgements at the end of a session.
 const TAIL_TIME: Duration = Duration::from_secs(2);
-/// SSH's key exchange and authentication fit well within; later bytes need no look at the keys.
-const AUTHENTICATION_BYTES: u64 = 64 * 1024;
 const BLANK: &str = "Commands cannot be empty for session type NonInteractiveCommands";
 const WORKER_CRASHED: &str = "document process failed unexpectedly: ipc messaging received timeout signal , check \
                               [ssm-document-worker]/[ssm-session-worker] log for crash reason";

@@ -1,4 +1,4 @@
-//! The tasks of a region, so that they end with it. A task that is stopped is dropped where it waits.
+//! The tasks of a region, so that they end with it. Stopping a task drops it where it waits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,7 +28,7 @@ impl Tasks {
     /// Ends every task, and with them their connections.
     pub(crate) fn stop(&self) {
         let running = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Outside the lock: what a task holds may itself hold the set.
+        // Outside the lock: a task may own a clone of the set.
         drop(running);
     }
 }

@@ -1,9 +1,8 @@
 //! The state of the local regions: their instances, the keys pushed to them and the sessions.
 //!
-//! One mutex guards what changes; every method takes it once, briefly, and never awaits. The instances
+//! One mutex guards all that changes; every method takes it once, briefly, and never awaits. The instances
 //! themselves are fixed at start. Wall time comes in as an argument, so that the sixty seconds of a pushed
-//! key can be tested without waiting for them. Nothing here knows HTTP, and nothing here decides who may
-//! call: that is `api` and `sigv4`.
+//! key can be tested without waiting for them. HTTP and the checks of callers are in `api` and `sigv4`.
 
 use std::{
     collections::BTreeMap,
@@ -15,37 +14,37 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use self::throttle::Buckets;
 pub(crate) use self::{
+    aws_region::AwsRegion,
     host_keys::HostKeys,
+    iam_policy::{Context, Decision, Policy, Resource},
     identity::{ACCOUNT, Caller, Credentials, Grant, MFA_SERIAL, Origin, Role, YOU},
+    identity_center::{DEVICE_LIFE, IdentityCenter, SignInError},
     instance::{Console, Instance, Platform},
-    place::AwsRegion,
-    policy::{Context, Decision, Policy, Resource},
-    session::{
-        FaultCount, Opening, Purpose, Session, SessionInfo, SessionRecord, StreamTicket, TokenRefusal,
-    },
-    sign_on::{DEVICE_LIFE, SignOn, SignOnRefusal},
+    session::{FaultCount, Opening, Purpose, Session, SessionInfo, SessionRecord, StreamTicket, TokenError},
 };
 pub use self::{
     instance::{Condition, InstanceState, InstanceSummary},
     session::{SessionState, SessionSummary},
     throttle::Throttle,
 };
+use self::{pushed_keys::PushedKey, throttle::Buckets};
 use crate::clock::Clock;
 
+mod aws_region;
 mod catalogue;
 pub(crate) mod fleet;
 mod host_keys;
+mod iam_policy;
 mod identity;
+mod identity_center;
 mod instance;
-mod place;
-mod policy;
+mod pushed_keys;
 mod session;
-mod sign_on;
+mod session_list;
 mod throttle;
 
-/// What every task of the region shares.
+/// The state of a region, shared by all of its tasks.
 #[derive(Debug)]
 pub(crate) struct World {
     denied: Vec<Denial>,
@@ -67,54 +66,55 @@ struct State {
     /// By access key id.
     grants: BTreeMap<String, Grant>,
     keys: BTreeMap<(String, String), Vec<PushedKey>>,
-    /// By instance id, of those that somebody has asked for.
+    /// By instance id; made at the first use.
     host_keys: BTreeMap<String, HostKeys>,
     sessions: Vec<Session>,
     throttled: BTreeMap<String, u32>,
     buckets: Buckets,
-    sign_on: SignOn,
+    identity_center: IdentityCenter,
     calls: Vec<ApiCall>,
-    /// Where each new session is announced.
+    /// Receives each new session.
     starts: Option<mpsc::UnboundedSender<SessionInfo>>,
 }
 
-/// What a world is to have.
+/// The settings of a world.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     /// How many instances besides those of the catalogue.
     pub(crate) fleet: usize,
     pub(crate) throttles: Vec<Throttle>,
-    /// IAM actions that nobody may perform, each on anything or, after an `@`, on one thing.
+    /// IAM actions that no caller may perform, on any resource or, after an `@`, on one.
     pub(crate) denied: Vec<String>,
-    /// What whoever runs the region may do; everything without one.
+    /// The policy of the caller that the region starts with; `None` allows everything.
     pub(crate) policy: Option<Policy>,
-    /// Devices that sign in need no user.
+    /// Sign-ins with Identity Center need no approval.
     pub(crate) sso_approves: bool,
     pub(crate) clock: Clock,
-    /// What stream URLs begin with, unless with the region's own address.
+    /// The start of stream URLs; `None` for the region's own address.
     pub(crate) stream_url: Option<String>,
-    /// How many bytes the name of `web-2` has, unless five.
+    /// How many bytes the name of `web-2` has; `None` for five.
     pub(crate) name_size: Option<usize>,
-    /// How long a session's token is good, unless [`TOKEN_LIFE`].
+    /// How long a session's token is valid; `None` for [`TOKEN_LIFE`].
     pub(crate) token_life: Option<Duration>,
 }
 
-/// A call of an API that was answered, be it with a refusal.
+/// An API call that was answered, with success or an error.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ApiCall {
     /// The service and its operation, such as `ec2:DescribeInstances`, as the request named them.
     pub action: String,
-    /// The region in the scope of its signature, such as there may not be; empty for an unsigned call.
+    /// The region in the scope of its signature, which may be one that does not exist; empty for an unsigned
+    /// call.
     pub region: String,
-    /// Whether it was performed.
+    /// Whether it succeeded.
     pub ok: bool,
 }
 
-/// What the policies of all callers leave out.
+/// An action that no caller's policies allow.
 #[derive(Debug)]
 struct Denial {
     action: String,
-    /// The last part of an ARN; `None` for anything.
+    /// The last part of the resource's ARN; `None` for every resource.
     resource: Option<String>,
 }
 
@@ -128,21 +128,15 @@ impl Denial {
     }
 }
 
-#[derive(Debug)]
-struct PushedKey {
-    line: String,
-    expires: SystemTime,
-}
-
 impl World {
-    /// Makes a world whose gateway listens on `address`, with credentials that nobody has used before.
+    /// Makes a world whose gateway listens on `address`, with new credentials.
     pub(crate) fn new(address: SocketAddr, settings: Settings, now: SystemTime) -> io::Result<Self> {
         let nodes = fleet::fleet(settings.fleet);
         let credentials = Credentials::generate()?;
         let first = Grant { credentials: credentials.clone(), caller: Caller::you(), expires: None };
         let state = State {
             buckets: Buckets::new(settings.throttles),
-            sign_on: SignOn::new(settings.sso_approves),
+            identity_center: IdentityCenter::new(settings.sso_approves),
             grants: BTreeMap::from([(credentials.access_key_id.clone(), first)]),
             ..State::default()
         };
@@ -170,7 +164,7 @@ impl World {
         })
     }
 
-    /// Where the region listens.
+    /// The address that the region listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -180,12 +174,12 @@ impl World {
         &self.credentials
     }
 
-    /// What the credentials with this access key id are worth.
+    /// The credentials with this access key id, and their caller.
     pub(crate) fn grant(&self, access_key_id: &str) -> Option<Grant> {
         self.lock().grants.get(access_key_id).cloned()
     }
 
-    /// Gives out credentials that stand for `caller` until they expire.
+    /// Makes credentials of `caller` that expire at `expires`.
     pub(crate) fn give_credentials(&self, caller: Caller, expires: SystemTime) -> io::Result<Credentials> {
         let credentials = Credentials::generate()?;
         let grant = Grant { credentials: credentials.clone(), caller, expires: Some(expires) };
@@ -193,29 +187,29 @@ impl World {
         Ok(credentials)
     }
 
-    /// Declares all credentials over that have been given out, the first ones included.
+    /// Expires all credentials that exist now, the first ones included.
     pub(crate) fn expire_credentials(&self) {
         for grant in self.lock().grants.values_mut() {
             grant.expires = Some(SystemTime::UNIX_EPOCH);
         }
     }
 
-    /// Does something with Identity Center.
-    pub(crate) fn sign_on<T>(&self, act: impl FnOnce(&mut SignOn) -> T) -> T {
-        act(&mut self.lock().sign_on)
+    /// Calls `act` with the state of Identity Center.
+    pub(crate) fn identity_center<T>(&self, act: impl FnOnce(&mut IdentityCenter) -> T) -> T {
+        act(&mut self.lock().identity_center)
     }
 
-    /// Declares every access token of Identity Center over that has been given out.
+    /// Expires all access tokens of Identity Center that exist now.
     pub(crate) fn expire_access_tokens(&self) {
-        self.lock().sign_on.expire();
+        self.lock().identity_center.expire();
     }
 
-    /// Where the user of a device enters its code.
+    /// The URL of the page where a user enters the code of a sign-in.
     pub(crate) fn device_page(&self) -> String {
         format!("http://{}{DEVICE_PAGE}", self.address)
     }
 
-    /// What the caller's MFA device shows, all the time.
+    /// The code of the caller's MFA device, which never changes.
     pub(crate) fn mfa_code(&self) -> &str {
         &self.mfa_code
     }
@@ -225,7 +219,7 @@ impl World {
         &self.instances
     }
 
-    /// The instance with this id, in whichever region.
+    /// The instance with this id, in any region.
     pub(crate) fn instance(&self, id: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.id == id)
     }
@@ -240,7 +234,7 @@ impl World {
         self.started
     }
 
-    /// The host keys of an instance, made when they are first asked for.
+    /// The host keys of an instance, made at the first use.
     pub(crate) fn host_keys(&self, instance: &Instance) -> io::Result<HostKeys> {
         if let Some(keys) = self.lock().host_keys.get(&instance.id) {
             return Ok(keys.clone());
@@ -249,11 +243,11 @@ impl World {
         if instance.condition == Condition::Impostor {
             keys.replace_presented()?;
         }
-        // Whoever was first in the meantime is right.
+        // If another task has made keys meanwhile, its keys stay.
         Ok(self.lock().host_keys.entry(instance.id.clone()).or_insert(keys).clone())
     }
 
-    /// Has the SSH server of an instance present another host key from now on.
+    /// Makes the SSH server of an instance present another host key from now on.
     pub(crate) fn replace_host_key(&self, instance: &Instance) -> io::Result<()> {
         let mut keys = self.host_keys(instance)?;
         keys.replace_presented()?;
@@ -261,42 +255,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes a public key for `user` on `instance`; it is honoured until [`KEY_LIFE`] has passed.
-    pub(crate) fn push_key(&self, instance: &str, user: &str, line: &str, now: SystemTime) {
-        let mut state = self.lock();
-        let keys = state.keys.entry((instance.to_owned(), user.to_owned())).or_default();
-        keys.retain(|key| key.expires > now);
-        keys.push(PushedKey { line: line.trim().to_owned(), expires: now + KEY_LIFE });
-    }
-
-    /// The public key lines that `instance` accepts for `user` at `now`.
-    ///
-    /// Always empty for an instance whose sshd ignores them, whatever was pushed to it, and for a user that no instance
-    /// has.
-    pub(crate) fn honoured_keys(&self, instance: &str, user: &str, now: SystemTime) -> Vec<String> {
-        if user == GHOST || self.instance(instance).is_none_or(|instance| !instance.honours_pushed_keys()) {
-            return Vec::new();
-        }
-        let state = self.lock();
-        let keys = state.keys.get(&(instance.to_owned(), user.to_owned())).map_or(&[][..], Vec::as_slice);
-        keys.iter().filter(|key| key.expires > now).map(|key| key.line.clone()).collect()
-    }
-
-    /// The same for every user that a key was ever pushed for.
-    pub(crate) fn honoured_keys_by_user(
-        &self,
-        instance: &str,
-        now: SystemTime,
-    ) -> Vec<(String, Vec<String>)> {
-        let users: Vec<String> = {
-            let state = self.lock();
-            state.keys.keys().filter(|(id, _)| id == instance).map(|(_, user)| user.clone()).collect()
-        };
-        let keys = |user: String| (user.clone(), self.honoured_keys(instance, &user, now));
-        users.into_iter().map(keys).collect()
-    }
-
-    /// Whether this call of StartSession on `instance` is one that gets throttled. Counts the call.
+    /// Whether this call of StartSession on `instance` is throttled. Counts the call.
     pub(crate) fn throttles(&self, instance: &Instance) -> bool {
         let Condition::Throttled { calls } = instance.condition else { return false };
         let Some(calls) = calls else { return true };
@@ -311,12 +270,12 @@ impl World {
         self.lock().buckets.admit(action, region, now)
     }
 
-    /// Whether the caller's policies allow an action on something.
+    /// Whether callers may perform an action on any resource at all.
     pub(crate) fn allows(&self, action: &str) -> bool {
         !self.denied.iter().any(|denied| denied.action == action && denied.resource.is_none())
     }
 
-    /// Whether they allow it on this: an instance's id, or a document's name.
+    /// Whether callers may perform an action on a resource: an instance's id, or a document's name.
     pub(crate) fn allows_on(&self, action: &str, resource: &str) -> bool {
         let denies = |denied: &Denial| denied.resource.as_deref().is_none_or(|denied| denied == resource);
         !self.denied.iter().any(|denied| denied.action == action && denies(denied))
@@ -333,7 +292,7 @@ impl World {
         Some(self.policy.as_ref().filter(|_| role == Role::Sandbox))
     }
 
-    /// Keeps a call that has been answered.
+    /// Adds an answered call to [`calls`](Self::calls).
     pub(crate) fn record(&self, call: ApiCall) {
         self.lock().calls.push(call);
     }
@@ -343,126 +302,9 @@ impl World {
         self.lock().calls.clone()
     }
 
-    /// Starts a session and gives out its first token.
-    pub(crate) fn start_session(
-        &self,
-        opening: Opening,
-        caller: &Caller,
-        now: SystemTime,
-    ) -> io::Result<StreamTicket> {
-        let session = Session::start(opening, caller, now)?;
-        let ticket = self.ticket(&session);
-        let mut state = self.lock();
-        if let Some(starts) = &state.starts {
-            // It fails only when the region is gone.
-            let _ = starts.send(session.info());
-        }
-        state.sessions.push(session);
-        self.count(&state);
-        Ok(ticket)
-    }
-
-    /// Receives every session that is started from now on. Only the last caller does.
-    pub(crate) fn watch_starts(&self) -> mpsc::UnboundedReceiver<SessionInfo> {
-        let (sender, starts) = mpsc::unbounded_channel();
-        self.lock().starts = Some(sender);
-        starts
-    }
-
-    /// Whether a client has been on the data channel of a session.
-    pub(crate) fn was_attached(&self, id: &str) -> bool {
-        let state = self.lock();
-        state.sessions.iter().any(|session| session.record.id == id && session.record.was_attached())
-    }
-
-    /// Gives out a fresh token for a session; `None` if there is no such session.
-    ///
-    /// For a session that has ended the token is empty: that is how the service says so.
-    pub(crate) fn resume_session(&self, id: &str, now: SystemTime) -> io::Result<Option<StreamTicket>> {
-        let mut state = self.lock();
-        let Some(session) = state.sessions.iter_mut().find(|session| session.record.id == id) else {
-            return Ok(None);
-        };
-        session.renew_token(now)?;
-        Ok(Some(self.ticket(session)))
-    }
-
-    /// Consumes the token of a session: the first client to present it has the data channel.
-    pub(crate) fn take_token(
-        &self,
-        id: &str,
-        token: &str,
-        now: SystemTime,
-    ) -> Result<SessionInfo, TokenRefusal> {
-        let mut state = self.lock();
-        let session = state.sessions.iter_mut().find(|session| session.record.id == id);
-        session.ok_or(TokenRefusal::UnknownSession)?.take_token(token, self.token_life, now)
-    }
-
-    /// Ends a session and tells whoever watches it; `false` if it is unknown or had ended already.
-    pub(crate) fn terminate(&self, id: &str, now: SystemTime) -> bool {
-        let mut state = self.lock();
-        let ended = state.sessions.iter_mut().find(|session| session.record.id == id);
-        let ended = ended.is_some_and(|session| session.terminate(now));
-        self.count(&state);
-        ended
-    }
-
-    /// Ends every session that lives, and keeps what its client is to be told.
-    pub(crate) fn end_sessions(&self, output: &str, now: SystemTime) {
-        let mut state = self.lock();
-        for session in state.sessions.iter_mut().filter(|session| session.is_connected()) {
-            output.clone_into(&mut session.record.output);
-            session.terminate(now);
-        }
-        self.count(&state);
-    }
-
-    /// What the client of a session is told at its end, often nothing.
-    pub(crate) fn output(&self, id: &str) -> String {
-        let state = self.lock();
-        let session = state.sessions.iter().find(|session| session.record.id == id);
-        session.map(|session| session.record.output.clone()).unwrap_or_default()
-    }
-
-    /// Every session since the start, oldest first.
-    pub(crate) fn sessions(&self) -> Vec<SessionRecord> {
-        self.lock().sessions.iter().map(|session| session.record.clone()).collect()
-    }
-
-    /// The region that a session is in.
-    pub(crate) fn session_region(&self, id: &str) -> Option<AwsRegion> {
-        let state = self.lock();
-        let session = state.sessions.iter().find(|session| session.record.id == id);
-        session.map(|session| session.record.opening.region)
-    }
-
-    /// The number of connected sessions, as it changes.
-    pub(crate) fn connected_sessions(&self) -> watch::Receiver<usize> {
-        self.connected.subscribe()
-    }
-
     /// The query that every stream URL of this region carries, byte for byte.
     pub(crate) fn stream_query() -> String {
         format!("role=publish_subscribe&cell-number={CELL_NUMBER}")
-    }
-
-    fn ticket(&self, session: &Session) -> StreamTicket {
-        StreamTicket {
-            session_id: session.record.id.clone(),
-            stream_url: format!(
-                "{}/v1/data-channel/{}?{}",
-                self.stream_url,
-                session.record.id,
-                Self::stream_query()
-            ),
-            token: session.token().unwrap_or_default().to_owned(),
-        }
-    }
-
-    fn count(&self, state: &State) {
-        let connected = state.sessions.iter().filter(|session| session.is_connected()).count();
-        self.connected.send_if_modified(|count| std::mem::replace(count, connected) != connected);
     }
 
     /// A panic elsewhere leaves no half-made change behind: every method writes once, at its end.
@@ -478,12 +320,6 @@ fn random(bytes: &mut [u8]) -> io::Result<()> {
 
 /// The path of [`World::device_page`].
 pub(crate) const DEVICE_PAGE: &str = "/device";
-
-/// The one user that there is on no instance.
-const GHOST: &str = "ghost";
-
-/// How long a pushed key is honoured, from the documentation of SendSSHPublicKey.
-const KEY_LIFE: Duration = Duration::from_secs(60);
 
 /// How long the token of a session is good: "only long enough to ensure the connection is successful", says
 /// the documentation of StartSession, and no source says how long that is.

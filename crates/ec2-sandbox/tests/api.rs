@@ -5,10 +5,10 @@
 mod client;
 mod command;
 mod credentials;
+mod identity_center;
 mod opening;
 mod pages;
 mod policy;
-mod sign_on;
 mod strict;
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Signals that reach the process while a command runs. Alone in its binary: signals are for the whole process.
+//! Signals that reach the process while a command runs. Alone in its binary: signals are for the whole
+//! process.
 
 use ec2_sandbox::{Options, Region, Workspace};
 

@@ -1,198 +1,68 @@
-//! The AWS account: who we are in it, and the few calls that we make.
+//! The user's AWS account: credentials, and the few calls that this program makes.
 //!
-//! Only this module and the files below it know the AWS SDK. They return our own types and errors, never wait
-//! without a bound, and show no key, token or signed URL. Which calls to make in which order is the commands'
-//! business; so is when to try again after a failure that the SDK's retries did not heal.
+//! Only this module and the files below it use the AWS SDK. They return types and errors of this crate, never
+//! wait without a bound, and show no key, token or signed URL. The commands decide which calls to make in
+//! which order, and when to try again after an error that the SDK's retries did not heal.
+//!
+//! `load` reads the configuration, `credentials` decides whose credentials are used and gets them, `client`
+//! makes one call, and `calls` has the operations, one file for each service.
 
-mod assume_role;
-mod check;
-mod configuration;
-mod connections;
+mod calls;
+mod client;
 mod credentials;
-mod ec2;
-mod endpoint;
 mod error;
-mod expiry;
-mod http_client;
-mod identity;
-mod login;
-mod managed;
-mod mfa;
-mod operation;
-mod process;
-mod profiles;
-mod providers;
-mod push_key;
-mod query;
-mod refusal;
-mod sdk_error;
-mod session;
-mod sso;
+mod load;
 #[cfg(test)]
 mod tests;
-mod token_file;
-mod upgrade;
-mod variables;
-mod web_identity;
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
-use aws_types::service_config::ServiceConfigKey;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tokio::time::{sleep, timeout};
 
-pub use self::check::{Caller, Endpoint};
-pub use self::configuration::{ConfigurationError, KeyPlace};
-use self::connections::Connections;
-use self::credentials::CredentialCache;
-pub use self::credentials::{Renewal, SignIn};
-pub use self::ec2::{Filter, Instance, InstanceState, Latest};
-use self::endpoint::{EC2, Place, SSM, SSM_MESSAGES, Service};
+pub use self::calls::ec2::{Filter, Instance, InstanceState, Latest};
+pub use self::calls::session::{Document, Resumption, SessionId, SessionTicket, StartSession, Token};
+pub use self::calls::sts::Caller;
+pub use self::calls::systems_manager::Managed;
+use self::client::call::Api;
+pub use self::client::configured_endpoint::Endpoint;
+use self::client::connections::Connections;
+use self::client::endpoint::{self, RegionEndpoints};
+use self::client::operation::ApiClient;
+pub use self::client::request_id::RequestId;
+use self::credentials::cache::CredentialCache;
+pub use self::credentials::configuration::{ConfigurationError, KeyLocation};
+pub use self::credentials::ini::SyntaxError;
+pub use self::credentials::process::ProcessError;
+use self::credentials::providers;
+pub use self::credentials::sign_in::{Renewal, SignIn};
 pub use self::error::AwsError;
-use self::error::NoAnswer;
-use self::identity::{Identity, Options, Source};
-pub use self::managed::Managed;
-use self::operation::{Answer, Call, Client, Failure};
-pub use self::process::ProcessError;
-pub use self::profiles::SyntaxError;
-use self::providers::Providers;
-use self::refusal::Circumstances;
-pub use self::refusal::RequestId;
-pub use self::session::{Resumption, SessionId, SessionTicket, StartSession, Token};
-use self::variables::Variables;
-use crate::network::Network;
-use crate::private_file::ReadError;
-use crate::websocket::StreamUrl;
+pub use self::load::{Settings, ca_bundle, profile_names};
+use crate::system::private_file::ReadError;
 
-/// The SDK's own value, which only its loader would set.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
-/// One attempt at a call. The slowest of ours, StartSession, takes a second or two.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A call with its retries, but for those of throttled ones.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The names of the user's profiles; none if they cannot be read.
-pub fn profile_names() -> Vec<String> {
-    identity::profile_names(&variables(), &read_file).unwrap_or_default()
-}
-
-/// A time as AWS writes it: RFC 3339, in UTC.
-pub fn timestamp(time: SystemTime) -> String {
-    // Nothing that AWS or a clock says is outside of what can be written.
-    DateTime::from(time).fmt(Format::DateTime).unwrap_or_default()
-}
-
-/// Long enough for fifty at three a second, which is the quota of StartSession.
-const THROTTLED_PATIENCE: Duration = Duration::from_secs(20);
-const THROTTLED_DELAY: Duration = Duration::from_secs(1);
-const THROTTLED_MAX_DELAY: Duration = Duration::from_secs(4);
-
-/// Which account and region, as far as the command line says.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// The profile; it then beats AWS_PROFILE, and credentials in the environment, but not AWS_REGION.
-    pub profile: Option<String>,
-    /// The region; it then beats AWS_REGION and the profile.
-    pub region: Option<String>,
-    /// Whether nobody must be asked anything.
-    pub batch: bool,
-}
-
-/// One account and region to work in.
+/// The calls and credentials of one account, in one region.
 pub struct Aws {
-    client: Client,
+    client: ApiClient,
     credentials: CredentialCache,
-    place: Place,
+    endpoints: RegionEndpoints,
     profile: Option<String>,
-    /// The id of the key in the environment, if that is used.
+    /// The id of the access key in the environment. Empty if another one is used.
     access_key: String,
     sdk: SdkConfig,
     connections: Connections,
-    /// For how long a call may take with all its attempts, after credentials were had. None: as the SDK has
-    /// it.
+    /// How long a call may take with all its attempts, after credentials are there. None: as long as in the
+    /// SDK.
     limit: Option<Duration>,
-    /// For how long a throttled call is tried again, after the SDK's own attempts.
+    /// How long a throttled call is repeated, after the SDK's own attempts.
     patience: Duration,
 }
 
-/// The CA bundle that the profile names (`ca_bundle`), for [`crate::network::NetworkEnvironment`] if the
-/// environment names none. A configuration that cannot be read names none either; [`Aws::load`] reports it.
-pub fn ca_bundle(settings: &Settings) -> Option<PathBuf> {
-    Identity::resolve(settings.options(), &variables(), &read_file).ok()?.settings.ca_bundle
-}
-
-impl Settings {
-    fn options(&self) -> Options<'_> {
-        Options { profile: self.profile.as_deref(), region: self.region.as_deref() }
-    }
-}
-
 impl Aws {
-    /// Reads environment and profiles. Asks the network only if nothing names a region and this is, perhaps, an
-    /// EC2 instance, for a second at most. Credentials are resolved at the first call.
-    ///
-    /// # Errors
-    ///
-    /// [`AwsError::Configuration`], [`AwsError::NoRegion`], [`AwsError::BadRegion`],
-    /// [`AwsError::NoCredentials`].
-    pub async fn load(settings: &Settings, network: &Network) -> Result<Self, AwsError> {
-        let variables = variables();
-        let identity = Identity::resolve(settings.options(), &variables, &read_file)?;
-        let connections = Connections::default();
-        let http_client = http_client::http_client(network, &connections);
-        // The machine is asked last, and only then.
-        let region = match (&identity.region, &identity.metadata) {
-            (Some(region), _) => Some(region.clone()),
-            (None, Some(metadata)) => providers::region_of_machine(metadata, http_client.clone()).await,
-            (None, None) => None,
-        };
-        let region = region.ok_or(AwsError::NoRegion)?;
-        endpoint::check_region(&region)?;
-        let sdk = providers::sdk_config(&identity, &region, http_client);
-        let place = Place {
-            region,
-            fips: identity.fips.unwrap_or(false),
-            dual_stack: identity.dual_stack.unwrap_or(false),
-        };
-        let providers = Providers {
-            sdk: &sdk,
-            place: &place,
-            home: variables.home(),
-            login_cache: variables.path("AWS_LOGIN_CACHE_DIRECTORY", ".aws/login/cache")?,
-            may_ask: !settings.batch,
-        };
-        let sign_in = SignIn::of(&identity);
-        let provider = identity.source.as_ref().and_then(|source| providers.provider(source));
-        let provider = provider.ok_or_else(|| AwsError::NoCredentials { sign_in: sign_in.clone() })?;
-        Ok(Self {
-            client: Client::new(sdk.clone(), &place.region),
-            credentials: CredentialCache::new(provider, sign_in),
-            access_key: match &identity.source {
-                Some(Source::Environment(keys)) => keys.id.clone(),
-                _ => String::new(),
-            },
-            place,
-            profile: identity.profile,
-            sdk,
-            connections,
-            limit: None,
-            patience: THROTTLED_PATIENCE,
-        })
-    }
-
-    /// Gets the credentials, for which a person may have to be asked something. Otherwise the first call does; but a
-    /// question can be given up, and some calls must not be.
+    /// Gets the credentials, for which the user may have to be asked something. Otherwise the first call
+    /// does; but waiting for an answer can be cancelled, and some calls must not be.
     ///
     /// # Errors
     ///
@@ -201,12 +71,13 @@ impl Aws {
         self.credentials.resolve().await.map(|_| ())
     }
 
-    /// Why a role's credentials in the cache of the AWS CLI were not believed, if there were such.
+    /// Why a role's credentials in the cache of the AWS CLI were not trusted. None if they were, or there are
+    /// none.
     pub fn fault(&self) -> Option<&ReadError> {
         self.credentials.fault()
     }
 
-    /// The same, for calls that are better given up than waited for: a throttled one is made again for so long.
+    /// The same account and settings, with another time for which a throttled call is repeated.
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
@@ -214,9 +85,9 @@ impl Aws {
     /// The same account and settings for other calls, which share credentials and connections with these.
     pub fn again(&self) -> Self {
         Self {
-            client: Client::new(self.sdk.clone(), &self.place.region),
+            client: ApiClient::new(self.sdk.clone(), &self.endpoints.region),
             credentials: self.credentials.clone(),
-            place: self.place.clone(),
+            endpoints: self.endpoints.clone(),
             profile: self.profile.clone(),
             access_key: self.access_key.clone(),
             sdk: self.sdk.clone(),
@@ -226,35 +97,35 @@ impl Aws {
         }
     }
 
-    /// The same, for calls that take at most so long with all their attempts, throttled ones included, not
-    /// counting the time that credentials take. A call is dropped then, so that it must not be one that
-    /// starts something.
+    /// The same account and settings, with a limit on the time of a call with all its attempts, throttled
+    /// ones included; the time that credentials take does not count. The call is dropped then, so it must not
+    /// be one that starts something.
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
-    /// The same, for calls that take at most so long, with all their attempts.
+    /// The same account and settings, with a limit on the time of the SDK's attempts at a call.
     pub fn within(self, limit: Duration) -> Self {
         let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(limit.min(ATTEMPT_TIMEOUT))
+            .operation_attempt_timeout(limit.min(providers::ATTEMPT_TIMEOUT))
             .operation_timeout(limit)
             .build();
         let sdk = self.sdk.into_builder().timeout_config(timeouts).build();
-        Self { client: Client::new(sdk.clone(), &self.place.region), sdk, ..self }
+        Self { client: ApiClient::new(sdk.clone(), &self.endpoints.region), sdk, ..self }
     }
 
-    /// The region.
+    /// The region that the calls go to, like `eu-west-1`.
     pub fn region(&self) -> &str {
-        &self.place.region
+        &self.endpoints.region
     }
 
-    /// The profile, if one was named.
+    /// The profile that was named by option or environment. None for the default profile.
     pub fn profile(&self) -> Option<&str> {
         self.profile.as_deref()
     }
 
-    /// A name for the account, as far as it is known without a call: the profile, or the access key that the
-    /// environment has. Not a secret, and not for people.
+    /// A key for the account that takes no call to find: the profile, or the access key in the environment.
+    /// It is not secret, and not meant for display.
     pub fn account_name(&self) -> String {
         match self.credentials.sign_in() {
             SignIn::Environment => self.access_key.clone(),
@@ -262,9 +133,34 @@ impl Aws {
         }
     }
 
-    /// Where instances are described, when the user configured it.
-    pub fn instances_endpoint(&self) -> Option<String> {
-        self.configured_endpoint(&EC2)
+    /// Where the credentials come from.
+    pub fn credentials_source(&self) -> &SignIn {
+        self.credentials.sign_in()
+    }
+
+    /// When the credentials expire. None if they do not say.
+    ///
+    /// # Errors
+    ///
+    /// Those of credentials.
+    pub async fn credentials_end(&self) -> Result<Option<SystemTime>, AwsError> {
+        Ok(self.credentials.resolve().await?.expiry())
+    }
+
+    /// How far this machine's clock was off at AWS's last response, and whether it was behind.
+    pub fn clock_skew(&self) -> (Duration, bool) {
+        self.client.skew()
+    }
+
+    /// The time by AWS's clock, estimated from its last response.
+    pub fn now(&self) -> SystemTime {
+        let now = SystemTime::now();
+        match self.clock_skew() {
+            // Responses are dated to the second, and take a moment.
+            (skew, _) if skew < Duration::from_secs(2) => now,
+            (skew, true) => now + skew,
+            (skew, false) => now - skew,
+        }
     }
 
     /// The same account and settings in another region.
@@ -274,198 +170,23 @@ impl Aws {
     /// [`AwsError::BadRegion`].
     pub fn in_region(&self, region: &str) -> Result<Self, AwsError> {
         endpoint::check_region(region)?;
-        let place = Place { region: region.to_owned(), ..self.place.clone() };
-        Ok(Self { client: Client::new(self.sdk.clone(), region), place, ..self.again() })
+        let endpoints = RegionEndpoints { region: region.to_owned(), ..self.endpoints.clone() };
+        Ok(Self { client: ApiClient::new(self.sdk.clone(), region), endpoints, ..self.again() })
     }
-
-    /// Where the websockets of sessions are expected, to connect there early. None when an endpoint was configured:
-    /// then only the service knows.
-    pub fn message_gateway(&self) -> Option<StreamUrl> {
-        let overridden =
-            [&SSM, &SSM_MESSAGES].iter().any(|service| self.configured_endpoint(service).is_some());
-        if overridden { None } else { self.place.message_gateway() }
-    }
-
-    /// Refuses a stream URL that does not lead to Session Manager of this region, or to what the user
-    /// configured in its stead; unencrypted ones may lead to this machine only.
-    ///
-    /// # Errors
-    ///
-    /// [`AwsError::UntrustedStreamUrl`].
-    pub fn check_stream_url(&self, url: &StreamUrl) -> Result<(), AwsError> {
-        let overrides: Vec<_> = [&SSM, &SSM_MESSAGES]
-            .into_iter()
-            .filter_map(|service| self.configured_endpoint(service))
-            .collect();
-        self.place.check_stream_url(url, &overrides)
-    }
-
-    /// Makes a call of JSON 1.1 about `subject`, an instance or a session.
-    async fn call<I: Serialize, O: DeserializeOwned>(
-        &self,
-        api: &Api,
-        subject: &str,
-        input: &I,
-    ) -> Result<(O, RequestId), AwsError> {
-        let malformed = |source| AwsError::Malformed { action: api.action(), source };
-        let body = serde_json::to_string(input).map_err(|error| malformed(error.into()))?;
-        let answer = self.invoke(api, subject, body).await?;
-        match serde_json::from_slice(&answer.body) {
-            Ok(output) => Ok((output, answer.request_id.unwrap_or_else(RequestId::absent))),
-            // Its text may quote the answer, and with it a token.
-            Err(_) => Err(malformed("it is not the JSON that was expected".into())),
-        }
-    }
-
-    /// Makes a call whose body is written already, and makes it again for a while if AWS throttles it: of many that
-    /// begin at once the last have to wait longer than the SDK does. No clock runs while credentials are
-    /// fetched.
-    async fn invoke(&self, api: &Api, subject: &str, body: String) -> Result<Answer, AwsError> {
-        let mut spent = Duration::ZERO;
-        let mut delay = THROTTLED_DELAY;
-        let mut is_throttled = false;
-        loop {
-            let credentials = self.credentials.resolve().await?;
-            let started = Instant::now();
-            let attempt = self.invoke_once(api, subject, body.clone(), credentials);
-            let result = match self.limit {
-                Some(limit) => match timeout(limit.saturating_sub(spent), attempt).await {
-                    Ok(result) => result,
-                    // AWS has answered, and the attempt after that had too little time left.
-                    Err(_) if is_throttled => Err(AwsError::Throttled { action: api.action() }),
-                    Err(_) => Err(self.unanswered(&self.endpoint(api.service)?, NoAnswer(limit).into())),
-                },
-                None => attempt.await,
-            };
-            spent += started.elapsed();
-            match result {
-                Err(AwsError::Throttled { action }) if spent + delay < self.patience => {
-                    tracing::info!("AWS throttles {action}; trying again");
-                    is_throttled = true;
-                    sleep(jitter(delay)).await;
-                    spent += delay;
-                    delay = (delay * 2).min(THROTTLED_MAX_DELAY);
-                }
-                result => return result,
-            }
-        }
-    }
-
-    async fn invoke_once(
-        &self,
-        api: &Api,
-        subject: &str,
-        body: String,
-        credentials: Credentials,
-    ) -> Result<Answer, AwsError> {
-        let action = api.action();
-        let endpoint = self.endpoint(api.service)?;
-        let call = Call {
-            service: api.service,
-            operation: api.operation,
-            endpoint: &endpoint,
-            credentials: Some(credentials),
-            body,
-        };
-        match self.client.invoke(call).await {
-            Ok(answer) => Ok(answer),
-            Err(Failure::Malformed(source)) => Err(AwsError::Malformed { action, source }),
-            Err(Failure::Network(error)) => Err(AwsError::Network(error)),
-            Err(Failure::Refused(refusal)) => {
-                let sign_in = self.credentials.sign_in();
-                let error =
-                    Circumstances { action, subject, region: self.region(), sign_in }.explain(refusal);
-                if matches!(error, AwsError::ExpiredToken { .. } | AwsError::RejectedCredentials { .. }) {
-                    // Their owner may renew them while we run.
-                    self.credentials.forget().await;
-                }
-                Err(error)
-            }
-            Err(Failure::Unreachable(source)) => Err(self.unanswered(&endpoint, source)),
-        }
-    }
-
-    /// An endpoint did not answer: because no connection to it can be made, or in spite of one.
-    fn unanswered(&self, endpoint: &str, source: Box<dyn StdError + Send + Sync>) -> AwsError {
-        let host = endpoint::host_of(endpoint).unwrap_or_else(|| endpoint.to_owned());
-        match self.connections.are_impossible(endpoint) {
-            true => AwsError::NoConnection { host, source },
-            false => AwsError::Unreachable { host, source },
-        }
-    }
-
-    fn endpoint(&self, service: &Service) -> Result<String, AwsError> {
-        let Some(endpoint) = self.configured_endpoint(service) else {
-            return Ok(self.place.endpoint(service));
-        };
-        endpoint::check_endpoint(service, &endpoint)?;
-        Ok(endpoint)
-    }
-
-    /// The endpoint from the environment or the profile, for this service or for all.
-    fn configured_endpoint(&self, service: &Service) -> Option<String> {
-        configured_endpoint(&self.sdk, service)
-    }
-}
-
-fn configured_endpoint(sdk: &SdkConfig, service: &Service) -> Option<String> {
-    let key = ServiceConfigKey::builder()
-        .service_id(service.id)
-        .env("AWS_ENDPOINT_URL")
-        .profile("endpoint_url")
-        .build()
-        .ok()?;
-    sdk.service_config()?.load_config(key).filter(|endpoint| !endpoint.is_empty())
-}
-
-/// Anything up to `delay`, so that those who were refused together do not come back together.
-fn jitter(delay: Duration) -> Duration {
-    let mut random = [0; 1];
-    let share = if getrandom::fill(&mut random).is_ok() { f64::from(random[0]) / 255.0 } else { 1.0 };
-    delay.mul_f64(share)
 }
 
 /// Shows what a user named. The SDK's configuration would show whole profiles, with the keys in them.
 impl fmt::Debug for Aws {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Aws")
-            .field("region", &self.place.region)
+            .field("region", &self.endpoints.region)
             .field("profile", &self.profile)
             .finish_non_exhaustive()
     }
 }
 
-/// An operation of a service.
-struct Api {
-    service: &'static Service,
-    operation: &'static str,
+/// A time as AWS writes it: RFC 3339, in UTC.
+pub fn timestamp(time: SystemTime) -> String {
+    // No time of AWS or of a clock is outside of what can be written.
+    DateTime::from(time).fmt(Format::DateTime).unwrap_or_default()
 }
-
-impl Api {
-    /// The action that IAM policies name.
-    fn action(&self) -> String {
-        format!("{}:{}", self.service.prefix, self.operation)
-    }
-}
-
-/// The environment of this process.
-fn variables() -> Variables {
-    Variables::new(std::env::vars_os(), std::env::home_dir())
-}
-
-/// Reads a regular file. A directory that must not be entered has none, for the CLI either.
-fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(CONFIGURATION_LIMIT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > CONFIGURATION_LIMIT {
-        let what = format!("it is longer than {} MiB", CONFIGURATION_LIMIT >> 20);
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-    }
-    Ok(Some(bytes))
-}
-
-/// The size of about a hundred thousand profiles.
-const CONFIGURATION_LIMIT: u64 = 16 << 20;

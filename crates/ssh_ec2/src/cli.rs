@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::key::KeyType;
-use crate::openssh::{Invocation, InvocationError};
+use crate::key::one_time::KeyType;
+use crate::ssh::client::{Invocation, InvocationError};
 use crate::target::InstanceId;
 
 /// ssh to EC2 instances with IAM permissions only.

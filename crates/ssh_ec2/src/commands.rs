@@ -11,6 +11,7 @@ mod forwarding;
 pub mod interrupt;
 pub mod known_hosts;
 pub mod list;
+pub mod options;
 pub mod pick;
 pub mod policy;
 pub mod proxy;
@@ -20,7 +21,7 @@ pub mod send_key;
 pub mod signals;
 
 use crate::aws::Aws;
-use crate::cache::Cache;
+use crate::instances::cache::Cache;
 use crate::ui;
 
 /// Says what was not believed, for whoever waits. It was asked for anew, so that it is no reason to fail.

@@ -6,9 +6,11 @@
 
 mod channel;
 mod client;
+pub mod diagnosis;
 mod instance;
 mod login;
 mod remote;
+pub mod report;
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -17,17 +19,18 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
-use crate::cache::Cache;
-use crate::diagnosis;
-use crate::known_hosts::Store;
-use crate::network::{self, Network, foreign_text};
+use crate::doctor::report::{Check, Layer, Report, Verdict};
+use crate::instances::cache::Cache;
+use crate::instances::resolve::{Choice, age};
+use crate::net::network::Network;
+use crate::net::websocket::{Way, prepare_within};
 use crate::policy::{Feature, Policy, Wanted};
-use crate::probe::{Interrupt, Prober};
-use crate::report::{Check, Layer, Report, Verdict};
-use crate::resolve::{Choice, age};
-use crate::ssh_config::{Places, ProxyOptions};
+use crate::road::probe::{Interrupt, Prober};
+use crate::ssh::config::{Places, ProxyOptions};
+use crate::ssh::known_hosts::Store;
+use crate::system::explain::Explain as _;
+use crate::system::text::{self, foreign_text};
 use crate::target::{InstanceId, OsUser, Port, Target};
-use crate::websocket::{Way, prepare_within};
 
 /// Whom to examine, and how far.
 #[derive(Clone, Debug)]
@@ -156,7 +159,7 @@ impl Walk<'_> {
     fn note_timed(&mut self, layer: Layer, took: Duration, finding: Finding) -> ControlFlow<()> {
         let Finding { verdict, fact, hints, details } = finding;
         self.report.checks.push(Check { layer, verdict, fact, hints, details, took });
-        if self.means.interrupt.is_asked() || (verdict == Verdict::Broken && !self.request.all) {
+        if self.means.interrupt.is_cancelled() || (verdict == Verdict::Broken && !self.request.all) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -331,7 +334,7 @@ fn denied(error: &AwsError) -> Option<&str> {
 
 /// An error and its causes in one line.
 fn chain(error: &dyn Error) -> String {
-    foreign_text(&network::chain(error), 1000)
+    foreign_text(&text::chain(error), 1000)
 }
 
 /// For Session Manager's records.

@@ -7,10 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cache::Cache;
-use crate::commands::connect::Surroundings;
 use crate::error::Failure;
-use crate::ssh_config::Places;
+use crate::instances::cache::Cache;
+use crate::ssh::config::Places;
 
 /// The user's directories, and this program.
 #[derive(Debug)]
@@ -25,6 +24,17 @@ pub struct Environment {
     pub user: u32,
     /// For connections.
     pub surroundings: Surroundings,
+}
+
+/// What the environment says about a connection.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// This program, for the ProxyCommand.
+    pub program: PathBuf,
+    /// Where our files are.
+    pub places: Places,
+    /// `SSH_AUTH_SOCK`: the user's own agent, which ssh forwards on request.
+    pub user_agent: Option<String>,
 }
 
 impl Environment {

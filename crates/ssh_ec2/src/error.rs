@@ -3,7 +3,6 @@
 //! A message names the thing and states one fact; its hints are actions. Messages of the layers below are passed
 //! on as they are; here stand only those that need the whole story.
 
-mod anchor;
 mod plain_ssh;
 mod told;
 
@@ -15,18 +14,19 @@ use std::time::SystemTime;
 use thiserror::Error;
 
 pub use self::plain_ssh::{PlainHost, PlainSsh};
-use crate::agent::socket::SocketError;
 use crate::aws::AwsError;
-use crate::diagnosis::{Diagnosis, RefusedKey};
-use crate::host_key::{HostKey, Source};
-use crate::key::KeyError;
-use crate::key_file::KeyFileError;
-use crate::known_hosts::StoreError;
-use crate::network::NetworkError;
-use crate::openssh::{InvocationError, Version};
-use crate::resolve::ResolveError;
-use crate::target::{InstanceId, Port, TargetError};
-use crate::websocket::DialError;
+use crate::doctor::diagnosis::{Diagnosis, RefusedKey};
+use crate::instances::resolve::ResolveError;
+use crate::key::agent::socket::SocketError;
+use crate::key::file::KeyFileError;
+use crate::key::one_time::KeyError;
+use crate::net::network::NetworkError;
+use crate::road::error::RoadError;
+use crate::ssh::client::{InvocationError, Version};
+use crate::ssh::host_key::{HostKey, Source};
+use crate::ssh::known_hosts::StoreError;
+use crate::system::explain::{Anchor, Explain};
+use crate::target::{InstanceId, TargetError};
 
 /// A command failed.
 #[derive(Debug, Error)]
@@ -38,20 +38,9 @@ pub enum Failure {
     /// A call to AWS.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// The SSM agent asked for something that this client does not do.
-    #[error("the session on {instance} could not begin: {output}")]
-    ChannelRefused {
-        /// The target.
-        instance: InstanceId,
-        /// The reason in the gateway's or the SSM agent's words.
-        output: String,
-    },
     /// The cause of what went wrong was found.
     #[error(transparent)]
     Diagnosed(#[from] Diagnosis),
-    /// The websocket of the session.
-    #[error(transparent)]
-    Dial(#[from] DialError),
     /// A file of the user's or of ours.
     #[error("cannot {action} {path}")]
     File {
@@ -61,12 +50,6 @@ pub enum Failure {
         path: PathBuf,
         /// Why.
         source: io::Error,
-    },
-    /// Nothing came from the SSM agent.
-    #[error("the session on {instance} is open, but its SSM agent did not take it up within a minute")]
-    HandshakeTimeout {
-        /// The target.
-        instance: InstanceId,
     },
     /// sshd presented another key than the known one.
     #[error(transparent)]
@@ -101,16 +84,6 @@ pub enum Failure {
         /// What is in PATH.
         found: Version,
     },
-    /// sshd has too many clients, or thinks ill of one.
-    #[error("sshd on port {port} of {instance} turns connections away: {greeting:?}")]
-    SshdBusy {
-        /// The target.
-        instance: InstanceId,
-        /// sshd's port.
-        port: Port,
-        /// What it says, printable.
-        greeting: String,
-    },
     /// Nobody can be asked for the host key, for a reason that may pass.
     #[error("the host key of {instance} cannot be checked: {why}")]
     HostKeyUnchecked {
@@ -128,26 +101,6 @@ pub enum Failure {
         target: String,
         /// What it does instead.
         fault: &'static str,
-    },
-    /// Something else than sshd has the port.
-    #[error("port {port} of {instance} answers, but not as an SSH server: {greeting:?}")]
-    NotSsh {
-        /// The target.
-        instance: InstanceId,
-        /// sshd's port.
-        port: Port,
-        /// What it says, printable.
-        greeting: String,
-    },
-    /// The session could not be resumed in time.
-    #[error("the connection to {instance} was lost, and could not be resumed within {minutes} minutes")]
-    Lost {
-        /// The target.
-        instance: InstanceId,
-        /// How long it was tried.
-        minutes: u64,
-        /// What the last attempt met.
-        source: Box<Self>,
     },
     /// A name means another instance than it did when ssh was started.
     #[error("{target} is {new} now, and {old}, which it was a few minutes ago, cannot be connected to")]
@@ -180,24 +133,6 @@ pub enum Failure {
         /// Where it was looked for.
         directory: PathBuf,
     },
-    /// The instance acknowledges nothing any more.
-    #[error("{instance} has acknowledged nothing for five minutes")]
-    NoProgress {
-        /// The target.
-        instance: InstanceId,
-    },
-    /// The SSM agent could not connect to the port.
-    #[error("nothing answered on port {port} of {instance}{}", reason(.output))]
-    NothingAnswered {
-        /// The target.
-        instance: InstanceId,
-        /// sshd's port.
-        port: Port,
-        /// The reason in the SSM agent's words, often empty.
-        output: String,
-        /// Whether a note has asked after sshd already.
-        told: bool,
-    },
     /// The command for the local region could not be started.
     #[error("cannot run {program}")]
     Command {
@@ -209,23 +144,12 @@ pub enum Failure {
     /// A name does not mean one instance.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// Bytes do not reach the instance. Calls to AWS are [`Aws`](Self::Aws).
+    #[error(transparent)]
+    Road(RoadError),
     /// The local region.
     #[error("the local region failed")]
     Sandbox(#[source] io::Error),
-    /// The session ended, and the service says why.
-    #[error("the session on {instance} was ended: {output}")]
-    SessionEnded {
-        /// The target.
-        instance: InstanceId,
-        /// The reason in the service's words.
-        output: String,
-    },
-    /// The time of the session is over: idle too long, or too old.
-    #[error("the session on {instance} has ended at AWS and cannot be resumed")]
-    SessionExpired {
-        /// The target.
-        instance: InstanceId,
-    },
     /// The command line leads ssh to the host without our ProxyCommand.
     #[error("`{option}` would lead {program} to the instance without Session Manager")]
     OtherWay {
@@ -274,14 +198,23 @@ pub enum Failure {
     },
 }
 
-impl Failure {
-    /// What to do about it, an action a line.
-    pub fn hints(&self) -> Vec<String> {
+/// A call to AWS fails in the same way whether a road or a command has made it.
+impl From<RoadError> for Failure {
+    fn from(error: RoadError) -> Self {
+        match error {
+            RoadError::Aws(error) => Self::Aws(error),
+            error => Self::Road(error),
+        }
+    }
+}
+
+impl Explain for Failure {
+    fn hints(&self) -> Vec<String> {
         match self {
             Self::AgentSocket(error) => error.hints(),
             Self::Aws(error) => error.hints(),
             Self::Diagnosed(cause) => cause.hints(),
-            Self::Dial(error) => error.hints(),
+            Self::Road(error) => error.hints(),
             Self::Network(error) => error.hints(),
             Self::HostKeyChanged(changed) => changed.hints(),
             Self::HostKeyUnknown { instance } => vec![format!(
@@ -291,25 +224,22 @@ impl Failure {
             Self::KnownHosts(error) => error.hints(),
             Self::Resolve(error) => error.hints(),
             Self::Target(error) => error.hints(),
-            Self::Lost { source, .. } => source.hints(),
-            Self::ChannelRefused { .. } => vec![
-                "check the session document and the SSM agent's version: `aws ssm describe-instance-information`".into(),
-            ],
             Self::Command { program, .. } => vec![format!("check that {program} is installed and in PATH")],
             Self::File { action: "make", path, .. } => vec![format!(
                 "check the permissions of {}, or set SSH_EC2_DIR to a directory that you can write to",
                 path.display()
             )],
             Self::File { path, .. } => vec![format!("check the permissions of {}", path.display())],
-            Self::HandshakeTimeout { instance } => vec![
-                format!("restart the SSM agent on {instance}, or reboot it, and check that it can reach ssmmessages on port 443"),
-            ],
-            Self::Invocation(_) | Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
-            Self::Key(_) => vec!["try again".into()],
+            Self::Invocation(error) => error.hints(),
+            Self::Usage(_) => vec!["`ssh_ec2 --help` shows how to call it".into()],
+            Self::Key(error) => error.hints(),
             Self::KeyFile(error) => error.hints(),
             Self::KeyRefused(refused) => refused.hints(),
             Self::ManagedNode { .. } => {
-                vec!["install a key of your own on the node: ssh offers your own keys to `mi-…` targets".into()]
+                vec![
+                    "install a key of your own on the node: ssh offers your own keys to `mi-…` targets"
+                        .into(),
+                ]
             }
             Self::PlainSsh(failure) => failure.hints(),
             Self::Moved { .. } => vec!["connect again".into()],
@@ -319,10 +249,6 @@ impl Failure {
             Self::NoKey { .. } => {
                 vec!["make one with `ssh-keygen -t ed25519`, or name one with `--key-file`".into()]
             }
-            Self::NoProgress { instance } => {
-                vec![format!("check that {instance} is still running, then connect again")]
-            }
-            Self::SshdBusy { .. } => vec![SSHD_BUSY_HINT.into()],
             Self::HostKeyUnchecked { instance, hints, .. } => {
                 let trust = format!(
                     "try again; or say yourself which key it has: `ssh_ec2 known-hosts --trust KEY {instance}`"
@@ -330,21 +256,14 @@ impl Failure {
                 hints.iter().cloned().chain([trust]).collect()
             }
             Self::ProxySilent { .. } => vec!["connect again; `ssh -v` shows what it waits for".into()],
-            Self::NotSsh { port, .. } => {
-                vec![format!("give the port that sshd listens on: `ssh -p PORT …` (tried {port})")]
+            Self::Sandbox(_) => {
+                vec!["check that loopback ports and the temporary directory can be used".into()]
             }
-            Self::NothingAnswered { told: true, .. } => Vec::new(),
-            Self::NothingAnswered { port, .. } => vec![
-                format!("start sshd on the instance, or give the port it listens on: `ssh -p PORT …` (tried {port})"),
-            ],
-            Self::Sandbox(_) => vec!["check that loopback ports and the temporary directory can be used".into()],
-            Self::SessionEnded { .. } => vec!["connect again".into()],
-            Self::SessionExpired { .. } => vec![
-                "connect again; `ServerAliveInterval 60` in ssh_config keeps an idle session from timing out".into(),
-            ],
             Self::OtherWay { program, .. } => vec![
                 "leave it out".into(),
-                format!("to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"),
+                format!(
+                    "to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"
+                ),
             ],
             Self::Ssh { program, source } if source.kind() == io::ErrorKind::NotFound => {
                 let (package, name) = match program.as_str() {
@@ -362,23 +281,58 @@ impl Failure {
                 vec!["check the limits of this process (`ulimit -a`) and of the system".into()]
             }
             Self::Stdio(_) => {
-                vec!["`ssh_ec2 proxy` is for ssh's ProxyCommand; to connect, use `ssh_ec2 USER@INSTANCE`".into()]
+                vec![
+                    "`ssh_ec2 proxy` is for ssh's ProxyCommand; to connect, use `ssh_ec2 USER@INSTANCE`"
+                        .into(),
+                ]
             }
         }
     }
 
-    /// What belongs between the message and the hints, a line each.
-    pub fn details(&self) -> Vec<String> {
+    fn anchor(&self) -> Option<Anchor> {
+        let anchor = match self {
+            Self::Interrupted | Self::OtherWay { .. } | Self::Usage(_) => return None,
+            Self::AgentSocket(error) => return error.anchor(),
+            Self::Aws(error) => return error.anchor(),
+            Self::Diagnosed(cause) => return cause.anchor(),
+            Self::Road(error) => return error.anchor(),
+            Self::HostKeyChanged(changed) => return changed.anchor(),
+            Self::Invocation(error) => return error.anchor(),
+            Self::Key(error) => return error.anchor(),
+            Self::KeyFile(error) => return error.anchor(),
+            Self::KeyRefused(refused) => return refused.anchor(),
+            Self::KnownHosts(error) => return error.anchor(),
+            Self::Network(error) => return error.anchor(),
+            Self::PlainSsh(failure) => return failure.anchor(),
+            Self::Resolve(error) => return error.anchor(),
+            Self::Target(error) => return error.anchor(),
+            Self::Command { .. } | Self::Sandbox(_) => Anchor::Sandbox,
+            Self::File { .. } | Self::NoHome | Self::UserConfig { .. } => Anchor::Files,
+            Self::HostKeyUnknown { .. } => Anchor::HostKeyUnknown,
+            Self::HostKeyUnchecked { .. } | Self::ProxySilent { .. } => Anchor::HostKeyUnchecked,
+            Self::ManagedNode { .. } => Anchor::ManagedNode,
+            Self::Moved { .. } => Anchor::NameMoved,
+            Self::NoKey { .. } => Anchor::OwnKey,
+            Self::OldSsh { .. } | Self::Ssh { .. } => Anchor::SshClient,
+            Self::Output(_) | Self::Stdio(_) => Anchor::StandardStreams,
+            Self::System { .. } => Anchor::SystemLimits,
+        };
+        Some(anchor)
+    }
+
+    fn details(&self, now: SystemTime) -> Vec<String> {
         match self {
-            Self::PlainSsh(failure) => failure.error.details(),
-            Self::Resolve(error) => error.details(SystemTime::now()),
+            Self::PlainSsh(failure) => failure.details(now),
+            Self::Resolve(error) => error.details(now),
             _ => Vec::new(),
         }
     }
+}
 
+impl Failure {
     /// Where more is said about it.
     pub fn link(&self) -> Option<String> {
-        anchor::of(self).map(|anchor| format!("{TROUBLESHOOTING}#{anchor}"))
+        self.anchor().map(|anchor| format!("{TROUBLESHOOTING}#{}", anchor.heading()))
     }
 
     /// How the process exits.
@@ -418,7 +372,7 @@ pub struct ChangedKey {
     pub other_kind: bool,
 }
 
-impl ChangedKey {
+impl Explain for ChangedKey {
     fn hints(&self) -> Vec<String> {
         let instance = self.host.trim_start_matches('[').split(']').next().unwrap_or_default();
         let port = self.host.split_once("]:").map(|(_, port)| format!(" --port {port}")).unwrap_or_default();
@@ -433,6 +387,10 @@ impl ChangedKey {
             ),
         };
         vec![hint]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::HostKeyChanged)
     }
 }
 
@@ -474,11 +432,5 @@ impl From<ExitCode> for process::ExitCode {
     }
 }
 
-/// Through Session Manager every client has the instance's own address.
-pub const SSHD_BUSY_HINT: &str = "wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for";
 /// One heading for each kind of error.
 const TROUBLESHOOTING: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubleshooting.md");
-
-fn reason(output: &str) -> String {
-    if output.is_empty() { String::new() } else { format!(": {output}") }
-}

@@ -15,44 +15,21 @@
 //!
 //! A module uses those below it; `tests/layering.rs` has the whole table.
 
-pub mod agent;
 pub mod aws;
-pub mod cache;
 pub mod cli;
 pub mod commands;
-pub mod descriptors;
-pub mod diagnosis;
 pub mod doctor;
 pub mod environment;
 pub mod error;
-pub mod host_key;
-pub mod inventory;
-pub mod job;
+pub mod instances;
 pub mod key;
-pub mod key_file;
-pub mod known_hosts;
-pub mod login;
-pub mod memory;
-pub mod network;
-pub mod openssh;
-pub mod pace;
-pub mod picker;
+pub mod net;
 pub mod policy;
-pub mod private_file;
-pub mod private_socket;
-pub mod probe;
-pub mod push;
-pub mod report;
-pub mod resolve;
-pub mod ssh_config;
-pub mod ssh_options;
-pub mod stdio;
+pub mod road;
+pub mod ssh;
+pub mod system;
 pub mod target;
-pub mod transfer;
-pub mod tty;
-pub mod tunnel;
 pub mod ui;
-pub mod websocket;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -71,19 +48,21 @@ use crate::commands::doctor::Form;
 use crate::commands::pick::Chosen;
 use crate::commands::proxy::{Client, Words};
 use crate::commands::{
-    complete, config, connect, copy, first_process, interrupt, list, proxy, send_key, signals,
+    complete, config, connect, copy, first_process, interrupt, list, options, proxy, send_key, signals,
 };
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure, PlainHost};
-use crate::job::Child;
-use crate::known_hosts::Store;
-use crate::network::{Network, NetworkEnvironment};
-use crate::openssh::{Invocation, InvocationError};
-use crate::probe::Interrupt;
-use crate::ssh_config::Connection;
-use crate::ssh_options::SshOptions;
+use crate::net::network::{Network, NetworkEnvironment};
+use crate::road::probe::Interrupt;
+use crate::ssh::client::{Invocation, InvocationError};
+use crate::ssh::config::Connection;
+use crate::ssh::job::Child;
+use crate::ssh::known_hosts::Store;
+use crate::ssh::options::SshOptions;
+use crate::ssh::transfer::Tool;
+use crate::ssh::{client, options as ssh_options};
+use crate::system::{descriptors, memory};
 use crate::target::{Host, OsUser, Target};
-use crate::transfer::Tool;
 
 /// Runs the program with the arguments that follow its name.
 pub fn run(arguments: &[OsString]) -> ExitCode {
@@ -152,7 +131,7 @@ fn run_query(version: bool, arguments: Vec<OsString>) -> Result<ExitCode, Failur
     if version {
         ui::print(concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n")).map_err(Failure::Output)?;
     }
-    match (openssh::Command { program: "ssh".into(), arguments }).exec() {
+    match (client::Command { program: "ssh".into(), arguments }).exec() {
         Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
     }
 }
@@ -181,7 +160,7 @@ fn run_connect(connect: &Connect) -> Result<ExitCode, Failure> {
         user: user.parse()?,
         instance: instance.parse()?,
         key_file: connect.common.key_file.clone(),
-        settings: connect::aws_settings(&connect.common),
+        settings: options::aws_settings(&connect.common),
     };
     on_runtime(interrupt::unless_ended(async {
         let network = network(&options.settings).await?;
@@ -261,7 +240,7 @@ fn run_proxy(proxy: cli::Proxy, before: Common, words: Rc<Words>) -> Result<Exit
     let mut common = proxy.common.clone().over(before);
     // ssh does not tell its ProxyCommand.
     let parent = environment::parent();
-    common.batch |= openssh::is_batch(&parent);
+    common.batch |= client::is_batch(&parent);
     log_to_stderr(common.verbose);
     memory::forbid_dumps();
     let plain_host = proxy::plain_host(&proxy, &parent);
@@ -289,7 +268,7 @@ fn run_proxy_for(
         connection.socket(proxy.sockets.as_ref().unwrap_or(&sockets))
     });
     let (target, region) = host_target(&proxy.host, proxy.typed.as_deref(), proxy.suffix.as_deref())?;
-    let settings = connect::aws_settings(&common);
+    let settings = options::aws_settings(&common);
     let options = proxy::Options {
         user: OsUser::on(&target, &proxy.user)?,
         port: proxy.port.parse()?,
@@ -300,13 +279,13 @@ fn run_proxy_for(
         key_type: common.key_type,
         agent_socket,
         report: proxy.report.clone(),
-        client: if openssh::is_ssh(&parent) { Client::Ssh } else { Client::Other },
+        client: if client::is_ssh(&parent) { Client::Ssh } else { Client::Other },
         ssh: parent,
         plain_host,
         words,
     };
     let found_by = proxy.found_by.as_deref().map(str::parse).transpose()?;
-    let request = proxy::Request { target, choice: connect::choice(&common), found_by, sockets, options };
+    let request = proxy::Request { target, choice: options::choice(&common), found_by, sockets, options };
     on_runtime(async { proxy::run(&request, &network(&request.options.settings).await?, &cache).await })
 }
 
@@ -334,8 +313,8 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     let mut request = doctor::Request {
         target: None,
         host: None,
-        choice: connect::choice(&common),
-        settings: connect::aws_settings(&common),
+        choice: options::choice(&common),
+        settings: options::aws_settings(&common),
         user: None,
         port: command.port.parse()?,
         all: command.all,
@@ -343,16 +322,16 @@ fn run_doctor(command: cli::Doctor, before: Common) -> Result<ExitCode, Failure>
     if let Some(typed) = &command.target {
         let ssh = Invocation { options: Vec::new(), destination: typed.into(), command: Vec::new() };
         let host = ssh.host();
-        let alias = ssh_options::alias(&host).filter(|name| connect::is_ours(name, places));
-        let (target, placed) = connect::place(alias.as_deref().unwrap_or(&host), common.clone(), places)?;
+        let alias = ssh_options::alias(&host).filter(|name| options::is_ours(name, places));
+        let (target, placed) = options::place(alias.as_deref().unwrap_or(&host), common.clone(), places)?;
         let user = ssh.user().or_else(|| SshOptions::configured(&ssh)?.user());
         request.user = user.map(|user| OsUser::on(&target, &user)).transpose()?;
-        request.settings = connect::aws_settings(&placed);
-        request.host = Some(if alias.is_some() { host } else { connect::plain_host(&host, &target) });
+        request.settings = options::aws_settings(&placed);
+        request.host = Some(if alias.is_some() { host } else { options::plain_host(&host, &target) });
         request.target = Some(target);
         common = placed;
     }
-    let options = connect::proxy_options(&common, 0)?;
+    let options = options::proxy_options(&common, 0)?;
     let store = Store::new(places.known_hosts(), environment.user);
     let interrupt = Interrupt::default();
     on_runtime(async {
@@ -385,14 +364,14 @@ fn run_known_hosts(command: cli::KnownHosts, before: Common) -> Result<ExitCode,
             (target, Common { region: region.or(common.region.clone()), ..common })
         }
         None if command.host.is_some() => (host.parse()?, common),
-        None => connect::place(&host, common, places)?,
+        None => options::place(&host, common, places)?,
     };
     let request = commands::known_hosts::Request {
         target,
-        choice: connect::choice(&common),
-        settings: connect::aws_settings(&common),
+        choice: options::choice(&common),
+        settings: options::aws_settings(&common),
         port: command.port.parse()?,
-        typed: Some(host).filter(|host| command.host.is_none() && connect::is_ours(host, places)),
+        typed: Some(host).filter(|host| command.host.is_none() && options::is_ours(host, places)),
         host: command.host,
         presented: command.presented,
     };

@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::login::COMMON_USERS;
+use crate::aws::Document;
+use crate::instances::default_user::COMMON_USERS;
 use crate::target::OsUser;
 
 /// What is done besides connecting to an instance by its id.
@@ -196,10 +197,10 @@ impl Wanted {
 
     fn use_documents(&self) -> Statement {
         let documents = [
-            (None, "AWS-StartSSHSession"),
-            (Some(Feature::Commands), "AWS-StartNonInteractiveCommand"),
-            (Some(Feature::Forwarding), "AWS-StartPortForwardingSession"),
-            (Some(Feature::Forwarding), "AWS-StartPortForwardingSessionToRemoteHost"),
+            (None, Document::Ssh),
+            (Some(Feature::Commands), Document::NonInteractiveCommand),
+            (Some(Feature::Forwarding), Document::PortForwarding),
+            (Some(Feature::Forwarding), Document::RemotePortForwarding),
         ];
         let documents =
             documents.into_iter().filter(|(feature, _)| feature.is_none_or(|feature| self.wants(feature)));
@@ -207,7 +208,9 @@ impl Wanted {
             sid: "UseDocuments",
             actions: vec!["ssm:StartSession"],
             // They are AWS's, which has no account in its ARNs.
-            resources: documents.map(|(_, name)| self.arn("ssm", "", &format!("document/{name}"))).collect(),
+            resources: documents
+                .map(|(_, document)| self.arn("ssm", "", &format!("document/{}", document.name())))
+                .collect(),
             conditions: Conditions::new(),
         }
     }

@@ -2,10 +2,12 @@
 //! and SSH bytes in proxy mode, which do not pass through here.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::SystemTime;
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::error::Failure;
+use crate::system::explain::Explain as _;
 
 /// Whether somebody sits at a terminal, and sees and types.
 pub fn is_interactive() -> bool {
@@ -20,7 +22,7 @@ pub fn error(error: &Failure) {
 /// The same, to be printed by another process.
 pub fn error_lines(error: &Failure) -> Vec<String> {
     let mut lines = vec![format!("error: {}", error.chain())];
-    lines.extend(error.details());
+    lines.extend(error.details(SystemTime::now()));
     // Two lines in all, and one for a note before: ssh and its callers have some of their own.
     let link = error.link().map(|link| format!("more: {link}"));
     let hints: Vec<_> = error.hints().into_iter().chain(link).collect();

@@ -1,4 +1,5 @@
-//! The loop between a websocket and two pipes, in memory and on a clock that moves only when nothing else does.
+//! The loop between a websocket and two pipes, in memory and on a clock that moves only when nothing else
+//! does.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
@@ -8,8 +9,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use ssh_ec2::tunnel::{self, Attachment, End, Notice, Resume};
-use ssh_ec2::websocket::{Connection, WebSocket};
+use ssh_ec2::net::websocket::{Connection, WebSocket};
+use ssh_ec2::road::tunnel::{self, Attachment, End, Local, Notice, Resume};
 use ssm_channel::{Channel, Draft, Origin, Outgoing, SessionType, Side, SsmAgentVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -28,7 +29,8 @@ async fn websockets() -> (WebSocket, WebSocketStream<DuplexStream>) {
     (ours, WebSocketStream::from_raw_socket(theirs, Role::Server, None).await)
 }
 
-/// An SSM agent behind its gateway, with so many bytes for the client. Until the websocket is closed.
+/// An SSM agent behind its gateway, which sends this many bytes to the client and runs until the websocket
+/// closes.
 async fn serve(socket: &mut WebSocketStream<DuplexStream>, mut bytes: usize) {
     let session = SessionType { session_type: "Port".into(), properties: serde_json::json!({}) };
     let agent_version = SsmAgentVersion::parse("3.3.1142.0").unwrap();
@@ -66,7 +68,7 @@ async fn serve(socket: &mut WebSocketStream<DuplexStream>, mut bytes: usize) {
     }
 }
 
-/// Runs a tunnel whose input stays open, until `stop`. Returns how it ended and what it told.
+/// Runs a tunnel whose input stays open, until `stop`. Returns its end and its notices.
 async fn run(
     socket: WebSocket,
     output: DuplexStream,
@@ -78,7 +80,7 @@ async fn run(
     (end, notices.into_iter().map(|(_, notice)| notice).collect())
 }
 
-/// The same with an input, and with the time of each notice in seconds.
+/// The same with an input. Notices come with their time in seconds.
 async fn run_with(
     socket: WebSocket,
     input: DuplexStream,
@@ -90,7 +92,7 @@ async fn run_with(
     let channel = Channel::new(Side::Client { client_id: "client".into() }, origin());
     let first = Attachment { socket, token: "token".to_owned() };
     let notices = RefCell::new(Vec::new());
-    let local: (ssh_ec2::stdio::Input, ssh_ec2::stdio::Output) = (Box::new(input), Box::new(output));
+    let local = Local::Pipes { input: Box::new(input), output: Box::new(output) };
     let keep = |notice| notices.borrow_mut().push((began.elapsed().as_secs(), notice));
     let outcome = tunnel::run(channel, first, local, stop, resume, keep).await;
     (outcome.end, notices.into_inner())
@@ -108,7 +110,7 @@ async fn an_ssh_that_stands_still_for_minutes_costs_neither_bytes_nor_the_websoc
         ssh.read_exact(&mut room).await.unwrap();
         assert!(room.iter().all(|byte| *byte == b'x'));
         read_all.set(true);
-        // What the gateway would still say has time to be heard.
+        // Time for messages of the gateway that are still under way.
         sleep(Duration::from_secs(100)).await;
     };
     let resume = || -> Resume<'static, String, &'static str> { panic!("the websocket was lost") };
@@ -119,7 +121,7 @@ async fn an_ssh_that_stands_still_for_minutes_costs_neither_bytes_nor_the_websoc
     assert!(!notices.contains(&Notice::FallenSilent), "what was not read is no silence: {notices:?}");
 }
 
-/// The gateway alone: it answers pings.
+/// A gateway without an SSM agent: it answers pings only.
 async fn answer_pings(socket: &mut WebSocketStream<DuplexStream>) {
     while let Some(Ok(_)) = socket.next().await {}
 }
@@ -207,7 +209,7 @@ async fn a_path_that_has_died_is_noticed_within_a_minute_and_left() {
         lost_after.set(began.elapsed());
         Box::pin(async { Err("there is no other") })
     };
-    // The gateway's end stays open, and is not looked at any more.
+    // The gateway's end stays open, but nothing reads it any more.
     let serving = timeout(Duration::from_secs(10), serve(&mut gateway, 1));
     let ((end, notices), _) = tokio::join!(run(socket, output, pending(), resume), serving);
     assert!(matches!(end, End::Lost("there is no other")), "{end:?}");
@@ -221,19 +223,20 @@ async fn a_gateway_that_takes_nothing_does_not_make_the_loop_spin() {
     let (output, _ssh) = duplex(64 * 1024);
     let (input, mut typing) = duplex(64 * 1024);
     let upload = async {
-        // More than the websocket holds; the pipe's end tells that the tunnel is gone.
+        // More than the websocket holds. The write fails once the tunnel has ended.
         let piece = vec![b'x'; 64 * 1024];
         while typing.write_all(&piece).await.is_ok() {}
     };
     let resume = || -> Resume<'static, String, &'static str> { Box::pin(async { Err("there is no other") }) };
     let serving = timeout(Duration::from_secs(1), serve(&mut gateway, 1));
     let tunnel = run_with(socket, input, output, pending(), resume);
-    // With a deadline in the past time would stand still, and this would never end.
+    // A deadline in the past would stop the paused clock, and this would never end.
     let ((end, _), _, ()) = tokio::join!(tunnel, serving, upload);
     assert!(matches!(end, End::Lost("there is no other")), "{end:?}");
 }
 
-/// As one does whose token is not accepted: the upgrade succeeds, and then the websocket is closed.
+/// A gateway does so with a token that it does not accept: the upgrade succeeds, then the websocket is
+/// closed.
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_closes_every_websocket_at_once_is_not_asked_for_others_in_haste() {
     let (socket, mut gateway) = websockets().await;
@@ -241,7 +244,7 @@ async fn a_gateway_that_closes_every_websocket_at_once_is_not_asked_for_others_i
     let (output, _ssh) = duplex(64 * 1024);
     let count = Cell::new(0);
     let resume = || -> Resume<'static, String, &'static str> {
-        // Without any pause time would stand still, and this would never end.
+        // Without any pause the paused clock would not move, and this would never end.
         if count.get() == 100 {
             return Box::pin(pending());
         }

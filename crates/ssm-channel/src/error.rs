@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-/// The peer or the gateway sent something that the protocol does not allow. The message was dropped without an
-/// acknowledgement; the channel goes on.
+/// The peer or the gateway sent something that the protocol does not allow. The message was dropped without
+/// an acknowledgement; the channel goes on.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {

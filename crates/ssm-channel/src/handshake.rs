@@ -1,8 +1,8 @@
 //! The words exchanged before data may flow, and what an SSM agent's version says about it.
 //!
 //! The client opens each websocket with one text message that carries its token. Then the SSM agent, for the
-//! session types that want it (`Port` is one), sends a request as its stream message 0, the client answers once,
-//! and the SSM agent completes. Data sent earlier is acknowledged and thrown away by the SSM agent.
+//! session types that want it (`Port` is one), sends a request as its stream message 0, the client answers
+//! once, and the SSM agent completes. Data sent earlier is acknowledged and thrown away by the SSM agent.
 //! Only this file and the two places in `channel.rs` that call it know which side is which.
 
 use std::fmt;
@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::error::ProtocolError;
 
 /// The version that this client claims. SSM agents derive behaviour from it: at least 1.1.70 means smux for
-/// `LocalPortForwarding`, above 1.2.331 no smux keep-alive, and 1.2.764.0 is the first that signs the upgrade.
+/// `LocalPortForwarding`, above 1.2.331 no smux keep-alive, and 1.2.764.0 is the first that signs the
+/// upgrade.
 pub const CLIENT_VERSION: &str = "1.2.764.0";
 
 /// The version of an SSM agent, as told in its handshake: up to four numbers.
@@ -144,8 +145,8 @@ impl HandshakeRequest {
         serde_json::from_value(action.action_parameters.clone()).ok()
     }
 
-    /// One answer for each action, in order. What this client cannot do is said to be unsupported: the SSM agent
-    /// then ends the session and shows the text.
+    /// One answer for each action, in order. What this client cannot do is said to be unsupported: the SSM
+    /// agent then ends the session and shows the text.
     pub(crate) fn answer(&self) -> HandshakeResponse {
         let process = |action: &RequestedAction| {
             let supported = action.action_type == SESSION_TYPE;

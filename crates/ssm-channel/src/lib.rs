@@ -2,9 +2,9 @@
 //!
 //! A session is an ordered, reliable stream of bytes in each direction, carried by binary websocket messages
 //! through AWS's message gateway between a client and the SSM agent on an instance. Each side numbers its
-//! messages, acknowledges each message of the other, repeats what stays unacknowledged, and outlives the loss of a
-//! websocket. [`Channel`] is that protocol as a value, for either side: messages, commands and the time go in;
-//! messages, stream bytes, events and a deadline come out.
+//! messages, acknowledges each message of the other, repeats what stays unacknowledged, and outlives the loss
+//! of a websocket. [`Channel`] is that protocol as a value, for either side: messages, commands and the time
+//! go in; messages, stream bytes, events and a deadline come out.
 //!
 //! ```text
 //!              handle_message  ┌───────────┐  read
@@ -14,8 +14,8 @@
 //!                 handle_timeout ▲       │ poll_event, poll_timeout
 //! ```
 //!
-//! There is no socket, no clock, no randomness, no AWS account and no SSH in here. The driver owns the websocket
-//! and asks AWS for tokens.
+//! There is no socket, no clock, no randomness, no AWS account and no SSH in here. The driver owns the
+//! websocket and asks AWS for tokens.
 //!
 //! ```
 //! use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! One binary message: a 120-byte header, then an opaque payload.
 //!
 //! All integers are big-endian. The header ends with the payload's type and length; its first field,
-//! `HeaderLength`, is the offset of that length (116), so the payload begins at `HeaderLength + 4`. The official
-//! parsers take the payload from there to the end of the websocket message and use `PayloadLength` for nothing,
-//! and so does this one.
+//! `HeaderLength`, is the offset of that length (116), so the payload begins at `HeaderLength + 4`. The
+//! official parsers take the payload from there to the end of the websocket message and use `PayloadLength`
+//! for nothing, and so does this one.
 //!
 //! ```text
 //!   0  HeaderLength u32 = 116      56  Flags u64 (1 SYN, 2 FIN)
@@ -19,7 +19,10 @@ use bytes::buf::Limit;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+pub use self::id::MessageId;
 use crate::error::MessageError;
+
+mod id;
 
 /// What a message is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,8 +95,8 @@ impl MessageType {
         label
     }
 
-    /// The official client skips the digest of the publication messages (it may be zero) and the gateway makes
-    /// `channel_closed` itself; a close that is ignored would be a hang.
+    /// The official client skips the digest of the publication messages (it may be zero) and the gateway
+    /// makes `channel_closed` itself; a close that is ignored would be a hang.
     fn carries_digest(self) -> bool {
         !matches!(self, Self::ChannelClosed | Self::PausePublication | Self::StartPublication)
     }
@@ -189,52 +192,6 @@ impl Flag {
     }
 }
 
-/// The UUID of a message, in the byte order of RFC 4122.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub struct MessageId([u8; 16]);
-
-impl MessageId {
-    /// Sixteen bytes as RFC 4122 orders them.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The textual form, in lower case. By table, since an acknowledgement holds one: formatting it piece by piece
-    /// was a visible part of a download's time.
-    pub(crate) fn hyphenated(self) -> [u8; 36] {
-        let mut text = [b'-'; 36];
-        let mut places = text.iter_mut();
-        for (index, byte) in self.0.into_iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                places.next();
-            }
-            for digit in [byte >> 4, byte & 15] {
-                if let (Some(place), Some(digit)) = (places.next(), HEX.get(usize::from(digit))) {
-                    *place = *digit;
-                }
-            }
-        }
-        text
-    }
-
-    /// On the wire bytes 8 to 15 come first.
-    fn swap_halves(self) -> [u8; 16] {
-        u128::from_be_bytes(self.0).rotate_right(64).to_be_bytes()
-    }
-}
-
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.hyphenated()).unwrap_or_default())
-    }
-}
-
-impl fmt::Debug for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Everything in front of the payload that the sender chooses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {
@@ -298,7 +255,7 @@ impl Message {
         if payload_length != 0 && message_type.carries_digest() && digest != sha256(&record) {
             return Err(MessageError::DigestMismatch { sequence_number });
         }
-        let id = MessageId(MessageId(id).swap_halves());
+        let id = MessageId::from_wire(id);
         let header = Header { message_type, created_at, sequence_number, flags, id, payload_type };
         Ok(Self { header, payload: record })
     }
@@ -313,8 +270,8 @@ impl Message {
 
 /// A message being filled: room for the header, then the payload as it comes in.
 ///
-/// Bytes are read straight into place and leave as one record without a copy. A draft can be filled and sealed
-/// again and again; small messages then share one allocation.
+/// Bytes are read straight into place and leave as one record without a copy. A draft can be filled and
+/// sealed again and again; small messages then share one allocation.
 #[derive(Debug)]
 pub struct Draft {
     buffer: BytesMut,
@@ -362,7 +319,7 @@ impl Draft {
         room.put_u64(header.created_at);
         room.put_i64(header.sequence_number);
         room.put_u64(header.flags);
-        room.put_slice(&header.id.swap_halves());
+        room.put_slice(&header.id.to_wire());
         room.put_slice(&digest);
         room.put_u32(header.payload_type.into());
         room.put_u32(payload_length);
@@ -377,7 +334,6 @@ impl Draft {
     }
 }
 
-const HEX: [u8; 16] = *b"0123456789abcdef";
 /// SYN: set by the SSM agent on its stream message number 0. Nobody reads it.
 pub(crate) const SYN: u64 = 1;
 /// Flags of an acknowledgement. A SYN alone was seen to be refused by SSM agents on Windows.
@@ -394,7 +350,8 @@ fn sha256(payload: &[u8]) -> [u8; DIGEST_LENGTH] {
     Sha256::digest(payload).into()
 }
 
-/// Pads are spaces from clients and agents, NULs from the gateway; receivers strip NULs at both ends, then space.
+/// Pads are spaces from clients and agents, NULs from the gateway; receivers strip NULs at both ends, then
+/// space.
 fn trim_label(label: &[u8]) -> &[u8] {
     let mut label = label;
     while let [0, rest @ ..] | [rest @ .., 0] = label {

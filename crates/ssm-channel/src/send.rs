@@ -1,15 +1,23 @@
-//! The sending half of one direction: numbers, the window of what is not acknowledged yet, and when to repeat.
+//! The sending half of one direction: numbers, the window of what is not acknowledged yet, and when to
+//! repeat.
 //!
 //! Acknowledgements are one for each message and come in any order. What was accepted stays here until it is
-//! acknowledged, across websockets. After a new websocket everything is repeated at once, in order. On a live one the
-//! oldest message is repeated when it is overdue: the peer was not ready for it, its acknowledgement is missing, or it
-//! was lost with the peer's own websocket. When that repeat is acknowledged, the others that are overdue are repeated
-//! at once. This file knows nothing of handshakes or payloads.
+//! acknowledged, across websockets. After a new websocket everything is repeated at once, in order. On a live
+//! one the oldest message is repeated when it is overdue: the peer was not ready for it, its acknowledgement
+//! is missing, or it was lost with the peer's own websocket. When that repeat is acknowledged, the others
+//! that are overdue are repeated at once. This file knows nothing of handshakes or payloads.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+
+use self::delivery::Delivery;
+pub use self::delivery::{MAX_WINDOW, WINDOW};
+use self::round_trip::RoundTrip;
+
+mod delivery;
+mod round_trip;
 
 pub(crate) struct SendStream {
     entries: VecDeque<Entry>,
@@ -30,7 +38,8 @@ pub(crate) struct SendStream {
     batch: Batch,
     /// Whether this batch repeats something.
     repeats: bool,
-    /// The messages behind batches that repeat something; their acknowledgements tell that the batch has arrived.
+    /// The messages behind batches that repeat something; their acknowledgements tell that the batch has
+    /// arrived.
     confirmations: VecDeque<(i64, Batch)>,
     /// When an acknowledgement last came, or the websocket, or the first message after silence.
     progress_at: Option<Instant>,
@@ -60,8 +69,8 @@ struct Entry {
     /// Repeats on this websocket.
     repeats: u32,
     first_sent_at: Option<Instant>,
-    /// The last batches in which it was sent and that are not confirmed. Two, since on a path that is slower than any
-    /// timeout it is sent again before the first can be.
+    /// The last batches in which it was sent and that are not confirmed. Two, since on a path that is slower
+    /// than any timeout it is sent again before the first can be.
     batches: [Option<Batch>; 2],
     /// How often it must have arrived by now.
     confirmations: u32,
@@ -103,8 +112,9 @@ impl SendStream {
         self.unacknowledged
     }
 
-    /// Bytes that may follow. Two bounds: on what is unacknowledged, twice what the path holds; and on what is behind
-    /// the oldest of it, since the peer has to keep all of that when the oldest is lost, and refuses what it cannot.
+    /// Bytes that may follow. Two bounds: on what is unacknowledged, twice what the path holds; and on what
+    /// is behind the oldest of it, since the peer has to keep all of that when the oldest is lost, and
+    /// refuses what it cannot.
     pub(crate) fn capacity(&self) -> usize {
         if self.entries.len() >= MAX_SPAN {
             return 0;
@@ -132,8 +142,8 @@ impl SendStream {
         });
     }
 
-    /// Takes an acknowledgement. Returns false when it tells nothing: unknown, repeated, or of a message that was
-    /// never sent.
+    /// Takes an acknowledgement. Returns false when it tells nothing: unknown, repeated, or of a message that
+    /// was never sent.
     pub(crate) fn acknowledge(&mut self, now: Instant, number: i64) -> bool {
         let Some(entry) = number
             .checked_sub(self.first)
@@ -173,12 +183,12 @@ impl SendStream {
         true
     }
 
-    /// A repeat was answered. The path keeps order, so what is overdue as well is lost, and one repeat for each round trip
-    /// would take seconds for a burst. A wrong guess costs duplicates.
+    /// A repeat was answered. The path keeps order, so what is overdue as well is lost, and one repeat for
+    /// each round trip would take seconds for a burst. A wrong guess costs duplicates.
     ///
-    /// An answer in less than half the time of any before is the one to an earlier transmission: nothing is lost, and the
-    /// path has become slower. Half, since a path that was measured under load is quicker when it is idle. The same is
-    /// assumed while nothing is known of it, or on a slow one nothing ever would be.
+    /// An answer in less than half the time of any before is the one to an earlier transmission: nothing is
+    /// lost, and the path has become slower. Half, since a path that was measured under load is quicker when
+    /// it is idle. The same is assumed while nothing is known of it, or on a slow one nothing ever would be.
     fn find_lost(&mut self, now: Instant) {
         let timeout = self.round_trip.timeout(0);
         let sent = (self.first..).zip(self.entries.iter().take(self.cursor));
@@ -188,7 +198,8 @@ impl SendStream {
         self.overdue.extend(old.filter(|(_, entry)| entry.record.is_some()).map(|(number, _)| number));
     }
 
-    /// Only this ends the backoff (RFC 6298, section 5), or a path slower than the timeout would never be measured.
+    /// Only this ends the backoff (RFC 6298, section 5), or a path slower than the timeout would never be
+    /// measured.
     fn measured(&mut self, round_trip: Duration) {
         self.round_trip.sample(round_trip);
         self.backoff = 0;
@@ -199,13 +210,15 @@ impl SendStream {
         self.repeats && self.overdue.is_empty() && self.cursor == self.entries.len()
     }
 
-    /// Old SSM agents never acknowledge a duplicate. The path keeps order, so when what was sent right behind a batch
-    /// is acknowledged, the batch has arrived, and what still lacks its own acknowledgement had that lost; or it was
-    /// itself lost, with a websocket of the peer that came back within the batch. It is therefore sent again, and
-    /// counts as delivered only when it must have arrived several times. Returns the numbers of those.
+    /// Old SSM agents never acknowledge a duplicate. The path keeps order, so when what was sent right behind
+    /// a batch is acknowledged, the batch has arrived, and what still lacks its own acknowledgement had that
+    /// lost; or it was itself lost, with a websocket of the peer that came back within the batch. It is
+    /// therefore sent again, and counts as delivered only when it must have arrived several times. Returns
+    /// the numbers of those.
     ///
-    /// The caller makes sure that the peer takes data at all; while it does not, it acknowledges later messages
-    /// (which it keeps) and not the head (which it drops). It also knows which message may have been too large to pass.
+    /// The caller makes sure that the peer takes data at all; while it does not, it acknowledges later
+    /// messages (which it keeps) and not the head (which it drops). It also knows which message may have been
+    /// too large to pass.
     pub(crate) fn confirm(&mut self, now: Instant, number: i64, except: Option<i64>) -> Vec<i64> {
         let mut delivered = Vec::new();
         let Some(index) = self.confirmations.iter().position(|(last, _)| *last == number) else {
@@ -235,7 +248,8 @@ impl SendStream {
         self.entries.get(index)?.first_sent_at
     }
 
-    /// Puts another record in the place of one that is not acknowledged, and repeats it at once if it is the head.
+    /// Puts another record in the place of one that is not acknowledged, and repeats it at once if it is the
+    /// head.
     pub(crate) fn replace(&mut self, number: i64, record: Bytes) {
         let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
@@ -251,7 +265,8 @@ impl SendStream {
         }
     }
 
-    /// The next record for the websocket: a due repeat of the head, else what was not sent yet. None ends the batch.
+    /// The next record for the websocket: a due repeat of the head, else what was not sent yet. None ends the
+    /// batch.
     pub(crate) fn poll_transmit(&mut self, now: Instant, permit: Permit) -> Option<Bytes> {
         let index = self.next_to_send(permit);
         let number = self.first + index.unwrap_or_default() as i64;
@@ -369,83 +384,8 @@ impl SendStream {
     }
 }
 
-/// The estimator of the official programs (RFC 6298 with other limits): SRTT 7/8, RTTVAR 3/4.
-struct RoundTrip {
-    smoothed: Option<Duration>,
-    variation: Duration,
-    timeout: Duration,
-}
-
-impl RoundTrip {
-    fn new() -> Self {
-        Self { smoothed: None, variation: Duration::ZERO, timeout: MIN_TIMEOUT }
-    }
-
-    fn sample(&mut self, round_trip: Duration) {
-        let Some(smoothed) = self.smoothed else {
-            (self.smoothed, self.variation) = (Some(round_trip), round_trip / 2);
-            return self.set_timeout(round_trip);
-        };
-        self.variation = (self.variation * 3 + smoothed.abs_diff(round_trip)) / 4;
-        let smoothed = (smoothed * 7 + round_trip) / 8;
-        self.smoothed = Some(smoothed);
-        self.set_timeout(smoothed);
-    }
-
-    fn set_timeout(&mut self, smoothed: Duration) {
-        // On a steady path the variation fades, and every answer would race with the timeout.
-        let margin = (self.variation * 4).max(smoothed / 2);
-        self.timeout = (smoothed + margin).clamp(MIN_TIMEOUT, MAX_TIMEOUT);
-    }
-
-    fn timeout(&self, backoff: u32) -> Duration {
-        self.timeout.saturating_mul(1 << backoff.min(8)).min(MAX_TIMEOUT)
-    }
-}
-
-/// How much the path holds: the highest rate of acknowledgement times the shortest round trip. The shortest, since
-/// what exceeds it is our own bytes queueing.
-#[derive(Default)]
-struct Delivery {
-    since: Option<Instant>,
-    bytes: usize,
-    /// Bytes a second.
-    rate: u64,
-    shortest: Option<Duration>,
-}
-
-impl Delivery {
-    fn sample(&mut self, now: Instant, bytes: usize, round_trip: Duration) {
-        let shortest = self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip));
-        self.shortest = Some(shortest);
-        let since = *self.since.get_or_insert(now);
-        self.bytes += bytes;
-        let elapsed = now.saturating_duration_since(since);
-        if elapsed >= shortest.max(RATE_INTERVAL) {
-            let rate = self.bytes as u128 * 1_000_000 / elapsed.as_micros().max(1);
-            self.rate = self.rate.max(u64::try_from(rate).unwrap_or(u64::MAX));
-            self.since = Some(now);
-            self.bytes = 0;
-        }
-    }
-
-    fn window(&self) -> usize {
-        let held = self.shortest.unwrap_or_default().as_micros() * u128::from(self.rate) / 1_000_000;
-        usize::try_from(held * 2).unwrap_or(usize::MAX).clamp(WINDOW, MAX_WINDOW)
-    }
-}
-
-/// Unacknowledged bytes that a side may always have under way: 100 MB/s over 10 ms, 10 MB/s over 100 ms.
-pub const WINDOW: usize = 1024 * 1024;
-/// And at the most, on a path that holds as much: 40 MB/s over 100 ms. Bounds the memory of a channel.
-pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
-/// Messages from the oldest that is not acknowledged to the newest. The SSM agent keeps 10,000 that came early.
+/// Messages from the oldest that is not acknowledged to the newest. The SSM agent keeps 10,000 that came
+/// early.
 const MAX_SPAN: usize = 8 * 1024;
-/// Shorter intervals would take one burst for a rate.
-const RATE_INTERVAL: Duration = Duration::from_millis(20);
-/// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.
-const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// Above 3 s a lost acknowledgement would be felt at the keyboard.
-const MAX_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a wrong guess the peer's websocket would have to be lost this often, each time within a batch.
 const CONFIRMATIONS: u32 = 3;

@@ -1,11 +1,12 @@
 //! How large a payload may be: what has been proven to pass, and how more is proven without risking a byte.
 //!
-//! The official client sends 1 KiB; larger messages are far cheaper, and were seen to pass, but no source says
-//! that the service takes them everywhere. A message that is too large could close the websocket or vanish, and
-//! then nobody can tell whether its bytes arrived: its number must stay, so its content could not be cut smaller
-//! without risking bytes that arrive twice. So a size is tried with a message whose content means nothing: a probe
-//! of a payload type that SSM agents acknowledge and ignore. Once it is acknowledged, data may be as large. If it
-//! is not, the same number is sent again with almost nothing in it, and data stays small.
+//! The official client sends 1 KiB; larger messages are far cheaper, and were seen to pass, but no source
+//! says that the service takes them everywhere. A message that is too large could close the websocket or
+//! vanish, and then nobody can tell whether its bytes arrived: its number must stay, so its content could not
+//! be cut smaller without risking bytes that arrive twice. So a size is tried with a message whose content
+//! means nothing: a probe of a payload type that SSM agents acknowledge and ignore. Once it is acknowledged,
+//! data may be as large. If it is not, the same number is sent again with almost nothing in it, and data
+//! stays small.
 //!
 //! Probes cost bandwidth, so only a sender with much to send makes them; nobody waits for them.
 
@@ -126,9 +127,9 @@ impl PayloadSize {
 
 /// What the official client sends.
 const SAFE: usize = 1024;
-/// 8 KiB has an overhead of 5 % and was seen to pass the live service, as was 32 KiB; beyond 64 KiB
-/// nothing is gained, and the SSM agent's own settings suggest a limit of the service near 128 KiB. The last one leaves
-/// the whole record below 65,536 bytes, where a relay may have 16 bits for its length.
+/// 8 KiB has an overhead of 5 % and was seen to pass the live service, as was 32 KiB; beyond 64 KiB nothing
+/// is gained, and the SSM agent's own settings suggest a limit of the service near 128 KiB. The last one
+/// leaves the whole record below 65,536 bytes, where a relay may have 16 bits for its length.
 const LADDER: [usize; 3] = [8 * 1024, 32 * 1024, 64 * 1024 - 512];
 /// A sender with this many full messages in a row has more.
 const FULL_MESSAGES: u32 = 16;

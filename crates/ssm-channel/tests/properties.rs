@@ -1,4 +1,5 @@
-//! For any bytes, any pieces and any faults: the bytes out are the bytes in, and memory stays under its bound.
+//! For any bytes, any pieces and any faults: the bytes out are the bytes in, and memory stays under its
+//! bound.
 
 mod common;
 

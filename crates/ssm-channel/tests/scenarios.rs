@@ -262,7 +262,8 @@ fn a_path_slower_than_the_first_guess_is_measured_and_then_left_in_peace() {
     assert!(sent <= 12, "{sent} messages for ten keystrokes");
 }
 
-/// How often a message was sent on average, when one is written every 20 ms and the path becomes slower on the way.
+/// How often a message was sent on average, when one is written every 20 ms and the path becomes slower on
+/// the way.
 fn transmissions_on_a_path_that_slows(before: u64, after: u64) -> f64 {
     let delay = |round_trip| Duration::from_millis(round_trip / 2);
     let mut pair = Pair::open(Faults { delay: delay(before), ..Faults::default() });

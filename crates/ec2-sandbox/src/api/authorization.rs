@@ -1,7 +1,8 @@
-//! Whether the caller's policy allows a call: on which resources each is checked, and with which condition keys.
+//! Whether the caller's policy allows a call: on which resources each is checked, and with which condition
+//! keys.
 //!
-//! As AWS's Service Authorization Reference has it. What is not listed here is checked on `*`, as all that only
-//! lists things is. Input that cannot be read is left to the operation, which refuses it.
+//! As AWS's Service Authorization Reference has it. What is not listed here is checked on `*`, as all that
+//! only lists things is. Input that cannot be read is left to the operation, which refuses it.
 //!
 //! <https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html>
 
@@ -21,13 +22,13 @@ pub(super) fn check(
     let is_open = matches!(service, Service::Sso | Service::SsoOidc);
     let Some(policy) = call.world.policy_of(&call.caller).filter(|_| !is_open) else { return Ok(()) };
     let action = format!("{}:{operation}", service.name());
-    let request = Request { call, policy, action: &action };
+    let needed = Check { call, policy, action: &action };
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let input = |name: &str| match service {
         Service::Ec2InstanceConnect | Service::Ssm => body[name].as_str(),
         _ => query.value(name),
     };
-    for resource in request.resources(input) {
+    for resource in needed.resources(input) {
         let decision = policy.decide(&action, &resource);
         if decision != Decision::Allowed {
             let message = refusal(&call.caller, &action, &resource, decision);
@@ -56,13 +57,13 @@ pub(crate) fn check_channel(
     Err(format!("<AccessDeniedException>\n  <Message>{message}</Message>\n</AccessDeniedException>"))
 }
 
-struct Request<'a> {
+struct Check<'a> {
     call: &'a Call<'a>,
     policy: &'a Policy,
     action: &'a str,
 }
 
-impl Request<'_> {
+impl Check<'_> {
     /// All that the action must be allowed on; nothing for what needs no permission.
     fn resources<'b>(&self, input: impl Fn(&str) -> Option<&'b str>) -> Vec<Resource> {
         match self.action {
@@ -87,8 +88,8 @@ impl Request<'_> {
         }
     }
 
-    /// The instance and the document. Without a document's name the account's own for shells is meant, and that one is
-    /// checked only on the demand of a condition.
+    /// The instance and the document. Without a document's name the account's own for shells is meant, and
+    /// that one is checked only on the demand of a condition.
     fn start_session(&self, target: Option<&str>, document: Option<&str>) -> Vec<Resource> {
         let mut resources = self.instance(target, &["aws", "ssm"]);
         let region = self.call.region;
@@ -138,8 +139,8 @@ impl Request<'_> {
     }
 }
 
-/// A session. Its id begins with the name of the role's session, so that `session/${aws:userid}-*` of AWS's sample
-/// policies is none of a role's.
+/// A session. Its id begins with the name of the role's session, so that `session/${aws:userid}-*` of AWS's
+/// sample policies is none of a role's.
 fn session_resource(world: &World, caller: &Caller, region: AwsRegion, id: &str) -> Resource {
     let mut context = context(caller, region);
     if let Some(session) = world.sessions().into_iter().find(|session| session.id == id) {

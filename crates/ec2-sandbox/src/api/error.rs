@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::xml::Xml;
-use crate::sigv4::Refusal;
+use crate::sigv4::SignatureError;
 
 /// A refusal by one of the services.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -118,27 +118,31 @@ impl ApiError {
 }
 
 /// How the JSON services refuse a signature.
-pub(super) fn json_refusal(refusal: &Refusal) -> ApiError {
+pub(super) fn json_signature_error(refusal: &SignatureError) -> ApiError {
     let code = match refusal {
-        Refusal::Missing => "MissingAuthenticationTokenException",
-        Refusal::Incomplete(_) => "IncompleteSignatureException",
-        Refusal::UnknownCredentials => "UnrecognizedClientException",
-        Refusal::Expired => "ExpiredTokenException",
-        Refusal::Scope(_) | Refusal::Skew(_) | Refusal::Mismatch => "InvalidSignatureException",
+        SignatureError::Missing => "MissingAuthenticationTokenException",
+        SignatureError::Incomplete(_) => "IncompleteSignatureException",
+        SignatureError::UnknownCredentials => "UnrecognizedClientException",
+        SignatureError::Expired => "ExpiredTokenException",
+        SignatureError::Scope(_) | SignatureError::Skew(_) | SignatureError::Mismatch => {
+            "InvalidSignatureException"
+        }
     };
     ApiError::coral(code, refusal.to_string())
 }
 
 /// How EC2 refuses a signature. It does not say what was wrong with one.
-pub(super) fn ec2_refusal(refusal: &Refusal) -> ApiError {
+pub(super) fn ec2_signature_error(refusal: &SignatureError) -> ApiError {
     match refusal {
-        Refusal::Missing => {
+        SignatureError::Missing => {
             ApiError::new("MissingAuthenticationToken", "The request must contain valid credentials.")
                 .with_status(StatusCode::UNAUTHORIZED)
         }
-        Refusal::Incomplete(_) => ApiError::new("IncompleteSignature", refusal.to_string()),
-        Refusal::Expired | Refusal::Skew(_) => ApiError::new("RequestExpired", "Request has expired."),
-        Refusal::UnknownCredentials | Refusal::Scope(_) | Refusal::Mismatch => {
+        SignatureError::Incomplete(_) => ApiError::new("IncompleteSignature", refusal.to_string()),
+        SignatureError::Expired | SignatureError::Skew(_) => {
+            ApiError::new("RequestExpired", "Request has expired.")
+        }
+        SignatureError::UnknownCredentials | SignatureError::Scope(_) | SignatureError::Mismatch => {
             ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials")
                 .with_status(StatusCode::UNAUTHORIZED)
         }
@@ -146,13 +150,15 @@ pub(super) fn ec2_refusal(refusal: &Refusal) -> ApiError {
 }
 
 /// How STS and IAM refuse a signature.
-pub(super) fn sts_refusal(refusal: &Refusal) -> ApiError {
+pub(super) fn sts_signature_error(refusal: &SignatureError) -> ApiError {
     let code = match refusal {
-        Refusal::Missing => "MissingAuthenticationToken",
-        Refusal::Incomplete(_) => "IncompleteSignature",
-        Refusal::UnknownCredentials => "InvalidClientTokenId",
-        Refusal::Expired => "ExpiredToken",
-        Refusal::Scope(_) | Refusal::Skew(_) | Refusal::Mismatch => "SignatureDoesNotMatch",
+        SignatureError::Missing => "MissingAuthenticationToken",
+        SignatureError::Incomplete(_) => "IncompleteSignature",
+        SignatureError::UnknownCredentials => "InvalidClientTokenId",
+        SignatureError::Expired => "ExpiredToken",
+        SignatureError::Scope(_) | SignatureError::Skew(_) | SignatureError::Mismatch => {
+            "SignatureDoesNotMatch"
+        }
     };
     ApiError::new(code, refusal.to_string()).with_status(StatusCode::FORBIDDEN)
 }

@@ -1,6 +1,7 @@
 //! IAM, as far as asking what one may do needs it: SimulatePrincipalPolicy.
 //!
-//! Like IAM's it knows of a request what it is told and nothing more, neither the tags of resources nor who calls.
+//! Like IAM's it knows of a request what it is told and nothing more, neither the tags of resources nor who
+//! calls.
 
 use http::StatusCode;
 

@@ -12,7 +12,7 @@ use super::{
     ssm, sso, sso_oidc, sts,
 };
 use crate::{
-    sigv4::{self, Claim, Refusal},
+    sigv4::{self, Claim, SignatureError},
     world::{AwsRegion, Caller, World},
 };
 
@@ -29,8 +29,8 @@ pub(super) enum Service {
 }
 
 impl Service {
-    /// The service that a request is for. REST services are known by their paths, JSON services by their target;
-    /// the XML services by signature, else by API version.
+    /// The service that a request is for. REST services are known by their paths, JSON services by their
+    /// target; the XML services by signature, else by API version.
     pub(super) fn of(parts: &Parts, query: &Query) -> Self {
         let headers = &parts.headers;
         if let Some(route) = Route::of(parts) {
@@ -85,8 +85,8 @@ impl Service {
         }
     }
 
-    /// What the header `x-amzn-ErrorType` says, in services that have it. The code ends at the colon: the suffix is
-    /// as AWS sends it, seen in debug output of the AWS CLI.
+    /// What the header `x-amzn-ErrorType` says, in services that have it. The code ends at the colon: the
+    /// suffix is as AWS sends it, seen in debug output of the AWS CLI.
     pub(super) fn error_type(self, error: &ApiError) -> Option<String> {
         match self {
             Self::Sso => Some(error.code.to_owned()),
@@ -114,17 +114,19 @@ impl Service {
         match authenticate(world, signed, self.name(), now) {
             // IAM is one for all regions, and is there.
             Ok((_, region)) if self == Self::Iam && region != AwsRegion::UsEast1 => {
-                Err(self.refuse(&Refusal::Scope("a valid region")))
+                Err(self.refuse(&SignatureError::Scope("a valid region")))
             }
             verdict => verdict.map_err(|refusal| self.refuse(&refusal)),
         }
     }
 
-    fn refuse(self, refusal: &Refusal) -> ApiError {
+    fn refuse(self, refusal: &SignatureError) -> ApiError {
         match self {
-            Self::Ec2 => error::ec2_refusal(refusal),
-            Self::Ec2InstanceConnect | Self::Ssm | Self::Sso | Self::SsoOidc => error::json_refusal(refusal),
-            Self::Iam | Self::Sts => error::sts_refusal(refusal),
+            Self::Ec2 => error::ec2_signature_error(refusal),
+            Self::Ec2InstanceConnect | Self::Ssm | Self::Sso | Self::SsoOidc => {
+                error::json_signature_error(refusal)
+            }
+            Self::Iam | Self::Sts => error::sts_signature_error(refusal),
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Call, constraint::Constraints, error::ApiError, page::InvalidToken};
 use crate::world::Instance;
 
 mod describe;
-mod session;
+mod session_calls;
 
 /// Performs `operation`; `None` if there is no such operation.
 pub(super) fn perform(call: &Call<'_>, operation: &str, body: &[u8]) -> Option<Result<String, ApiError>> {
@@ -18,9 +18,9 @@ pub(super) fn perform(call: &Call<'_>, operation: &str, body: &[u8]) -> Option<R
         "DescribeInstanceInformation" => read(body).and_then(|input| describe::instances(call, &input)),
         "DescribeSessions" => read(body).and_then(|input| describe::sessions(call, &input)),
         "GetConnectionStatus" => read(body).and_then(|input| connection_status(call, &input)),
-        "ResumeSession" => read(body).and_then(|input| session::resume(call, &input)),
-        "StartSession" => read(body).and_then(|input| session::start(call, input)),
-        "TerminateSession" => read(body).and_then(|input| session::terminate(call, &input)),
+        "ResumeSession" => read(body).and_then(|input| session_calls::resume(call, &input)),
+        "StartSession" => read(body).and_then(|input| session_calls::start(call, input)),
+        "TerminateSession" => read(body).and_then(|input| session_calls::terminate(call, &input)),
         _ => return None,
     };
     Some(output.map(|output| output.to_string()))

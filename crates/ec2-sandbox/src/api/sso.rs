@@ -26,10 +26,10 @@ pub(super) fn perform(call: &Call<'_>, operation: &str, parts: &Parts) -> Option
 
 fn check_token(call: &Call<'_>, parts: &Parts, signs_out: bool) -> Result<(), ApiError> {
     let token = parts.headers.get(TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
-    let accepted = call.world.sign_on(|sign_on| {
-        let accepted = sign_on.accepts(token, call.now);
+    let accepted = call.world.identity_center(|identity_center| {
+        let accepted = identity_center.accepts(token, call.now);
         if signs_out {
-            sign_on.sign_out(token);
+            identity_center.sign_out(token);
         }
         accepted
     });

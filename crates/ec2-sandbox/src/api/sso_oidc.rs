@@ -10,7 +10,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{Call, error::ApiError};
-use crate::world::{DEVICE_LIFE, SignOnRefusal};
+use crate::world::{DEVICE_LIFE, SignInError};
 
 /// Performs `operation`; `None` if there is no such operation.
 pub(super) fn perform(call: &Call<'_>, operation: &str, body: &[u8]) -> Option<Result<String, ApiError>> {
@@ -37,7 +37,8 @@ fn register_client(call: &Call<'_>, input: &RegisterClient) -> Result<Value, Api
         return Err(ApiError::new("InvalidClientMetadataException", "Only public clients are supported"));
     }
     let has_scope = !input.scopes.is_empty();
-    let registration = call.world.sign_on(|sign_on| sign_on.register(has_scope, call.now))?;
+    let registration =
+        call.world.identity_center(|identity_center| identity_center.register(has_scope, call.now))?;
     Ok(json!({
         "clientId": registration.client_id,
         "clientSecret": registration.client_secret,
@@ -59,9 +60,9 @@ fn start_device(call: &Call<'_>, input: &StartDeviceAuthorization) -> Result<Val
     if input.start_url.trim_end_matches(['#', '/']) != START_URL {
         return Err(invalid("Invalid start URL"));
     }
-    let codes = call
-        .world
-        .sign_on(|sign_on| sign_on.authorize_device(&input.client_id, &input.client_secret, call.now))?;
+    let codes = call.world.identity_center(|identity_center| {
+        identity_center.authorize_device(&input.client_id, &input.client_secret, call.now)
+    })?;
     let page = call.world.device_page();
     Ok(json!({
         "deviceCode": codes.device_code,
@@ -88,11 +89,15 @@ fn create_token(call: &Call<'_>, input: &CreateToken) -> Result<Value, ApiError>
     let tokens = match input.grant_type.as_str() {
         DEVICE_GRANT => {
             let code = input.device_code.as_deref().ok_or_else(|| invalid("deviceCode is missing"))?;
-            call.world.sign_on(|sign_on| sign_on.device_tokens(id, secret, code, call.now))?
+            call.world.identity_center(|identity_center| {
+                identity_center.device_tokens(id, secret, code, call.now)
+            })?
         }
         "refresh_token" => {
             let token = input.refresh_token.as_deref().ok_or_else(|| invalid("refreshToken is missing"))?;
-            call.world.sign_on(|sign_on| sign_on.refreshed_tokens(id, secret, token, call.now))?
+            call.world.identity_center(|identity_center| {
+                identity_center.refreshed_tokens(id, secret, token, call.now)
+            })?
         }
         _ => return Err(ApiError::new("UnsupportedGrantTypeException", "Grant type is not supported")),
     };
@@ -119,17 +124,17 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs)
 }
 
-impl From<SignOnRefusal> for ApiError {
-    fn from(refusal: SignOnRefusal) -> Self {
+impl From<SignInError> for ApiError {
+    fn from(refusal: SignInError) -> Self {
         match refusal {
-            SignOnRefusal::Client => Self::new("InvalidClientException", "Invalid client credentials")
+            SignInError::Client => Self::new("InvalidClientException", "Invalid client credentials")
                 .with_status(StatusCode::UNAUTHORIZED),
-            SignOnRefusal::Expired => Self::new("ExpiredTokenException", "Device code has expired"),
-            SignOnRefusal::Grant => Self::new("InvalidGrantException", "Invalid grant provided"),
-            SignOnRefusal::Pending => {
+            SignInError::Expired => Self::new("ExpiredTokenException", "Device code has expired"),
+            SignInError::Grant => Self::new("InvalidGrantException", "Invalid grant provided"),
+            SignInError::Pending => {
                 Self::new("AuthorizationPendingException", "Authorization is still pending")
             }
-            SignOnRefusal::Internal => Self::internal("InternalServerException"),
+            SignInError::Internal => Self::internal("InternalServerException"),
         }
     }
 }

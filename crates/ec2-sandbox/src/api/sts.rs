@@ -1,7 +1,7 @@
 //! STS: who the caller is, and credentials for roles and after MFA.
 //!
-//! Of what AWS checks, left out are policies, tags and source identities, which would change nothing here, and
-//! that an MFA code works once.
+//! Of what AWS checks, left out are policies, tags and source identities, which would change nothing here,
+//! and that an MFA code works once.
 
 use std::time::{Duration, SystemTime};
 

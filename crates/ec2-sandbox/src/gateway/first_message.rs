@@ -1,12 +1,12 @@
-//! A client's first message on its websocket, in which it says who it is and shows its token.
+//! A client's first message on its websocket, with its id and token.
 //!
-//! AWS names the message `OpenDataChannelInput`. What its gateway says to a wrong one is not written
-//! anywhere; this one closes the websocket with code 1008. What clients send is known from AWS's plugin
+//! AWS names the message `OpenDataChannelInput`. AWS does not document how its gateway refuses a wrong one;
+//! this one closes the websocket with code 1008. The fields are those that AWS's plugin sends
 //! (`session-manager-plugin`, `src/service/model.go`), in all versions since 1.2.677.0.
 
 use serde_json::{Map, Value};
 
-/// What is wrong with a first message.
+/// Why a first message is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum FirstMessageError {
     #[error("the first message is not text")]
@@ -19,7 +19,7 @@ pub(super) enum FirstMessageError {
     SsmAgent,
 }
 
-/// The token in a first message that has all of its fields.
+/// Checks all fields of a first message and returns its token.
 pub(super) fn token(text: &str) -> Result<String, FirstMessageError> {
     let Ok(Value::Object(message)) = serde_json::from_str(text) else {
         return Err(FirstMessageError::NotJson);

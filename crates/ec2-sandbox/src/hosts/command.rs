@@ -1,8 +1,8 @@
-//! A command that a session runs on an instance: one program, without a shell, with its output in a file, as
-//! the SSM agent does it.
+//! A command that a session runs on an instance: one program, without a shell, with its output in a file,
+//! like the SSM agent runs it.
 //!
-//! It runs on this machine, as the user who started the region: there is no root. When a session is ended
-//! early the program itself is killed; what it has started lives on.
+//! It runs on this machine, as the user who started the region: there is no root. When a session ends early,
+//! the program is killed, but not the programs that it has started.
 
 use std::{
     fs::{self, File},
@@ -21,12 +21,12 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout},
 };
 
-use crate::ssm_agent::{Interrupt, OutputStream, Program, SeparateProgram};
+use super::{Interrupt, OutputStream, Program, SeparateProgram};
 
-/// Where a command runs.
+/// The environment that a command runs in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Surroundings<'a> {
-    /// HOME, and where its output is kept.
+pub(super) struct Environment<'a> {
+    /// HOME; the file with the output is there as well.
     pub(super) home: &'a Path,
     /// PATH.
     pub(super) path: &'a str,
@@ -40,16 +40,16 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Starts the program that is the first of `words`. Its variables are those that the SSM agent sets; of
-    /// the SSM agent's own it has PATH.
+    /// Starts the program that is the first of `words`, with the environment variables that the SSM agent
+    /// sets.
     ///
     /// # Errors
-    /// Why it could not be started, in the words of Go's `os/exec`.
-    pub(super) fn spawn(words: &[String], surroundings: Surroundings<'_>) -> Result<Self, String> {
-        let output = tempfile::tempfile_in(surroundings.home).map_err(|error| error.to_string())?;
+    /// Why it could not be started, with the text of Go's `os/exec`.
+    pub(super) fn spawn(words: &[String], environment: Environment<'_>) -> Result<Self, String> {
+        let output = tempfile::tempfile_in(environment.home).map_err(|error| error.to_string())?;
         let [stdout, stderr] = [output.try_clone(), output.try_clone()]
             .map(|file| file.map(Stdio::from).map_err(|error| error.to_string()));
-        let child = start(words, surroundings, [stdout?, stderr?])?;
+        let child = start(words, environment, [stdout?, stderr?])?;
         Ok(Self { child, output })
     }
 }
@@ -67,8 +67,8 @@ impl SeparateCommand {
     ///
     /// # Errors
     /// The same.
-    pub(super) fn spawn(words: &[String], surroundings: Surroundings<'_>) -> Result<Self, String> {
-        let mut child = start(words, surroundings, [Stdio::piped(), Stdio::piped()])?;
+    pub(super) fn spawn(words: &[String], environment: Environment<'_>) -> Result<Self, String> {
+        let mut child = start(words, environment, [Stdio::piped(), Stdio::piped()])?;
         let pipes = child.stdout.take().zip(child.stderr.take());
         let (stdout, stderr) = pipes.ok_or("exec: no pipes")?;
         Ok(Self { child, stdout, stderr })
@@ -97,13 +97,13 @@ impl SeparateProgram for SeparateCommand {
     }
 }
 
-/// Starts the program that is the first of `words`, with these for its outputs.
+/// Starts the program that is the first of `words`, with these outputs.
 fn start(
     words: &[String],
-    surroundings: Surroundings<'_>,
+    environment: Environment<'_>,
     [stdout, stderr]: [Stdio; 2],
 ) -> Result<Child, String> {
-    let Surroundings { home, path } = surroundings;
+    let Environment { home, path } = environment;
     let (name, arguments) = words.split_first().ok_or("exec: no command")?;
     let program =
         find(name, path).ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))?;
@@ -132,7 +132,7 @@ fn interrupt(child: &Child, key: Interrupt) {
     };
     let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     if let Some(id) = id {
-        // The only failure is that it has ended, which is as good.
+        // It fails only if the program has ended, which needs no signal.
         let _ = kill_process(id, signal);
     }
 }
@@ -151,8 +151,8 @@ impl Program for Command {
     }
 }
 
-/// What a command has printed. It has a place of its own in the file, since what the command has left in the
-/// background may still write where the file's own place is.
+/// The output of a command. It has its own read position, since a background process of the command may still
+/// write at the position of the shared file description.
 struct Output {
     file: File,
     read: u64,
@@ -166,7 +166,7 @@ impl Read for Output {
     }
 }
 
-/// The file that `name` stands for. A name with a slash is one.
+/// Finds the program `name` in PATH. A name with a slash is a path.
 fn find(name: &str, path: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(name.into());
@@ -177,7 +177,7 @@ fn find(name: &str, path: &str) -> Option<PathBuf> {
     })
 }
 
-/// As Go writes errors of the system.
+/// The text that Go has for a system error.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
@@ -200,7 +200,7 @@ mod tests {
 
     fn spawn(home: &Path, words: &[&str]) -> Result<Command, String> {
         let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-        Command::spawn(&words, Surroundings { home, path: "/usr/bin:/bin" })
+        Command::spawn(&words, Environment { home, path: "/usr/bin:/bin" })
     }
 
     fn start(words: &[&str]) -> (TempDir, Command) {
@@ -230,8 +230,8 @@ mod tests {
     async fn outputs_can_be_told_apart() {
         let home = tempfile::tempdir().unwrap();
         let words = ["sh", "-c", "echo out; echo err >&2; exit 3"].map(str::to_owned);
-        let surroundings = Surroundings { home: home.path(), path: "/usr/bin:/bin" };
-        let mut command = SeparateCommand::spawn(&words, surroundings).unwrap();
+        let environment = Environment { home: home.path(), path: "/usr/bin:/bin" };
+        let mut command = SeparateCommand::spawn(&words, environment).unwrap();
         for (stream, expected) in [(OutputStream::Error, "err\n"), (OutputStream::Output, "out\n")] {
             let mut read = Vec::new();
             loop {
@@ -258,8 +258,8 @@ mod tests {
     fn what_cannot_be_started_is_refused_in_gos_words() {
         let home = tempfile::tempdir().unwrap();
         let script = home.path().join("script");
-        // Written by another process: what other tests start meanwhile would inherit our descriptor, and then
-        // the file is busy.
+        // Written by another process: a program that another test starts meanwhile would inherit this
+        // process's descriptor, and the script could not be run (ETXTBSY).
         let write = "echo no interpreter >$0; chmod 700 $0";
         let mut shell = std::process::Command::new("sh");
         assert!(shell.args(["-c", write]).arg(&script).status().unwrap().success());
@@ -277,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_interrupt_is_typed() {
-        // A shell that was about to start a program would wait for it before it minds the trap.
+        // A shell that waits for a program handles its trap only after that program has ended.
         let home = tempfile::tempdir().unwrap();
         let ready = home.path().join("p");
         let busy = format!(
@@ -306,12 +306,13 @@ mod tests {
             done.display()
         );
         let mut command = spawn(home.path(), &["sh", "-c", &script]).unwrap();
-        // A program that is killed before it has started the other one leaves nothing behind.
+        // The program must have started the other one before it is killed.
         eventually(|| started.exists()).await;
         command.child.start_kill().unwrap();
         command.child.wait().await.unwrap();
         drop(command);
-        // Open for reading too, it waits for nobody: a missing reader fails the test instead of hanging it.
+        // Opened for reading too, so that opening does not wait for a reader: a missing reader fails the test
+        // instead of hanging it.
         let mut held = File::options().read(true).write(true).open(fifo).unwrap();
         held.write_all(b"alive\n").unwrap();
         eventually(|| fs::read_to_string(&done).is_ok_and(|word| word == "alive\n")).await;

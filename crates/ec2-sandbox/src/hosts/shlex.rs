@@ -1,11 +1,11 @@
-//! How the SSM agent splits a command into words: by the rules of Go's `github.com/google/shlex`, without a
-//! shell.
+//! Splits a command into words as the SSM agent does, by the rules of Go's `github.com/google/shlex`, without
+//! a shell.
 //!
 //! White space separates, a newline like a blank. Quotes and backslashes quote; in double quotes a backslash
 //! quotes whatever follows. `#` at the start of a word begins a comment that ends with the line. Nothing is
 //! expanded.
 
-/// The words of `text`, or what is wrong with its quotes.
+/// The words of `text`, or why its quotes are wrong.
 pub(super) fn split(text: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut characters = text.chars().peekable();
@@ -19,7 +19,7 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, &'static str> {
     Ok(words)
 }
 
-/// Reads one word, and what ends it.
+/// Reads one word and the character after it.
 fn word(characters: &mut impl Iterator<Item = char>) -> Result<String, &'static str> {
     let mut word = String::new();
     while let Some(character) = characters.next() {

@@ -1,12 +1,13 @@
-//! The user's shell, started so that its prompt says where it is and its startup files keep our `PATH`.
+//! The user's shell, started with a prompt that names the region and with the workspace's `PATH` kept.
 //!
-//! bash and zsh read a startup file of ours that reads the user's own first; other shells get a plain prompt.
+//! bash and zsh read a startup file of the workspace, which reads the user's own first; other shells get a
+//! plain prompt.
 
 use std::{env, ffi::OsString, io, path::Path};
 
 use super::{quote, write};
 
-/// How to start an interactive shell.
+/// An interactive shell: its program and how to start it.
 #[derive(Debug)]
 pub(super) struct Shell {
     pub(super) program: OsString,

@@ -49,7 +49,7 @@ async fn the_real_ssh_reads_our_config() {
 async fn a_program_called_by_name_is_ours() {
     let region = Region::start(Options::default()).await.unwrap();
     let workspace = Workspace::new(&region, |_| "Nonsense yes\n".to_owned()).unwrap();
-    // Without our configuration this prints the options for the host and succeeds.
+    // Without the workspace's configuration this prints the options for the host and succeeds.
     let status = workspace.run(&["ssh", "-G", "host"].map(OsString::from)).await.unwrap();
     assert_eq!(status.code(), Some(255));
 }

@@ -53,7 +53,12 @@ fn upgrade(session_token: Option<&str>) -> HeaderMap {
     headers
 }
 
-fn verify_upgrade(headers: &HeaderMap, token: Option<&str>, uri: &str, now: &str) -> Result<(), Refusal> {
+fn verify_upgrade(
+    headers: &HeaderMap,
+    token: Option<&str>,
+    uri: &str,
+    now: &str,
+) -> Result<(), SignatureError> {
     let uri = uri.parse().unwrap();
     let parts = Parts { method: "GET", uri: &uri, headers, body: b"" };
     verify(parts, &credentials(token), "us-west-2", "ssmmessages", at(now))
@@ -74,7 +79,7 @@ fn upgrade_signature_with_session_token_is_accepted() {
 fn a_url_that_was_encoded_again_does_not_match() {
     let uri = UPGRADE.replace('+', "%2B");
     let verdict = verify_upgrade(&upgrade(None), None, &uri, "20260102T030405Z");
-    assert_eq!(verdict, Err(Refusal::Mismatch));
+    assert_eq!(verdict, Err(SignatureError::Mismatch));
 }
 
 /// `get-vanilla` of AWS's published Signature Version 4 test suite.
@@ -102,22 +107,22 @@ fn a_clock_may_be_five_minutes_off_and_no_more() {
     assert_eq!(verdict("20260102T030905Z"), Ok(()));
     assert_eq!(verdict("20260102T025905Z"), Ok(()));
     let late = "Signature expired: 20260102T030405Z is now earlier than 20260102T030406Z (20260102T030906Z - 5 min.)";
-    assert_eq!(verdict("20260102T030906Z"), Err(Refusal::Skew(late.to_owned())));
-    assert!(matches!(verdict("20260102T025904Z"), Err(Refusal::Skew(_))));
+    assert_eq!(verdict("20260102T030906Z"), Err(SignatureError::Skew(late.to_owned())));
+    assert!(matches!(verdict("20260102T025904Z"), Err(SignatureError::Skew(_))));
 }
 
 #[test]
 fn unknown_credentials_are_told_from_a_wrong_signature() {
     let now = "20260102T030405Z";
     let token = Some("TOKEN/EX+AMPLE==");
-    assert_eq!(verify_upgrade(&upgrade(None), token, UPGRADE, now), Err(Refusal::UnknownCredentials));
-    assert_eq!(verify_upgrade(&upgrade(token), None, UPGRADE, now), Err(Refusal::UnknownCredentials));
+    assert_eq!(verify_upgrade(&upgrade(None), token, UPGRADE, now), Err(SignatureError::UnknownCredentials));
+    assert_eq!(verify_upgrade(&upgrade(token), None, UPGRADE, now), Err(SignatureError::UnknownCredentials));
     let mut wrong = upgrade(None);
     let value = authorization("20260102/us-west-2/ssmmessages", "host;x-amz-date", &"0".repeat(64));
     wrong.insert(header::AUTHORIZATION, value.parse().unwrap());
-    assert_eq!(verify_upgrade(&wrong, None, UPGRADE, now), Err(Refusal::Mismatch));
+    assert_eq!(verify_upgrade(&wrong, None, UPGRADE, now), Err(SignatureError::Mismatch));
     wrong.remove(header::AUTHORIZATION);
-    assert_eq!(verify_upgrade(&wrong, None, UPGRADE, now), Err(Refusal::Missing));
+    assert_eq!(verify_upgrade(&wrong, None, UPGRADE, now), Err(SignatureError::Missing));
 }
 
 #[test]
@@ -127,15 +132,15 @@ fn a_signature_for_elsewhere_is_refused() {
     let parts = Parts { method: "GET", uri: &uri, headers: &headers, body: b"" };
     let verdict =
         |region, service| verify(parts, &credentials(None), region, service, at("20260102T030405Z"));
-    assert_eq!(verdict("eu-west-1", "ssmmessages"), Err(Refusal::Scope("a valid region")));
-    assert_eq!(verdict("us-west-2", "ssm"), Err(Refusal::Scope("correct service")));
+    assert_eq!(verdict("eu-west-1", "ssmmessages"), Err(SignatureError::Scope("a valid region")));
+    assert_eq!(verdict("us-west-2", "ssm"), Err(SignatureError::Scope("correct service")));
 }
 
 #[test]
 fn an_unsigned_amz_header_is_refused() {
     let mut headers = upgrade(None);
     headers.insert("x-amz-target", HeaderValue::from_static("AmazonSSM.StartSession"));
-    assert_eq!(verify_upgrade(&headers, None, UPGRADE, "20260102T030405Z"), Err(Refusal::Mismatch));
+    assert_eq!(verify_upgrade(&headers, None, UPGRADE, "20260102T030405Z"), Err(SignatureError::Mismatch));
 }
 
 #[test]

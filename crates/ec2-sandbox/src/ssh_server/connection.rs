@@ -1,47 +1,45 @@
-//! One client's connection: who it is, and what its requests start.
+//! One client's connection: its authentication, and the channels that it opens.
 //!
 //! russh calls this type between two packets, so nothing here waits: each channel gets a task, which
 //! [`serve`](super::serve) runs. Agent and X11 forwarding, passwords and certificates are refused.
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-
-use pty_process::Size;
-use russh::keys::PublicKey;
-use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, ChannelOpenFailure};
-use tokio::sync::mpsc;
 
 use super::SshConfig;
 use super::exec::Process;
 use super::forward::{self, Listening};
 use super::inbox::{self, Backlog};
+use super::jobs::Jobs;
 use super::process::Registry;
 use super::sftp;
-use super::shell::{self, Surroundings, Terminal};
+use super::shell::{self, SessionSetup, Terminal};
+use pty_process::Size;
+use russh::keys::PublicKey;
+use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelOpenFailure};
 
-/// The server's side of one connection.
+/// russh's handler for one connection.
 pub(super) struct Connection {
     config: Arc<SshConfig>,
     user: String,
     registry: Registry,
     jobs: Jobs,
     backlog: Arc<Backlog>,
-    /// Sessions that have no command yet.
-    waiting: HashMap<ChannelId, (Channel<Msg>, Surroundings)>,
-    /// The ports of `-R`, by the client's address and the real port.
+    /// Session channels that have no command yet.
+    waiting: HashMap<ChannelId, (Channel<Msg>, SessionSetup)>,
+    /// The ports of `-R`, by the address that the client requested and the port that is bound.
     listening: HashMap<(String, u32), Listening>,
 }
 
 impl Connection {
-    pub(super) fn new(config: Arc<SshConfig>, registry: Registry, jobs: mpsc::UnboundedSender<Job>) -> Self {
+    pub(super) fn new(config: Arc<SshConfig>, registry: Registry, jobs: Jobs) -> Self {
         Self {
             config,
             user: String::new(),
             registry,
-            jobs: Jobs(jobs),
+            jobs,
             backlog: Arc::default(),
             waiting: HashMap::new(),
             listening: HashMap::new(),
@@ -52,17 +50,17 @@ impl Connection {
         if (self.config.authorize)(user, key) { Auth::Accept } else { Auth::reject() }
     }
 
-    /// Starts a command, or a shell if there is none, on a waiting session.
+    /// Starts a command, or a shell without one, on a session channel that has none yet.
     fn start(
         &mut self,
         id: ChannelId,
         command: Option<&[u8]>,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let Some((channel, surroundings)) = self.waiting.remove(&id) else {
+        let Some((channel, setup)) = self.waiting.remove(&id) else {
             return session.channel_failure(id);
         };
-        let process = shell::start(&self.config, &self.user, surroundings, command)
+        let process = shell::start(&self.config, &self.user, setup, command)
             .and_then(|(child, pty)| Process::adopt(child, pty, self.registry.clone()));
         match process {
             Ok(process) => {
@@ -114,7 +112,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.waiting.insert(channel.id(), (channel, Surroundings::default()));
+        self.waiting.insert(channel.id(), (channel, SessionSetup::default()));
         reply.accept().await;
         Ok(())
     }
@@ -198,8 +196,8 @@ impl Handler for Connection {
     ) -> Result<(), Self::Error> {
         let size: Size = shell::size(columns, rows, width, height);
         match (self.waiting.get_mut(&channel), Terminal::open(term, size)) {
-            (Some((_, surroundings)), Ok(terminal)) => {
-                surroundings.terminal = Some(terminal);
+            (Some((_, setup)), Ok(terminal)) => {
+                setup.terminal = Some(terminal);
                 session.channel_success(channel)
             }
             (_, opened) => {
@@ -219,8 +217,8 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         match self.waiting.get_mut(&channel) {
-            Some((_, surroundings)) if shell::accepts_variable(name) => {
-                surroundings.environment.push((name.to_owned(), value.to_owned()));
+            Some((_, setup)) if shell::accepts_variable(name) => {
+                setup.environment.push((name.to_owned(), value.to_owned()));
                 session.channel_success(channel)
             }
             _ => session.channel_failure(channel),
@@ -268,19 +266,5 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         session.channel_failure(channel)
-    }
-}
-
-/// The work of one channel.
-pub(super) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Hands work to the connection's owner, who also ends it.
-#[derive(Clone)]
-pub(super) struct Jobs(mpsc::UnboundedSender<Job>);
-
-impl Jobs {
-    pub(super) fn start(&self, job: impl Future<Output = ()> + Send + 'static) {
-        // Without an owner the connection is being torn down, and the work with it.
-        let _ = self.0.send(Box::pin(job));
     }
 }

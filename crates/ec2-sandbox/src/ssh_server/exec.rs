@@ -1,8 +1,7 @@
 //! Runs one started process on one session channel.
 //!
-//! Output goes out before the exit status, and the status before the channel closes. When the client
-//! closes the channel first, or the connection ends, the process is hung up and, if that does not help,
-//! killed.
+//! Output is sent before the exit status, and the status before the channel closes. When the client closes
+//! the channel first, or the connection ends, the process gets SIGHUP and, if it does not end, is killed.
 
 use std::future::pending;
 use std::io;
@@ -24,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::inbox::{Inbox, Intake};
 use super::process::{self, Family, Registry};
 
-/// A process on its way to its channel.
+/// A started process that is not connected with its channel yet.
 pub(super) struct Process {
     child: Child,
     pty: Option<Pty>,
@@ -33,7 +32,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Takes over a process that was started just now.
+    /// Owns a process that was just started.
     pub(super) fn adopt(child: Child, pty: Option<Pty>, registry: Registry) -> io::Result<Self> {
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let leader = pid.ok_or(io::ErrorKind::NotFound)?;
@@ -138,7 +137,7 @@ pub(super) async fn send_output(
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(OUTPUT_BUFFER);
-        // A reset is an end like any other: there is nobody to tell.
+        // A reset is an end like any other; SSH has no message for it.
         if !matches!(source.read_buf(&mut buffer).await, Ok(length) if length > 0) {
             return Ok(());
         }
@@ -150,10 +149,10 @@ pub(super) async fn send_output(
     }
 }
 
-/// Sends what a terminal shows until its process has ended and nothing more comes.
+/// Sends the output of a terminal until its process has ended and no more comes.
 ///
-/// The end of a terminal is an error, and it comes only after the last process has let go of it. A
-/// background job may keep it for ever, so after the exit of the first process silence counts as well.
+/// Reading a terminal fails at its end, after the last process has closed it. A background job may keep it
+/// open for ever, so after the exit of the first process a silence counts as the end too.
 async fn send_screen(
     mut screen: OwnedReadPty,
     child: &mut Child,
@@ -195,15 +194,15 @@ async fn feed_terminal(inbox: Inbox, mut keyboard: OwnedWritePty) {
 async fn pour(mut inbox: Inbox, sink: &mut (impl AsyncWrite + Unpin)) -> io::Result<Option<u8>> {
     let mut last = None;
     while let Some(chunk) = inbox.next().await {
-        // If nobody reads any more, what still comes is dropped with the inbox.
+        // If the process reads no more, the rest is dropped with the inbox.
         sink.write_all(&chunk).await?;
         last = chunk.last().copied().or(last);
     }
     Ok(last)
 }
 
-/// A terminal cannot be closed from its near side, so the end of input must be typed, as control-D. In
-/// the middle of a line the first one only hands over the line.
+/// The controlling side cannot close a terminal's input, so the end of input must be typed, as control-D. In
+/// the middle of a line the first control-D only submits the line.
 fn end_of_input(last: Option<u8>) -> &'static [u8] {
     match last {
         None | Some(b'\r' | b'\n') => &[4],
@@ -211,7 +210,7 @@ fn end_of_input(last: Option<u8>) -> &'static [u8] {
     }
 }
 
-/// Waits for ever after the end of input, beside the future that knows when to stop.
+/// Waits for ever after the end of input: another future ends the session.
 async fn then_idle(feeding: impl Future<Output = ()>) {
     feeding.await;
     pending::<()>().await;
@@ -253,20 +252,20 @@ async fn report(
 
 async fn hang_up(child: &mut Child, family: Family) {
     family.signal(Signal::HUP);
-    // A stopped process takes the hangup only when it continues.
+    // A stopped process handles SIGHUP only when it continues.
     family.signal(Signal::CONT);
     let _ = timeout(HANGUP_GRACE, child.wait()).await;
     family.signal(Signal::KILL);
     let _ = child.wait().await;
 }
 
-/// How long a process may take to clean up after a hangup.
+/// How long a process may take to end after SIGHUP.
 pub(super) const HANGUP_GRACE: Duration = Duration::from_millis(500);
 
-/// How long the terminal of an ended process must be silent to be done with.
+/// How long the terminal of an ended process must be silent before the channel closes.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// A pipe holds twice as much as a packet.
+/// As much as a Linux pipe holds, twice the size of a packet.
 const OUTPUT_BUFFER: usize = 64 * 1024;
 
 /// `SSH_EXTENDED_DATA_STDERR` (RFC 4254, section 5.2).

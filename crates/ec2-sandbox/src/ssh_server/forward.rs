@@ -1,8 +1,7 @@
 //! Port and socket forwarding, both ways.
 //!
-//! Each direction of a forwarded connection ends by itself, and the other one is drained to its end.
-//! Listening happens on loopback only, whatever address the client asks for, like sshd without
-//! `GatewayPorts`.
+//! Each direction of a forwarded connection ends on its own; the other one goes on to its end. The server
+//! listens on loopback only, whatever address the client requests, like sshd without `GatewayPorts`.
 
 use std::future::Future;
 use std::io;
@@ -17,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
-use super::connection::Jobs;
 use super::exec::{feed, send_output};
 use super::inbox::{self, Backlog};
+use super::jobs::Jobs;
 
 /// Serves a `direct-tcpip` channel.
 pub(super) async fn connect_tcp(
@@ -65,10 +64,10 @@ async fn accept<S: AsyncRead + AsyncWrite>(
     }
 }
 
-/// A port that forwards to the client for as long as this lives.
+/// A listening port. Dropping this closes it.
 pub(super) struct Listening(#[expect(dead_code, reason = "held for its drop")] oneshot::Sender<()>);
 
-/// Listens for a `tcpip-forward` request. Returns the port, which the system chooses if asked for zero.
+/// Listens for a `tcpip-forward` request. Returns the port, which the system chooses for port 0.
 pub(super) async fn listen(
     address: &str,
     port: u16,
@@ -86,7 +85,7 @@ pub(super) async fn listen(
                 accepted = listener.accept() => accepted,
                 _ = &mut stopped => return,
             };
-            // sshd, too, only logs a failed accept: it concerns a single connection.
+            // Like sshd, only log a failed accept: it concerns a single connection.
             match accepted {
                 Ok((stream, peer)) => {
                     let (handle, address, backlog) = (handle.clone(), address.clone(), Arc::clone(&backlog));
@@ -119,7 +118,7 @@ async fn relay(channel: Channel<Msg>, stream: impl AsyncRead + AsyncWrite, backl
     });
     let mut closed = pin!(intake.closed());
 
-    // A client that closes the channel wants nothing more, but what it has sent is still due.
+    // A client that closes the channel receives no more, but the data that it has sent must still arrive.
     let (mut up, mut down, mut open) = (true, true, true);
     while up || (down && open) {
         tokio::select! {

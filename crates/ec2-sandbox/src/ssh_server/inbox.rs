@@ -1,11 +1,11 @@
-//! What a client has sent into a channel and nobody has consumed yet.
+//! Data that a client has sent into a channel and that is not consumed yet.
 //!
-//! russh grants a channel's window again when data arrives, not when it is consumed, and it stops the
-//! whole connection when a channel's queue is full: `ssh host cat` would then wait for itself. So an
-//! [`Intake`] always takes what arrives, an [`Inbox`] holds it, and the [`Backlog`] of the connection
-//! decides how much window is granted next. russh applies that answer to whichever channel needs window
-//! next, so a stalled channel beside a busy one may pass its own limit, but never the connection's; once
-//! that is reached, the connection's other uploads crawl, too. Downloads never do.
+//! russh grants a channel more window when data arrives, not when it is consumed, and it stops the whole
+//! connection when a channel's queue is full: `ssh host cat` would then wait for itself. So an [`Intake`]
+//! always takes arriving data, an [`Inbox`] holds it, and the [`Backlog`] of the connection decides how much
+//! window is granted next. russh applies that answer to whichever channel needs window next, so a stalled
+//! channel beside a busy one may pass its own limit, but never the connection's; once that is reached, the
+//! connection's other uploads are slow, too. Downloads never are.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use russh::{ChannelId, ChannelMsg, ChannelReadHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-/// The size of what waits in the inboxes of one connection.
+/// The bytes that wait in the inboxes of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     sizes: Mutex<Sizes>,
@@ -42,7 +42,7 @@ impl Backlog {
         }
     }
 
-    /// Waits, but not for long, for room when the client is down to a trickle.
+    /// Waits a short time for room when the client has almost no window left.
     ///
     /// The session loop calls this after each packet. Without it client and server would exchange tiny
     /// packets at full speed while a consumer stalls; the bound keeps the connection's other traffic
@@ -75,7 +75,7 @@ impl Backlog {
             }
         }
         drop(sizes);
-        // Only the session loop ever waits, and it looks again.
+        // Only the session loop waits, and it checks the condition again.
         self.drained.notify_one();
     }
 
@@ -92,7 +92,7 @@ pub(super) fn open(id: ChannelId, channel: ChannelReadHalf, backlog: Arc<Backlog
     (intake, Inbox { id, receiver, backlog })
 }
 
-/// Moves a channel's data into its [`Inbox`]. Must be polled all the time, see the module's text.
+/// Moves a channel's data into its [`Inbox`]. Must be polled all the time, see the module documentation.
 pub(super) struct Intake {
     id: u32,
     channel: ChannelReadHalf,
@@ -169,10 +169,10 @@ fn cost(chunk: &Bytes) -> usize {
 /// The window of a fresh channel, and the most that is ever granted; OpenSSH uses the same.
 pub(super) const WINDOW: u32 = 2 * 1024 * 1024;
 
-/// Where granting stops for a channel.
+/// Bytes of a channel's inbox at which no more window is granted.
 const CHANNEL_LIMIT: usize = 8 * 1024 * 1024;
 
-/// Where granting stops for all channels of a connection.
+/// The same for all channels of a connection.
 const LIMIT: usize = 8 * CHANNEL_LIMIT;
 
 /// The room that must be free before granting resumes. Less would split the stream into tiny packets.
@@ -181,10 +181,10 @@ const REOPEN: usize = 256 * 1024;
 /// The smallest window that russh ever renews: it does so below one half of it.
 const TRICKLE: u32 = 2;
 
-/// How long the session loop may rest between two packets of a trickle.
+/// How long the session loop may wait between two packets when the window is almost used up.
 const TRICKLE_PAUSE: Duration = Duration::from_millis(25);
 
-/// What a queued chunk takes besides its bytes.
+/// The memory of a queued chunk besides its bytes.
 const CHUNK_OVERHEAD: usize = 64;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The process groups that one connection has started.
 //!
-//! A command runs in a process group of its own, a terminal's command in a session of its own. They are
-//! remembered until the connection ends, because a command may leave processes behind, and are killed
-//! then. A process that puts itself into yet another session escapes.
+//! A command runs in a process group of its own, a terminal's command in a session of its own. They are kept
+//! until the connection ends and killed then, because a command may leave processes behind. A process that
+//! moves into another session is not killed.
 
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +44,7 @@ struct State {
 }
 
 impl Registry {
-    /// Takes over a fresh process group. Kills it if the connection has ended meanwhile.
+    /// Adds a new process group. Kills it if the connection has ended meanwhile.
     pub(super) fn adopt(&self, family: Family) {
         let mut state = self.lock();
         if state.closed {
@@ -54,7 +54,7 @@ impl Registry {
         }
     }
 
-    /// Forgets a group if nothing of it is left: its number may be used again.
+    /// Removes a group if it has no process left: its number may be used again.
     pub(super) fn forget_if_empty(&self, family: Family) {
         if family.is_empty() {
             self.lock().families.retain(|other| *other != family);
@@ -66,7 +66,7 @@ impl Registry {
     }
 }
 
-/// A process that was started, with all that it started in turn.
+/// A process that was started, with the processes that it has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     /// The leader's process group.
@@ -78,7 +78,7 @@ pub(super) enum Family {
 impl Family {
     /// Sends a signal to every member.
     pub(super) fn signal(self, signal: Signal) {
-        // The only failure is that the group has gone, which is as good.
+        // It fails only if the group has ended, which needs no signal.
         match self {
             Self::Group(leader) => {
                 let _ = kill_process_group(leader, signal);
@@ -174,7 +174,7 @@ const STANDARD: [Signal; 13] = [
     Signal::USR2,
 ];
 
-/// What sshd says for a signal without a standard name.
+/// The name that sshd sends for a signal without a standard name.
 const UNNAMED: &str = "SIG@openssh.com";
 
 #[cfg(test)]

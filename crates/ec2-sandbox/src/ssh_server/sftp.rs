@@ -18,7 +18,7 @@ mod attributes;
 mod files;
 mod paths;
 
-/// Serves SFTP on a channel until either side has had enough.
+/// Serves SFTP on a channel until either side ends it.
 pub(super) async fn run(channel: Channel<Msg>, home: PathBuf, backlog: Arc<Backlog>) {
     let (incoming, channel) = channel.split();
     let (mut intake, inbox) = inbox::open(channel.id(), incoming, backlog);
@@ -30,7 +30,7 @@ pub(super) async fn run(channel: Channel<Msg>, home: PathBuf, backlog: Arc<Backl
     }
 }
 
-/// scp takes its own exit status from this one, and fails if the channel closes without.
+/// scp's exit status is this one, and scp fails if the channel closes without one.
 async fn finish(outcome: Result<(), Error>, channel: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
     let status = match outcome {
         Ok(()) => 0,
@@ -111,13 +111,13 @@ enum Error {
 /// The length in front of each message.
 const PREFIX: usize = 4;
 
-/// The largest request, and what OpenSSH's own server takes.
+/// The largest request, as in OpenSSH's own server.
 const MAXIMUM_REQUEST: usize = 256 * 1024;
 
 /// The requests answered at once. OpenSSH keeps 64 in flight: some always wait on the way.
 const BATCH: usize = 16;
 
-/// The input that is worth collecting before answering.
+/// Bytes of requests that are answered at once.
 const BATCH_SIZE: usize = 1024 * 1024;
 
 #[cfg(test)]

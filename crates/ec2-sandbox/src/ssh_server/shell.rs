@@ -1,7 +1,7 @@
 //! How a client's command becomes a process: command line, environment, working directory.
 //!
-//! The environment is built from nothing, as sshd does. The shell is not a login shell: the system's
-//! profile would replace the `PATH` and the prompt that this server was told to give.
+//! The environment starts empty, as sshd's does. The shell is not a login shell: the system's profile would
+//! replace the configured `PATH` and prompt.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,10 +13,10 @@ use tokio::process::{Child, Command};
 
 use super::SshConfig;
 
-/// What is known of a session before its command.
+/// The requests of a session channel that come before its command.
 #[derive(Default)]
-pub(super) struct Surroundings {
-    /// The variables that the client asked for.
+pub(super) struct SessionSetup {
+    /// The environment variables that the client sent.
     pub(super) environment: Vec<(String, String)>,
     pub(super) terminal: Option<Terminal>,
 }
@@ -36,11 +36,11 @@ impl Terminal {
     }
 }
 
-/// Starts a command, or an interactive shell if there is none. The terminal's near end comes back.
+/// Starts a command, or an interactive shell without one. Returns the controlling side of the terminal.
 pub(super) fn start(
     config: &SshConfig,
     user: &str,
-    surroundings: Surroundings,
+    setup: SessionSetup,
     command: Option<&[u8]>,
 ) -> io::Result<(Child, Option<Pty>)> {
     let mut shell = Command::new(&config.shell);
@@ -51,12 +51,12 @@ pub(super) fn start(
     };
     shell.env("PATH", DEFAULT_PATH).env("HOME", &config.home).env("SHELL", &config.shell);
     shell.env("USER", user).env("LOGNAME", user).env("HOSTNAME", &config.hostname);
-    if let Some(terminal) = &surroundings.terminal {
+    if let Some(terminal) = &setup.terminal {
         shell.env("TERM", &terminal.name);
     }
-    shell.envs(surroundings.environment).envs(config.environment.iter().map(|(name, value)| (name, value)));
+    shell.envs(setup.environment).envs(config.environment.iter().map(|(name, value)| (name, value)));
 
-    let Some(terminal) = surroundings.terminal else {
+    let Some(terminal) = setup.terminal else {
         shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         return Ok((shell.spawn()?, None));
     };
@@ -64,7 +64,7 @@ pub(super) fn start(
     Ok((child, Some(terminal.pty)))
 }
 
-/// Tells whether a client may set a variable: the ones that sshd's usual `AcceptEnv` lets through.
+/// Whether a client may set a variable, by the usual `AcceptEnv` of sshd.
 pub(super) fn accepts_variable(name: &str) -> bool {
     matches!(name, "LANG" | "TERM") || name.starts_with("LC_")
 }

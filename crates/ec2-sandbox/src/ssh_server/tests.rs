@@ -50,7 +50,7 @@ impl Host {
             takes_public_keys: true,
             authorize: Box::new(move |user, key| user == "me" && *key.key_data() == authorized),
         };
-        // russh does not read while it writes: over a small pipe two of them would lock each other up.
+        // russh does not read while it writes: over a small pipe two of them would deadlock.
         let (near, far) = tokio::io::duplex(64 * 1024 * 1024);
         let server = tokio::spawn(serve(far, Arc::new(config)));
         let client = client::connect_stream(Arc::default(), near, Client).await.unwrap();
@@ -69,7 +69,7 @@ impl Host {
         channel
     }
 
-    /// Starts processes that do not mind a hangup, and returns a pipe that they hold open.
+    /// Starts processes that ignore SIGHUP, and returns a pipe that they hold open.
     async fn hold_pipe(&mut self) -> (Channel<client::Msg>, File) {
         let mut channel =
             self.run("mkfifo p; echo made; trap '' HUP TERM; exec 3>p; sleep 600 & sleep 600").await;

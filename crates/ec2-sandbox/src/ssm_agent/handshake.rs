@@ -1,4 +1,4 @@
-//! What is said before data may flow, in the SSM agent's words.
+//! The JSON of the handshake, written as the SSM agent writes it.
 
 use std::time::Duration;
 
@@ -61,8 +61,8 @@ struct Processed {
     error: String,
 }
 
-/// What a HandshakeResponse says has failed, if anything; none if it cannot be read. An empty answer fails
-/// nothing.
+/// The failed action in a HandshakeResponse, if any; `None` if the response cannot be read. In an empty
+/// response nothing has failed.
 pub(super) fn failure(payload: &[u8]) -> Option<Option<String>> {
     let response: Response = serde_json::from_slice(payload).ok()?;
     let actions = response.processed_client_actions.unwrap_or_default();
@@ -83,7 +83,7 @@ pub(super) fn acknowledged_number(payload: &[u8]) -> Option<i64> {
     payload.get("AcknowledgedMessageSequenceNumber")?.as_i64()
 }
 
-/// Before the error of a session in its output.
+/// The heading of an error in a session's output.
 pub(super) const ERROR: &str = "\n----------ERROR-------\n";
 pub(super) const TIMED_OUT: &str =
     "Handshake timed out. Please ensure that you have the latest version of the session manager plugin.";

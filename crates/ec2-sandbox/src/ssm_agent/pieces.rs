@@ -1,9 +1,9 @@
-//! How the SSM agent cuts a command's output into messages: at characters, and not quite faithfully.
+//! Cuts a command's output into messages like the SSM agent: between characters, and with its mistakes.
 //!
-//! It decodes each piece that it reads as UTF-8 (`processStdoutData` in `agent/session/shell/shell.go`). What
-//! looks incomplete in the last three bytes is held back for the next piece, and dropped if there is none.
-//! U+FFFD itself decodes like an error whose length is three, so that only its first byte is sent. Other
-//! bytes that are no UTF-8 pass.
+//! It decodes each piece that it reads as UTF-8 (`processStdoutData` in `agent/session/shell/shell.go`). An
+//! incomplete character in the last three bytes is kept for the next piece, and dropped if there is none.
+//! U+FFFD itself decodes like an error of three bytes, so only its first byte is sent. Other bytes that are
+//! not UTF-8 pass unchanged.
 
 /// The output of one command.
 #[derive(Debug, Default)]
@@ -12,7 +12,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// The payload that follows from reading `piece`; it may be empty.
+    /// The payload to send after reading `piece`; it may be empty.
     pub(super) fn cut(&mut self, piece: &[u8]) -> Vec<u8> {
         let mut rest = std::mem::take(&mut self.held_back);
         rest.extend_from_slice(piece);

@@ -1,8 +1,8 @@
-//! What the SSM agent keeps of its own messages, and when it repeats one.
+//! The SSM agent's own messages, kept until they are acknowledged, and when each is repeated.
 //!
-//! There is no window: a message leaves when it is made, whatever is unacknowledged. Each tick of a tenth of
-//! a second repeats at most the oldest message that is not acknowledged, so that lost messages come back at
-//! ten a second.
+//! There is no window: a message is sent at once, however many are unacknowledged. Each tick of a tenth of a
+//! second repeats at most the oldest message that is not acknowledged, so that lost messages come back at ten
+//! a second.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub(super) struct SendList {
     next_number: i64,
-    /// By number, with gaps where something was acknowledged.
+    /// Unacknowledged messages by number, with gaps.
     kept: VecDeque<Kept>,
     round_trip: Duration,
     variation: Duration,
@@ -42,8 +42,7 @@ impl SendList {
         self.next_number
     }
 
-    /// Counts a message that leaves now, and keeps it if there is room. One that finds none is never
-    /// repeated.
+    /// Counts a message that is sent now, and keeps it if there is room. Without room it is never repeated.
     pub(super) fn push(&mut self, now: Instant, record: Bytes) {
         if self.kept.len() < CAPACITY {
             self.kept.push_back(Kept { number: self.next_number, record, sent_at: now });
@@ -51,7 +50,7 @@ impl SendList {
         self.next_number += 1;
     }
 
-    /// Whether everything that is kept is acknowledged.
+    /// Whether all kept messages are acknowledged.
     pub(super) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
@@ -63,7 +62,7 @@ impl SendList {
         }
     }
 
-    /// The message that this tick repeats.
+    /// The message to repeat at this tick.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Bytes> {
         let oldest = self.kept.front_mut()?;
         if now.saturating_duration_since(oldest.sent_at) <= self.timeout {
@@ -73,8 +72,8 @@ impl SendList {
         Some(oldest.record.clone())
     }
 
-    /// RFC 6298's estimator without its floor. A message that was repeated counts as well, from its last
-    /// time.
+    /// RFC 6298's estimator without its floor. A repeated message is measured too, from its last
+    /// transmission.
     fn measure(&mut self, sample: Duration) {
         self.variation = (self.variation * 3 + self.round_trip.abs_diff(sample)) / 4;
         self.round_trip = (self.round_trip * 7 + sample) / 8;

@@ -1,10 +1,9 @@
 //! A command with separate outputs, which are sent while it runs, and its exit status.
 //!
-//! There are traps in how the SSM agent does it (`agent/session/shell/shell.go`), kept here. What reads an
-//! output looks before each read whether the channel is paused; if it is, it stops for good, and what the
-//! program prints later is lost although the exit status comes. After an interrupt that status is 1. Both
-//! readers have to see the end, so a process in the background holds the session as long as it holds the
-//! outputs.
+//! The SSM agent has mistakes here (`agent/session/shell/shell.go`), which are kept. The reader of an output
+//! checks before each read whether the channel is paused; if it is, it stops for ever, and later output is
+//! lost although the exit status is sent. After an interrupt that status is 1. Both readers must reach the
+//! end, so a background process keeps the session open as long as it has the outputs open.
 
 use std::{
     task::{Context, Poll},
@@ -14,11 +13,9 @@ use std::{
 use ssm_channel::PayloadType;
 use tokio::io::ReadBuf;
 
-use super::{
-    channel::Channel,
-    pieces::Pieces,
-    work::{Interrupt, OutputStream, SeparateProgram},
-};
+use crate::hosts::{Interrupt, OutputStream, SeparateProgram};
+
+use super::{data_channel::DataChannel, pieces::Pieces};
 
 pub(super) struct Separate {
     program: Box<dyn SeparateProgram>,
@@ -34,7 +31,7 @@ struct Pump {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    /// About to look whether the channel is paused.
+    /// About to check whether the channel is paused.
     Looking,
     /// In a read, which a pause does not end.
     Reading,
@@ -45,7 +42,7 @@ enum State {
 /// How it ended.
 pub(super) struct Exit {
     pub(super) status: i32,
-    /// An output was not read to its end.
+    /// Whether an output was not read to its end.
     pub(super) failed: bool,
 }
 
@@ -61,13 +58,13 @@ impl Separate {
         self.program.interrupt(key);
     }
 
-    /// Sends what the program prints, in messages of at most `payload` bytes and what was held back before;
-    /// its end.
+    /// Sends the program's output, in messages of at most `payload` bytes plus an incomplete character from
+    /// before. Ready at the program's end.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        channel: &mut Channel,
+        channel: &mut DataChannel,
         payload: usize,
     ) -> Poll<Exit> {
         for pump in &mut self.pumps {
@@ -78,7 +75,7 @@ impl Separate {
         }
         let Poll::Ready(status) = self.program.poll_exit(cx) else { return Poll::Pending };
         let failed = self.interrupted || self.pumps.iter().any(|pump| pump.state == State::Failed);
-        // Two threads wait for the program after an interrupt, and this one learns nothing.
+        // After an interrupt two threads wait for the program, and the other one gets its status.
         let status = if self.interrupted { 1 } else { status.unwrap_or(1) };
         Poll::Ready(Exit { status, failed })
     }
@@ -90,7 +87,7 @@ impl Pump {
         cx: &mut Context<'_>,
         now: Instant,
         program: &mut dyn SeparateProgram,
-        channel: &mut Channel,
+        channel: &mut DataChannel,
         payload: usize,
     ) {
         let payload_type = match self.stream {

@@ -1,5 +1,5 @@
 //! Recorded sessions, replayed against the emulated SSM agent: it gets the recorded messages at the recorded
-//! times, while its port or program acts as the recorded one did.
+//! times, while its port or program does what the recorded one did.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use self::{
     recording::{Direction, Line, Record},
     script::Script,
 };
-use super::{Manners, SsmAgent, Verdict};
+use super::{Behaviour, SsmAgent, Verdict};
 use crate::world::Purpose;
 
 mod cases;
@@ -26,7 +26,7 @@ mod download;
 mod recording;
 mod script;
 
-/// The virtual clock, which programs and ports look at.
+/// The virtual clock of the programs and ports.
 #[derive(Clone)]
 struct Clock(Arc<Mutex<Instant>>);
 
@@ -41,11 +41,11 @@ enum Step {
     Record(Bytes),
     Reconnected,
     Crashed,
-    /// Through the control channel.
+    /// TerminateSession was called.
     Terminated,
 }
 
-/// The SSM agent, and what it did.
+/// The SSM agent, and the messages that it sent.
 struct Player {
     agent: SsmAgent,
     clock: Clock,
@@ -53,7 +53,7 @@ struct Player {
     script: Script,
     /// What reached the gateway.
     sent: Vec<(Duration, Message)>,
-    /// While it has no websocket.
+    /// The time without a websocket.
     away: Range<Duration>,
     ended: Option<(Duration, Verdict)>,
 }
@@ -64,7 +64,7 @@ impl Player {
         let clock = Clock(Arc::new(Mutex::new(start)));
         let version = SsmAgentVersion::parse("3.3.1142.0").unwrap();
         let origin = Origin { seed: 1, unix_time: Duration::from_secs(1_700_000_000), now: start };
-        let agent = SsmAgent::new(version, purpose, Manners::default(), origin);
+        let agent = SsmAgent::new(version, purpose, Behaviour::default(), origin);
         Self {
             agent,
             clock,
@@ -76,7 +76,7 @@ impl Player {
         }
     }
 
-    /// Lets the time pass until `at`.
+    /// Advances the clock to `at`.
     fn wait_until(&mut self, at: Duration) {
         loop {
             let now = self.clock.now();
@@ -85,7 +85,7 @@ impl Player {
             let Some(next) = next.filter(|next| *next <= self.start + at && self.ended.is_none()) else {
                 break;
             };
-            // What is due and does not move waits for something else.
+            // A deadline that has passed without effect waits for another event.
             let next = if next == now { now + Duration::from_millis(1) } else { next };
             self.set(next.min(self.start + at));
             self.poll();
@@ -123,7 +123,7 @@ impl Player {
         let now = self.clock.now();
         match step {
             Step::Record(record) => {
-                // It waits in the socket while the SSM agent does not read.
+                // The message waits in the socket while the SSM agent does not read.
                 let deadline = at + Duration::from_secs(10);
                 while !self.agent.is_reading() && self.elapsed() < deadline && !self.script.is_never_read() {
                     self.wait_until(self.elapsed() + Duration::from_millis(1));
@@ -153,7 +153,7 @@ fn away(events: &[(Duration, String)]) -> Option<Range<Duration>> {
     Some(*cut..events.iter().find(opened)?.0)
 }
 
-/// What the recorded SSM agent heard and met.
+/// The messages and events that the recorded SSM agent got.
 fn steps(case: &Case, lines: &[Line], events: &[(Duration, String)]) -> Vec<(Duration, Step)> {
     let to_agent = [Direction::ClientToAgent, Direction::GatewayToAgent];
     let mut steps: Vec<_> = lines
@@ -165,7 +165,8 @@ fn steps(case: &Case, lines: &[Line], events: &[(Duration, String)]) -> Vec<(Dur
         })
         .collect();
     if let Some(away) = away(events) {
-        // What had just reached the gateway was lost as well, and what was about to be read was not.
+        // Messages that had just reached the gateway were lost too; messages that were about to be read were
+        // not.
         let lost = away.start.saturating_sub(ONE_WAY)..away.end.saturating_sub(ONE_WAY);
         steps.retain(|(at, _)| !lost.contains(at));
         let late = steps.iter_mut().filter(|(at, _)| (lost.end..away.end).contains(at));
@@ -185,7 +186,7 @@ fn number_of(payload: &[u8]) -> i64 {
     payload["AcknowledgedMessageSequenceNumber"].as_i64().unwrap()
 }
 
-/// A payload in which nothing is left that differs from run to run.
+/// A payload without the parts that differ from run to run.
 fn timeless(payload_type: u32, payload: &Bytes) -> Bytes {
     if payload_type == HANDSHAKE_COMPLETE {
         let mut complete: serde_json::Value = serde_json::from_slice(payload).unwrap();
@@ -284,14 +285,14 @@ fn check_outputs(name: &str, outputs: &[&Line], player: &Player) {
         } else {
             assert_eq!(message.payload.len(), line.payload_length, "{name}: {number}");
         }
-        // What is lost with a websocket, and comes later, is a matter of milliseconds.
+        // Which messages are lost with a websocket, and sent later, depends on milliseconds.
         let in_time = !player.away.is_empty() || at.abs_diff(line.at) < TOLERANCE;
         assert!(in_time, "{name}: {number} left at {at:?}, not {:?}", line.at);
     }
 }
 
-/// Which messages were repeated. When and how often is a matter of milliseconds, except where only repeats
-/// happen.
+/// Compares which messages were repeated. When and how often depends on milliseconds, except where there are
+/// only repeats.
 fn check_repeats(name: &str, case: &Case, outputs: &[&Line], player: &Player, until: Duration) {
     let Some(tolerance) = case.repeats else { return };
     let mut recorded = BTreeMap::<i64, i32>::new();
@@ -308,8 +309,8 @@ fn check_repeats(name: &str, case: &Case, outputs: &[&Line], player: &Player, un
     }
 }
 
-/// It ends when the agent says so or, if others than its worker were slow to say it, when the worker has
-/// gone.
+/// Compares the time of the end: when the agent reported it or, if other processes than its worker were slow
+/// to report it, when the worker ended.
 fn check_end(name: &str, case: &Case, at: [Option<Duration>; 2], event: &str, player: &Player) {
     let Some((ended, verdict)) = &player.ended else { panic!("{name}: it has not ended: {event}") };
     let (status, output) = match verdict {
@@ -337,7 +338,7 @@ fn every_recorded_session_is_replayed_or_of_a_kind_that_there_is_not_yet() {
     assert!(left.is_empty(), "neither replayed nor listed: {left:?}");
 }
 
-/// From the gateway to the SSM agent: less than half of the recorded round trip, for what both take to think.
+/// From the gateway to the SSM agent: less than half of the recorded round trip, which includes processing.
 const ONE_WAY: Duration = Duration::from_millis(1);
 /// Later than a session that waits in vain for acknowledgements.
 const LATEST_END: Duration = Duration::from_secs(3);

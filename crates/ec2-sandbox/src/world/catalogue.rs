@@ -1,13 +1,14 @@
-//! Which instances there are, in which regions.
+//! The list of instances, and the region of each.
 //!
-//! Tests and documents name them by id and address, so rows are added at the end and never changed. Ids say which kind an instance is:
-//! `i-0decaf…` works, `i-0dead…` does not. The nodes of a fleet have ids of their own, see `fleet`.
+//! Tests and documents name them by id and address, so rows are added at the end and never changed. Instances
+//! with ids `i-0decaf…` work, those with `i-0dead…` do not. The nodes of a fleet have ids of their own, see
+//! `fleet`.
 
 use std::time::Duration;
 
 use super::{
+    aws_region::AwsRegion,
     instance::{Condition, Console, Instance, Platform, reservation},
-    place::AwsRegion,
 };
 
 /// Every instance, those of the home region first.
@@ -17,12 +18,12 @@ pub(super) fn catalogue() -> Vec<Instance> {
     for instance in &mut instances {
         adorn(instance);
     }
-    // Stable: within a region the rows keep their order.
+    // The sort is stable: within a region the rows keep their order.
     instances.sort_by_key(|instance| instance.region);
     instances
 }
 
-/// What is particular about single instances, beyond their rows.
+/// Properties of single instances that are not in their rows.
 fn adorn(instance: &mut Instance) {
     match instance.id.as_str() {
         "i-0decaf00000000002" => instance.reservation = reservation("i-0decaf00000000001"),
@@ -122,7 +123,7 @@ const END: &[&str] = &["ssm:TerminateSession", "ssm:ResumeSession"];
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// Clears a terminal and sets its title. XML cannot carry ESC and BEL, so EC2 never shows those; it can carry
-/// U+009B, which begins a sequence as ESC `[` does and swallows what follows the name.
+/// U+009B, which begins a control sequence like ESC `[` and hides text after the name.
 const HOSTILE_NAME: &str = "evil\x1b[2J\x1b]0;owned\x07\u{9b}";
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

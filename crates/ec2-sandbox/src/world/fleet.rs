@@ -1,13 +1,13 @@
-//! As many healthy instances as are asked for, to see what a client does with many.
+//! Any number of healthy instances, to test clients with many.
 //!
-//! They are spread evenly over the regions, and each is derived from its number alone: a fleet of the same size
-//! is the same fleet.
+//! They are spread evenly over the regions. Each is derived from its number alone, so two fleets of one size
+//! are equal.
 
 use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
+    aws_region::AwsRegion,
     instance::{Instance, reservation},
-    place::AwsRegion,
 };
 
 /// The instances `node-0001` and so on.
@@ -16,8 +16,7 @@ pub(super) fn fleet(size: usize) -> impl Iterator<Item = Instance> {
     (1..=size).zip(places).map(|(number, (row, region))| node(number, row, region))
 }
 
-/// The id of the node with this number. Decimal digits are hexadecimal ones too, and easier to distinguish
-/// from the name.
+/// The id of the node with this number. In decimal digits, which are valid hexadecimal ones.
 fn id(number: usize) -> String {
     format!("i-0f1ee7{number:011}")
 }
@@ -27,14 +26,14 @@ pub(crate) fn name(number: usize) -> String {
     format!("node-{number:04}")
 }
 
-/// The node with this number, of which its region has `row` before.
+/// The node with this number, after `row` other nodes of its region.
 fn node(number: usize, row: u32, region: AwsRegion) -> Instance {
     let network = u32::from(Ipv4Addr::new(10, region.network(), 16, 0));
     let private_address = Ipv4Addr::from(network + row);
     let mut node = Instance::new(id(number), name(number), region, private_address);
-    // Three rows of a region were launched together, and restarted since.
+    // Three rows of a region were launched by one call, and restarted since.
     node.reservation = reservation(&id(number - AwsRegion::ALL.len() * (row as usize % TOGETHER)));
-    // 198.18.0.0/15 belongs to nobody: RFC 2544 keeps it for measurements.
+    // 198.18.0.0/15 is reserved for measurements (RFC 2544).
     let public = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + u32::try_from(number).unwrap_or_default();
     node.public_address = Some(Ipv4Addr::from(public).to_string());
     node.availability_zone = format!("{region}{}", ["a", "b", "c"][row as usize % 3]);
@@ -46,7 +45,7 @@ fn node(number: usize, row: u32, region: AwsRegion) -> Instance {
 
 /// Odd, so that no two launches of a day share a minute.
 const LAUNCH_INTERVAL: Duration = Duration::from_secs(37 * 60);
-/// Half a year of them; then it begins anew, or large fleets would be older than EC2.
+/// Half a year of launches; then they start over, or large fleets would be older than EC2.
 const LAUNCHES: u32 = 7000;
 /// How many nodes one call launched.
 const TOGETHER: usize = 3;

@@ -1,7 +1,7 @@
-//! The host keys of an instance: those that it has, and the one that its SSH server presents.
+//! The host keys of an instance: its true keys, and the key that its SSH server presents.
 //!
-//! They are made when somebody first asks for them, since a fleet has thousands of instances and a test connects to
-//! few. Only the private half of what is presented is ever needed.
+//! They are made at the first use, since a fleet has thousands of instances and a test connects to few. A
+//! private key is needed only for the presented key.
 
 use std::io;
 
@@ -11,11 +11,12 @@ use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey, ssh_key::private
 /// The host keys of one instance.
 #[derive(Clone, Debug)]
 pub(crate) struct HostKeys {
-    /// The true Ed25519 key, as the console and the files on the instance tell it.
+    /// The true Ed25519 key, as in the console output and in the files on the instance.
     pub(crate) ed25519: PublicKey,
     /// The true ECDSA key. No server presents it.
     pub(crate) ecdsa: PublicKey,
-    /// What the SSH server proves to own: the true Ed25519 key, unless somebody sits in between.
+    /// The key that the SSH server presents: the true Ed25519 key, unless an attacker in the middle is
+    /// emulated.
     pub(crate) presented: PrivateKey,
 }
 
@@ -24,7 +25,7 @@ impl HostKeys {
     pub(super) fn generate(comment: &str) -> io::Result<Self> {
         let presented = host_key()?;
         let mut ed25519 = presented.public_key().clone();
-        // The adapter would panic without random bytes, but `host_key` has had some.
+        // The adapter would panic without random bytes, but `host_key` has just got some.
         let ecdsa = Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 };
         let ecdsa = PrivateKey::random(&mut UnwrapErr(SysRng), ecdsa).map_err(io::Error::other)?;
         let mut ecdsa = ecdsa.public_key().clone();
@@ -34,15 +35,15 @@ impl HostKeys {
         Ok(Self { ed25519, ecdsa, presented })
     }
 
-    /// Has the SSH server present another key from now on.
+    /// Makes the SSH server present another key from now on.
     pub(super) fn replace_presented(&mut self) -> io::Result<()> {
         self.presented = host_key()?;
         Ok(())
     }
 
-    /// The true keys as files and console show them, in cloud-init's order.
+    /// The true keys as in the files and the console output, in cloud-init's order.
     pub(crate) fn lines(&self) -> [String; 2] {
-        // OpenSSH's form of a key that is in memory has no way to fail.
+        // Formatting a key in memory cannot fail.
         [&self.ecdsa, &self.ed25519].map(|key| key.to_openssh().unwrap_or_default())
     }
 }

@@ -1,7 +1,8 @@
-//! Who calls: one account, one role session with credentials made at start, and the roles that it may assume.
+//! The callers: one account, one role session with credentials made at start, and the roles that it may
+//! assume.
 //!
-//! The ARNs never change, so messages can be compared; the secrets always do, so that no test can pass with
-//! credentials left over from another region.
+//! The ARNs are fixed, so that messages can be compared. The secrets are new in each region, so that no test
+//! can pass with credentials of an earlier one.
 
 use std::{fmt, io, time::SystemTime};
 
@@ -10,39 +11,39 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 /// The account number that AWS uses in its own examples.
 pub(crate) const ACCOUNT: &str = "123456789012";
 
-/// The MFA device of whoever holds the first credentials.
+/// The MFA device of the caller that the region starts with.
 pub(crate) const MFA_SERIAL: &str = "arn:aws:iam::123456789012:mfa/you";
 
-/// The role session name of whoever runs the region.
+/// The role session name of the caller that the region starts with.
 pub(crate) const YOU: &str = "you";
 
-/// How a caller came by its credentials.
+/// Where a caller's credentials come from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Origin {
-    /// The region was started with them.
+    /// The start of the region.
     Start,
-    /// It assumed a role.
+    /// AssumeRole.
     Role,
-    /// It asked for a session token, and is who it was.
+    /// GetSessionToken, which does not change the caller.
     Session,
 }
 
-/// Whom credentials stand for.
+/// The identity behind credentials.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Caller {
     pub(crate) origin: Origin,
-    /// As GetCallerIdentity and refusals name it.
+    /// The ARN in GetCallerIdentity and in access errors.
     pub(crate) arn: String,
     /// The role's unique id, a colon, the session name.
     pub(crate) user_id: String,
     /// The role session name, with which session ids begin.
     pub(crate) name: String,
-    /// Whether it has proved who it is with its MFA device.
+    /// Whether the credentials were got with MFA.
     pub(crate) mfa: bool,
 }
 
 impl Caller {
-    /// Whoever runs the region.
+    /// The caller that the region starts with.
     pub(crate) fn you() -> Self {
         Self { origin: Origin::Start, ..Role::Sandbox.session(YOU) }
     }
@@ -51,13 +52,13 @@ impl Caller {
 /// The roles of the account.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Role {
-    /// Anybody in the account may assume it.
+    /// Every caller in the account may assume it.
     Admin,
-    /// Whoever has used their MFA device may assume it.
+    /// Only callers with MFA may assume it.
     Mfa,
-    /// That of the credentials which the region is started with. Nobody can assume it.
+    /// The role of the credentials that the region starts with. It cannot be assumed.
     Sandbox,
-    /// What Identity Center makes of its permission set `sandbox`.
+    /// The role that Identity Center makes for its permission set `sandbox`.
     SingleSignOn,
 }
 
@@ -92,7 +93,7 @@ impl Role {
         }
     }
 
-    /// Whoever has assumed the role under this session name.
+    /// The caller that has assumed the role with this session name.
     pub(crate) fn session(self, name: &str) -> Caller {
         Caller {
             origin: Origin::Role,
@@ -104,12 +105,12 @@ impl Role {
     }
 }
 
-/// Credentials, whom they stand for and until when.
+/// Credentials with their caller and expiry.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
     pub(crate) credentials: Credentials,
     pub(crate) caller: Caller,
-    /// `None` for those that the region was started with.
+    /// `None` for the credentials that the region starts with.
     pub(crate) expires: Option<SystemTime>,
 }
 
@@ -120,7 +121,7 @@ impl Grant {
     }
 }
 
-/// Makes the six digits that an MFA device shows.
+/// Makes the six digits of an MFA device.
 pub(super) fn mfa_code() -> io::Result<String> {
     let mut bytes = [0; 4];
     super::random(&mut bytes)?;
@@ -136,7 +137,7 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Makes credentials of the shape that STS gives out.
+    /// Makes credentials in the form of STS's.
     pub(crate) fn generate() -> io::Result<Self> {
         let mut id = [0; 16];
         let mut secret = [0; 30];

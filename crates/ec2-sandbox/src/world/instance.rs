@@ -1,48 +1,49 @@
-//! An instance. Some are well; the others each show one way in which a connection fails.
+//! An instance. Some are healthy; each of the others has one reason for which a connection fails.
 //!
-//! An instance is plain data: its [`Condition`] says what is wrong with it, and the APIs, the SSM agent and
-//! the SSH server each look up the part that concerns them. Which instances there are is in `catalogue`.
+//! An instance is plain data: its [`Condition`] names the fault, and the APIs, the SSM agent and the SSH
+//! server each check it. The list of instances is in `catalogue`.
 
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
-use super::place::AwsRegion;
+use super::aws_region::AwsRegion;
 
-/// What an instance shows when one tries to connect to it.
+/// The fault of an instance, which a client that connects to it meets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Condition {
     /// It was launched a moment ago: it is pending, and Session Manager does not know it yet.
     Booting,
-    /// Its clock is ten minutes ahead, so that all keys pushed to it have expired.
+    /// Its clock is ten minutes ahead, so a pushed key has expired when it arrives.
     ClockAhead,
-    /// The caller lacks these IAM actions on it; all else is well.
+    /// The caller may not perform these IAM actions on it. The instance is healthy.
     Denied(&'static [&'static str]),
-    /// It is in FIPS mode: sshd takes no Ed25519 keys.
+    /// It is in FIPS mode: sshd accepts no Ed25519 keys.
     Fips,
     /// Everything works.
     Healthy,
-    /// Everything works, but its name would do things to a terminal.
+    /// Everything works, but its name contains terminal control sequences.
     HostileName,
-    /// Its SSH server presents another host key than its console and its files tell.
+    /// Its SSH server presents another host key than the one in its console output and files.
     Impostor,
     /// Keys can be pushed, but nothing on the instance reads them.
     InstanceConnectAbsent,
-    /// Keys can be pushed and the programs that read them are there, but sshd is not told to run them.
+    /// Keys can be pushed and EC2 Instance Connect is installed, but sshd_config has no
+    /// AuthorizedKeysCommand.
     KeysCommandAbsent,
     /// It has no instance profile, so its SSM agent cannot register with Session Manager.
     NoInstanceProfile,
-    /// What listens on port 22 is a web server.
+    /// A web server listens on port 22.
     NotSsh,
-    /// sshd takes passwords, and no public keys.
+    /// sshd accepts passwords and no public keys.
     PublicKeysOff,
     /// Session Manager reaches it, but nothing listens on port 22.
     PortClosed,
-    /// SELinux keeps sshd from running what reads the pushed keys.
+    /// SELinux prevents sshd from running the AuthorizedKeysCommand.
     SeLinux,
     /// It runs, but Session Manager has not heard from it for days.
     SsmAgentOffline,
-    /// Its SSM agent is from before there were sessions to ports.
+    /// Its SSM agent is too old for sessions to ports.
     SsmAgentOld,
-    /// Its SSM agent is online, but never takes a session up.
+    /// Its SSM agent is online, but never joins a session.
     SsmAgentSilent,
     /// Session Manager has never heard from it, although it has an instance profile.
     SsmAgentUnregistered,
@@ -50,9 +51,9 @@ pub enum Condition {
     Stopped,
     /// It will not run again.
     Terminated,
-    /// StartSession is throttled for the first `calls` calls, or for ever.
+    /// StartSession is throttled for the first `calls` calls, or always.
     Throttled {
-        /// How many calls are refused; `None` for all of them.
+        /// How many calls are refused; `None` for all.
         calls: Option<u32>,
     },
 }
@@ -94,7 +95,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// Whether an instance runs.
+/// The state of an instance in EC2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum InstanceState {
     /// It is being launched.
@@ -103,7 +104,7 @@ pub enum InstanceState {
     Running,
     /// It was stopped.
     Stopped,
-    /// It was terminated, and is listed for some time yet.
+    /// It was terminated, and is still listed for some time.
     Terminated,
 }
 
@@ -130,7 +131,7 @@ impl fmt::Display for InstanceState {
     }
 }
 
-/// What an instance runs.
+/// The operating system of an instance.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Platform {
     AmazonLinux,
@@ -146,7 +147,7 @@ impl Platform {
         }
     }
 
-    /// The image that it comes as.
+    /// The id of its image.
     pub(crate) fn image(self) -> &'static str {
         match self {
             Self::AmazonLinux => "ami-0decaf00000000000",
@@ -154,7 +155,7 @@ impl Platform {
         }
     }
 
-    /// Where that image expects its root volume.
+    /// The root device of that image.
     pub(crate) fn root_device(self) -> &'static str {
         match self {
             Self::AmazonLinux => "/dev/xvda",
@@ -163,39 +164,39 @@ impl Platform {
     }
 }
 
-/// What the console tells of the host keys.
+/// Which host keys are in the console output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Console {
     /// Only their fingerprints.
     Fingerprints,
     /// Fingerprints and keys.
     Keys,
-    /// The same, but only if the latest output is asked for.
+    /// The same, but only in the latest output.
     KeysInLatest,
-    /// Nothing: it has been booted again since.
+    /// None: the instance has booted again since.
     NoKeys,
 }
 
-/// An instance, as a user of the region sees it.
+/// The public description of an instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct InstanceSummary {
-    /// Its id.
+    /// The instance id, as in `i-0decaf00000000001`.
     pub id: String,
     /// Its `Name` tag, which may hold control characters.
     pub name: String,
-    /// The name of the region that it is in.
+    /// The AWS region's name, as in `us-east-1`.
     pub region: &'static str,
-    /// Whether it runs.
+    /// Its state in EC2.
     pub state: InstanceState,
-    /// What it shows.
+    /// Its fault, if any.
     pub condition: Condition,
 }
 
-/// An instance, with all that the APIs report of it.
+/// An instance, with everything that the APIs report about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
     pub(crate) id: String,
-    /// The call that launched it, perhaps together with others.
+    /// The reservation id: the instances that one call launched share it.
     pub(crate) reservation: String,
     pub(crate) name: String,
     pub(crate) region: AwsRegion,
@@ -211,7 +212,7 @@ pub(crate) struct Instance {
     pub(crate) ipv6_address: Option<String>,
     pub(crate) private_dns_name: String,
     pub(crate) ssm_agent_version: &'static str,
-    /// As key and value, `Name` among them.
+    /// Keys and values, `Name` included.
     pub(crate) tags: Vec<(&'static str, String)>,
 }
 
@@ -239,7 +240,7 @@ impl Instance {
         }
     }
 
-    /// Gives it one more tag.
+    /// Adds a tag.
     pub(crate) fn tag(&mut self, key: &'static str, value: impl Into<String>) {
         self.tags.push((key, value.into()));
     }
@@ -252,7 +253,7 @@ impl Instance {
         }
     }
 
-    /// Whether it runs.
+    /// Its state in EC2.
     pub(crate) fn state(&self) -> InstanceState {
         match self.condition {
             Condition::Booting => InstanceState::Pending,
@@ -262,7 +263,7 @@ impl Instance {
         }
     }
 
-    /// How long ago its SSM agent was last heard of.
+    /// How long ago its SSM agent last reported.
     pub(crate) fn silence(&self) -> Duration {
         match self.condition {
             Condition::SsmAgentOffline => 3 * DAY,
@@ -271,7 +272,7 @@ impl Instance {
         }
     }
 
-    /// Whether its SSM agent has ever registered with Session Manager, and is not forgotten.
+    /// Whether Session Manager lists its SSM agent.
     pub(crate) fn is_registered(&self) -> bool {
         !matches!(
             self.condition,
@@ -287,17 +288,17 @@ impl Instance {
         self.is_registered() && !matches!(self.condition, Condition::SsmAgentOffline | Condition::Stopped)
     }
 
-    /// Whether it has the role by which its SSM agent may register.
+    /// Whether it has an instance profile, which its SSM agent needs to register.
     pub(crate) fn has_profile(&self) -> bool {
         !matches!(self.condition, Condition::NoInstanceProfile | Condition::Terminated)
     }
 
-    /// Whether it has addresses and a network, which a terminated one has given back.
+    /// Whether it has addresses and a network; a terminated instance has none.
     pub(crate) fn has_network(&self) -> bool {
         self.condition != Condition::Terminated
     }
 
-    /// Whether its sshd honours the keys pushed to it.
+    /// Whether its sshd accepts pushed keys.
     pub(crate) fn honours_pushed_keys(&self) -> bool {
         !matches!(
             self.condition,
@@ -308,7 +309,7 @@ impl Instance {
         )
     }
 
-    /// Whether its sshd takes keys of an algorithm.
+    /// Whether its sshd accepts keys of an algorithm.
     pub(crate) fn takes_keys_of(&self, algorithm: &str) -> bool {
         match self.condition {
             Condition::Fips => algorithm != "ssh-ed25519",
@@ -322,18 +323,18 @@ impl Instance {
         !matches!(self.condition, Condition::Denied(actions) if actions.contains(&action))
     }
 
-    /// The public DNS name, of an instance with a public address.
+    /// The public DNS name, if it has a public address.
     pub(crate) fn public_dns_name(&self) -> Option<String> {
         let address = self.public_address.as_ref()?.replace('.', "-");
         Some(format!("ec2-{address}.{}", self.region.public_domain()))
     }
 
-    /// The name that it calls itself: the private DNS name up to the first dot.
+    /// Its own host name: the private DNS name up to the first dot.
     pub(crate) fn host_name(&self) -> &str {
         self.private_dns_name.split('.').next().unwrap_or_default()
     }
 
-    /// Its name without what would act on a terminal or fill it.
+    /// Its name without control characters, and shortened.
     pub(crate) fn harmless_name(&self) -> String {
         self.name
             .chars()
@@ -342,7 +343,7 @@ impl Instance {
             .collect()
     }
 
-    /// What a user of the region sees of it.
+    /// Its public description.
     pub(crate) fn summary(&self) -> InstanceSummary {
         InstanceSummary {
             id: self.id.clone(),
@@ -354,11 +355,11 @@ impl Instance {
     }
 }
 
-/// The reservation of an instance that was launched first, or alone.
+/// The reservation id of an instance that was launched first in its call, or alone.
 pub(super) fn reservation(id: &str) -> String {
     id.replacen("i-", "r-", 1)
 }
 
-/// As long as a host's name may be.
+/// The longest host name on Linux.
 const SHOWN: usize = 64;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,7 +1,7 @@
-//! A Session Manager session: a record that the API shows, a token, and a state that others can watch.
+//! A Session Manager session: its record for the API, its token, and a state that tasks can watch.
 //!
-//! It holds no connection. The gateway learns of it when it is started, watches [`SessionInfo::state`], and
-//! lets those clients in whose token [`Session::take_token`] takes.
+//! It has no connection. The gateway receives [`SessionInfo`] at its start, watches the state, and admits
+//! clients whose token [`Session::take_token`] accepts.
 
 use std::{
     io,
@@ -15,9 +15,9 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::sync::watch;
 
-use super::{identity::Caller, place::AwsRegion, random};
+use super::{aws_region::AwsRegion, identity::Caller, random};
 
-/// Whether a session lives.
+/// Whether a session has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SessionState {
     /// It was started and has not ended, whether or not a client is on its data channel.
@@ -26,21 +26,21 @@ pub enum SessionState {
     Terminated,
 }
 
-/// What a session does on its instance.
+/// The work of a session on its instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
-    /// It runs this, without a shell.
+    /// It runs this command, without a shell.
     Command(String),
-    /// The same with standard error apart, and the exit status.
+    /// The same with a separate standard error, and the exit status.
     SeparateCommand(String),
     /// It connects to this port.
     Port(u16),
 }
 
-/// A session, as a user of the region sees it.
+/// The public description of a session.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SessionSummary {
-    /// Its id.
+    /// The session id, which begins with the caller's role session name.
     pub id: String,
     /// The instance it was started on.
     pub target: String,
@@ -50,36 +50,36 @@ pub struct SessionSummary {
     pub command: Option<String>,
     /// The caller's reason, if one was given.
     pub reason: Option<String>,
-    /// Whether it lives.
+    /// Whether it has ended.
     pub state: SessionState,
     /// When it was started.
     pub started: SystemTime,
     /// When it ended, if it has.
     pub ended: Option<SystemTime>,
-    /// How often a client came back to its data channel.
+    /// How often a client reconnected to its data channel.
     pub resumes: u32,
-    /// How many faults its messages and connections met on purpose.
+    /// How many faults were injected into its messages and connections.
     pub faults: u32,
 }
 
-/// Why a token does not open a data channel.
+/// Why a token is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(crate) enum TokenRefusal {
+pub(crate) enum TokenError {
     /// The session has ended.
     #[error("the session is already terminated")]
     Terminated,
     /// No session has this id.
     #[error("no session has this id")]
     UnknownSession,
-    /// The token was never given out, has been used, or was replaced by a fresh one.
+    /// The token is unknown, used, or replaced by a new one.
     #[error("the token is wrong, used or replaced")]
     WrongToken,
-    /// The token was given out too long ago.
+    /// The token has expired.
     #[error("the token has expired")]
     ExpiredToken,
 }
 
-/// What StartSession was asked for, checked.
+/// The checked input of StartSession.
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
     pub(crate) target: String,
@@ -89,7 +89,7 @@ pub(crate) struct Opening {
     pub(crate) reason: Option<String>,
 }
 
-/// What StartSession and ResumeSession answer.
+/// The output of StartSession and ResumeSession.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamTicket {
     pub(crate) session_id: String,
@@ -97,7 +97,7 @@ pub(crate) struct StreamTicket {
     pub(crate) token: String,
 }
 
-/// What the holder of a data channel needs to know of its session.
+/// The gateway's view of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionInfo {
     pub(crate) id: String,
@@ -105,11 +105,11 @@ pub(crate) struct SessionInfo {
     pub(crate) purpose: Purpose,
     /// Changes once, to [`SessionState::Terminated`].
     pub(crate) state: watch::Receiver<SessionState>,
-    /// Where the gateway counts what it does to the session on purpose.
+    /// The counter of injected faults.
     pub(crate) faults: FaultCount,
 }
 
-/// How many faults a session met; clones count together.
+/// The number of faults injected into a session; clones share one counter.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FaultCount(Arc<AtomicU32>);
 
@@ -124,7 +124,7 @@ impl FaultCount {
     }
 }
 
-/// What DescribeSessions shows of a session.
+/// The part of a session that DescribeSessions shows.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionRecord {
     pub(crate) id: String,
@@ -134,22 +134,22 @@ pub(crate) struct SessionRecord {
     pub(crate) ended: Option<SystemTime>,
     attachments: u32,
     faults: FaultCount,
-    /// What its client is told at its end.
+    /// The reason that its client gets at its end.
     pub(crate) output: String,
 }
 
 impl SessionRecord {
-    /// Whether a client has been on its data channel.
+    /// Whether a client has ever opened its data channel.
     pub(crate) fn was_attached(&self) -> bool {
         self.attachments > 0
     }
 
-    /// Whether it lives.
+    /// Whether it has ended.
     pub(crate) fn state(&self) -> SessionState {
         if self.ended.is_none() { SessionState::Connected } else { SessionState::Terminated }
     }
 
-    /// What a user of the region sees of it.
+    /// Its public description.
     pub(crate) fn summary(&self) -> SessionSummary {
         let (port, command) = match &self.opening.purpose {
             Purpose::Command(command) | Purpose::SeparateCommand(command) => (0, Some(command.clone())),
@@ -170,14 +170,14 @@ impl SessionRecord {
     }
 }
 
-/// What admits one connection, for a while.
+/// A token, which admits one websocket and expires.
 #[derive(Debug)]
 struct Token {
     text: String,
     made: SystemTime,
 }
 
-/// A session with its secret parts.
+/// A session: its record, its secret token and its watched state.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) record: SessionRecord,
@@ -206,12 +206,12 @@ impl Session {
         Ok(Self { record, token: Some(fresh_token(now)?), state })
     }
 
-    /// The token that has not been used, if there is one.
+    /// The unused token, if there is one.
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_ref().map(|token| token.text.as_str())
     }
 
-    /// Whether it lives.
+    /// Whether it has not ended.
     pub(crate) fn is_connected(&self) -> bool {
         self.record.ended.is_none()
     }
@@ -228,23 +228,23 @@ impl Session {
         token: &str,
         life: Duration,
         now: SystemTime,
-    ) -> Result<SessionInfo, TokenRefusal> {
+    ) -> Result<SessionInfo, TokenError> {
         if !self.is_connected() {
-            return Err(TokenRefusal::Terminated);
+            return Err(TokenError::Terminated);
         }
         let made = match &self.token {
             Some(fresh) if fresh.text == token => fresh.made,
-            _ => return Err(TokenRefusal::WrongToken),
+            _ => return Err(TokenError::WrongToken),
         };
         if made + life <= now {
-            return Err(TokenRefusal::ExpiredToken);
+            return Err(TokenError::ExpiredToken);
         }
         self.token = None;
         self.record.attachments += 1;
         Ok(self.info())
     }
 
-    /// What the gateway needs of it.
+    /// The gateway's view of it.
     pub(crate) fn info(&self) -> SessionInfo {
         SessionInfo {
             id: self.record.id.clone(),

@@ -1,4 +1,4 @@
-//! What the regions remember, and for how long.
+//! Sessions, keys, credentials and limits of the world, and how long each lasts.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn a_token_serves_one_connection() {
     let info = world.take_token(&ticket.session_id, &ticket.token, start()).unwrap();
     assert_eq!((info.target.as_str(), info.purpose), ("i-0decaf00000000001", Purpose::Port(22)));
     let again = world.take_token(&ticket.session_id, &ticket.token, start());
-    assert_eq!(again.unwrap_err(), TokenRefusal::WrongToken);
+    assert_eq!(again.unwrap_err(), TokenError::WrongToken);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_token_is_good_for_a_minute() {
     let world = world();
     let ticket = world.start_session(opening(), &Caller::you(), start()).unwrap();
     let late = world.take_token(&ticket.session_id, &ticket.token, start() + TOKEN_LIFE);
-    assert_eq!(late.unwrap_err(), TokenRefusal::ExpiredToken);
+    assert_eq!(late.unwrap_err(), TokenError::ExpiredToken);
     let later = start() + TOKEN_LIFE;
     let fresh = world.resume_session(&ticket.session_id, later).unwrap().unwrap();
     let in_time = later + TOKEN_LIFE - Duration::from_nanos(1);
@@ -86,7 +86,7 @@ fn resuming_replaces_the_token() {
     let second = world.resume_session(&first.session_id, start()).unwrap().unwrap();
     assert_eq!(second.stream_url, first.stream_url);
     let refused = world.take_token(&first.session_id, &first.token, start());
-    assert_eq!(refused.unwrap_err(), TokenRefusal::WrongToken);
+    assert_eq!(refused.unwrap_err(), TokenError::WrongToken);
     assert!(world.take_token(&first.session_id, &second.token, start()).is_ok());
 }
 
@@ -99,7 +99,7 @@ fn a_terminated_session_gives_out_an_empty_token_and_takes_none() {
     assert_eq!(world.resume_session(&ticket.session_id, start()).unwrap().unwrap().token, "");
     for token in ["", &ticket.token] {
         let refused = world.take_token(&ticket.session_id, token, start());
-        assert_eq!(refused.unwrap_err(), TokenRefusal::Terminated);
+        assert_eq!(refused.unwrap_err(), TokenError::Terminated);
     }
 }
 
@@ -117,7 +117,7 @@ fn whoever_holds_the_channel_learns_of_its_termination() {
 fn an_unknown_session_is_neither_resumed_nor_opened() {
     let world = world();
     assert!(world.resume_session("you-0", start()).unwrap().is_none());
-    assert_eq!(world.take_token("you-0", "", start()).unwrap_err(), TokenRefusal::UnknownSession);
+    assert_eq!(world.take_token("you-0", "", start()).unwrap_err(), TokenError::UnknownSession);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! How often an action may be called: token buckets, as AWS's own throttling is described.
 //!
-//! A bucket holds a burst of calls and refills at its rate; a call that finds it empty is refused. Each region
-//! has its own buckets. Time comes in as an argument.
+//! A bucket holds a burst of calls and refills at its rate; a call that finds it empty is refused. Each
+//! region has its own buckets. Time comes in as an argument.
 
 use std::{collections::BTreeMap, str::FromStr, time::SystemTime};
 
-use super::place::AwsRegion;
+use super::aws_region::AwsRegion;
 
 /// How often one action may be called.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +14,7 @@ pub struct Throttle {
     pub action: String,
     /// Calls a second in the long run.
     pub rate: f64,
-    /// How many may come at once.
+    /// Calls that may come at once.
     pub burst: u32,
 }
 
@@ -44,7 +44,7 @@ struct Level {
 }
 
 impl Buckets {
-    /// With AWS's default limits, for actions that `throttles` does not name.
+    /// Makes buckets for `throttles`, and with AWS's default limits for all other actions.
     pub(super) fn new(mut throttles: Vec<Throttle>) -> Self {
         let (action, calls) = START_SESSION;
         if throttles.iter().all(|throttle| throttle.action != action) {
@@ -53,7 +53,7 @@ impl Buckets {
         Self { throttles, levels: BTreeMap::new() }
     }
 
-    /// Whether a call of `action` may pass. Counts it, if so.
+    /// Whether a call of `action` is within its limit. Counts it, if so.
     pub(super) fn admit(&mut self, action: &str, region: AwsRegion, now: SystemTime) -> bool {
         let Some(throttle) = self.throttles.iter().find(|throttle| throttle.action == action) else {
             return true;
@@ -61,7 +61,7 @@ impl Buckets {
         let burst = f64::from(throttle.burst);
         let full = Level { calls: burst, at: now };
         let level = self.levels.entry((action.to_owned(), region)).or_insert(full);
-        // A clock that was set back refills nothing.
+        // A clock that was set back does not refill a bucket.
         let passed = now.duration_since(level.at).unwrap_or_default();
         let calls = (level.calls + passed.as_secs_f64() * throttle.rate).min(burst);
         let admitted = calls >= 1.0;

@@ -138,7 +138,8 @@ impl Client {
         self.send("POST", "/", &headers, body).await
     }
 
-    /// The headers that sign a request, for a path without anything to encode. `extra` headers are signed too.
+    /// The headers that sign a request, for a path without anything to encode. `extra` headers are signed
+    /// too.
     pub(crate) fn sign(
         &self,
         method: &str,

@@ -1,4 +1,5 @@
-//! A client that carries bytes between two pipes and a port of an instance: ours, or another one for comparison.
+//! A client that carries bytes between two pipes and a port of an instance: ours, or another one for
+//! comparison.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -111,7 +112,8 @@ impl Carrier {
         times
     }
 
-    /// Bytes to the instance, in messages of `payload` bytes if it can be told; `None` if they did not arrive.
+    /// Bytes to the instance, in messages of `payload` bytes if it can be told; `None` if they did not
+    /// arrive.
     pub(crate) fn up(&self, region: &Region, bytes: usize, payload: usize) -> Option<Run> {
         let (reached, marks) = mpsc::channel();
         let warm = warm_up(bytes);

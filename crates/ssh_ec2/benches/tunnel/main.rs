@@ -4,10 +4,10 @@
 //! bench ─pipe─▶ ssh_ec2 proxy ─websocket─▶ region: gateway, SSM agent ─TCP─▶ bench
 //! ```
 //!
-//! Each box is a process of its own; no ssh takes part, so that its ciphers do not hide the tunnel. What is not ours
-//! stands in the table for comparison: the limit is the same bytes through a bare websocket with one SHA-256 of
-//! each message at each end, which no implementation of the protocol can do without. Words on the command line
-//! select sections: `cargo bench --bench tunnel -- up down`.
+//! Each box is a process of its own; no ssh takes part, so that its ciphers do not hide the tunnel. What is
+//! not ours stands in the table for comparison: the limit is the same bytes through a bare websocket with one
+//! SHA-256 of each message at each end, which no implementation of the protocol can do without. Words on the
+//! command line select sections: `cargo bench --bench tunnel -- up down`.
 
 #![expect(
     clippy::print_stderr,
@@ -61,7 +61,8 @@ fn connect(carriers: &[Carrier], table: &mut Table) {
     }
 }
 
-/// With 50 ms for each round trip: what is left after division is the number of those that wait for each other.
+/// With 50 ms for each round trip: what is left after division is the number of those that wait for each
+/// other.
 fn round_trips(carriers: &[Carrier], table: &mut Table) {
     let region = Region::start(&["delay=25ms", "latency=50ms"]);
     for carrier in carriers {

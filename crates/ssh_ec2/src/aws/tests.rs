@@ -1,4 +1,4 @@
-//! Calls against a server on loopback: what goes out, and what becomes of each kind of answer.
+//! Calls against a server on loopback: the requests, and what each kind of response becomes.
 
 use std::time::Duration;
 
@@ -10,12 +10,16 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
-use super::credentials::{CredentialCache, Provider};
-use super::endpoint::Place;
-use super::operation::Client;
 use super::*;
-use crate::network::NetworkEnvironment;
+use crate::aws::client::endpoint::RegionEndpoints;
+use crate::aws::client::http_client;
+use crate::aws::client::operation::ApiClient;
+use crate::aws::credentials::cache::{CredentialCache, Provider};
+use crate::net::network::{Network, NetworkEnvironment};
+use crate::net::websocket::StreamUrl;
+use crate::target::SessionTarget;
 
 #[derive(Debug)]
 struct Fixed(String);
@@ -39,12 +43,12 @@ fn aws(endpoint: String) -> Aws {
         .build();
     let credentials = Credentials::new("AKID", "secret", Some("session".into()), None, "test");
     Aws {
-        client: Client::new(sdk.clone(), "eu-west-1"),
+        client: ApiClient::new(sdk.clone(), "eu-west-1"),
         credentials: CredentialCache::new(
             Provider::Sdk(SharedCredentialsProvider::new(credentials)),
             SignIn::Environment,
         ),
-        place: Place { region: "eu-west-1".into(), fips: false, dual_stack: false },
+        endpoints: RegionEndpoints { region: "eu-west-1".into(), fips: false, dual_stack: false },
         profile: None,
         access_key: String::new(),
         sdk,
@@ -54,7 +58,7 @@ fn aws(endpoint: String) -> Aws {
     }
 }
 
-/// A whole answer, with `headers` that end in CRLF each.
+/// A whole response, with `headers` that end in CRLF each.
 fn answer(status: u16, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status} x\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -62,7 +66,7 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
     )
 }
 
-/// Gives the answers to as many requests; returns what the calls made of them, and the requests.
+/// Answers as many requests as there are answers. Returns the result of the calls, and the requests.
 async fn with_answers<T>(answers: &[String], calls: impl AsyncFnOnce(&Aws) -> T) -> (T, Vec<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let aws = aws(format!("http://{}", listener.local_addr().unwrap()));
@@ -94,13 +98,11 @@ fn header<'a>(request: &'a str, name: &str) -> &'a str {
     request.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap()
 }
 
-fn start() -> StartSession {
-    StartSession {
-        target: "i-0a1b2c3d".parse().unwrap(),
-        document_name: "AWS-StartSSHSession".into(),
-        parameters: [("portNumber".to_owned(), vec!["22".to_owned()])].into(),
-        reason: Some(String::new()),
-    }
+async fn start(aws: &Aws) -> Result<SessionTicket, AwsError> {
+    let target = SessionTarget::Instance("i-0a1b2c3d".parse().unwrap());
+    let parameters = [("portNumber", vec!["22".to_owned()])].into();
+    let request = StartSession { target: &target, document: Document::Ssh, parameters, reason: Some("") };
+    aws.start_session(&request).await
 }
 
 const TICKET: &str = r#"{"SessionId":"me@x-0","TokenValue":"secret token","StreamUrl":"ws://127.0.0.1:9/v1?cell-number=A+b/c=="}"#;
@@ -108,7 +110,7 @@ const TICKET: &str = r#"{"SessionId":"me@x-0","TokenValue":"secret token","Strea
 #[tokio::test]
 async fn a_started_session_is_a_ticket_and_shows_no_secret() {
     let answers = [answer(200, "x-amzn-requestid: r-1\r\n", TICKET)];
-    let (ticket, requests) = with_answers(&answers, async |aws| aws.start_session(&start()).await).await;
+    let (ticket, requests) = with_answers(&answers, start).await;
     let ticket = ticket.unwrap();
     assert_eq!(ticket.session_id.as_str(), "me@x-0");
     assert_eq!(ticket.stream_url.path_and_query(), "/v1?cell-number=A+b/c==");
@@ -160,10 +162,10 @@ async fn a_key_is_pushed_for_a_user() {
 async fn throttling_and_server_errors_are_retried() {
     let throttled = answer(400, "x-amzn-errortype: ThrottlingException:http://x/\r\n", "{}");
     let answers = [throttled.clone(), answer(500, "", "oops"), answer(200, "", TICKET)];
-    let (ticket, _) = with_answers(&answers, async |aws| aws.start_session(&start()).await).await;
+    let (ticket, _) = with_answers(&answers, start).await;
     ticket.unwrap();
     let answers = [throttled.clone(), throttled.clone(), throttled];
-    let (error, _) = with_answers(&answers, async |aws| aws.start_session(&start()).await).await;
+    let (error, _) = with_answers(&answers, start).await;
     assert!(matches!(error, Err(AwsError::Throttled { .. })), "{error:?}");
 }
 
@@ -179,7 +181,7 @@ async fn a_session_that_cannot_go_on_is_expired_and_not_an_error() {
         answer(200, "", no_url),
     ];
     let (resumed, _) = with_answers(&answers, async |aws| {
-        let session = aws.start_session(&start()).await.unwrap().session_id;
+        let session = start(aws).await.unwrap().session_id;
         let mut resumed = Vec::new();
         for _ in 0..3 {
             resumed.push(aws.resume_session(&session, &stream_url).await.unwrap());
@@ -196,7 +198,7 @@ async fn a_session_that_cannot_go_on_is_expired_and_not_an_error() {
 async fn an_answer_that_makes_no_sense_is_not_quoted() {
     for body in ["{}", r#"{"TokenValue":"secret","SessionId":"a\nb","StreamUrl":"x"}"#, r#"["secret"]"#] {
         let answers = [answer(200, "", body)];
-        let (error, _) = with_answers(&answers, async |aws| aws.start_session(&start()).await).await;
+        let (error, _) = with_answers(&answers, start).await;
         let error = error.unwrap_err();
         assert!(matches!(error, AwsError::Malformed { .. }), "{body}: {error:?}");
         assert!(!format!("{error:?}").contains("secret"));
@@ -211,7 +213,7 @@ async fn a_clock_that_is_off_is_corrected_for_calls_and_for_the_upgrade() {
     let wrong = answer(400, &date, r#"{"__type":"InvalidSignatureException","message":"Signature expired"}"#);
     let answers = [wrong, answer(200, &date, TICKET)];
     let (headers, requests) = with_answers(&answers, async |aws| {
-        let ticket = aws.start_session(&start()).await.unwrap();
+        let ticket = start(aws).await.unwrap();
         aws.sign_upgrade(&ticket.stream_url).await.unwrap()
     })
     .await;
@@ -229,7 +231,7 @@ async fn a_dead_endpoint_is_named_with_its_cause() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let aws = aws(format!("http://{}", listener.local_addr().unwrap()));
     drop(listener);
-    let error = aws.start_session(&start()).await.unwrap_err();
+    let error = start(&aws).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot reach 127.0.0.1");
     assert!(!error.is_permanent() && std::error::Error::source(&error).is_some());
 }
@@ -269,7 +271,7 @@ async fn unused() -> String {
 }
 
 #[tokio::test]
-async fn a_host_that_refuses_connections_is_told_from_one_that_does_not_answer() {
+async fn a_host_that_refuses_connections_is_distinguished_from_a_silent_one() {
     let instance = "i-0a1b2c3d".parse().unwrap();
     let refused = aws(unused().await).console_output(&instance, Latest::No).await;
     assert!(matches!(refused, Err(AwsError::NoConnection { .. })), "{refused:?}");

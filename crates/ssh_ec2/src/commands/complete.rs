@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crate::aws;
-use crate::cache::Cache;
 use crate::cli::{self, Shell};
 use crate::error::{ExitCode, Failure};
-use crate::key::KeyType;
+use crate::instances::cache::Cache;
+use crate::key::one_time::KeyType;
 use crate::ui;
 
 /// Prints the script for a shell.

@@ -3,19 +3,19 @@
 //! A user's file is replaced in one step or not at all, keeps its mode and every other byte, and a link to it
 //! stays a link.
 
-mod file;
+pub(super) mod file;
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use self::file::{Staged, make_private_directory, remove};
-pub use self::file::{make_own_directory, read};
+use self::file::{make_own_directory, read};
 use crate::cli::{Common, Config};
-use crate::commands::connect::proxy_options;
+use crate::commands::options::proxy_options;
 use crate::error::{ExitCode, Failure};
-use crate::openssh::Version;
-use crate::ssh_config::{
+use crate::ssh::client::Version;
+use crate::ssh::config::{
     DEFAULT_SUFFIX, Places, ProxyOptions, Suffix, block, exclude, for_aliases, include, include_line,
     installed_block, is_suffix, section, sections, without_section,
 };

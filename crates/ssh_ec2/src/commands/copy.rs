@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 use crate::cli::Common;
-use crate::commands::config::make_own_directory;
-use crate::commands::connect::{Answer, Question, Surroundings, aws_settings, choice, place, proxy_options};
+use crate::commands::config::file::make_own_directory;
+use crate::commands::connect::{Answer, Question};
 use crate::commands::explanations::{self, Explanations};
 use crate::commands::forwarding::{Agent, to_forward};
+use crate::commands::options::{aws_settings, choice, place, proxy_options};
+use crate::environment::Surroundings;
 use crate::error::{ExitCode, Failure};
-use crate::openssh::{Command, Invocation};
-use crate::ssh_config::{Keys, ProxyOptions, settings};
-use crate::ssh_options::SshOptions;
+use crate::ssh::client::{Command, Invocation};
+use crate::ssh::config::{Keys, ProxyOptions, settings};
+use crate::ssh::options::SshOptions;
+use crate::ssh::transfer::{Remote, Tool};
 use crate::target::Target;
-use crate::transfer::{Remote, Tool};
 use crate::ui;
 
 /// Runs the program.

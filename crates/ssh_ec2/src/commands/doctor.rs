@@ -1,6 +1,6 @@
 //! Finds out what stands between a user and an instance, and prints the report.
 
-use crate::commands::config::make_own_directory;
+use crate::commands::config::file::make_own_directory;
 use crate::commands::tell_distrust;
 use crate::doctor::{Means, Request, examine};
 use crate::error::{ExitCode, Failure};

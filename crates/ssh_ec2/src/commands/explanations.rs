@@ -13,9 +13,9 @@ use std::process;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{ExitCode, Failure};
-use crate::job::{End, Job};
-use crate::openssh::Command;
-use crate::private_socket::{PATH_LIMIT, make_directory, sweep};
+use crate::ssh::client::Command;
+use crate::ssh::job::{End, Job};
+use crate::system::private_socket::{PATH_LIMIT, make_directory, sweep};
 use crate::ui;
 
 /// The socket to which the proxies of a program connect.

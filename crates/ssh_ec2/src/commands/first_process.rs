@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::commands::signals::{Signal, Signals};
 use crate::error::ExitCode;
-use crate::stdio;
+use crate::road::stdio;
 
 /// Runs the command in a child if this is process 1; none if it is not, or if no child can be started.
 pub fn run_child(arguments: &[OsString]) -> Option<ExitCode> {

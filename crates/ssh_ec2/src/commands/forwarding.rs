@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::commands::connect::Surroundings;
+use crate::environment::Surroundings;
 use crate::error::Failure;
-use crate::ssh_config::{escape_tokens, is_literal, split_word};
-use crate::ssh_options::SshOptions;
+use crate::ssh::config::{escape_tokens, is_literal, split_word};
+use crate::ssh::options::SshOptions;
 
 /// The agent that is to be forwarded instead of the one with the one-time key.
 #[derive(Debug, Eq, PartialEq)]

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use crate::commands::signals::{Signal, Signals};
 use crate::error::{ExitCode, Failure};
-use crate::probe::Interrupt;
+use crate::road::probe::Interrupt;
 
 /// Runs `work`, which asks its questions with `interrupt`, to its end or to a signal.
 ///
@@ -23,7 +23,7 @@ pub async fn guard(
         result = work.as_mut() => return result,
         signal = signals.next() => tracing::info!("ending: {signal}"),
     }
-    interrupt.ask();
+    interrupt.cancel();
     let ended = poll_fn(|cx| {
         let over = !interrupt.is_open() || work.as_mut().poll(cx).is_ready();
         if over { Poll::Ready(()) } else { Poll::Pending }

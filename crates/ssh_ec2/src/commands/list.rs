@@ -7,13 +7,15 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::aws::{AwsError, Filter, Instance, Managed, Settings, timestamp};
-use crate::cache::Cache;
 use crate::cli::List;
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
-use crate::inventory::{Place, Update, places, remember, search};
-use crate::network::{Network, chain};
-use crate::resolve::age;
+use crate::instances::cache::Cache;
+use crate::instances::inventory::{Place, Update, places, remember, search};
+use crate::instances::resolve::age;
+use crate::net::network::Network;
+use crate::system::explain::Explain as _;
+use crate::system::text::chain;
 use crate::ui;
 
 /// Lists, and keeps the names for the connections that follow.

@@ -3,6 +3,7 @@
 //! The search runs while the user types; what is found is shown as it comes. The screen is drawn on standard error,
 //! and is given back whatever way this ends.
 
+pub mod picker;
 use std::collections::HashMap;
 use std::io;
 use std::pin::pin;
@@ -20,14 +21,14 @@ use tokio::sync::mpsc;
 use tokio::time::interval;
 
 use crate::aws::{AwsError, Filter, Instance, InstanceState, Managed, Settings};
-use crate::cache::Cache;
 use crate::cli::Pick;
+use crate::commands::pick::picker::{Key, Line, Look, Picker, Row};
 use crate::commands::signals::{Signal, Signals};
 use crate::error::Failure;
-use crate::inventory::{Place, Update, places, remember, search};
-use crate::network::Network;
-use crate::picker::{Key, Line, Look, Picker, Row};
-use crate::resolve::age;
+use crate::instances::cache::Cache;
+use crate::instances::inventory::{Place, Update, places, remember, search};
+use crate::instances::resolve::age;
+use crate::net::network::Network;
 use crate::target::InstanceId;
 use crate::ui;
 

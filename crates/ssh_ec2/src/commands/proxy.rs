@@ -1,96 +1,81 @@
 //! The ProxyCommand: a session on the instance, bytes between it and ssh, and the key agent beside it.
 //!
-//! The push of the key and StartSession run side by side. Whatever way this ends, the session that was started is
-//! ended at AWS, and the socket is gone. Standard output carries SSH bytes and nothing else.
+//! The push of the key and StartSession run side by side. On every path to the end the session is ended at
+//! AWS and the socket is removed. Standard output carries SSH bytes and nothing else.
 
+mod connection;
 mod door;
 mod host_keys;
+mod job;
 mod key;
 mod login_watch;
 mod plain_host;
 mod refusal;
-mod resume;
 mod session;
 mod verdict;
 mod watched;
 mod words;
 
-use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
-use std::future::{Future, poll_fn};
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
-use std::time::Duration;
 
-use tokio::sync::OnceCell;
-use tokio::task::yield_now;
-use tokio::time::timeout;
-
-use self::door::Door;
-use self::host_keys::HostKeys;
-use self::key::{Identity, keep_key_ready};
-use self::login_watch::LoginWatch;
+use self::connection::connect;
+use self::job::Job;
 pub use self::plain_host::plain_host;
-use self::refusal::{Login, explain, leads_nowhere};
-use self::session::hold_session;
-use self::verdict::judge;
+use self::refusal::{explain, leads_nowhere};
 pub use self::words::Words;
-use crate::agent::serve::Usage;
 use crate::aws::{Aws, Settings};
-use crate::cache::Cache;
-use crate::commands::signals::{Signal, Signals};
+use crate::commands::signals::Signals;
 use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure, PlainHost};
-use crate::key::KeyType;
-use crate::network::Network;
-use crate::pace::Pace;
-use crate::probe::Interrupt;
-use crate::resolve::{Choice, Resolver, scope};
-use crate::ssh_options::SshOptions;
-use crate::stdio::{self, Meter};
+use crate::instances::cache::Cache;
+use crate::instances::resolve::{Choice, Resolved, Resolver, scope};
+use crate::key::one_time::KeyType;
+use crate::net::network::Network;
+use crate::road::error::RoadError;
+use crate::road::tunnel;
 use crate::target::{InstanceId, OsUser, Port, Target};
-use crate::tunnel::End;
 use crate::ui;
 
 /// What to connect, and how.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The instance.
+    /// From ssh's host.
     pub target: Target,
-    /// What to do when several match.
+    /// What to do when several instances match.
     pub choice: Choice,
-    /// The name that an instance was found by before, when ssh was started.
+    /// The name by which `ssh_ec2` found the instance before it started ssh. None under plain ssh, whose host
+    /// is the name.
     pub found_by: Option<Target>,
-    /// Where known-hosts looks for this proxy.
+    /// The directory in which known-hosts looks for the socket of this proxy.
     pub sockets: PathBuf,
-    /// The rest.
+    /// Apart from the question which instance it is.
     pub options: Options,
 }
 
 /// How to connect to an instance.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The login name, for the key.
+    /// The user for whom the key is pushed.
     pub user: OsUser,
     /// sshd's port.
     pub port: Port,
     /// Profile and region.
     pub settings: Settings,
-    /// Why, for the session's record at AWS.
+    /// A line for the session's record at AWS.
     pub reason: Option<String>,
-    /// A public key of the user's own to push instead of a one-time key.
+    /// The user's own public key, to push instead of a one-time key.
     pub key_file: Option<PathBuf>,
-    /// The type of the one-time key. None means the one that ssh's options take.
+    /// The type of the one-time key. None means the one that ssh's options accept.
     pub key_type: Option<KeyType>,
-    /// Where ssh looks for the key agent.
+    /// The path at which ssh looks for the key agent.
     pub agent_socket: PathBuf,
-    /// Where failures are written down, for one who finds out their causes without our help.
+    /// The file in which `ssh_ec2 doctor` expects a failure, to look for its cause itself.
     pub report: Option<PathBuf>,
     /// The program at the other end of standard input and output.
     pub client: Client,
-    /// The command line of that program, where the system shows it.
+    /// The command line of that program. Empty where the system does not show it.
     pub ssh: Vec<OsString>,
     /// The host, if that program is an ssh that the user runs and not `ssh_ec2`.
     pub plain_host: Option<PlainHost>,
@@ -98,70 +83,13 @@ pub struct Options {
     pub words: Rc<Words>,
 }
 
-/// What the bytes are for.
+/// The program that sends and reads the bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Client {
-    /// Something that may speak to any port.
+    /// One that may use any port.
     Other,
-    /// ssh, which speaks to sshd.
+    /// ssh, for which sshd has to listen on the port.
     Ssh,
-}
-
-/// The work, once it is known which instance it is for.
-struct Job<'a> {
-    request: &'a Request,
-    instance: InstanceId,
-    /// For pushes.
-    pace: &'a Pace,
-    /// For sessions that were refused because there were too many.
-    session_pace: &'a Pace,
-    /// The user of the system that sshd says it runs on.
-    system_user: Cell<Option<&'static str>>,
-    /// What was said first, where sshd should have greeted.
-    stranger: RefCell<Option<String>>,
-    /// Whether the SSM agent has completed the handshake.
-    ready: Cell<bool>,
-    /// Whether it was said that nothing answers.
-    silence_told: Cell<bool>,
-    /// Bytes from the instance.
-    received: Meter,
-    /// Follows ssh's login.
-    login: Rc<RefCell<LoginWatch>>,
-    /// The public half of the key that is pushed, as a line of `authorized_keys`.
-    pushed_key: RefCell<Option<String>>,
-    ssh_options: OnceCell<Option<SshOptions>>,
-}
-
-impl<'a> Job<'a> {
-    fn new(request: &'a Request, instance: InstanceId, [pace, session_pace]: [&'a Pace; 2]) -> Self {
-        Self {
-            request,
-            instance,
-            pace,
-            session_pace,
-            system_user: Cell::new(None),
-            stranger: RefCell::default(),
-            ready: Cell::default(),
-            silence_told: Cell::default(),
-            received: Meter::default(),
-            login: Rc::default(),
-            pushed_key: RefCell::default(),
-            ssh_options: OnceCell::new(),
-        }
-    }
-
-    /// The options of ssh. ssh is asked once; the first caller waits for the answer.
-    async fn ssh_options(&self) -> Option<&SshOptions> {
-        self.ssh_options.get_or_init(|| SshOptions::of(&self.ssh)).await.as_ref()
-    }
-}
-
-impl std::ops::Deref for Job<'_> {
-    type Target = Options;
-
-    fn deref(&self) -> &Options {
-        &self.request.options
-    }
 }
 
 impl Options {
@@ -185,30 +113,29 @@ impl Options {
 /// Why a tunnel is stopped from this side.
 #[derive(Debug)]
 enum Stop {
-    /// ssh is done, or gone, or somebody ended us.
+    /// ssh is done or gone, or a signal asks this process to end.
     Asked,
-    /// The key is of no use.
+    /// The key cannot be used.
     Failed(Failure),
 }
+
+type End = tunnel::End<Stop, RoadError>;
+type Outcome = tunnel::Outcome<Stop, RoadError>;
 
 /// Runs until ssh or the instance is done.
 ///
 /// # Errors
-/// The first thing that keeps ssh from its connection.
+///
+/// The first failure that keeps ssh from its connection.
 pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
     let mut signals =
         Signals::new().map_err(|source| Failure::System { action: "handle signals", source })?;
     let aws = Aws::load(&request.options.settings, network).await?;
     tracing::info!("the region is {}", aws.region());
     let resolver = Resolver::new(&aws, cache);
-    let (target, choice) = (&request.target, request.choice);
-    // First, since a question to the user can be given up, and starting a session cannot.
-    let found = async {
-        aws.sign_in().await.inspect_err(|_| tell_distrust(Some(&aws), cache))?;
-        Ok::<_, Failure>(resolver.instance(target, choice).await?)
-    };
+    // First, since a question to the user can be cancelled, and starting a session cannot.
     let found = tokio::select! {
-        found = found => found?,
+        found = find(request, &aws, cache, &resolver) => found?,
         signal = signals.next() => {
             tracing::info!("ending: {signal}");
             return Ok(ExitCode::Interrupted);
@@ -217,200 +144,62 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
     tell_distrust(Some(&aws), cache);
     let scope = scope(&aws);
     let paces = [cache.pace(&scope), cache.session_pace(&scope)];
-    let job = |instance| Job::new(request, instance, paces.each_ref());
-    let error = match connect(&job(found.id.clone()), &aws, network, &mut signals).await {
+    let mut connect_to = async |instance: &InstanceId| {
+        let job = Job::new(request, instance.clone(), paces.each_ref());
+        connect(&job, &aws, network, &mut signals).await
+    };
+    let error = match connect_to(&found.id).await {
         Err(error) if leads_nowhere(&error) => error,
         Err(error) => return Err(explain(error, &aws, &found.id).await),
         result => return result,
     };
-    // A name may mean another instance by now. ssh has not heard anything yet, and will not notice.
-    if found.cached {
-        resolver.forget(target, choice).await;
-        let anew = resolver.instance(target, choice).await?;
-        if anew.id != found.id {
-            tracing::info!("{target} is {} now, and no longer {}", anew.id, found.id);
-            let result = connect(&job(anew.id.clone()), &aws, network, &mut signals).await;
-            return match result {
-                Err(error) => Err(explain(error, &aws, &anew.id).await),
-                result => result,
-            };
-        }
-    }
-    if let Some(target) = &request.found_by {
-        resolver.forget(target, choice).await;
-        // What is wrong with the name now says more than what was wrong with the instance.
-        let new = resolver.instance(target, choice).await?.id;
-        if new != found.id {
-            return Err(Failure::Moved { target: target.to_string(), old: found.id, new });
-        }
+    // ssh has not received anything yet, and will not notice that it is another instance.
+    if let Some(current) = renamed(request, &resolver, &found).await? {
+        return match connect_to(&current).await {
+            Err(error) => Err(explain(error, &aws, &current).await),
+            result => result,
+        };
     }
     Err(explain(error, &aws, &found.id).await)
 }
 
-/// Connects to one instance, and answers known-hosts meanwhile.
-async fn connect(
-    job: &Job<'_>,
+async fn find(
+    request: &Request,
     aws: &Aws,
-    network: &Network,
-    signals: &mut Signals,
-) -> Result<ExitCode, Failure> {
-    let interrupt = Interrupt::default();
-    let host_keys = HostKeys::new(job.request, &job.instance, aws, network, &interrupt);
-    let mut serving = pin!(host_keys.serve(&job.request.sockets));
-    let verdict = {
-        let mut left = pin!(job.words.done_when_left());
-        let mut tunnel = Box::pin(connect_tunnel(job, aws, network, signals));
-        tokio::select! {
-            biased;
-            verdict = tunnel.as_mut() => verdict,
-            never = serving.as_mut() => match never {},
-            never = left.as_mut() => match never {},
-        }
+    cache: &Cache,
+    resolver: &Resolver<'_>,
+) -> Result<Resolved, Failure> {
+    aws.sign_in().await.inspect_err(|_| tell_distrust(Some(aws), cache))?;
+    Ok(resolver.instance(&request.target, request.choice).await?)
+}
+
+/// The instance that has the target's name now, if that was found in the cache and is another one.
+///
+/// # Errors
+///
+/// [`Failure::Moved`] if `ssh_ec2` found the instance by a name that has another one now: then the error
+/// about the name says more than the one about the instance.
+async fn renamed(
+    request: &Request,
+    resolver: &Resolver<'_>,
+    found: &Resolved,
+) -> Result<Option<InstanceId>, Failure> {
+    let look_up = async |target: &Target| {
+        resolver.forget(target, request.choice).await;
+        Ok::<_, Failure>(resolver.instance(target, request.choice).await?.id)
     };
-    if !interrupt.is_open() {
-        return verdict;
-    }
-    // ssh and its user do not wait for the end of a session that they know nothing of.
-    let verdict = verdict.or_else(|error| Ok(job.complain(error)));
-    job.words.done();
-    stdio::leave().map_err(Failure::Stdio)?;
-    host_keys.end(serving, signals).await;
-    verdict
-}
-
-async fn connect_tunnel(
-    options: &Job<'_>,
-    aws: &Aws,
-    network: &Network,
-    signals: &mut Signals,
-) -> Result<ExitCode, Failure> {
-    let identity = Identity::check(options)?;
-    let door = Rc::new(Door::new(options));
-    let usage = &door.usage;
-    let mut key_ready = pin!(keep_key_ready(options, aws, &identity, &door));
-    let ending = Ending::default();
-    let stop = ending.watch(signals, key_ready.as_mut());
-    let login = Login { job: options, aws, network, usage };
-    // At once, while ssh's own message is fresh: the end of the session takes a moment.
-    let telling = Cell::new(false);
-    let mut tell = pin!(async {
-        poll_fn(|_| if ending.ssh_is_done.get() { Poll::Ready(()) } else { Poll::Pending }).await;
-        if !ending.is_interrupted.get() && login.has_failed() {
-            telling.set(true);
-            login.explain().await;
-        } else if options.stranger.borrow().is_none() {
-            options.words.done();
+    if found.cached {
+        let new = look_up(&request.target).await?;
+        if new != found.id {
+            tracing::info!("{} is {new} now, and no longer {}", request.target, found.id);
+            return Ok(Some(new));
         }
-    });
-    let ended = |end: &End<Stop, Failure>| {
-        let is_done = match end {
-            End::OutputBroken(error) => stdio::reader_is_gone(error),
-            end => matches!(end, End::InputEnded),
-        };
-        if is_done && !login.has_failed() && options.stranger.borrow().is_none() {
-            options.words.done();
+    }
+    if let Some(target) = &request.found_by {
+        let new = look_up(target).await?;
+        if new != found.id {
+            return Err(Failure::Moved { target: target.to_string(), old: found.id.clone(), new });
         }
-    };
-    let mut hold = Box::pin(async { hold_session(options, aws, network, &door, pin!(stop), ended).await });
-    let mut has_told = false;
-    let mut ssh_options = pin!(options.ssh_options());
-    let mut has_options = false;
-    let outcome = loop {
-        tokio::select! {
-            biased;
-            outcome = hold.as_mut() => break outcome,
-            () = tell.as_mut(), if !has_told => has_told = true,
-            // Behind StartSession, which does not wait for these.
-            _ = ssh_options.as_mut(), if !has_options => has_options = true,
-        }
-    };
-    drop(hold);
-    if telling.get() && !has_told {
-        tell.await;
     }
-    let verdict = match outcome.and_then(|outcome| judge(options, outcome)) {
-        Ok(ExitCode::Success) if !telling.get() && login.has_failed() && !interrupted(signals).await => {
-            login.explain().await;
-            Ok(ExitCode::Failure)
-        }
-        verdict => verdict,
-    };
-    let Some(socket) = door.socket() else { return verdict };
-    socket.retire().await;
-    match ending.key_failed.get() {
-        true => verdict,
-        false => serve_guests(options, usage, key_ready, verdict).await,
-    }
+    Ok(None)
 }
-
-/// What asks a tunnel to end from this side.
-#[derive(Default)]
-struct Ending {
-    key_failed: Cell<bool>,
-    ssh_is_done: Cell<bool>,
-    /// By a signal that was not sent because ssh was done.
-    is_interrupted: Cell<bool>,
-}
-
-impl Ending {
-    async fn watch(&self, signals: &mut Signals, key_ready: Pin<&mut impl Future<Output = Failure>>) -> Stop {
-        tokio::select! {
-            biased;
-            signal = signals.next() => {
-                tracing::info!("ending: {signal}");
-                self.is_interrupted.set(signal != Signal::Hangup || interrupted(signals).await);
-            }
-            () = stdio::output_abandoned() => self.is_interrupted.set(interrupted(signals).await),
-            error = key_ready => {
-                self.key_failed.set(true);
-                return Stop::Failed(error);
-            }
-        }
-        self.ssh_is_done.set(true);
-        Stop::Asked
-    }
-}
-
-/// Serves the key agent for clients of other connections that have come here, after our own connection is
-/// over.
-async fn serve_guests(
-    options: &Job<'_>,
-    usage: &Usage,
-    mut key_ready: Pin<&mut impl Future<Output = Failure>>,
-    verdict: Result<ExitCode, Failure>,
-) -> Result<ExitCode, Failure> {
-    // Clients in the socket's backlog are seen once the runtime has asked the system for news.
-    for _ in 0..2 {
-        yield_now().await;
-    }
-    let mut guests_gone = pin!(poll_fn(|cx| {
-        // First, since it accepts those that have connected.
-        let failed = key_ready.as_mut().poll(cx).is_ready();
-        if failed || !usage.has_guests() { Poll::Ready(()) } else { Poll::Pending }
-    }));
-    if timeout(Duration::ZERO, guests_gone.as_mut()).await.is_ok() {
-        return verdict;
-    }
-    // Programs that read our output to its end do not wait for other connections.
-    let verdict = verdict.unwrap_or_else(|error| options.complain(error));
-    options.words.done();
-    stdio::leave().map_err(Failure::Stdio)?;
-    // After this time a remaining client is not here for the key.
-    let _ = timeout(GUEST_TIMEOUT, guests_gone).await;
-    Ok(verdict)
-}
-
-/// Whether the user has ended ssh, and wants no explanation. Ctrl-C reaches ssh and this process, so that
-/// ssh's end may be noticed before the signal.
-async fn interrupted(signals: &mut Signals) -> bool {
-    // Signals that have come are known after a turn of the runtime.
-    yield_now().await;
-    tokio::select! {
-        biased;
-        signal = signals.next() => signal != Signal::Hangup,
-        () = std::future::ready(()) => false,
-    }
-}
-
-/// For another connection's authentication with our key: as long as a push may take.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use ec2_sandbox::{Faults, Options, Region, Workspace, parse_time};
 
 use crate::cli::Sandbox;
 use crate::error::{ExitCode, Failure};
-use crate::ssh_config::{Places, ProxyOptions, block};
+use crate::ssh::config::{Places, ProxyOptions, block};
 use crate::ui;
 
 /// Runs a command, or a shell, in a fresh region.

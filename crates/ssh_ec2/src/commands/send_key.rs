@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::aws::{Aws, Settings};
 use crate::error::{ExitCode, Failure};
-use crate::key_file::read_public_key;
-use crate::network::Network;
+use crate::key::file::read_public_key;
+use crate::net::network::Network;
 use crate::target::{InstanceId, OsUser};
 
 /// What to push, and where.

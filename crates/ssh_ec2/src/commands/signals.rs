@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use tokio::signal::unix::{self, SignalKind};
 
-use crate::job::IgnoredSignals;
+use crate::ssh::job::IgnoredSignals;
 
 /// Why a process is asked to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

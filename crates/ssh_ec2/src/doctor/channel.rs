@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::report::Told;
+use crate::doctor::report::Told;
 
 /// A directory for that file. It is gone when this is dropped.
 pub(super) struct Channel {

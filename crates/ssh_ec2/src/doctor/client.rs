@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{Finding, Walk};
-use crate::openssh::Version;
-use crate::report::{Layer, Verdict};
-use crate::ssh_config::{Keys, install_commands, is_outdated};
-use crate::ssh_options::SshOptions;
+use crate::doctor::report::{Layer, Verdict};
+use crate::ssh::client::Version;
+use crate::ssh::config::{Keys, install_commands, is_outdated};
+use crate::ssh::options::SshOptions;
 use crate::target::Target;
 
 impl Walk<'_> {

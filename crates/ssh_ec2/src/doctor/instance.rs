@@ -7,11 +7,12 @@ use ssm_channel::SsmAgentVersion;
 
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, Filter, Instance, InstanceState};
-use crate::diagnosis;
-use crate::login::DEFAULT_USER;
-use crate::network::foreign_text;
-use crate::report::Layer;
-use crate::resolve::{ResolveError, Resolved, Resolver, age};
+use crate::doctor::diagnosis;
+use crate::doctor::report::Layer;
+use crate::instances::default_user::DEFAULT_USER;
+use crate::instances::resolve::{ResolveError, Resolved, Resolver, age};
+use crate::system::explain::Explain as _;
+use crate::system::text::foreign_text;
 use crate::target::{InstanceId, Target};
 
 impl Walk<'_> {

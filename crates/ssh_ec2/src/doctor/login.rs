@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::channel::Channel;
 use super::{Finding, Subject, Walk};
-use crate::aws::Aws;
-use crate::diagnosis::{self, Cleared, Refusal, RefusedKey};
-use crate::network::foreign_text;
-use crate::openssh::{Command, Invocation, Login};
-use crate::report::{Layer, Told};
-use crate::ssh_config::{Keys, settings};
+use crate::aws::{Aws, Document};
+use crate::doctor::diagnosis::{self, Cleared, Refusal, RefusedKey};
+use crate::doctor::report::{Layer, Told};
+use crate::ssh::client::{Command, Invocation, Login};
+use crate::ssh::config::{Keys, settings};
+use crate::system::explain::Explain as _;
+use crate::system::text::foreign_text;
 
 impl Walk<'_> {
     /// Lets the real ssh log in, without running anything there.
@@ -127,8 +128,8 @@ impl Walk<'_> {
 fn refused(refused: &RefusedKey) -> Finding {
     let finding = Finding::failed(refused, refused.hints());
     if refused.cleared == Cleared::default() {
-        return finding
-            .hint("a caller who may start AWS-StartNonInteractiveCommand learns which of them it is");
+        let document = Document::NonInteractiveCommand.name();
+        return finding.hint(format!("a caller who may start {document} learns which of them it is"));
     }
     finding
 }

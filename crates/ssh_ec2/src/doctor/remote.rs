@@ -3,18 +3,19 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use ssm_channel::Closed;
-
 use super::{Finding, Subject, Walk, chain, denied};
 use crate::aws::{Aws, AwsError};
-use crate::key::{KeyType, OneTimeKey};
-use crate::known_hosts::Host;
-use crate::login;
-use crate::network::foreign_text;
-use crate::probe::{self, Answer, ProbeError, Question};
-use crate::report::Layer;
+use crate::doctor::report::Layer;
+use crate::instances::default_user;
+use crate::key::one_time::{KeyType, OneTimeKey};
+use crate::net::websocket::DialError;
+use crate::road::error::RoadError;
+use crate::road::probe::{self, Answer, ProbeError, Question};
+use crate::road::tunnel::Closed;
+use crate::ssh::known_hosts::Host;
+use crate::system::explain::Explain as _;
+use crate::system::text::foreign_text;
 use crate::target::OsUser;
-use crate::websocket::DialError;
 
 impl Walk<'_> {
     /// Pushes a key that nobody has.
@@ -46,8 +47,10 @@ impl Walk<'_> {
         let answer = match asked {
             Ok(answer) => answer,
             Err(ProbeError::Interrupted) => return ControlFlow::Break(()),
-            Err(ProbeError::Aws(error)) => return self.blame(Layer::Tunnel, since, aws, &error, None),
-            Err(ProbeError::Dial(error @ DialError::Denied { .. })) => {
+            Err(ProbeError::Road(RoadError::Aws(error))) => {
+                return self.blame(Layer::Tunnel, since, aws, &error, None);
+            }
+            Err(ProbeError::Road(RoadError::Dial(error @ DialError::Denied { .. }))) => {
                 let finding = Finding::failed(&error, error.hints());
                 let finding = self.with_statement(finding, Some("ssmmessages:OpenDataChannel"), aws, None);
                 return self.note(Layer::Permissions, since, finding);
@@ -75,7 +78,7 @@ impl Walk<'_> {
         let greeting = line.lines().find(|line| line.starts_with("SSH-")).or(line.lines().next());
         let finding = match greeting {
             Some(greeting) if greeting.starts_with("SSH-") => Finding::ok(foreign_text(greeting, 100)),
-            Some(greeting) if login::is_turned_away(greeting) => {
+            Some(greeting) if default_user::is_turned_away(greeting) => {
                 let said = foreign_text(greeting, 60);
                 Finding::broken(format!("sshd on port {port} of {instance} turns connections away: {said:?}"))
                     .hint("wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for")
@@ -161,7 +164,7 @@ impl Walk<'_> {
 fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
     let instance = &subject.instance;
     let output = match &answer.closed {
-        Some(Closed::ByGateway { output } | Closed::HandshakeFailed { output }) => output.as_str(),
+        Some(Closed::ByPeer { reason } | Closed::Refused { reason }) => reason.as_str(),
         _ => "",
     };
     if output.is_empty() {

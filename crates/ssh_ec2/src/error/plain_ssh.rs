@@ -3,11 +3,13 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::SystemTime;
 
 use super::Failure;
 use crate::aws::{AwsError, ConfigurationError};
-use crate::diagnosis::Diagnosis;
-use crate::resolve::ResolveError;
+use crate::doctor::diagnosis::Diagnosis;
+use crate::instances::resolve::ResolveError;
+use crate::system::explain::{Anchor, Explain};
 
 /// A host as plain ssh was given it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,8 +72,8 @@ impl Error for PlainSsh {
     }
 }
 
-impl PlainSsh {
-    pub(super) fn hints(&self) -> Vec<String> {
+impl Explain for PlainSsh {
+    fn hints(&self) -> Vec<String> {
         match &self.error {
             Failure::Aws(error) | Failure::Resolve(ResolveError::Aws(error)) => self.of_aws(error),
             Failure::Diagnosed(cause) => self.of_diagnosis(cause),
@@ -81,6 +83,16 @@ impl PlainSsh {
         }
     }
 
+    fn anchor(&self) -> Option<Anchor> {
+        self.error.anchor()
+    }
+
+    fn details(&self, now: SystemTime) -> Vec<String> {
+        self.error.details(now)
+    }
+}
+
+impl PlainSsh {
     fn of_resolve(&self, error: &ResolveError) -> Vec<String> {
         let host = &self.host;
         match error {
@@ -172,7 +184,7 @@ const SHOWN_HOSTS: usize = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::Candidate;
+    use crate::instances::resolve::Candidate;
 
     fn hints(error: impl Into<Failure>, host: PlainHost) -> Vec<String> {
         error.into().in_plain_ssh(&host).hints()

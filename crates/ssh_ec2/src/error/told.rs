@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::{Failure, anchor};
-use crate::network::chain;
-use crate::report::Told;
+use super::Failure;
+use crate::doctor::report::Told;
+use crate::system::explain::Explain as _;
+use crate::system::text::chain;
 
 impl Failure {
     /// The message, and each cause behind it.
@@ -18,7 +19,7 @@ impl Failure {
     /// Writes it down, unless another one is there already: what came first is the cause of what follows. A
     /// process that cannot write it has printed it on standard error all the same.
     pub fn write_down(&self, file: &Path) {
-        let anchor = anchor::of(self).map(str::to_owned);
+        let anchor = self.anchor().map(|anchor| anchor.heading().to_owned());
         let told = Told { message: self.chain(), hints: self.hints(), anchor };
         let written = OpenOptions::new()
             .write(true)

@@ -1,12 +1,13 @@
-"""What botocore makes of configurations and environments, for the test in src/aws/identity/tests/differential.rs.
+"""The identities that botocore finds, for the test in src/aws/credentials/identity/tests/differential.rs.
 
     oracle.py BOTOCORE_VERSION DIRECTORY < cases > answers
 
 A case is a line of JSON: files, environment, the options --profile and --region. An answer is a line as well. A case
 that comes with its answer is kept; a later line names a rule and its cases, in which the rule is broken until the
-answer was another one often enough. Nothing is asked: whoever would be asked for credentials hands out a description of itself in the
-place of an access key. Variables are those of version 2 of the AWS CLI, which differs in two lists from the botocore of
-PyPI (awscli/botocore/configprovider.py and awscli/clidriver.py in the branch v2 of github.com/aws/aws-cli).
+answer has differed often enough. No request is sent: each provider of credentials is replaced by a function that returns
+a description of itself in the place of an access key. Variables are those of version 2 of the AWS CLI, which differs in
+two lists from the botocore of PyPI (awscli/botocore/configprovider.py and awscli/clidriver.py in the branch v2 of
+github.com/aws/aws-cli).
 """
 
 import base64
@@ -52,7 +53,7 @@ def identity(frozen):
     return {"keys": frozen.access_key, "secret": frozen.secret_key, "token": frozen.token}
 
 
-# ---- who is asked, and does not answer ----
+# ---- providers, replaced ----
 
 
 def process(self, command):
@@ -131,7 +132,7 @@ STUBS = [
     (credentials, "EC", object()),
     (utils.ContainerMetadataFetcher, "retrieve_full_uri", container),
     (utils.InstanceMetadataFetcher, "retrieve_iam_role_credentials", metadata),
-    # Each would load the system's certificates, to ask nobody.
+    # Each would load the system's certificates, although no request is sent.
     (utils.botocore.httpsession, "URLLib3Session", lambda **_: None),
 ]
 VARIABLES = configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES

@@ -9,7 +9,7 @@ use crate::harness::{HEALTHY, Sandbox, WITHOUT_QUOTA, binary, run};
 
 #[test]
 fn twenty_forks_reach_twenty_hosts() {
-    // Every fourth instance of the fleet is in the region that is meant.
+    // Every fourth instance of the fleet is in the tested region.
     let mut faults = Faults::default();
     faults.add(WITHOUT_QUOTA).unwrap();
     let sandbox = Sandbox::with(Options { faults, fleet: 80, ..Options::default() });
@@ -20,7 +20,8 @@ fn twenty_forks_reach_twenty_hosts() {
     let ping = || {
         let mut command = sandbox.command("ansible");
         command.args(["all", "-i", "hosts", "-f", "20", "-o", "-m", "ping"]);
-        // Each task is a connection of its own, or the second would show nothing.
+        // Without ControlMaster each task makes a connection of its own; otherwise the second run would show
+        // nothing.
         command.env("ANSIBLE_SSH_ARGS", "-o ControlMaster=no").env("ANSIBLE_PIPELINING", "1");
         let ended = run(&mut command).success();
         let pongs = ended.text().lines().filter(|line| line.contains("| SUCCESS => ")).count();
@@ -30,7 +31,7 @@ fn twenty_forks_reach_twenty_hosts() {
     let calls_since = |before: usize| {
         let mut counts = BTreeMap::new();
         for call in sandbox.region.calls().split_off(before) {
-            // The instance's side may have ended the session before the API was asked to.
+            // The SSM agent may have ended the session before TerminateSession.
             assert!(call.ok || call.action == "ssm:TerminateSession", "{call:?}");
             *counts.entry(call.action).or_insert(0) += 1;
         }

@@ -1,6 +1,6 @@
-//! Programs other than ssh that start the proxy, and what they give it for standard input and output: pairs
-//! of sockets, terminals, files. Each gets every byte as soon as it comes, keeps its own mode, and ends the
-//! session by being gone.
+//! Programs other than ssh that start the proxy, with standard input and output of many kinds: pairs of
+//! sockets, terminals, files. Each gets every byte as soon as it comes, keeps its own mode, and ends the
+//! session by going away.
 
 use std::env;
 use std::fs::{self, File};
@@ -135,7 +135,7 @@ fn a_caller_that_only_stops_writing_gets_the_answer() {
 #[test]
 fn a_caller_that_is_gone_takes_the_session_along() {
     let sandbox = Sandbox::start();
-    // A TCP connection that is closed looks like one whose other half goes on.
+    // A TCP connection that is closed looks like one whose other half is still open.
     for (what, open) in DUPLEX.into_iter().filter(|(what, _)| !what.contains("TCP")) {
         let (ours, theirs) = open();
         let mut proxy = both(&sandbox, &theirs);
@@ -149,7 +149,8 @@ fn a_caller_that_is_gone_takes_the_session_along() {
     }
 }
 
-/// Python, since what a test itself leaves open is left open in the programs of the others as well.
+/// Python, since a descriptor that a test leaves open is inherited by the programs of the other tests as
+/// well.
 #[test]
 fn the_end_of_a_caller_is_seen_although_it_left_its_own_end_open_in_the_proxy() {
     let sandbox = Sandbox::start();
@@ -176,7 +177,7 @@ fn a_descriptor_that_an_argument_names_stays_open() {
 
 // ---- programs ----
 
-/// The words of the proxy, with a socket for its key agent.
+/// The arguments of the proxy, with a socket for its key agent.
 fn proxy_line(sandbox: &Sandbox) -> String {
     format!(
         "{} proxy {} {HEALTHY} 22 --agent-socket {}",
@@ -229,7 +230,7 @@ fn ssh_behind_socat() {
 
 /// Node's `ssh2`, whose children have pairs of sockets for standard streams.
 fn node(sandbox: &Sandbox, remote: &str) -> Command {
-    // Beside the built program, where `.ci/run` installs it, or where NODE_PATH says.
+    // Beside the built program, where `.ci/run` installs it, or where NODE_PATH points.
     let modules = binary().ancestors().nth(2).unwrap().join("node/node_modules");
     let modules = if modules.is_dir() { Some(modules.into()) } else { env::var_os("NODE_PATH") };
     let found = modules.filter(|modules| Path::new(modules).join("ssh2").is_dir());

@@ -1,4 +1,4 @@
-//! `ssh_ec2 config`, and plain ssh after it.
+//! `ssh_ec2 config`, and plain ssh with the installed blocks.
 
 mod files;
 mod hosts;
@@ -8,13 +8,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ssh_ec2::ssh_config::{ProxyOptions, block};
+use ssh_ec2::ssh::config::{ProxyOptions, block};
 
 use crate::errors::told;
 use crate::harness::{Ended, HEALTHY, Sandbox, assert_same, binary, files_below, places, random_file, run};
 use crate::transfer::git;
 
-/// A user's files: in HOME, since nothing says otherwise.
+/// A user's files below HOME, the default.
 fn ssh_ec2_config(sandbox: &Sandbox, options: &[&str]) -> Command {
     let mut command = sandbox.plain_command(&binary().display().to_string());
     command.arg("config").args(options);
@@ -137,7 +137,7 @@ fn a_linked_file_stays_linked() {
     assert_eq!(fs::read_to_string(&real).unwrap(), "Host a\n");
 }
 
-/// The superuser writes anywhere, so what stands in the way here is no permission.
+/// Permissions do not stop the superuser, so a file is in the way instead.
 #[test]
 fn a_file_that_cannot_be_written_is_left_as_it_was() {
     let sandbox = Sandbox::start();
@@ -169,10 +169,10 @@ fn a_file_that_cannot_be_written_is_left_as_it_was() {
     assert_eq!(files_below(&sandbox.home()), Vec::<PathBuf>::new(), "nothing is written");
 }
 
-// ---- after it ----
+// ---- plain ssh ----
 
-/// A sandbox whose HOME has the configuration, and the option that makes ssh read it: OpenSSH looks for it in the
-/// home directory of the password file, whatever HOME says.
+/// A sandbox with the installed blocks in its HOME, and the option that makes ssh read them: OpenSSH looks
+/// for its configuration in the home directory of the password file, not in HOME.
 fn installed() -> (Sandbox, String) {
     let sandbox = Sandbox::start();
     fs::write(user_config(&sandbox), "Host *\n    LogLevel ERROR\nHost elsewhere\n    User me\n").unwrap();

@@ -1,5 +1,5 @@
-//! A profile whose credentials a program makes: what the program is given, what is seen of it, and what is
-//! said when it fails.
+//! A profile with a `credential_process`: the arguments and files that the program gets, what is shown of its
+//! output, and the messages when it fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -51,7 +51,7 @@ pub(crate) fn with_process(sandbox: &Sandbox, mut command: Command, process: &st
     command
 }
 
-/// The same command in a session of its own, which has no terminal, whatever the test itself runs in.
+/// The same command in a session of its own, so that it has no terminal even if the test has one.
 pub(crate) fn alone(sandbox: &Sandbox, command: &Command) -> Command {
     sandbox.behind(&["setsid", "--wait"], command)
 }
@@ -126,14 +126,13 @@ fn what_the_program_says_is_shown_while_it_runs() {
     drop(running);
 }
 
-/// A program that waits until it is ended, with a program of its own below it, and how many there are of
-/// those.
+/// A program that waits until it is ended, with a child of its own; and a function that counts both.
 fn waiting_program(sandbox: &Sandbox) -> (String, impl Fn() -> usize + use<>) {
     static NUMBER: AtomicUsize = AtomicUsize::new(1);
-    // Its duration distinguishes it from every other `sleep`.
+    // The unusual duration identifies this `sleep` among all processes.
     let time = format!("86{}.{}", 100 + NUMBER.fetch_add(1, Ordering::Relaxed), std::process::id());
     let process = program(sandbox, &format!("sh -c 'sleep {time}; :'; :"));
-    // The shells have it in their own words.
+    // The shells have the duration in their command lines as well.
     let count = move || find_processes(|words| words.iter().any(|word| word.contains(&time))).len();
     (process.display().to_string(), count)
 }
@@ -142,7 +141,7 @@ fn waiting_program(sandbox: &Sandbox) -> (String, impl Fn() -> usize + use<>) {
 fn an_ended_command_leaves_no_program_behind() {
     let ways: [fn(&Sandbox) -> Command; 5] = [
         |sandbox| sandbox.proxy(HEALTHY),
-        // To find the name; after that the process is ssh.
+        // The program runs while the name is looked up; after that the process is ssh.
         |sandbox| {
             let mut by_name = sandbox.ssh_ec2();
             by_name.args(["web-1", "true"]);
@@ -169,7 +168,7 @@ fn an_ended_command_leaves_no_program_behind() {
             let sandbox = Sandbox::start();
             let (process, count) = waiting_program(&sandbox);
             let mut running = Running::start(&mut with_process(&sandbox, way(&sandbox), &process));
-            // From its first moment on.
+            // The signal comes as soon as the program has been started.
             eventually("the program runs", || (count() > 0).then_some(()));
             running.signal(signal);
             eventually("the command ends", || running.has_ended().then_some(()));
@@ -198,7 +197,7 @@ fn a_stopped_program_is_ended_as_well() {
     eventually("the program ends", || states().is_empty().then_some(()));
 }
 
-/// An agent that unlocks something for an hour, say, which has the pipes of the program still.
+/// For example an agent that keeps something unlocked for an hour and has inherited the program's pipes.
 #[test]
 fn what_the_program_leaves_running_is_not_waited_for() {
     let sandbox = Sandbox::start();
@@ -225,7 +224,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
     assert_eq!(running.finish().success().text(), "in\n");
 }
 
-/// The words of the line, split as the AWS CLI splits them: it runs no shell.
+/// The arguments of the line, split as the AWS CLI splits them: it runs no shell.
 #[test]
 fn the_program_gets_the_words_that_the_aws_cli_gives_it() {
     let sandbox = Sandbox::start();
@@ -264,7 +263,7 @@ fn what_is_wrong_with_the_answer_is_said_and_the_answer_is_not_shown() {
     let cases = [
         (printed("hidden"), "printed no JSON".to_owned()),
         ("exit 0\n".to_owned(), "printed no JSON".to_owned()),
-        (printed(r#"["hidden"]"#), "printed JSON that is no object".to_owned()),
+        (printed(r#"["hidden"]"#), "printed JSON that is not an object".to_owned()),
         (printed(&format!("{{{keys}}}")), "printed no Version; it must be 1".to_owned()),
         (
             printed(&format!("{{\"Version\":2,{keys}}}")),
@@ -277,7 +276,7 @@ fn what_is_wrong_with_the_answer_is_said_and_the_answer_is_not_shown() {
         (printed(r#"{"Version":1,"SecretAccessKey":"hidden"}"#), "printed no AccessKeyId".to_owned()),
         (
             printed(&format!("{{\"Version\":1,{keys},\"Expiration\":\"soon\"}}")),
-            "printed an Expiration that is no time: soon".to_owned(),
+            "printed an Expiration that is not a time: soon".to_owned(),
         ),
         (
             printed(&format!("{{\"Version\":1,{keys},\"Expiration\":\"2020-01-01T00:00:00Z\"}}")),
@@ -310,7 +309,7 @@ fn a_program_that_cannot_be_run_is_named() {
             plain.display().to_string(),
             format!("cannot run {}: Permission denied (os error 13)", plain.display()),
         ),
-        ("p \"hidden".to_owned(), "`credential_process` has a quotation mark without its second".to_owned()),
+        ("p \"hidden".to_owned(), "`credential_process` has a quotation mark that is not closed".to_owned()),
         ("p hidden\\".to_owned(), "`credential_process` ends in a backslash".to_owned()),
     ];
     for (process, fact) in cases {
@@ -320,7 +319,7 @@ fn a_program_that_cannot_be_run_is_named() {
     }
 }
 
-/// The longest log says that the program ran, and nothing of what it was given or gave.
+/// The most verbose log says that the program ran, without its arguments and its output.
 #[test]
 fn no_log_has_the_arguments_or_the_answer() {
     let sandbox = Sandbox::start();

@@ -1,5 +1,5 @@
-//! Broken set-ups, one a row: `ssh_ec2 doctor` names the layer and the cause, and plain ssh shows the same cause in at
-//! most three lines of ours.
+//! Broken set-ups, one a row: `ssh_ec2 doctor` names the layer and the cause, and plain ssh shows the same
+//! cause in at most three lines from ssh_ec2.
 
 mod login;
 mod well;
@@ -16,33 +16,33 @@ use crate::harness::{
     STOPPED, Sandbox, eventually, run, wait_until_runnable,
 };
 
-/// One thing that is wrong.
+/// One broken set-up.
 struct Row {
     faults: &'static [&'static str],
-    /// Behind `[USER@]`, which plain ssh gets as well.
+    /// Without `[USER@]`; plain ssh gets it as well.
     target: &'static str,
     user: &'static str,
-    /// Breaks the sandbox before, and the commands' environment.
+    /// Breaks the sandbox and the environment of the commands.
     breaks: fn(&Sandbox, &mut Command),
     layer: &'static str,
     cause: &'static str,
     plain: Plain,
 }
 
-/// What plain ssh shows of it.
+/// The output of plain ssh.
 #[derive(Clone, Copy)]
 enum Plain {
-    /// An error, in these words.
+    /// An error that contains this.
     Error(&'static str),
-    /// More lines, one for each instance that matches.
+    /// An error with one more line for each instance that matches.
     List(&'static str),
-    /// Nothing of ours, which is never reached.
+    /// Nothing from ssh_ec2, which ssh does not run.
     Nothing,
-    /// A note, while it waits.
+    /// A note, before the error.
     Note(&'static str),
 }
 
-/// A row about the working instance, whose cause plain ssh shows in the same words.
+/// A row about the working instance; plain ssh shows the cause in the same words.
 const fn row(layer: &'static str, cause: &'static str) -> Row {
     Row {
         faults: &[],
@@ -76,7 +76,7 @@ impl Row {
         Self { plain: Plain::Error(words), ..self }
     }
 
-    /// ssh itself fails before it comes to us.
+    /// ssh itself fails before it runs ssh_ec2.
     const fn before_us(self) -> Self {
         Self { plain: Plain::Nothing, ..self }
     }
@@ -142,16 +142,16 @@ fn check(rows: &[Row]) {
     }
 }
 
-/// Puts lines in front of ssh's configuration, as a `Host *` above our Include would.
+/// Puts lines in front of ssh's configuration, as a `Host *` above the Include line would.
 fn first(sandbox: &Sandbox, lines: &str) {
     let path = sandbox.directory().join("ssh_config");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("Host *\n{lines}\n{text}")).unwrap();
-    // The blocks are installed.
+    // The doctor expects the blocks in this file.
     fs::write(sandbox.directory().join("config"), text).unwrap();
 }
 
-/// An ssh of the test's own, alone in PATH.
+/// Another ssh, the only one in PATH.
 fn other_ssh(sandbox: &Sandbox, command: &mut Command, script: Option<&str>) {
     let bin = sandbox.file("bin");
     fs::create_dir(&bin).unwrap();
@@ -331,7 +331,7 @@ fn the_key_and_the_tunnel() {
     ]);
 }
 
-/// Apart, since it is waited for.
+/// A test of its own, since it takes long.
 #[test]
 fn the_silent_agent() {
     check(&[row("tunnel", "and nothing came from the SSM agent of i-0dead000000000016 within 10 seconds")

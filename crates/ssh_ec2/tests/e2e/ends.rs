@@ -1,4 +1,4 @@
-//! What becomes of the proxy and the session when one of the two sides goes.
+//! The end of the proxy and of the session when one of the two sides ends.
 
 use std::io::{Read, pipe};
 use std::process::Stdio;
@@ -10,10 +10,10 @@ use rustix::process::{Signal, kill_process};
 use crate::errors::told;
 use crate::harness::{HEALTHY, Running, Sandbox, eventually, pid};
 
-/// As long as a proxy may take to end, on a busy machine: what is under way has five seconds to arrive.
+/// The longest time that a proxy takes to end on a busy machine: bytes under way have five seconds to arrive.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A proxy with the server's banner come through.
+/// A proxy that has passed on the server's banner.
 pub(crate) fn connected(sandbox: &Sandbox) -> Running {
     let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
     proxy.wait_for_output(|output| output.ends_with(b"\n"));
@@ -93,7 +93,7 @@ fn a_session_that_the_service_ends_says_why() {
 }
 
 #[test]
-fn a_proxy_that_has_lost_aws_goes_on_trying_until_it_is_told_to_end() {
+fn a_proxy_that_has_lost_aws_goes_on_trying_until_a_signal() {
     let mut sandbox = Sandbox::start();
     let mut proxy = Running::start(sandbox.proxy(HEALTHY).arg("-v"));
     proxy.wait_for_output(|output| output.ends_with(b"\n"));

@@ -1,5 +1,4 @@
-//! What the program says, word for word, when it cannot do what it was asked for: a message, hints, and an exit
-//! code. Standard output stays empty.
+//! The exact error messages: one message, its hints, and an exit code. Standard output stays empty.
 
 use std::process::Command;
 
@@ -9,7 +8,7 @@ use crate::harness::{
 };
 use crate::impostor::impostor;
 
-/// Runs a command, whose input stays open, until it fails; asserts all that it says.
+/// Runs a command, whose input stays open, until it fails. Compares all of its standard error.
 #[track_caller]
 pub(crate) fn fails(command: &mut Command, code: i32, error: &str, hints: &[&str]) {
     let ended = Running::start(command).wait().status(code);
@@ -63,7 +62,7 @@ fn a_managed_node_has_users_of_other_names() {
     let hint = "use 1 to 255 letters, digits and `_ . @ - $ + \\`, with no `-` first and no `\\` last; for example \
                 `alice` or `alice@corp.example`";
     fails(sandbox.ssh_ec2().args(["proxy", "a b", node, "22"]), 2, "\"a b\" is not a login name", &[hint]);
-    // The region has no node. This error shows that the name was accepted.
+    // The region has no managed node. This error shows that the name was accepted.
     for user in ["firstname.lastname@corp.example.com", "CORP\\alice", "alice+ssh"] {
         let ended = run(sandbox.ssh_ec2().args(["proxy", user, node, "22"])).status(1);
         let error = format!("ssh_ec2: error: instance {node} is not connected to Session Manager");
@@ -154,7 +153,7 @@ fn our_options_behind_a_copying_program_are_a_mistake() {
     }
 }
 
-/// Editors ask the ssh that they are configured to use.
+/// Editors run the ssh that they are configured with, with these options.
 #[test]
 fn ssh_answers_its_version_and_algorithms() {
     let sandbox = Sandbox::start();
@@ -198,7 +197,7 @@ fn output_that_cannot_be_written_is_an_error_of_standard_output() {
     }
 }
 
-/// The hint is right: a connection makes the key known.
+/// What the hint proposes works: a connection makes the key known.
 #[test]
 fn a_host_key_that_is_not_known_is_kept_from_the_first_connection() {
     let sandbox = Sandbox::with_faults(&[
@@ -230,7 +229,7 @@ fn a_command_that_the_sandbox_cannot_run_is_named() {
     );
 }
 
-// ---- who calls, and where ----
+// ---- credentials and region ----
 
 const ENVIRONMENT_HINT: &str = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, AWS_CREDENTIAL_EXPIRATION too if it is set, or unset them to use a profile";
 const REGION_HINT: &str = "name the region with `--region`, AWS_REGION, or `region` in the profile";
@@ -246,7 +245,7 @@ fn proxy_with(sandbox: &Sandbox, unset: &[&str], set: &[(&str, &str)]) -> Comman
 }
 
 #[test]
-fn missing_credentials_are_told() {
+fn missing_credentials_are_reported() {
     let sandbox = Sandbox::start();
     let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     fails(
@@ -259,7 +258,7 @@ fn missing_credentials_are_told() {
     );
 }
 
-/// The SDK's own provider asks there.
+/// The SDK's own provider makes the request.
 #[test]
 fn a_container_endpoint_that_fails_is_reported_without_the_sdks_wrappers() {
     let sandbox = Sandbox::start();
@@ -278,7 +277,7 @@ fn a_container_endpoint_that_fails_is_reported_without_the_sdks_wrappers() {
 }
 
 #[test]
-fn expired_credentials_are_told() {
+fn expired_credentials_are_reported() {
     let sandbox = Sandbox::start();
     sandbox.region.expire_credentials();
     let error = "the AWS credentials of the environment have expired";
@@ -286,7 +285,7 @@ fn expired_credentials_are_told() {
 }
 
 #[test]
-fn unknown_credentials_are_told() {
+fn unknown_credentials_are_reported() {
     let sandbox = Sandbox::start();
     let error = "AWS does not know the access key of the environment";
     let set = [("AWS_ACCESS_KEY_ID", "ASIAXXXXXXXXXXXXXXXX")];
@@ -294,7 +293,7 @@ fn unknown_credentials_are_told() {
 }
 
 #[test]
-fn a_wrong_secret_is_told() {
+fn a_wrong_secret_is_reported() {
     let sandbox = Sandbox::start();
     let ended = Running::start(&mut proxy_with(&sandbox, &[], &[("AWS_SECRET_ACCESS_KEY", "wrong")])).wait();
     let (first, hint) =
@@ -310,7 +309,7 @@ fn a_wrong_secret_is_told() {
 }
 
 #[test]
-fn a_missing_region_is_told() {
+fn a_missing_region_is_reported() {
     let sandbox = Sandbox::start();
     let mut proxy = proxy_with(&sandbox, &["AWS_REGION", "AWS_DEFAULT_REGION"], &[]);
     fails(&mut proxy, 1, "no AWS region is set", &[REGION_HINT]);
@@ -332,7 +331,7 @@ fn an_unknown_profile_is_named() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_used_is_told() {
+fn an_endpoint_that_cannot_be_used_is_reported() {
     let sandbox = Sandbox::start();
     let with = |url| proxy_with(&sandbox, &[], &[("AWS_ENDPOINT_URL_SSM", url)]);
     fails(
@@ -409,7 +408,7 @@ fn a_caller_who_may_not_resume_learns_it_when_the_websocket_is_lost() {
 }
 
 #[test]
-fn why_an_instance_is_out_of_reach_is_told() {
+fn the_reason_for_an_unreachable_instance_is_reported() {
     let sandbox = Sandbox::start();
     let told = |instance: &str, error: &str, hint: &str| {
         fails(&mut sandbox.proxy(instance), 1, &format!("{instance} {error}"), &[hint]);
@@ -455,7 +454,7 @@ fn why_an_instance_is_out_of_reach_is_told() {
 }
 
 #[test]
-fn a_caller_who_may_not_ask_is_told_what_session_manager_says() {
+fn without_describe_permission_the_words_of_session_manager_are_shown() {
     let sandbox =
         Sandbox::with_faults(&["deny=ec2:DescribeInstances", "deny=ssm:DescribeInstanceInformation"]);
     for instance in [STOPPED, SSM_AGENT_OFFLINE, ABSENT] {
@@ -465,7 +464,9 @@ fn a_caller_who_may_not_ask_is_told_what_session_manager_says() {
         fails(
             &mut sandbox.proxy(instance),
             1,
-            &format!("instance {instance} is not connected to Session Manager in us-east-1"),
+            &format!(
+                "instance {instance} is not connected to Session Manager in us-east-1 (TargetNotConnected)"
+            ),
             &[
                 &start,
                 "give its instance profile AmazonSSMManagedInstanceCore, and see that its SSM agent runs and reaches ssmmessages.us-east-1 on port 443",
@@ -482,7 +483,7 @@ fn throttling_is_waited_out() {
 }
 
 #[test]
-fn throttling_without_end_is_told() {
+fn throttling_without_end_is_reported() {
     let sandbox = Sandbox::start();
     let ended = Running::start(&mut sandbox.proxy(THROTTLED_FOR_EVER)).wait().status(1);
     let note = "AWS may be slow, or refuse so many calls (waiting, Ctrl-C ends)";
@@ -497,7 +498,7 @@ fn throttling_without_end_is_told() {
 }
 
 #[test]
-fn a_refused_key_is_told() {
+fn a_refused_key_is_reported() {
     let sandbox = Sandbox::with_faults(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]);
     let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);
     let ours = told(
@@ -514,7 +515,7 @@ fn a_refused_key_is_told() {
 }
 
 #[test]
-fn a_closed_port_is_told() {
+fn a_closed_port_is_reported() {
     let sandbox = Sandbox::with_faults(&["port-refusal=500ms"]);
     fails(
         &mut sandbox.proxy(PORT_CLOSED),
@@ -529,7 +530,7 @@ fn a_closed_port_is_told() {
 
 #[test]
 fn a_session_that_did_not_begin_is_no_closed_port() {
-    // What would find the cause is denied.
+    // The calls that would find the cause are denied.
     let sandbox =
         Sandbox::with_faults(&["deny=ssm:DescribeInstanceInformation", "deny=ec2:DescribeInstances"]);
     let ended = run(&mut sandbox.proxy("i-0dead000000000015"));
@@ -539,7 +540,7 @@ fn a_session_that_did_not_begin_is_no_closed_port() {
 }
 
 #[test]
-fn a_port_that_stays_silent_is_told_while_it_is_waited_for() {
+fn a_port_that_stays_silent_is_reported_while_it_is_waited_for() {
     let sandbox = Sandbox::with_faults(&["port-refusal=1m"]);
     let proxy = Running::start(&mut sandbox.proxy(PORT_CLOSED));
     let note = format!(
@@ -557,14 +558,14 @@ const REFUSED_HINTS: [&str; 2] = [
 ];
 
 #[test]
-fn a_refused_websocket_is_told() {
+fn a_refused_websocket_is_reported() {
     let sandbox = Sandbox::with_faults(&["refuse-upgrade"]);
     fails(&mut sandbox.proxy(HEALTHY), 1, REFUSED, &REFUSED_HINTS);
     sandbox.assert_tidy();
 }
 
 #[test]
-fn a_refused_resumption_is_told() {
+fn a_refused_resumption_is_reported() {
     let sandbox = Sandbox::with_faults(&["reset=300ms", "refuse-resume"]);
     let ended = Running::start(&mut sandbox.proxy(HEALTHY)).wait().status(1);
     assert_eq!(ended.stderr, told(REFUSED, &REFUSED_HINTS));
@@ -581,7 +582,7 @@ fn a_refusal_that_is_looked_into_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_refusal_is_told_once_however_slow_aws_is() {
+fn a_refusal_is_reported_once_however_slow_aws_is() {
     let latency = std::time::Duration::from_millis(3500);
     let sandbox = Sandbox::with(ec2_sandbox::Options { latency, ..ec2_sandbox::Options::default() });
     let ended = run(sandbox.ssh(&sandbox.at(NO_INSTANCE_CONNECT)).arg("true")).status(255);

@@ -1,5 +1,5 @@
-//! When the command has returned, the cause of its failure has been printed: also in the file that its
-//! standard error went to, and not over the shell's next prompt.
+//! The cause of a failure is printed before the command returns: also into a file that is its standard error,
+//! and not over the shell's next prompt.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ use crate::harness::{
 };
 use crate::job_control::ssh_below;
 
-/// Runs a command to its own end, and no longer; what its standard error holds then.
+/// Runs a command until it exits, and no longer. Returns its standard error at that moment.
 fn at_its_end(sandbox: &Sandbox, command: &mut Command) -> (ExitStatus, String) {
     let log = sandbox.file("log");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
@@ -24,7 +24,7 @@ fn at_its_end(sandbox: &Sandbox, command: &mut Command) -> (ExitStatus, String) 
     (status, fs::read_to_string(&log).unwrap())
 }
 
-/// A region that answers late enough for an explanation to be late.
+/// A region that is slow enough for the explanation to come after ssh's end.
 fn slow() -> Sandbox {
     Sandbox::with(Options { latency: Duration::from_millis(50), ..Options::default() })
 }
@@ -52,7 +52,7 @@ fn a_refused_key_is_explained_by_every_program() {
     sandbox.assert_tidy();
 }
 
-/// The session that asks the instance is begun when ssh has gone, and an SSM agent may be busy.
+/// The session that looks for the cause starts after ssh has ended, and an SSM agent may be busy.
 #[test]
 fn an_instance_that_is_slow_to_say_why_is_waited_for() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA, "slow-attach=2500ms"]);
@@ -142,9 +142,9 @@ fn persisting(sandbox: &Sandbox) -> [String; 3] {
     ["ControlMaster=auto".into(), "ControlPersist=60".into(), path]
 }
 
-/// Runs a command whose connection goes on in the background, to its own end, and ends the connection. As
-/// long as that is there, the proxy has not spoken its last word: only a wrapper that does not wait for it
-/// returns before its patience is over.
+/// Runs a command whose connection goes on in the background until the command exits, and then ends the
+/// connection. While the connection lasts, the proxy keeps its socket to the wrapper open, so that a wrapper
+/// that waits for it would return only after its time limit.
 fn assert_not_waited_for(sandbox: &Sandbox, words: &[&str], code: i32) {
     let since = Instant::now();
     let (status, said) = at_its_end(sandbox, sandbox.ssh_ec2().args(words));
@@ -157,7 +157,7 @@ fn assert_not_waited_for(sandbox: &Sandbox, words: &[&str], code: i32) {
     sandbox.assert_tidy();
 }
 
-/// As long as the program waits at most.
+/// The longest time that `ssh_ec2` waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[test]
@@ -171,7 +171,7 @@ fn a_connection_that_outlives_its_ssh_is_not_waited_for() {
     let persisting = persisting(&sandbox).map(|option| format!("-o{option}"));
     let [master, persist, path] = persisting.each_ref().map(String::as_str);
     assert_not_waited_for(&sandbox, &["-q", master, persist, path, &target, "exit 255"], 255);
-    // These fail for reasons of their own.
+    // These fail because the file does not exist.
     let missing = format!("{target}:/missing");
     let ssh = persisting.join(" ");
     assert_not_waited_for(&sandbox, &["rsync", "-e", &format!("ssh {ssh}"), &missing, "."], 23);
@@ -200,7 +200,7 @@ fn a_login_that_would_have_gone_to_the_background_is_explained() {
 #[test]
 fn a_directory_without_room_for_the_socket_keeps_nobody_from_connecting() {
     let sandbox = Sandbox::start();
-    // Not a directory of ours, which the key agent would need as well: the user's own key is used.
+    // Our own directory stays usable, since the key agent needs it too; here the user's own key is used.
     let key = sandbox.key_pair(sandbox.file("k"), "ed25519");
     fs::create_dir_all(sandbox.sockets()).unwrap();
     fs::set_permissions(sandbox.sockets(), fs::Permissions::from_mode(0o755)).unwrap();

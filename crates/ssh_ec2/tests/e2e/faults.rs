@@ -1,5 +1,5 @@
-//! Messages lost, doubled and late, and websockets cut. Every byte must arrive, once and in order, or the program
-//! must say why not, in time.
+//! Lost, doubled and late messages, and cut websockets. Every byte must arrive, once and in order, or the
+//! program must report in time why not.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ec2_sandbox::SessionSummary;
 use crate::harness::{HEALTHY, Running, Sandbox, eventually, run};
 use crate::transfer::Trip;
 
-/// A file each way by scp, at so many megabytes a second if it shall last; the two sessions.
+/// Copies a file each way by scp, limited to `rate` megabytes a second. Returns the two sessions.
 fn scp_each_way(faults: &[&str], mebibytes: usize, rate: Option<usize>) -> [SessionSummary; 2] {
     let sandbox = Sandbox::with_faults(faults);
     let trip = Trip::new(&sandbox, mebibytes);
@@ -17,7 +17,7 @@ fn scp_each_way(faults: &[&str], mebibytes: usize, rate: Option<usize>) -> [Sess
         let mut scp = sandbox.command("scp");
         scp.arg("-q");
         if let Some(rate) = rate {
-            // In kilobits.
+            // scp takes kilobits.
             scp.args(["-l", &(rate * 8000).to_string()]);
         }
         scp
@@ -30,7 +30,7 @@ fn scp_each_way(faults: &[&str], mebibytes: usize, rate: Option<usize>) -> [Sess
     sandbox.region.sessions().try_into().unwrap()
 }
 
-/// That of real SSM agents.
+/// The pace of real SSM agents.
 const PACE: &str = "pace=1ms";
 
 fn assert_cut(sessions: &[SessionSummary; 2]) {
@@ -45,8 +45,8 @@ fn assert_met(sessions: &[SessionSummary; 2], faults: u32) {
     }
 }
 
-// An SSM agent repeats ten messages a second, whatever its pace. At more than its own it would lose more with
-// each websocket than it repeats until the next.
+// An SSM agent repeats ten messages a second, whatever its pace. Above its own pace each lost websocket would
+// cost more messages than it repeats until the next one.
 
 #[test]
 fn closed_websockets_lose_no_byte() {
@@ -110,7 +110,7 @@ fn everything_at_once_costs_no_byte() {
 
 #[test]
 fn a_gateway_that_takes_no_large_messages_costs_no_byte() {
-    // A size is tried twice before it is given up; both times the websocket is closed.
+    // A size is tried twice before it is abandoned; both times the websocket is closed.
     let [up, _] = scp_each_way(&["size-limit=10000"], 32, None);
     assert_eq!(up.resumes, 2, "{up:#?}");
 }
@@ -142,14 +142,14 @@ fn a_late_ssm_agent_is_waited_for() {
 }
 
 #[test]
-fn an_ssm_agent_that_never_comes_is_given_up_after_a_minute() {
+fn an_ssm_agent_that_never_comes_times_out_after_a_minute() {
     let sandbox = Sandbox::with_faults(&["never-attach"]);
     let mut proxy = Running::start(&mut sandbox.proxy(HEALTHY));
     let ended = proxy.wait().status(1);
     assert_eq!(
         ended.stderr,
         "ssh_ec2: nothing comes from the SSM agent of i-0decaf00000000001; the worker process of this session may have died, or cannot reach ssmmessages on port 443 (waiting, Ctrl-C ends)\n\
-         ssh_ec2: error: the session on i-0decaf00000000001 is open, but its SSM agent did not take it up within a minute\n\
+         ssh_ec2: error: the session on i-0decaf00000000001 is open, but its SSM agent did not complete the handshake within a minute\n\
          ssh_ec2: hint: restart the SSM agent on i-0decaf00000000001, or reboot it, and check that it can reach ssmmessages on port 443\n"
     );
     assert_eq!(ended.text(), "");
@@ -158,7 +158,7 @@ fn an_ssm_agent_that_never_comes_is_given_up_after_a_minute() {
     sandbox.assert_tidy();
 }
 
-/// The SSM agent reports it after a minute, and until then all is silent.
+/// The SSM agent reports it after a minute; until then nothing comes.
 #[test]
 fn a_session_worker_that_dies_is_noted_while_it_is_waited_for() {
     let sandbox = Sandbox::with_faults(&["crash=3s", "port-refusal=1m"]);

@@ -1,5 +1,5 @@
-//! The program as process 1 of a container, which gets no signal that it does not catch, adopts every process
-//! whose parent has ended, and takes all others along when it ends.
+//! The program as process 1 of a container. Process 1 gets no signal that it does not catch, adopts every
+//! process whose parent has ended, and its end kills all others.
 
 use std::fs;
 use std::path::Path;
@@ -12,16 +12,16 @@ use crate::credential_process::{program, with_process};
 use crate::harness::{HEALTHY, Running, Sandbox, Terminal, eventually, find_processes, pid, run};
 use crate::stdout::is_exchanged;
 
-/// Makes a command process 1. Without root this needs user namespaces.
+/// Makes a command process 1. Without root this takes user namespaces.
 const CONTAINER: [&str; 6] = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
 
-/// The same command as process 1, without the terminal that the test may have.
+/// The same command as process 1, without the terminal of the test.
 fn contained(sandbox: &Sandbox, command: &Command) -> Command {
     let words: Vec<_> = CONTAINER.into_iter().chain(["setsid"]).collect();
     sandbox.behind(&words, command)
 }
 
-/// The number that process 1 has outside.
+/// The process id of process 1 outside of its namespace.
 fn first_process(proxy: &Running) -> u32 {
     let children = format!("/proc/{0}/task/{0}/children", proxy.id());
     eventually("there is a process 1", || fs::read_to_string(&children).ok()?.trim().parse().ok())
@@ -60,7 +60,7 @@ fn the_end_of_input_ends_the_session() {
 fn orphans_are_reaped() {
     let sandbox = Sandbox::start();
     let duration = format!("86397.{}", std::process::id());
-    // In the background of a shell that ends first.
+    // A background job of a shell that ends first.
     let process = program(&sandbox, &format!("(sleep {duration} >/dev/null 2>&1 &)")).display().to_string();
     let proxy = greeted(&sandbox, &with_process(&sandbox, sandbox.proxy(HEALTHY), &process));
     let [orphan] = find_processes(|words| words.contains(&duration))[..] else {
@@ -71,8 +71,8 @@ fn orphans_are_reaped() {
     proxy.finish().success();
 }
 
-/// A command that ssh runs without its known hosts: these are looked up with the groups of the user, which
-/// cannot be set in a namespace of one user.
+/// `ssh_ec2` without `KnownHostsCommand`: ssh sets the groups of the user for that, which a namespace with
+/// one user does not allow.
 fn wrapper(sandbox: &Sandbox, remote: &str) -> Command {
     let mut wrapper = sandbox.ssh_ec2();
     wrapper.args(["-q", "-o", "KnownHostsCommand=none", "-o", "StrictHostKeyChecking=no", "-t"]);
@@ -93,7 +93,7 @@ fn a_terminal_works() {
     sandbox.assert_tidy();
 }
 
-/// ssh ends without waiting for its proxy, which has a session to end.
+/// ssh ends without waiting for its proxy, which still has to end its session.
 #[test]
 fn the_proxy_of_an_ssh_that_is_done_ends_its_session() {
     let sandbox = Sandbox::start();

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ec2_sandbox::{Faults, Options, Region, SessionState, SessionSummary, Workspace};
-use ssh_ec2::ssh_config::{Places, ProxyOptions, block};
+use ssh_ec2::ssh::config::{Places, ProxyOptions, block};
 use tokio::runtime::Runtime;
 
 pub(crate) use self::files::{assert_same, files_below, random_file};
@@ -23,7 +23,7 @@ pub(crate) use self::process::{
 };
 pub(crate) use self::terminal::Terminal;
 
-/// The instances of the region, by what they show.
+/// The instances of the region, named after their state.
 pub(crate) const HEALTHY: &str = "i-0decaf00000000001";
 pub(crate) const STOPPED: &str = "i-0dead000000000001";
 pub(crate) const SSM_AGENT_OFFLINE: &str = "i-0dead000000000002";
@@ -40,12 +40,12 @@ pub(crate) const ABSENT: &str = "i-0ffff000000000001";
 /// Lifts the quota of StartSession, for tests that start many sessions and are not about it.
 pub(crate) const WITHOUT_QUOTA: &str = "throttle=StartSession:1000/1000";
 
-/// What serves SSH on the instances.
+/// The SSH server on the instances.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Server {
-    /// The region's own.
+    /// The built-in server of the sandbox.
     BuiltIn,
-    /// The machine's sshd, which lets only ourselves in.
+    /// The machine's sshd, which accepts only the current user.
     OpenSsh,
 }
 
@@ -62,7 +62,7 @@ macro_rules! with_each_server {
 }
 pub(crate) use with_each_server;
 
-/// A region with a workspace in it. Both are gone when it is dropped.
+/// A region with a workspace. Dropping it ends the region and deletes the workspace.
 pub(crate) struct Sandbox {
     pub(crate) region: Region,
     workspace: Workspace,
@@ -90,7 +90,7 @@ impl Sandbox {
         Self::with(Options { faults, ..Options::default() })
     }
 
-    /// A region with an SSM agent that is not slow, unless the options say how slow.
+    /// A region with a quick SSM agent, unless the faults set its pace.
     pub(crate) fn with(mut options: Options) -> Self {
         options.faults.add("quick").unwrap();
         let server = if options.sshd.is_some() { Server::OpenSsh } else { Server::BuiltIn };
@@ -99,7 +99,7 @@ impl Sandbox {
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        // A client that stopped signing its websockets would be found out.
+        // This detects a client that does not sign its websockets.
         let faults = Faults { require_signature: true, ..options.faults };
         let region = runtime.block_on(Region::start(Options { faults, ..options })).unwrap();
         let config = |directory: &Path| block(binary(), &places(directory), &ProxyOptions::default());
@@ -116,7 +116,7 @@ impl Sandbox {
         sandbox
     }
 
-    /// Where everything is that the programs write.
+    /// The directory with all files that the programs write.
     pub(crate) fn directory(&self) -> &Path {
         self.workspace.directory()
     }
@@ -125,7 +125,7 @@ impl Sandbox {
         self.directory().join(name)
     }
 
-    /// HOME.
+    /// HOME of the programs.
     pub(crate) fn home(&self) -> PathBuf {
         self.path("home")
     }
@@ -140,19 +140,19 @@ impl Sandbox {
         self.scratch().join(name)
     }
 
-    /// Where the key agents' sockets are.
+    /// The directory of the key agents' sockets.
     pub(crate) fn sockets(&self) -> PathBuf {
         places(self.directory()).sockets()
     }
 
-    /// The key agent's socket of a connection, by ssh's own word.
+    /// The path of a connection's key agent, from `ssh -G`.
     pub(crate) fn agent_socket(&self, target: &str) -> PathBuf {
         let settings = run(self.command("ssh").args(["-G", target])).success();
         let agent = settings.text().lines().find_map(|line| line.strip_prefix("identityagent "));
         PathBuf::from(agent.unwrap())
     }
 
-    /// Who logs in.
+    /// The login name.
     pub(crate) fn user(&self) -> String {
         match self.server {
             Server::BuiltIn => "ec2-user".to_owned(),
@@ -163,7 +163,7 @@ impl Sandbox {
         }
     }
 
-    /// `user@instance`, of an instance that works.
+    /// `user@instance` of an instance that works.
     pub(crate) fn target(&self) -> String {
         self.at(HEALTHY)
     }
@@ -173,7 +173,7 @@ impl Sandbox {
         format!("{}@{instance}", self.user())
     }
 
-    /// A program that finds the region and nothing else; `ssh` and its friends are configured for it.
+    /// A command that finds the region and nothing else; `ssh`, `scp` and `sftp` are configured for it.
     pub(crate) fn command(&self, program: &str) -> Command {
         let inherited = env::var_os("PATH").unwrap();
         let paths = [self.path("bin")].into_iter().chain(env::split_paths(&inherited));
@@ -182,7 +182,7 @@ impl Sandbox {
         command
     }
 
-    /// A program that finds the region and nothing else, as the machine has it; our files are below HOME.
+    /// A command that finds the region and nothing else, without configuration; our files are below HOME.
     pub(crate) fn plain_command(&self, program: &str) -> Command {
         self.isolated(program, &env::var_os("PATH").unwrap())
     }
@@ -201,7 +201,7 @@ impl Sandbox {
         command
     }
 
-    /// The same command, started by another program.
+    /// The same command, run by another program.
     pub(crate) fn behind(&self, words: &[&str], command: &Command) -> Command {
         let mut other = self.plain_command(words[0]);
         other.env_clear().args(&words[1..]).arg(command.get_program()).args(command.get_args());
@@ -221,14 +221,14 @@ impl Sandbox {
         command
     }
 
-    /// `ssh`, quiet about host keys.
+    /// `ssh`, without messages about host keys.
     pub(crate) fn ssh(&self, target: &str) -> Command {
         let mut command = self.command("ssh");
         command.args(["-o", "LogLevel=ERROR", target]);
         command
     }
 
-    /// Runs a remote command that must succeed; what it printed.
+    /// Runs a remote command that must succeed. Returns its output.
     pub(crate) fn remote(&self, command: &str) -> String {
         let ended = run(self.ssh(&self.target()).arg(command)).success();
         String::from_utf8(ended.stdout).unwrap()
@@ -240,18 +240,18 @@ impl Sandbox {
         session.clone()
     }
 
-    /// Waits until the region has had so many sessions.
+    /// Waits until the region has had this many sessions.
     pub(crate) fn wait_for_sessions(&self, count: usize) {
         eventually("sessions are started", || (self.region.sessions().len() >= count).then_some(()));
     }
 
-    /// Waits until the region has no session that lives.
+    /// Waits until no session of the region is open.
     pub(crate) fn wait_for_the_end(&self) {
         let ended = self.runtime.block_on(self.region.sessions_ended(DEADLINE));
         assert!(ended, "sessions are left: {:#?}", self.region.sessions());
     }
 
-    /// Ends the region, and leaves the programs without one.
+    /// Ends the region; the programs go on without one.
     pub(crate) fn lose_region(&mut self) {
         self.region = self.runtime.block_on(Region::start(Options::default())).unwrap();
     }
@@ -264,7 +264,7 @@ impl Sandbox {
         })
     }
 
-    /// Asserts that nothing is left of any connection: no process, no socket, no session.
+    /// Asserts that no connection has left a process, a socket or a session.
     pub(crate) fn assert_tidy(&self) {
         eventually("the proxies end", || self.proxies().is_empty().then_some(()));
         self.wait_for_the_end();
@@ -272,7 +272,7 @@ impl Sandbox {
         assert_eq!(files_below(&self.sockets()), Vec::<PathBuf>::new());
     }
 
-    /// Fails if nobody but root could be given a terminal by sshd, and we are not root.
+    /// Fails if sshd can give a terminal to root only, and this is not root.
     pub(crate) fn assert_that_terminals_can_be_had(&self) {
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
         let grouped = mounts.lines().any(|line| line.starts_with("devpts ") && line.contains("gid="));
@@ -282,20 +282,20 @@ impl Sandbox {
         );
     }
 
-    /// A key pair of the user's own, without a passphrase; the private half's path.
+    /// Makes a key pair of the user's own, without a passphrase. Returns the path of the private half.
     pub(crate) fn key_pair(&self, path: PathBuf, kind: &str) -> PathBuf {
         let mut command = self.command("ssh-keygen");
         run(command.args(["-q", "-t", kind, "-N", "", "-C", "own", "-f"]).arg(&path)).success();
         path
     }
 
-    /// Waits for something of the region's, under the deadline.
+    /// Whether all sessions end within this time.
     pub(crate) fn sessions_end_within(&self, bound: Duration) -> bool {
         self.runtime.block_on(self.region.sessions_ended(bound))
     }
 }
 
-/// Everything below one directory.
+/// All files of the program below one directory.
 pub(crate) fn places(directory: &Path) -> Places {
     Places::below(directory, directory)
 }
@@ -307,8 +307,8 @@ pub(crate) fn binary() -> &'static Path {
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ssh_ec2");
 
-/// Waits until a script that was written just now can be run. What another thread started in the meantime holds it
-/// open for writing until its own `exec`, and Linux runs no such file.
+/// Waits until a script that was written just now can be run: a child that another thread has forked in the
+/// meantime holds it open for writing until its own `exec`, and Linux does not run such a file.
 pub(crate) fn wait_until_runnable(script: &Path) {
     eventually("the script can be run", || match Command::new(script).arg("-V").output() {
         Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
@@ -316,7 +316,7 @@ pub(crate) fn wait_until_runnable(script: &Path) {
     });
 }
 
-/// The file of a program. A missing one fails the test: a test that skips itself shows nothing.
+/// Finds a program in PATH. A missing one fails the test: a test that skips itself shows nothing.
 fn find(program: &str, path: &OsStr) -> PathBuf {
     let found = env::split_paths(path).map(|directory| directory.join(program)).find(|file| file.is_file());
     let install = match program {
@@ -335,7 +335,7 @@ fn find(program: &str, path: &OsStr) -> PathBuf {
     found.unwrap_or_else(|| panic!("this test needs `{program}`, which is not there: `{install}`"))
 }
 
-/// Whether files can be given to others.
+/// Whether the owner of files can be changed.
 pub(crate) fn is_root() -> bool {
     rustix::process::getuid().is_root()
 }

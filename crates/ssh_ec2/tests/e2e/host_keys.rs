@@ -1,4 +1,5 @@
-//! Which host keys are believed, and which are not. ssh checks strictly in all of these, and has no file of its own.
+//! Which host keys are accepted, and which are not. In all of these ssh checks strictly and has no
+//! known_hosts file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,20 +9,20 @@ use rustix::process::Signal;
 
 use crate::harness::{Ended, HEALTHY, Running, Sandbox, run, wait_until_runnable};
 
-/// Its console has the fingerprints alone.
+/// Its console output has fingerprints only.
 const FINGERPRINTS: &str = "i-0decaf00000000009";
-/// Its console was overwritten since the first boot; what it says now has the keys.
+/// Its console output was overwritten since the first boot; the latest output has the keys.
 const REBOOTED: &str = "i-0decaf0000000000b";
-/// Its console tells no keys.
+/// Its console output has no keys.
 const NO_CONSOLE: &str = "i-0decaf00000000008";
-/// Presents another key than AWS tells.
+/// Presents another key than AWS lists.
 const IMPOSTOR: &str = "i-0dead00000000001d";
 
 fn known_hosts(sandbox: &Sandbox) -> PathBuf {
     sandbox.directory().join("known_hosts")
 }
 
-/// What stands behind the keys of an instance.
+/// The sources that confirmed the keys of an instance.
 fn sources(sandbox: &Sandbox, instance: &str) -> Vec<String> {
     let text = fs::read_to_string(known_hosts(sandbox)).unwrap_or_default();
     let lines = text.lines().filter(|line| line.starts_with(&format!("{instance} ")));
@@ -38,7 +39,7 @@ fn connects(sandbox: &Sandbox, target: &str) {
     assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
 }
 
-/// ssh refuses, and our words come first: one error, one hint.
+/// ssh refuses the key, and our error with its hint comes before ssh's own message.
 #[track_caller]
 fn is_refused(sandbox: &Sandbox, target: &str, instance: &str, told_by: &str) -> Ended {
     let ended = run(sandbox.ssh(target).arg("echo in")).status(255);
@@ -56,7 +57,7 @@ fn is_refused(sandbox: &Sandbox, target: &str, instance: &str, told_by: &str) ->
 }
 
 #[test]
-fn the_console_tells_the_keys_once() {
+fn the_console_is_read_once_for_the_keys() {
     let sandbox = Sandbox::start();
     connects(&sandbox, &sandbox.target());
     assert_eq!(sources(&sandbox, HEALTHY), ["console", "console"]);
@@ -85,7 +86,7 @@ fn a_console_of_fingerprints_is_enough() {
 }
 
 #[test]
-fn the_console_is_read_anew_when_what_was_kept_has_no_keys() {
+fn the_latest_console_is_read_when_the_stored_one_has_no_keys() {
     let sandbox = Sandbox::start();
     connects(&sandbox, &sandbox.at(REBOOTED));
     assert_eq!(sources(&sandbox, REBOOTED), ["console", "console"]);
@@ -125,7 +126,7 @@ fn another_key_than_the_known_one_is_refused_until_it_is_trusted() {
 }
 
 #[test]
-fn a_key_that_nobody_tells_is_trusted_once_and_said_once() {
+fn a_key_that_aws_does_not_list_is_accepted_once_with_a_note() {
     let sandbox = Sandbox::with_faults(&["deny=ssm:StartSession@AWS-StartNonInteractiveCommand"]);
     let first = run(sandbox.ssh(&sandbox.at(NO_CONSOLE)).arg("echo in")).success();
     let said = format!(
@@ -144,7 +145,7 @@ fn a_key_that_nobody_tells_is_trusted_once_and_said_once() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_not_taken_for_nothing() {
+fn a_source_that_fails_is_not_taken_for_an_empty_one() {
     let denied = "deny=ssm:StartSession@AWS-StartNonInteractiveCommand";
     let sandbox = Sandbox::with_faults(&[denied]);
     let mut ssh = sandbox.ssh(&sandbox.at(IMPOSTOR));
@@ -174,7 +175,7 @@ fn keys_are_of_use_where_they_cannot_be_kept() {
     assert!(ended.stderr.starts_with(&said), "{ended}");
 }
 
-/// An authority, and a certificate of it for a host key.
+/// An authority, and a certificate that it signed for a host key.
 fn certificate(sandbox: &Sandbox, key: &str) -> (String, String) {
     let authority = sandbox.key_pair(sandbox.file("authority"), "ed25519");
     let public = sandbox.file("host.pub");
@@ -203,7 +204,7 @@ fn a_certificate_is_for_ssh_to_judge() {
     fs::write(&known, format!("{}{mark}", fs::read_to_string(&known).unwrap())).unwrap();
     let lines = shown();
     assert!(lines.starts_with(mark.trim_end()) && lines.contains(key), "{lines}");
-    // Of another key as well: it may have been signed by an authority that ssh knows.
+    // For a certificate of another key as well: an authority that ssh knows may have signed it.
     let (_, other) = certificate(&Sandbox::start(), OTHER_KEY);
     let mut command = sandbox.ssh_ec2();
     let ended = run(command.args(["known-hosts", "--host", "x", "--presented", &other, HEALTHY])).success();
@@ -238,7 +239,7 @@ fn a_signal_ends_what_is_open() {
 }
 
 #[test]
-fn the_files_of_sshd_tell_what_the_console_does_not() {
+fn the_files_of_sshd_are_read_when_the_console_has_no_keys() {
     let sandbox = Sandbox::start();
     connects(&sandbox, &sandbox.at(NO_CONSOLE));
     assert_eq!(sources(&sandbox, NO_CONSOLE), ["session", "session"]);
@@ -258,7 +259,7 @@ fn each_port_has_its_own_keys() {
     assert!(listed("2222").lines().all(|line| line.starts_with(&format!("[{HEALTHY}]:2222 "))));
     assert!(listed("22").lines().all(|line| line.starts_with(&format!("{HEALTHY} "))));
     assert_eq!(calls(&sandbox, "ec2:GetConsoleOutput"), 2);
-    // A container's sshd has keys of its own, of which AWS tells nothing.
+    // The sshd of a container has keys of its own, which AWS does not list.
     let presented = OTHER_KEY.replace(' ', ":");
     let present = |port: &str| {
         let mut command = sandbox.ssh_ec2();
@@ -349,7 +350,7 @@ fn what_is_no_key_is_not_trusted() {
 }
 
 #[test]
-fn an_old_ssh_is_told_before_its_configuration_is_broken() {
+fn an_old_ssh_is_reported_before_its_configuration_is_broken() {
     let sandbox = Sandbox::start();
     let bin = sandbox.file("bin");
     fs::create_dir(&bin).unwrap();

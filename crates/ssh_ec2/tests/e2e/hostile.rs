@@ -1,4 +1,4 @@
-//! What means harm, and what comes of it: an error that names the thing, or nothing at all.
+//! Hostile input, and its effect: an error that names it, or none at all.
 
 mod answers;
 mod files;
@@ -9,7 +9,7 @@ mod secrets;
 
 use crate::harness::Ended;
 
-/// Asserts that a program only said lines that a terminal shows as they are, few and short ones.
+/// Asserts that a program printed no control characters and no more than a few short lines.
 #[track_caller]
 fn assert_harmless(ended: &Ended) {
     let said = format!("{}{}", ended.text(), ended.stderr);

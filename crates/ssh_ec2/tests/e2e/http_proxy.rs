@@ -12,9 +12,9 @@ use crate::impostor::listen;
 /// What a proxy does with a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Proxy {
-    /// It answers so, and closes.
+    /// Sends this answer and closes.
     Answers(&'static str),
-    /// It is not there.
+    /// Nothing listens on its port.
     Closed,
     /// Its name does not exist.
     Unknown,
@@ -77,14 +77,14 @@ impl Row {
         }
     }
 
-    /// Has a command use the proxy; the URL that is to be shown.
+    /// Makes a command use the proxy. Returns the URL that messages show.
     fn give(&self, command: &mut Command) -> String {
         let address = self.start();
         command.env("HTTPS_PROXY", format!("{}me:s3cret@{address}", self.scheme));
         format!("{}{address}", self.scheme)
     }
 
-    /// Asserts that a command says what is wrong with the proxy, and nothing else.
+    /// Asserts that the error names the proxy, and that it has the one hint.
     fn check(&self, ended: &Ended, before: &str, url: &str) {
         let (first, hint) = ended.stderr.split_once('\n').unwrap_or_else(|| panic!("{ended}"));
         let first = format!("{first}\n");
@@ -100,13 +100,13 @@ impl Row {
     }
 }
 
-/// Reads a request's head, and answers.
+/// Reads the head of a request and answers it.
 fn serve(mut stream: TcpStream, answer: &str) {
     let mut request = Vec::new();
     let mut byte = [0];
     while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
         request.push(byte[0]);
-        // A TLS record has no such end.
+        // A TLS record, which has no empty line at its end.
         if request == [22] {
             break;
         }
@@ -144,7 +144,7 @@ fn a_list_names_the_proxy_that_fails() {
     }
 }
 
-/// Not all rows: errors that may pass are tried again for some seconds, and the doctor opens the same
+/// Some rows are left out: temporary errors are retried for some seconds, and the doctor opens the same
 /// websockets.
 #[test]
 fn websockets_name_the_proxy_that_fails() {
@@ -198,7 +198,7 @@ fn a_proxy_is_known_by_each_of_its_variables_and_forms() {
     }
 }
 
-/// One that takes connections, and says nothing.
+/// A proxy that accepts connections and sends nothing.
 #[test]
 fn a_proxy_that_stays_silent_is_named() {
     let silent = listen(|mut stream| while stream.read(&mut [0; 1024]).is_ok_and(|read| read > 0) {});

@@ -1,4 +1,4 @@
-//! Whose credentials a connection uses, for files and environments as people have them: those that the AWS
+//! Which credentials a connection uses, for the files and environments that users have: those that the AWS
 //! CLI would use, or an error.
 
 use std::fs;
@@ -39,7 +39,7 @@ fn with_files(sandbox: &Sandbox, config: &str, credentials: &str, words: &[&str]
     command
 }
 
-/// The region's machine answers, and `aws`, given the same, does so as well.
+/// The instance metadata service answers, and `aws` with the same settings connects to it.
 #[track_caller]
 fn both_connect(sandbox: &Sandbox, config: &str, credentials: &str, profile: Option<&str>) {
     let option: Vec<_> = profile.into_iter().flat_map(|name| ["--profile", name]).collect();
@@ -57,7 +57,7 @@ fn both_connect(sandbox: &Sandbox, config: &str, credentials: &str, profile: Opt
     run(theirs.args(&option).args(["sts", "get-caller-identity"])).success();
 }
 
-/// ssh ends, after what we say.
+/// ssh fails after our message.
 #[track_caller]
 fn refuses(command: &mut Command, error: &str, hint: &str) {
     let ended = run(command).status(255);
@@ -70,7 +70,7 @@ fn keys_that_cannot_be_used_are_refused_before_a_call() {
     let renew = "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN together, \
                  AWS_CREDENTIAL_EXPIRATION too if it is set, or unset them to use a profile";
     let unset = "renew the keys in the environment, or unset AWS_CREDENTIAL_EXPIRATION";
-    let no_time = "AWS_CREDENTIAL_EXPIRATION is \"soon\", which is no time with an offset from UTC";
+    let no_time = "AWS_CREDENTIAL_EXPIRATION is \"soon\", which is not a time with an offset from UTC";
     let line_end = "cannot get the AWS credentials of the environment: the access key id has a line end or another \
                     character that no request can have";
     for (variable, value, error, hint) in [
@@ -88,7 +88,7 @@ fn keys_that_cannot_be_used_are_refused_before_a_call() {
     assert!(sandbox.region.calls().is_empty(), "{:?}", sandbox.region.calls());
 }
 
-/// With the keys of the environment or of `[default]`, it would be another identity.
+/// The keys of the environment or of `[default]` would belong to another identity.
 #[test]
 fn a_file_in_the_home_directory_of_another_user_is_not_passed_over() {
     let sandbox = Sandbox::start();
@@ -124,7 +124,7 @@ fn indented_files_are_read_like_any() {
     // Another profile, and the credentials file.
     let config = "[profile other]\n  region = x\n  output = json\n[default]\nregion = us-east-1\n";
     both_connect(&sandbox, config, &indent("[default]\nKEYS\n"), None);
-    // Nothing of the file is needed.
+    // Nothing in the file is needed.
     let mut command = sandbox.ssh_ec2();
     let file = sandbox.file("indented");
     fs::write(&file, &keys).unwrap();
@@ -167,7 +167,7 @@ fn a_header_that_lacks_a_word_is_shown() {
             &["--profile", "foo", &sandbox.target()],
         ),
         &error,
-        "write `[profile foo]` in its place",
+        "write `[profile foo]` instead",
     );
 }
 
@@ -241,7 +241,7 @@ fn a_role_never_falls_back_to_the_machine() {
         ("", "profile c has a `role_arn`, but neither `source_profile` nor `credential_source`"),
         (
             "credential_source = environment",
-            "`credential_source` of profile c is environment, which is not known",
+            "`credential_source` of profile c is environment, which is not one of its values",
         ),
         (
             "credential_source = Environment",
@@ -260,7 +260,7 @@ fn a_role_never_falls_back_to_the_machine() {
         }
     }
     assert_eq!(machine.requests(), Vec::<String>::new(), "the machine was asked");
-    // It would have answered.
+    // The metadata service would have answered.
     let ended = run(&mut connect("[default]\nregion = us-east-1\n", &[])).success();
     assert_eq!(ended.text(), "in\n", "{ended}");
     assert!(!machine.requests().is_empty());
@@ -285,7 +285,7 @@ fn services_are_named_as_the_cli_names_them() {
     refuses(
         &mut connect("[default]\nregion = us-east-1\nservices = gone\nKEYS\n"),
         "profile default has `services = gone`, and there is no such section",
-        "add a section `[services gone]` to the config file, or take out `services`",
+        "add a section `[services gone]` to the config file, or remove `services`",
     );
 }
 
@@ -338,6 +338,6 @@ fn serve(mut client: TcpStream, keys: &str, requests: &Mutex<Vec<String>>) {
         "HTTP/1.1 200 OK\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    // A client may have given up.
+    // The client may have cancelled.
     let _ = client.write_all((head + &body).as_bytes());
 }

@@ -1,4 +1,4 @@
-//! An endpoint that answers otherwise than AWS does: what the program says, and what it does not do.
+//! An endpoint that does not answer like AWS: the messages, and the actions that must not follow.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -34,7 +34,7 @@ pub(crate) fn respond(stream: impl Read + Write, answer: impl Fn(&str) -> (u16, 
     }
     let mut body = vec![0; length];
     let _ = reader.read_exact(&mut body);
-    // The Query protocol has it in its form.
+    // In the Query protocol the form has the operation.
     let form = String::from_utf8_lossy(&body);
     if let Some(action) = form.split('&').find_map(|field| field.strip_prefix("Action=")) {
         action.clone_into(&mut operation);
@@ -45,7 +45,7 @@ pub(crate) fn respond(stream: impl Read + Write, answer: impl Fn(&str) -> (u16, 
     let _ = reader.get_mut().flush();
 }
 
-/// A server of our own on loopback, for as long as the test runs; its address.
+/// A server on loopback that runs as long as the test. Returns its address.
 pub(crate) fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -94,7 +94,7 @@ fn a_stream_url_that_leads_elsewhere_gets_no_token() {
 }
 
 #[test]
-fn answers_that_make_no_sense_are_told() {
+fn answers_that_make_no_sense_are_reported() {
     let sandbox = Sandbox::start();
     for (answer, fault) in [
         ("{", "it is not the JSON that was expected"),
@@ -156,7 +156,7 @@ fn a_session_that_has_ended_cannot_be_resumed() {
 }
 
 #[test]
-fn a_websocket_that_never_opens_is_given_up() {
+fn a_websocket_that_never_opens_times_out() {
     let sandbox = Sandbox::start();
     let websocket = listen(drop);
     let address = impostor(move |_| (200, ticket(&format!("ws://{websocket}/v1/data-channel/you-1"))));
@@ -170,7 +170,7 @@ fn a_websocket_that_never_opens_is_given_up() {
 }
 
 #[test]
-fn an_endpoint_that_does_not_answer_is_told() {
+fn an_endpoint_that_does_not_answer_is_reported() {
     let sandbox = Sandbox::start();
     let address = listen(drop);
     let ended = Running::start(&mut proxy(&sandbox, &address)).wait().status(1);

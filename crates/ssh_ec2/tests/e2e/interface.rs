@@ -1,4 +1,4 @@
-//! The command line of the script that the program replaces: `USER INSTANCE --send-key-only [--key-file FILE]`.
+//! The command line of the script that ssh_ec2 replaces: `USER INSTANCE --send-key-only [--key-file FILE]`.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::harness::{
     ABSENT, END_DENIED, HEALTHY, PUSH_DENIED, STOPPED, Sandbox, binary, run, run_with_input,
 };
 
-/// Asserts that an instance lets the owner of a key in, without anybody pushing it now.
+/// Asserts that an instance accepts a key that has been pushed before.
 fn assert_let_in(sandbox: &Sandbox, private: &Path) {
     let other = sandbox.key_pair(sandbox.file("other"), "ed25519");
     let ended = run(ssh_with_own_key(sandbox, private, &bridge(&other)).arg("echo in")).success();
@@ -18,12 +18,12 @@ fn assert_let_in(sandbox: &Sandbox, private: &Path) {
     fs::remove_file(other.with_extension("pub")).unwrap();
 }
 
-/// A way to the instance that pushes no key but `other`.
+/// A ProxyCommand that pushes only the key `other`.
 fn bridge(other: &Path) -> String {
     format!("ssh_ec2 proxy --key-file {}.pub %r %h %p", other.display())
 }
 
-/// ssh without anything of ours but a ProxyCommand.
+/// ssh without any setting of ssh_ec2 but a ProxyCommand.
 fn ssh_with_own_key(sandbox: &Sandbox, private: &Path, proxy_command: &str) -> Command {
     let mut ssh = sandbox.command("ssh");
     for option in [
@@ -88,7 +88,7 @@ fn options_may_stand_in_front() {
     assert_let_in(&sandbox, &private);
 }
 
-/// The line that the script's users have in their ssh_config, with `… && BRIDGE` for how they reach the port.
+/// The documented line for ssh_config, with `… && BRIDGE` for the program that reaches the port.
 #[test]
 fn the_documented_proxy_command_works() {
     let sandbox = Sandbox::start();
@@ -229,7 +229,7 @@ fn a_key_that_cannot_be_pushed_is_named() {
         &[own],
     );
     assert!(sandbox.region.sessions().is_empty());
-    // As the hint says, and as an editor of Windows leaves it.
+    // As the hint proposes, and as editors on Windows write it.
     let public = run(sandbox.command("ssh-keygen").args(["-y", "-f", &pem])).success();
     written("my.pem.pub", &public.text().replace('\n', "\r\n"));
     send_key(&sandbox, &["--key-file", &pem]);

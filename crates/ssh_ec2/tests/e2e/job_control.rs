@@ -1,5 +1,5 @@
-//! `ssh_ec2` in the place of ssh: stopped, resumed, put in the background, interrupted and killed, it does
-//! what ssh does. Where possible, a test does the same to both and compares the results.
+//! `ssh_ec2` in the place of ssh: stopped, resumed, put in the background, interrupted and killed, it behaves
+//! like ssh. Where possible, a test does the same to both and compares the results.
 
 use std::fs;
 use std::path::Path;
@@ -39,12 +39,12 @@ impl<'a> Shell<'a> {
         self.terminal.type_in(&format!("{text}\n"));
     }
 
-    /// What bash prints for a word. It must have its prompt, since ssh reads ahead as well.
+    /// The value of a bash expression. Waits for the prompt first, since ssh reads ahead as well.
     fn value(&mut self, word: &str) -> String {
         self.terminal.wait_until("ends with a prompt", |screen| screen.ends_with("$ "));
         self.marks += 1;
         let end = format!(">{}\r\n", self.marks);
-        // Bash shows what is typed with quotes, so that only the result has this end.
+        // Bash echoes the typed line with quotes, so only the result has this end.
         self.line(&format!("echo \"<\"{word}\">\"{}", self.marks));
         self.terminal.wait_for(&end);
         let screen = self.terminal.screen();
@@ -52,12 +52,12 @@ impl<'a> Shell<'a> {
         before[before.rfind('<').unwrap() + 1..].replace(&self.command(), "PROGRAM")
     }
 
-    /// What `p` stands for.
+    /// The command behind the shell function `p`.
     fn command(&self) -> String {
         format!("{} -o LogLevel=ERROR", self.program)
     }
 
-    /// Resumes the job, which bash shows by its command.
+    /// Resumes the job and waits until bash prints its command.
     fn resume(&mut self, how: &str) {
         let command = self.command();
         let before = self.terminal.screen().matches(&command).count();
@@ -74,7 +74,7 @@ impl<'a> Shell<'a> {
     }
 }
 
-/// Runs the same for ssh and for `ssh_ec2`, and compares what it finds out.
+/// Runs the same script with ssh and with `ssh_ec2`, and compares the results.
 fn compare(sandbox: &Sandbox, found: impl Fn(&mut Shell<'_>, &str) -> Vec<String>) -> Vec<String> {
     let target = sandbox.target();
     let [plain, ours] = ["ssh", "ssh_ec2"].map(|program| {
@@ -111,7 +111,7 @@ fn a_shell_controls_it_as_it_controls_ssh(sandbox: &Sandbox) {
         shell.line(&format!("touch {go}; wait %%"));
         found.push(shell.status());
         fs::remove_file(sandbox.file("go")).unwrap();
-        // The key that ends.
+        // Ctrl-C.
         shell.line(&format!("p -T {target} 'echo be\"\"gun 3; cat'"));
         shell.terminal.wait_for("begun 3");
         shell.terminal.type_in("\x03");
@@ -128,7 +128,7 @@ fn a_shell_controls_it_as_it_controls_ssh(sandbox: &Sandbox) {
         found.push(shell.jobs());
         shell.line("kill -TERM %%; wait %%");
         found.push(shell.status());
-        // In the background, and it wants the terminal.
+        // In the background, and reading from the terminal.
         shell.line(&format!("p -T {target} 'echo be\"\"gun 6; cat' &"));
         shell.terminal.wait_for("begun 6");
         let before = shell.terminal.screen().matches("Stopped").count();
@@ -159,7 +159,7 @@ fn a_shell_controls_its_terminal_session_as_that_of_ssh(sandbox: &Sandbox) {
             shell.line("");
             shell.terminal.screen().contains("33 133").then_some(())
         });
-        // ssh stops itself alone.
+        // ssh stops itself, and nothing else gets the signal.
         shell.terminal.type_in("\n~\x1a");
         shell.terminal.wait_for("Stopped");
         found.extend([shell.status(), shell.jobs()]);
@@ -171,7 +171,7 @@ fn a_shell_controls_its_terminal_session_as_that_of_ssh(sandbox: &Sandbox) {
         });
         shell.terminal.type_in("\x04");
         found.push(shell.status());
-        // The remote program gets the key.
+        // The remote program gets Ctrl-C.
         shell.line(&format!("p -t {target} 'echo be\"\"gun 2; exec cat'"));
         shell.terminal.wait_for("begun 2");
         shell.terminal.type_in("\x03");
@@ -189,7 +189,7 @@ fn a_terminal_that_is_closed_leaves_nothing(sandbox: &Sandbox) {
         let line = format!("ssh_ec2 -t {} 'touch {}; exec cat'", sandbox.target(), mark.display());
         let mut command = sandbox.command("sh");
         match shell {
-            // Only the leader of the session gets the signal.
+            // Only the session leader gets the signal.
             "" => command.args(["-c", &format!("exec {line}")]),
             _ => command.args(["-c", &format!("{line}; true")]),
         };
@@ -213,7 +213,7 @@ fn nothing_outlives_a_wrapper_that_was_killed(sandbox: &Sandbox) {
     sandbox.assert_tidy();
 }
 
-/// The only child of a wrapper.
+/// The only child of `ssh_ec2`.
 pub(crate) fn ssh_below(wrapper: u32) -> u32 {
     let [ssh] = find_processes(|words| words.first().is_some_and(|word| Path::new(word).ends_with("ssh")))
         .into_iter()
@@ -323,7 +323,7 @@ fn as_the_first_process_it_ends_sessions_and_explains() {
     let sandbox = Sandbox::start();
     let first = |words: &[&str]| {
         let mut command = sandbox.command("unshare");
-        // In a user namespace, root may not do what ssh does as root.
+        // In a user namespace ssh as root fails: root lacks rights there.
         command.args(if is_root() { &[][..] } else { &["--user", "--map-current-user"] });
         command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
         command.arg(binary()).args(words);

@@ -1,4 +1,4 @@
-//! The one-time key's socket, as OpenSSH's own tools see it, and the user's own agent beside it.
+//! The socket of the one-time key's agent as OpenSSH's tools see it, and the user's own agent beside it.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use crate::harness::{
     Ended, HEALTHY, Running, Sandbox, eventually, files_below, is_root, run, wait_until_runnable,
 };
 
-/// A connection that lasts, and the path of its key agent.
+/// A connection that stays open, and the path of its key agent.
 pub(crate) fn connected(sandbox: &Sandbox) -> (Running, PathBuf) {
     let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("echo in; cat"));
     ssh.wait_for_output(|output| output == b"in\n");
@@ -40,7 +40,7 @@ fn the_socket_offers_one_key_and_takes_none() {
     assert_eq!(ssh_add(&sandbox, &socket, &["-L"]).success().text(), listed.text());
 }
 
-/// The process that has the key, as the system sees it; whoever starts it would have dumps as large as can be.
+/// The proxy holds the key. The caller has switched core dumps on, with the largest size possible.
 #[test]
 fn the_proxy_leaves_no_core_dump() {
     let sandbox = Sandbox::start();
@@ -54,7 +54,7 @@ fn the_proxy_leaves_no_core_dump() {
     let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().next(), Some("0"), "{limits}");
     if !is_root() {
-        // Without the second of the two ways it would be ours to read.
+        // The other protection (PR_SET_DUMPABLE) also makes this file unreadable.
         assert_eq!(of_proxy("environ").unwrap_err().kind(), ErrorKind::PermissionDenied);
     }
 }
@@ -92,7 +92,7 @@ fn a_path_that_is_too_long_is_refused() {
     );
 }
 
-/// `-A` forwards the agent that the user has, not ours, whose one key is of no use elsewhere.
+/// `-A` forwards the user's own agent, not the one with the one-time key, which is useless elsewhere.
 #[test]
 fn the_users_own_agent_is_forwarded() {
     let sandbox = Sandbox::with_sshd();
@@ -111,7 +111,7 @@ fn the_users_own_agent_is_forwarded() {
     assert_eq!(run(&mut command).success().text(), "\n", "nothing is forwarded unasked");
 }
 
-/// Whatever the path of the user's agent, and wherever forwarding is asked for.
+/// For any path of the user's agent, and from any setting that asks for forwarding.
 #[test]
 fn the_users_own_agent_is_forwarded_by_any_setting_and_from_any_path() {
     let sandbox = Sandbox::with_sshd();
@@ -139,13 +139,13 @@ fn the_users_own_agent_is_forwarded_by_any_setting_and_from_any_path() {
             assert!(listed(socket, &[]).success().text().ends_with(OWN), "in a file");
             listed(socket, &["-a"]).status(2);
             listed(socket, &["-o", "ForwardAgent=no"]).status(2);
-            // Blocks of another directory, as a user of the local region may have them.
+            // Blocks for another directory, as a user of the sandbox may have them.
             let mut blocks = sandbox.ssh_ec2();
             blocks.arg("config").env("SSH_EC2_DIR", sandbox.file("other"));
             fs::write(&config, run(&mut blocks).success().text()).unwrap();
             assert!(listed(socket, &["-A"]).success().text().ends_with(OWN), "beside installed blocks");
         }
-        // An agent of another name is the one that plain ssh forwards.
+        // Another agent that ssh is configured with: plain ssh forwards that one.
         let named = name.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");
         let named = sandbox.file(&named).display().to_string();
         fs::write(&config, format!("Host *\n    IdentityAgent \"{named}\"\n    ForwardAgent yes\n")).unwrap();
@@ -154,7 +154,7 @@ fn the_users_own_agent_is_forwarded_by_any_setting_and_from_any_path() {
         assert!(listed("/none", &[]).success().text().ends_with(OWN), "{name:?} as it is named");
         fs::remove_file(socket).unwrap();
     }
-    // ssh would look into a variable, and nothing keeps it from that.
+    // ssh would expand the variable, and no quoting prevents it.
     let error = "ssh_ec2: error: the agent at \"/a/${HOME}\" cannot be forwarded: ssh would replace `${…}` in its path\n";
     fs::write(&config, "").unwrap();
     let refused = listed("/a/${HOME}", &["-A"]).status(2);

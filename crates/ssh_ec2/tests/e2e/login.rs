@@ -1,4 +1,4 @@
-//! A profile of `aws login`: its file is shared with the AWS CLI, which must be able to go on with it.
+//! A profile of `aws login`: its file is shared with the AWS CLI, which must still be able to use it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -39,7 +39,7 @@ fn file(sandbox: &Sandbox) -> PathBuf {
     sandbox.home().join(".aws/login/cache").join(FILE)
 }
 
-/// Writes the file, with the region's credentials, as `aws login` and something later would.
+/// Writes the file with the region's credentials, as `aws login` would, and with a field of another program.
 fn write(sandbox: &Sandbox, expires: &str) -> Value {
     let mut access_token = keys(sandbox);
     access_token["accountId"] = json!("123456789012");
@@ -82,7 +82,7 @@ fn ssh_ec2(sandbox: &Sandbox) -> Command {
 
 type Requests = Arc<Mutex<Vec<(String, String)>>>;
 
-/// Refreshes sign-ins as AWS Sign-In does; its URL, and the head and the body of each request.
+/// A server that refreshes sign-ins like AWS Sign-In. Returns its URL, and head and body of each request.
 fn sign_in_service(answer: impl Fn(usize) -> (u16, Value) + Send + Sync + 'static) -> (String, Requests) {
     let requests = Requests::default();
     let seen = Arc::clone(&requests);
@@ -125,7 +125,7 @@ fn requests(requests: &Requests) -> Vec<(String, String)> {
     requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// What the service answers.
+/// The server's answer.
 fn renewed(sandbox: &Sandbox) -> Value {
     json!({
         "accessToken": keys(sandbox), "tokenType": "aws_sigv4", "expiresIn": 900, "refreshToken": "second",
@@ -177,7 +177,7 @@ fn a_refresh_keeps_all_that_it_does_not_renew() {
     assert_eq!(sent, expected);
 }
 
-/// A refresh token is good for one use.
+/// A refresh token can be used once.
 #[test]
 fn forks_that_start_together_refresh_once() {
     let sandbox = Sandbox::start();
@@ -198,7 +198,7 @@ fn forks_that_start_together_refresh_once() {
 fn a_session_is_refreshed_in_its_own_region() {
     let sandbox = Sandbox::start();
     write(&sandbox, "2020-01-01T00:00:00Z");
-    // A proxy that lets nobody through.
+    // A proxy that refuses every connection.
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let seen = Arc::clone(&asked);
     let proxy = listen(move |stream| {
@@ -270,7 +270,7 @@ fn a_session_that_is_not_there_or_not_whole_is_named() {
     let mut command = configured(&sandbox, sandbox.proxy(HEALTHY));
     let ended = run(&mut alone(&sandbox, &command)).status(1);
     let error = format!(
-        "the AWS sign-in of profile login is not believed: others than you may write to {}",
+        "the AWS sign-in of profile login is not trusted: others than you may write to {}",
         file(&sandbox).display()
     );
     assert_eq!(ended.stderr, told(&error, &[HINT]));
@@ -290,7 +290,7 @@ fn the_directory_of_the_files_can_be_named() {
     }
 }
 
-/// What was put into the log by the SDK's provider at its lowest level.
+/// Text that the SDK's provider logs at its most verbose level.
 #[test]
 fn no_log_has_a_token() {
     let sandbox = Sandbox::start();

@@ -1,8 +1,8 @@
-//! A host key that only the server itself presents: after which answers of AWS it is accepted.
+//! A host key that AWS does not list: after which answers of AWS it is accepted at first use.
 //!
-//! One table. EC2 is a server of the test's own, or a port without one, or a proxy; the rest is a region in
-//! which the caller may not read sshd's files through a session. Each row runs `ssh_ec2 known-hosts` by hand,
-//! and many run ssh itself besides. Rows run side by side, since some are about our time limits.
+//! One table. EC2 is a server of the test, or a port without one, or a proxy; the rest is a region in which
+//! the caller may not read sshd's files through a session. Each row runs `ssh_ec2 known-hosts` by hand, and
+//! many run ssh itself besides. Rows run side by side, since many wait for a time limit.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,11 +24,11 @@ const IMPOSTOR: &str = "i-0dead00000000001d";
 const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const NO_FILES: &str = "deny=ssm:StartSession@AWS-StartNonInteractiveCommand";
 
-/// What EC2 does with a call.
+/// How EC2 reacts to a call.
 #[derive(Clone, Copy)]
 enum Act {
     Answer(u16, &'static str),
-    /// An answer that takes this long.
+    /// An answer after this time.
     Late(Duration, u16, &'static str),
     /// Closes the connection.
     Close,
@@ -36,7 +36,7 @@ enum Act {
     Half,
     /// Begins an answer and never ends it.
     Stall,
-    /// Accepts the connection and says nothing.
+    /// Accepts the connection and sends nothing.
     Silence,
 }
 
@@ -46,13 +46,13 @@ use Act::{Answer, Close, Half, Late, Silence, Stall};
 enum Ec2 {
     /// In the region.
     There,
-    /// A server, and what it does with the first call and with that for `Latest`.
+    /// A server, with its reactions to the first call and to the call for `Latest`.
     Server(Act, Act),
-    /// A server that speaks no TLS where TLS is expected.
+    /// A server that does not speak TLS where TLS is expected.
     NoTls(Act),
-    /// A server that closes the first connection, and then is gone.
+    /// A server that closes the first connection and then stops listening.
     Gone,
-    /// Two addresses, of which one refuses, and the other does this.
+    /// Two addresses: one refuses connections, the other reacts so.
     TwoAddresses(Act),
     /// A port on which nothing listens.
     Refused,
@@ -60,7 +60,7 @@ enum Ec2 {
     NoAnswerToSyn,
     /// A name that does not exist.
     NoSuchName,
-    /// Behind a proxy, which does this with CONNECT.
+    /// Behind a proxy that reacts so to CONNECT.
     Proxy(Act),
     /// Behind a proxy on whose port nothing listens.
     NoProxy,
@@ -68,35 +68,35 @@ enum Ec2 {
 
 use Ec2::{Gone, NoAnswerToSyn, NoProxy, NoSuchName, NoTls, Proxy, Refused, Server, There, TwoAddresses};
 
-/// Whose credentials.
+/// The caller's credentials.
 #[derive(Clone, Copy, PartialEq)]
 enum Caller {
-    /// Those of the environment.
+    /// In the environment.
     Known,
-    /// A program gives them: this shell command, then the credentials.
+    /// From a program that runs this shell command before it prints them.
     Program(&'static str),
-    /// A program gives credentials that have expired.
+    /// From a program, and expired.
     Expired,
-    /// There are none.
+    /// None.
     Nobody,
 }
 
 use Caller::{Expired, Known, Nobody, Program};
 
-/// What becomes of the key.
+/// Whether the key is accepted.
 #[derive(Clone, Copy, PartialEq)]
 enum Outcome {
     AcceptedAndWritten,
     AcceptedOnce,
-    /// With a message that names this.
+    /// Refused, with a message that contains this.
     Refused(&'static str),
-    /// AWS lists another one.
+    /// Refused, since AWS lists another one.
     Refuted,
 }
 
 use Outcome::{AcceptedAndWritten, AcceptedOnce, Refused as No, Refuted};
 
-/// Which programs try it.
+/// The programs that run the row.
 #[derive(Clone, Copy, PartialEq)]
 enum By {
     Hand,
@@ -112,24 +112,24 @@ const OF_ANOTHER: &str = "<GetConsoleOutputResponse><instanceId>i-0decaf00000000
     </GetConsoleOutputResponse>";
 const NO_BASE64: &str = "<GetConsoleOutputResponse><instanceId>i-0dead00000000001d</instanceId><output>*</output>\
     </GetConsoleOutputResponse>";
-/// Two blocks, of which the second one lists no key.
+/// Two blocks; the second one lists no key.
 const CONTRADICTED: &str = "<GetConsoleOutputResponse><output>\
     LS0tLS1CRUdJTiBTU0ggSE9TVCBLRVkgS0VZUy0tLS0tDQpzc2gtZWQyNTUxOSBBQUFBQzNOemFDMWxaREkxTlRFNU\
     FBQUFJSjF5SXE4SlFUbVI4Y1lxazBrV2tLcWs5bTBuTlEweXFHcTVtSm0xb0d4aw0KLS0tLS1FTkQgU1NIIEhPU1Qg\
     S0VZIEtFWVMtLS0tLQ0KLS0tLS1CRUdJTiBTU0ggSE9TVCBLRVkgS0VZUy0tLS0tDQpub3RoaW5nDQotLS0tLUVORC\
     BTU0ggSE9TVCBLRVkgS0VZUy0tLS0tDQo=\
     </output></GetConsoleOutputResponse>";
-/// A block that begins and does not end.
+/// A block without an end marker.
 const NO_END: &str = "<GetConsoleOutputResponse><output>\
     Y2ktaW5mbwotLS0tLUJFR0lOIFNTSCBIT1NUIEtFWSBLRVlTLS0tLS0Kc3NoLWVkMjU1\
     </output></GetConsoleOutputResponse>";
-/// A block that ends and did not begin.
+/// A block without a begin marker.
 const NO_BEGIN: &str = "<GetConsoleOutputResponse><output>\
     bFpESTEKLS0tLS1FTkQgU1NIIEhPU1QgS0VZIEtFWVMtLS0tLQo=</output></GetConsoleOutputResponse>";
 const OTHER_ROOT: &str = "<DescribeInstancesResponse/>";
 const HTML: &str = "<html><body>Please log in to the proxy</body></html>";
 const XHTML: &str = "<?xml version=\"1.0\"?><html><body>UnauthorizedOperation</body></html>";
-/// As S3 denies.
+/// A denial of S3.
 const BUCKET: &str = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>no</Message></Error>";
 
 macro_rules! refusal {
@@ -149,12 +149,12 @@ const INTERNAL: &str = refusal!("InternalError");
 
 const OK: Act = Answer(200, EMPTY);
 const SLOW: Duration = Duration::from_millis(1600);
-/// Three attempts take longer than our limit.
+/// Three attempts take longer than CONSOLE_TIMEOUT.
 const TOO_SLOW: Duration = Duration::from_millis(2500);
 
 #[rustfmt::skip]
 const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
-    // AWS answers that it has nothing to say.
+    // AWS answers, and lists no key.
     ("empty twice", Server(OK, OK), Known, By::Ssh, AcceptedAndWritten),
     ("not for this type", Server(OK, Answer(400, UNSUPPORTED)), Known, By::Ssh, AcceptedAndWritten),
     ("denied", Server(Answer(403, DENIED), Close), Known, By::Ssh, AcceptedAndWritten),
@@ -165,7 +165,7 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("refused", Refused, Known, By::Ssh, AcceptedOnce),
     ("no answer to SYN", NoAnswerToSyn, Known, By::Ssh, AcceptedOnce),
     ("no such name", NoSuchName, Known, By::Ssh, AcceptedOnce),
-    // EC2 is unwell.
+    // EC2 fails or throttles.
     ("500", Server(Answer(500, INTERNAL), OK), Known, By::Ssh, No("InternalError")),
     ("503", Server(Answer(503, refusal!("Unavailable")), OK), Known, By::Hand, No("Unavailable")),
     ("500 that denies", Server(Answer(500, DENIED), OK), Known, By::Hand, No("UnauthorizedOperation")),
@@ -176,14 +176,14 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("throttled", Server(Answer(503, THROTTLED), OK), Known, By::Ssh, No("throttles ec2:GetConsoleOutput")),
     ("throttled slowly", Server(Late(TOO_SLOW, 503, THROTTLED), OK), Known, By::Ssh, No("no answer within 6 seconds")),
     ("empty, then throttled", Server(OK, Late(TOO_SLOW, 400, THROTTLED)), Known, By::Hand, No("no answer within 6 seconds")),
-    // EC2 refuses for other reasons.
+    // EC2 refuses the call for another reason than a denied permission.
     ("not supported at all", Server(Answer(400, UNSUPPORTED), OK), Known, By::Hand, No("not supported")),
     ("no such instance", Server(Answer(400, refusal!("InvalidInstanceID.NotFound")), OK), Known, By::Hand, No("does not exist")),
     ("expired", Server(Answer(400, refusal!("RequestExpired")), OK), Known, By::Hand, No("have expired")),
     ("unknown key", Server(Answer(401, refusal!("AuthFailure")), OK), Known, By::Hand, No("does not know the access key")),
     ("wrong signature", Server(Answer(403, refusal!("SignatureDoesNotMatch")), OK), Known, By::Hand, No("signature")),
     ("opt in", Server(Answer(401, refusal!("OptInRequired")), OK), Known, By::Hand, No("OptInRequired")),
-    // Somebody else answers.
+    // The answer is not EC2's.
     ("200 of a proxy", Server(Answer(200, HTML), OK), Known, By::Ssh, No("not the XML that was expected")),
     ("200 of XHTML", Server(Answer(200, XHTML), OK), Known, By::Hand, No("not the XML that was expected")),
     ("200 of nothing", Server(Answer(200, ""), OK), Known, By::Hand, No("not the XML that was expected")),
@@ -208,7 +208,7 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("a block without its end", Server(Answer(200, NO_END), OK), Known, By::Hand, No("only a part of them")),
     ("a block without its begin", Server(OK, Answer(200, NO_BEGIN)), Known, By::Hand, No("only a part of them")),
     ("no base64", Server(Answer(200, NO_BASE64), OK), Known, By::Hand, No("not base64")),
-    // The connection is there, and the answer is not.
+    // The connection is established, but no complete answer comes.
     ("closed", Server(Close, OK), Known, By::Ssh, No("cannot reach 127.0.0.1")),
     ("half an answer", Server(Half, OK), Known, By::Hand, No("cannot reach 127.0.0.1")),
     ("an answer that stalls", Server(Stall, OK), Known, By::Hand, No("no answer within 6 seconds")),
@@ -222,7 +222,7 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("no TLS", NoTls(Answer(200, EMPTY)), Known, By::Ssh, No("encrypted connection to 127.0.0.1")),
     ("TLS is closed", NoTls(Close), Known, By::Hand, No("encrypted connection to 127.0.0.1")),
     ("TLS is silent", NoTls(Silence), Known, By::Hand, No("cannot reach 127.0.0.1")),
-    // A proxy stands between.
+    // Through a proxy.
     ("proxy says 403", Proxy(Answer(403, HTML)), Known, By::Ssh, No("answered 403")),
     ("proxy says 407", Proxy(Answer(407, HTML)), Known, By::Hand, No("answered 407")),
     ("proxy says 502", Proxy(Answer(502, "")), Known, By::Hand, No("answered 502")),
@@ -243,10 +243,10 @@ const TABLE: &[(&str, Ec2, Caller, By, Outcome)] = &[
     ("expired credentials, refused", Refused, Expired, By::Hand, No("xpired")),
 ];
 
-/// The session ends while the first key is half printed.
+/// The session ends in the middle of the first key.
 const CUT_SHORT: &[&str] = &["agent-payload=64", "pace=10s", "idle=1s"];
 
-/// What else can go wrong in the region, by its faults; and what EC2 does meanwhile.
+/// Other faults of the region, with the state of EC2 meanwhile.
 #[rustfmt::skip]
 const FAULTS: &[(&[&str], Ec2, Outcome)] = &[
     // The files of sshd list another key.
@@ -254,12 +254,12 @@ const FAULTS: &[(&[&str], Ec2, Outcome)] = &[
     (&[], Server(Answer(403, DENIED), OK), Refuted),
     (&[], Server(Answer(500, INTERNAL), OK), Refuted),
     (&[], Refused, Refuted),
-    // The caller may ask nothing, or may ask and there is nothing.
+    // The caller has no permission, or has it and AWS lists nothing.
     (&["deny=ec2:GetConsoleOutput", NO_FILES], There, AcceptedAndWritten),
     (&["deny=ec2:GetConsoleOutput", "deny=ssm:StartSession"], There, AcceptedAndWritten),
     (&["deny=ec2:GetConsoleOutput"], There, Refuted),
     (&[NO_FILES], There, Refuted),
-    // Whether the files list it is not known.
+    // It is not known whether the files list the key.
     (&["never-attach"], Server(OK, OK), No("did not answer a session")),
     (&["never-attach"], Server(Answer(403, DENIED), OK), No("did not answer a session")),
     (&["never-attach"], Refused, No("did not answer a session")),
@@ -280,7 +280,7 @@ const FAULTS: &[(&[&str], Ec2, Outcome)] = &[
 
 #[test]
 fn a_made_up_key_is_accepted_only_after_an_answer_or_without_a_way_to_ec2() {
-    // Each row asks for the files of sshd, and AWS has a quota.
+    // Each row starts a session that reads sshd's files, and AWS has a quota for sessions.
     let sandbox = Sandbox::with_faults(&[NO_FILES, WITHOUT_QUOTA]);
     each(TABLE, |row| try_row(&sandbox, row));
     sandbox.assert_tidy();
@@ -296,7 +296,7 @@ fn no_fault_of_the_region_gets_a_made_up_key_accepted() {
     });
 }
 
-/// A call that starts something is not given up when EC2's would be.
+/// A call that starts a session is not cancelled when the time limit of the EC2 call has passed.
 #[test]
 fn a_session_that_starts_late_is_ended_all_the_same() {
     let sandbox = Sandbox::start();
@@ -319,7 +319,7 @@ fn a_session_that_starts_late_is_ended_all_the_same() {
     assert_eq!(ended.load(Ordering::Relaxed), 1);
 }
 
-/// Tries all rows, and fails with all that are wrong.
+/// Runs all rows, and fails with a list of those that differ.
 #[track_caller]
 fn each<R: Sync>(table: &[R], judge: impl Fn(&R) -> Result<(), String> + Sync) {
     let wrong = Mutex::new(Vec::new());
@@ -338,13 +338,13 @@ fn each<R: Sync>(table: &[R], judge: impl Fn(&R) -> Result<(), String> + Sync) {
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), table.len(), wrong.join("\n"));
 }
 
-/// Most of the rows wait for a time limit of ours, or for a retry.
+/// Many at once, since most rows wait for a time limit or for a retry.
 const SIDE_BY_SIDE: usize = 12;
 
 fn try_row(sandbox: &Sandbox, row: &(&str, Ec2, Caller, By, Outcome)) -> Result<(), String> {
     let (name, ec2, caller, by, outcome) = row;
     let outcome = match (ec2, outcome) {
-        // Where no DNS can be asked, nobody says that there is no such name.
+        // Without a working DNS server no answer says that the name does not exist.
         (NoSuchName, AcceptedOnce) if !is_known_not_to_exist(NO_SUCH_NAME) => No("cannot find the address"),
         _ => *outcome,
     };
@@ -366,7 +366,7 @@ fn by_hand(sandbox: &Sandbox) -> Command {
     command
 }
 
-/// Runs a command in a directory of its own, and judges it.
+/// Runs a command with a directory of its own, and compares the outcome.
 fn attempt(
     command: &mut Command,
     ec2: &Ec2,
@@ -432,7 +432,7 @@ fn set_caller(command: &mut Command, caller: Caller, directory: &Path) {
     command.env("AWS_CONFIG_FILE", file);
 }
 
-/// Has the command find EC2 there. What is returned has to live as long as the command.
+/// Sets the endpoint of EC2 for the command. The returned value must live as long as the command.
 fn set_ec2(command: &mut Command, ec2: &Ec2) -> Vec<Box<dyn std::any::Any>> {
     let mut kept: Vec<Box<dyn std::any::Any>> = Vec::new();
     let url = match ec2 {
@@ -472,7 +472,7 @@ fn set_ec2(command: &mut Command, ec2: &Ec2) -> Vec<Box<dyn std::any::Any>> {
     kept
 }
 
-/// One connection of a client.
+/// Serves one connection.
 fn serve(stream: TcpStream, first: Act, latest: Act) {
     let mut reader = BufReader::new(stream);
     let (mut length, mut line) = (0, String::new());
@@ -494,7 +494,7 @@ fn serve(stream: TcpStream, first: Act, latest: Act) {
         _ => head(status, body.len()) + body,
     };
     let silence = |stream: &mut TcpStream, limit| {
-        // Until the client leaves.
+        // Until the client closes.
         stream.set_read_timeout(limit).unwrap();
         while stream.read(&mut [0; 1024]).is_ok_and(|read| read > 0) {}
     };
@@ -515,7 +515,7 @@ fn serve(stream: TcpStream, first: Act, latest: Act) {
     let _ = stream.write_all(said.as_bytes());
 }
 
-/// A port that accepts one connection, closes it, and is closed itself by then.
+/// A port that accepts one connection, closes it, and does not listen any more by then.
 fn once() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -531,7 +531,7 @@ fn unused() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// A port whose queue of connections is full, so that the kernel drops whatever asks for another.
+/// A port with a full queue of connections, so that the kernel drops further SYNs.
 fn full_backlog() -> (SocketAddr, (TcpListener, Vec<TcpStream>)) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -546,5 +546,5 @@ fn is_known_not_to_exist(name: &str) -> bool {
     getaddrinfo(Some(name), None, None).is_err_and(|error| matches!(error.kind(), LookupErrorKind::NoName))
 }
 
-/// RFC 6761 keeps it from being given to anybody.
+/// RFC 6761 reserves `.invalid`: such a name never exists.
 const NO_SUCH_NAME: &str = "ec2.us-east-1.invalid";

@@ -1,4 +1,4 @@
-//! A profile whose role wants an MFA code: one question, and one session for us and for the aws CLI.
+//! A profile whose role needs an MFA code: one prompt, and one session for ssh_ec2 and the aws CLI.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -57,7 +57,7 @@ fn one_question_serves_both_tools() {
     assert_eq!(terminal.status(), 0);
     assert!(!terminal.screen().contains(code), "the code is not shown");
 
-    // No terminal any more, and none needed.
+    // The terminal is gone, and not needed any more.
     assert_eq!(run(&mut ssh_ec2(&sandbox, &CONNECT)).success().text(), "in\n");
     let caller = ["--profile", "mfa", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"];
     let caller = run(&mut command(&sandbox, "aws", &caller)).success();
@@ -111,7 +111,7 @@ fn a_typo_is_seen_before_aws_is_asked() {
     let mut terminal = Terminal::start(ssh_ec2(&sandbox, &CONNECT), 24, 200);
     terminal.wait_for(QUESTION);
     terminal.type_in("31415\r");
-    terminal.wait_for(&format!("A code is six digits. {QUESTION}"));
+    terminal.wait_for(&format!("A code has six digits. {QUESTION}"));
     assert_eq!(roles_assumed(&sandbox), 0);
     let (first, second) = code.split_at(3);
     terminal.type_in(&format!("{first} {second}\r"));
@@ -121,12 +121,12 @@ fn a_typo_is_seen_before_aws_is_asked() {
 }
 
 #[test]
-fn after_three_attempts_the_last_failure_is_told() {
+fn after_three_attempts_the_last_failure_is_reported() {
     let sandbox = Sandbox::start();
     let wrong = wrong_code(&sandbox);
-    // The text of a security key, and a refused code.
+    // The text that a security key types, and a refused code.
     for (attempts, error) in [
-        (["31415", "31415", "cccjgjgkhcbbirdrfdnl"], "what was typed is no MFA code of"),
+        (["31415", "31415", "cccjgjgkhcbbirdrfdnl"], "the typed text is not an MFA code of"),
         (["31415", wrong, wrong], "AWS did not accept the MFA code of"),
     ] {
         let mut terminal = Terminal::start(ssh_ec2(&sandbox, &CONNECT), 24, 250);
@@ -178,7 +178,7 @@ fn a_question_can_be_declined() {
 fn without_a_terminal_the_way_out_is_named() {
     let sandbox = Sandbox::start();
     let command = ssh_ec2(&sandbox, &CONNECT);
-    // A session of its own has no terminal, whoever runs the test.
+    // A session of its own has no terminal, even if the test has one.
     let mut alone = sandbox.plain_command("setsid");
     alone.args(["--wait"]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
@@ -206,7 +206,7 @@ fn in_batch_mode_nobody_is_asked() {
     let mut terminal = Terminal::start(ssh_ec2(&sandbox, &batch), 24, 200);
     terminal.wait_for("nothing may be asked now");
     assert_eq!(terminal.status(), 1);
-    // Plain ssh does not tell its ProxyCommand, but it can be seen.
+    // Plain ssh does not report BatchMode to its ProxyCommand, but its command line shows it.
     let plain = ["-oBatchMode=yes", "ec2-user@web-1.ec2", "true"];
     let mut plain = command(&sandbox, "ssh", &plain);
     plain.env("AWS_PROFILE", "mfa");

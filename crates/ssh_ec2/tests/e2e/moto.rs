@@ -1,4 +1,4 @@
-//! Against moto, an emulator of AWS that others wrote: it gives us what it gives the aws CLI.
+//! Against moto, an independent emulator of AWS: ssh_ec2 finds what the aws CLI finds.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::{Ended, Sandbox, binary, files_below, run};
 
-/// A server of its own, and a workspace whose programs find nothing else.
+/// A moto server, and a workspace whose programs find it and nothing else.
 struct Moto {
     sandbox: Sandbox,
     server: Child,
@@ -28,7 +28,7 @@ impl Moto {
         let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
         let endpoint =
             lines.find_map(|line| line.split_once("Running on ").map(|(_, url)| url.trim().to_owned()));
-        // It logs every request, and must be able to.
+        // It logs every request, and would block on a full pipe.
         thread::spawn(move || lines.for_each(drop));
         Self { sandbox, server, endpoint: endpoint.unwrap() }
     }
@@ -47,7 +47,7 @@ impl Moto {
         run(self.prepared(self.sandbox.ssh_ec2()).args(words))
     }
 
-    /// Starts instances, and says which.
+    /// Starts instances and returns their ids.
     fn launch(&self, count: &str, tags: &str) -> Vec<String> {
         let tags = format!("ResourceType=instance,Tags=[{tags}]");
         let words = ["ec2", "run-instances", "--image-id", "ami-12c6146b", "--count", count];
@@ -57,7 +57,7 @@ impl Moto {
         started.text().split_whitespace().map(str::to_owned).collect()
     }
 
-    /// The ids that the aws CLI finds with a filter, and those that we list.
+    /// The ids that the aws CLI finds with a filter, and those that `ssh_ec2 list` prints.
     fn both(&self, filter: &str, words: &[&str]) -> (Vec<String>, Vec<String>) {
         let query = "Reservations[].Instances[].InstanceId";
         let theirs = self.aws(&["ec2", "describe-instances", "--filters", filter, "--query", query]);

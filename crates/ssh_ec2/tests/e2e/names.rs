@@ -8,7 +8,7 @@ use ec2_sandbox::{InstanceState, InstanceSummary, Options};
 
 use crate::harness::{HEALTHY, Running, Sandbox, Terminal, binary, random_file, run};
 
-/// Runs `echo $USER` on a target with the wrapper.
+/// Connects with `ssh_ec2` and runs `echo $USER`.
 fn user_on(sandbox: &Sandbox, words: &[&str]) -> String {
     let mut command = sandbox.ssh_ec2();
     let ended = run(command.args(["-q", "-n"]).args(words).arg("echo $USER")).success();
@@ -60,7 +60,7 @@ fn the_user_is_that_of_the_tag_or_of_the_system() {
     assert!(ended.stderr.contains("the user on i-0decaf00000000004 is ubuntu"), "{ended}");
 }
 
-/// The calls that were made since there were `before`.
+/// The calls after the first `before` ones.
 fn actions(sandbox: &Sandbox, before: usize) -> Vec<String> {
     let calls = sandbox.region.calls().split_off(before);
     let mut actions: Vec<_> = calls.into_iter().map(|call| call.action.to_string()).collect();
@@ -80,7 +80,7 @@ fn a_connection_by_name_makes_a_call_for_each_page_and_three_more_and_the_next_t
         "ssm:StartSession",
         "ssm:TerminateSession",
     ];
-    // Once in the life of an instance its host keys are asked for as well.
+    // The first connection to an instance reads its host keys as well.
     assert_eq!(user_on(&sandbox, &["web-1"]), "ec2-user");
     sandbox.assert_tidy();
     let mut first = actions(&sandbox, 0);
@@ -114,7 +114,7 @@ fn a_burst_of_connections_to_one_name_asks_once() {
 }
 
 #[test]
-fn another_region_is_told_of() {
+fn a_hint_names_the_region_that_has_the_instance() {
     let sandbox = Sandbox::start();
     let told = refuses(&sandbox, &["eu-web"], 1);
     assert_eq!(
@@ -124,7 +124,7 @@ fn another_region_is_told_of() {
     );
 }
 
-/// Plain ssh does not have our options. There the host names the region.
+/// Plain ssh does not have our options. There the host name has the region.
 #[test]
 fn hints_are_for_the_program_in_use() {
     let sandbox = Sandbox::start();
@@ -219,7 +219,7 @@ fn what_is_ambiguous_is_listed_and_not_guessed() {
     assert!(told.contains("`--newest` and `--any` exclude each other"), "{told}");
 }
 
-/// The first instance that a refusal lists.
+/// The first instance in the list of an error.
 fn told_first(refusal: &str) -> String {
     refusal.lines().nth(1).unwrap().split_whitespace().nth(1).unwrap().to_owned()
 }
@@ -279,7 +279,7 @@ fn a_user_of_ones_own_is_left_alone() {
     let config = sandbox.file("config");
     fs::write(&config, "Host web-1\n  User from-file\n").unwrap();
     assert_eq!(user_on(&sandbox, &["-F", config.to_str().unwrap(), "web-1"]), "from-file");
-    // Also when it is the user that ssh would have taken anyway.
+    // Even if it is the user that ssh takes by default.
     let local = String::from_utf8(run(Command::new("id").arg("-un")).success().stdout).unwrap();
     fs::write(&config, format!("Host web-1\n  User {local}")).unwrap();
     assert_eq!(user_on(&sandbox, &["-F", config.to_str().unwrap(), "web-1"]), local.trim());
@@ -347,7 +347,7 @@ fn suffixes_stand_for_a_profile_and_a_region() {
     resolved.args(["-G", "-F", user_config.to_str().unwrap(), "web-1.ours"]);
     let resolved = run(&mut resolved).success();
     assert!(resolved.text().contains("proxy --region nowhere-1 "), "{resolved}");
-    // The wrapper knows them as well.
+    // `ssh_ec2` in front knows the suffixes as well.
     let mut wrapper = sandbox.plain_command(&binary().display().to_string());
     let dry = run(wrapper.args(["--dry-run", "me@i-0decaf00000000001.prod.ec2"])).success();
     assert!(dry.text().contains("proxy --region us-east-1 "), "{dry}");
@@ -452,7 +452,7 @@ fn files_are_carried_by_name_without_any_ssh_config() {
         (["rsync", "-a", "[2001:db8::17]:there", "ipv6"], "ipv6"),
         (["rsync", "-a", "ubuntu@[2001:db8::17]:there", "ipv6-2"], "ipv6-2"),
     ] {
-        // A path from the root: in a URI, and behind a colon.
+        // An absolute path: in a URI, and behind a colon.
         let path = there.display().to_string();
         let words = words
             .map(|word| word.replace("/there", &format!("/{path}")).replace(":there", &format!(":{path}")));
@@ -495,7 +495,7 @@ fn completions_know_names_profiles_and_regions() {
         "one list, of two pages"
     );
 
-    // As bash does it.
+    // As bash runs it.
     let script = "eval \"$(ssh_ec2 completions bash)\"; COMP_LINE='ssh_ec2 me@web-1'; COMP_POINT=${#COMP_LINE}; \
                   COMP_WORDS=(ssh_ec2 me @ web-1); COMP_CWORD=3; compopt() { :; }; _ssh_ec2; echo \"${COMPREPLY[@]}\"";
     let bash = run(sandbox.command("bash").args(["--norc", "-c", script])).success();
@@ -519,7 +519,7 @@ fn two_iam_actions_are_enough_for_an_id() {
         told.starts_with("ssh_ec2: error: AWS refused ec2:DescribeInstances on the instances in us-east-1: "),
         "{told}"
     );
-    let hints = "ssh_ec2: hint: to connect by name, the caller needs ec2:DescribeInstances (on `*`: it cannot be restricted); the instance id (`i-…`) works without\n";
+    let hints = "ssh_ec2: hint: to connect by name, the caller needs ec2:DescribeInstances (on `*`: it cannot be restricted); the instance id (`i-…`) works without it\n";
     assert!(told.ends_with(hints), "{told}");
     let listed = run(sandbox.ssh_ec2().arg("list")).status(1);
     assert!(listed.stderr.contains("AWS refused ec2:DescribeInstances"), "{listed}");

@@ -1,4 +1,4 @@
-//! One process of a connection talks to AWS: the proxy, which known-hosts asks over a private socket.
+//! Of the processes of one connection only the proxy talks to AWS; known-hosts asks it over a private socket.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ const NO_FILES: &str = "deny=ssm:StartSession@AWS-StartNonInteractiveCommand";
 const KEY: &str = "ssh-ed25519:AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const EMPTY: &str = "<GetConsoleOutputResponse><output/></GetConsoleOutputResponse>";
 
-/// A program that gives the region's credentials, and notes each run.
+/// A program that prints the region's credentials and logs each run.
 struct Counted {
     config: PathBuf,
     runs: PathBuf,
@@ -143,7 +143,7 @@ fn a_shared_connection_fetches_credentials_once_for_all_its_sessions() {
         command.arg(sandbox.target());
         command
     };
-    // The master stays in the background, and must not have the pipes that are read to their end.
+    // The master stays in the background and must not inherit the pipes, which are read to their end.
     let mut master =
         shared(&["-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-fNT", "-E", "/dev/null"]);
     assert_eq!(counted.count(&mut master), 1, "the master");
@@ -171,7 +171,7 @@ fn a_proxy_that_ssh_does_not_run_itself_is_no_help_and_no_harm() {
     sandbox.assert_tidy();
 }
 
-/// ssh to a host of which no key is written down and AWS lists none, with another EC2.
+/// ssh to a host without a known key, whose keys AWS does not list, with another EC2 endpoint.
 fn through(sandbox: &Sandbox, ec2: &str) -> Command {
     let mut command = sandbox.ssh(&sandbox.at(IMPOSTOR));
     command.env("AWS_ENDPOINT_URL_EC2", format!("http://{ec2}"));
@@ -203,7 +203,7 @@ fn each_ssh_asks_its_own_proxy_although_connections_share_a_key_agent() {
     sandbox.assert_tidy();
 }
 
-/// A proxy that this process runs, as known-hosts would be run by it.
+/// A proxy that is a child of this process, as known-hosts will be.
 fn proxy(sandbox: &Sandbox, instance: &str, ec2: Option<&str>) -> (Running, PathBuf) {
     let mut command = sandbox.proxy(instance);
     if let Some(ec2) = ec2 {
@@ -223,7 +223,7 @@ fn proxy(sandbox: &Sandbox, instance: &str, ec2: Option<&str>) -> (Running, Path
 fn known_hosts(sandbox: &Sandbox, instance: &str) -> Running {
     let mut command = sandbox.ssh_ec2();
     command.args(["known-hosts", "--host", "x", "--presented", KEY, instance]);
-    // AWS itself cannot be asked this way.
+    // known-hosts itself cannot reach AWS in this environment.
     command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_EC2_METADATA_DISABLED", "true");
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
         command.env_remove(name);
@@ -283,7 +283,7 @@ fn a_session_that_reads_keys_is_ended_whatever_signals_come_with_the_end() {
         let mut asking = known_hosts(&sandbox, NO_CONSOLE);
         sessions += 2;
         sandbox.wait_for_sessions(sessions);
-        // All of it is there when the proxy looks again.
+        // The stopped proxy sees all of these at once when it continues.
         proxy.signal(Signal::STOP);
         proxy.close_input();
         signals.iter().for_each(|signal| proxy.signal(*signal));
@@ -291,7 +291,7 @@ fn a_session_that_reads_keys_is_ended_whatever_signals_come_with_the_end() {
         proxy.wait();
         assert_eq!(asking.wait().code, 1);
         sandbox.assert_tidy();
-        // AWS would end one that nobody ends, much later.
+        // Without this call AWS would end the session much later.
         let calls = sandbox.region.calls();
         let ended = calls.iter().filter(|call| call.action == "ssm:TerminateSession").count();
         assert_eq!(ended, sessions, "{signals:?}");
@@ -316,7 +316,7 @@ fn a_proxy_that_was_killed_is_no_answer_and_leaves_nothing_for_long() {
     killed.wait().status(137);
     is_unchecked(&asking.wait(), "the ssh_ec2 proxy of this connection ");
     assert!(socket.exists(), "nobody could remove it");
-    // Nobody listens there, so that known-hosts is on its own.
+    // Nothing listens on the socket, so known-hosts loads AWS itself.
     let alone = known_hosts(&sandbox, HEALTHY).wait();
     assert!(!alone.stderr.contains("proxy of this connection"), "{alone}");
     let (again, _) = proxy(&sandbox, HEALTHY, None);
@@ -330,16 +330,15 @@ fn the_socket_is_private_and_answers_nobody_else() {
     let (running, socket) = proxy(&sandbox, HEALTHY, None);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&sandbox.sockets()), mode(&socket)), (0o700, 0o600));
-    // This process is the proxy's parent, and not its sibling.
+    // This process is the parent of the proxy; the proxy answers only its siblings.
     let asked = br#"{"connection":{"target":"i-0decaf00000000001","choice":"unique","profile":null,"region":null},"matter":"Instance"}"#;
     let mut stream = UnixStream::connect(&socket).unwrap();
-    // It may have hung up before it could be asked.
+    // The proxy may have closed the connection before the request.
     let _ = stream.write_all(&[&u32::try_from(asked.len()).unwrap().to_be_bytes()[..], asked].concat());
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert_eq!(answer, b"");
-    // Of another instance it says nothing either; known-hosts then asks AWS, for which it has no credentials
-    // here.
+    // The proxy refuses requests for another instance; known-hosts then asks AWS, without credentials here.
     let other = known_hosts(&sandbox, IMPOSTOR).wait();
     assert_eq!(other.text(), "", "{other}");
     assert!(!other.stderr.contains("proxy of this connection"), "{other}");
@@ -352,7 +351,7 @@ fn known_hosts_needs_neither_credentials_nor_aws_beside_its_proxy() {
     let sandbox = Sandbox::start();
     let (running, _) = proxy(&sandbox, NO_CONSOLE, None);
     let ended = known_hosts(&sandbox, NO_CONSOLE).wait().status(1);
-    // A made-up key, which the proxy's AWS refutes.
+    // The presented key is made up, and AWS lists another one to the proxy.
     assert!(ended.stderr.contains(&format!("error: {NO_CONSOLE} presents the host key ED25519 ")), "{ended}");
     assert!(ended.stderr.contains(", and its own files, read through Session Manager told "), "{ended}");
     running.finish().success();

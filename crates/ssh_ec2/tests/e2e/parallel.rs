@@ -15,7 +15,7 @@ use crate::harness::{
     wait_until_runnable,
 };
 
-/// A connection that stays until its input ends, and then says so.
+/// A connection that lasts until its input ends, and prints its number then.
 fn connect(sandbox: &Sandbox, number: usize) -> Running {
     Running::start(sandbox.ssh(&sandbox.target()).arg(format!("echo begin; cat; echo end {number}")))
 }
@@ -35,11 +35,11 @@ fn twenty_connections_leave_nothing_behind() {
     let mut running: Vec<_> = (0..20).map(|number| Some(connect(&sandbox, number))).collect();
     running.iter_mut().flatten().for_each(wait_until_connected);
     assert_eq!(sandbox.proxies().len(), 20);
-    // Every other one ends, among them those that came first and last, and the rest goes on.
+    // Every other connection ends, among them the first and the last; the others go on.
     for number in [19, 0, 2, 4, 6, 8, 10, 12, 14, 16] {
         end(running[number].take().unwrap(), number);
     }
-    // The key agent's path still leads somewhere.
+    // The link still leads to a key agent.
     assert_eq!(sandbox.remote("echo more"), "more\n");
     for (number, ssh) in running.into_iter().enumerate().filter_map(|(number, ssh)| Some((number, ssh?))) {
         end(ssh, number);
@@ -48,7 +48,7 @@ fn twenty_connections_leave_nothing_behind() {
     assert_eq!(sandbox.region.sessions().len(), 21);
 }
 
-/// Asks a key agent for its keys; how many there are.
+/// Asks a key agent for its keys. Returns their number.
 fn list(agent: &mut UnixStream) -> u32 {
     agent.write_all(&[0, 0, 0, 1, 11]).unwrap();
     let mut length = [0; 4];
@@ -60,7 +60,7 @@ fn list(agent: &mut UnixStream) -> u32 {
 }
 
 #[test]
-fn who_authenticates_with_the_key_of_another_connection_is_not_left_alone() {
+fn an_ssh_that_uses_the_key_of_another_connection_is_served_to_its_end() {
     let sandbox = Sandbox::start();
     let mut ssh = connect(&sandbox, 1);
     wait_until_connected(&mut ssh);
@@ -136,17 +136,17 @@ fn a_killed_proxy_harms_no_other_connection() {
         running.push(connect(&sandbox, number));
         wait_until_connected(running.last_mut().unwrap());
     }
-    // The path leads to the one that came last.
+    // The link leads to the newest connection.
     kill_process(pid(leader(&sandbox).unwrap()), Signal::KILL).unwrap();
     let killed = running.pop().unwrap().finish().status(255);
     assert_eq!(killed.text(), "begin\n");
-    // The next connection finds a path that leads to nobody.
+    // The next connection finds a link that leads to no process.
     assert_eq!(sandbox.remote("echo next"), "next\n");
     for (number, ssh) in running.into_iter().enumerate() {
         end(ssh, number);
     }
     assert_eq!(files_below(&sandbox.sockets()), Vec::<PathBuf>::new());
-    // Nobody is left to end the killed one's session; AWS ends it when it has been idle for long.
+    // The killed proxy could not end its session; AWS ends it when it has been idle for long.
     let connected = |session: &ec2_sandbox::SessionSummary| session.state == SessionState::Connected;
     assert_eq!(sandbox.region.sessions().iter().filter(|session| connected(session)).count(), 1);
 }
@@ -165,8 +165,8 @@ fn a_connection_begun_while_another_ends_finds_a_key_agent() {
     sandbox.assert_tidy();
 }
 
-/// Sandboxes in which a push after these is refused. ssh gets no byte before its own push succeeded, so that
-/// one that fails takes nothing from the others.
+/// Sandboxes that refuse each push after these. ssh gets no byte before its own push has succeeded, so that a
+/// failed push takes no key from the others.
 #[test]
 fn as_many_connections_succeed_as_keys_could_be_pushed() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA, "throttle=SendSSHPublicKey:0/3"]);
@@ -247,7 +247,7 @@ fn a_proxy_that_is_killed_or_stopped_in_its_turn_harms_no_other_connection() {
     assert_eq!(of_key_agents(&sandbox), Vec::<PathBuf>::new());
 }
 
-/// Where the link leads, as a process.
+/// The process that the link leads to.
 fn leader(sandbox: &Sandbox) -> Option<u32> {
     leader_by(&sandbox.agent_socket(&sandbox.target()))
 }
@@ -290,7 +290,7 @@ fn no_connection_waits_for_a_stopped_proxy() {
     sandbox.assert_tidy();
 }
 
-/// An ssh whose forwarded agent cannot be asked any more goes on.
+/// An ssh whose forwarded agent has gone continues.
 #[test]
 fn a_connection_outlives_the_credentials_that_a_second_push_would_need() {
     let sandbox = Sandbox::with_sshd();
@@ -300,8 +300,8 @@ fn a_connection_outlives_the_credentials_that_a_second_push_would_need() {
     ssh.wait_for_output(|output| output == b"begin\n");
     let begun = Instant::now();
     sandbox.region.expire_credentials();
-    // EC2 Instance Connect's minute can neither be shortened nor be skipped.
-    eventually("the push is old", || (begun.elapsed() > ssh_ec2::push::MAX_AGE).then_some(()));
+    // EC2 Instance Connect keeps a key for a minute, and a test cannot shorten that.
+    eventually("the push is old", || (begun.elapsed() > ssh_ec2::key::push::MAX_AGE).then_some(()));
     ssh.write(b"list\n");
     ssh.wait_for_output(|output| output.ends_with(b"status 2\n") || output.ends_with(b"status 1\n"));
     ssh.write(b"still here\n");
@@ -310,7 +310,7 @@ fn a_connection_outlives_the_credentials_that_a_second_push_would_need() {
     assert_eq!(files_below(&sandbox.sockets()), Vec::<PathBuf>::new());
 }
 
-/// Locks that another process keeps: one that was stopped, or that waits for an NFS server.
+/// Locks that another process holds: a stopped one, or one that waits for an NFS server.
 #[test]
 fn a_lock_that_is_never_released_holds_up_no_connection() {
     let sandbox = Sandbox::start();
@@ -335,7 +335,7 @@ fn a_lock_that_is_never_released_holds_up_no_connection() {
     held.iter().for_each(|file| file.lock().unwrap());
     assert_eq!(sandbox.remote("echo in"), "in\n");
     assert_eq!(run(&mut remote()).success().text(), "in\n");
-    // A name that is not kept any more has to be looked up, and kept.
+    // A name that is not in the cache has to be looked up and written to the cache.
     for file in cache.iter().filter(|file| file.extension() == Some("json".as_ref())) {
         fs::remove_file(file).unwrap();
     }

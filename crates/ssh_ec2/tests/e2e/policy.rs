@@ -1,5 +1,5 @@
-//! What `ssh_ec2 policy` prints, enforced by the region: it suffices, it allows no more, and no action of it can be
-//! spared.
+//! The policies that `ssh_ec2 policy` prints, enforced by the region: each suffices, allows nothing else, and
+//! none of its actions can be left out.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::harness::{Ended, HEALTHY, Running, Sandbox, WITHOUT_QUOTA, binary, ev
 const OTHER: &str = "i-0decaf00000000002";
 const EVERYTHING: &str = "names,host-keys,commands,doctor,forwarding,managed-nodes";
 
-/// What the program prints for these words.
+/// The output of `ssh_ec2 policy` with these arguments.
 fn printed(words: &[&str]) -> String {
     let mut command = Command::new(binary());
     let ended = run(command.arg("policy").args(words)).success();
@@ -25,14 +25,14 @@ fn printed(words: &[&str]) -> String {
 
 fn enforcing(policy: &str, faults: &[&str]) -> Sandbox {
     let mut all = Faults::default();
-    // A call that the quota refuses would count as one that the policy lacks.
+    // A call refused for the quota would look like one that the policy denies.
     for fault in [&[WITHOUT_QUOTA], faults].concat() {
         all.add(fault).unwrap();
     }
     Sandbox::with(Options { policy: Some(policy.to_owned()), faults: all, ..Options::default() })
 }
 
-/// The value of an element that may be one string or several.
+/// The value of an element that may be a string or a list.
 fn strings(element: &Value) -> Vec<&str> {
     match element {
         Value::Array(values) => values.iter().map(|value| value.as_str().unwrap()).collect(),
@@ -49,7 +49,7 @@ fn actions(policy: &str) -> BTreeSet<String> {
     statements.iter().flat_map(|statement| strings(&statement["Action"])).map(str::to_owned).collect()
 }
 
-/// The policy without one action, wherever it stood.
+/// The policy without one action, in whatever statement it is.
 fn without(policy: &str, action: &str) -> String {
     let mut kept = statements(policy);
     for statement in &mut kept {
@@ -65,16 +65,16 @@ fn without(policy: &str, action: &str) -> String {
     text
 }
 
-/// Asserts which calls were made, and that they were performed.
+/// Asserts that exactly these calls succeeded.
 #[track_caller]
 fn assert_performed(sandbox: &Sandbox, expected: &[&str]) {
     sandbox.assert_tidy();
     let calls = sandbox.region.calls();
-    // A session may have ended before it is to be.
+    // TerminateSession fails if the session has already ended.
     let performs = |call: &&ApiCall| call.ok || call.action == "ssm:TerminateSession";
     let (performed, failed): (Vec<_>, Vec<_>) = calls.iter().partition(performs);
     let failures = |action: &str| failed.iter().filter(|call| call.action == action).count();
-    // Host keys are asked for where nothing has to be allowed: the console's, then those of a session.
+    // Host keys are looked up even without permission: first in the console output, then by a session.
     assert_eq!(failures("ec2:GetConsoleOutput"), failures("ssm:StartSession"), "{failed:?}");
     let asks = ["ec2:GetConsoleOutput", "ssm:StartSession"];
     assert!(failed.iter().all(|call| asks.contains(&call.action.as_str())), "{failed:?}");
@@ -96,7 +96,7 @@ fn connects(sandbox: &Sandbox) -> Ended {
     run(sandbox.ssh(&sandbox.target()).arg("echo in"))
 }
 
-/// A connection whose websocket is lost until it has been resumed twice, or gives up.
+/// A connection that loses its websocket until it has been resumed twice, or has failed.
 fn outlives_its_websocket(sandbox: &Sandbox) -> Ended {
     let mut ssh = Running::start(sandbox.ssh(&sandbox.target()).arg("cat"));
     eventually("it resumes twice", || {
@@ -107,7 +107,7 @@ fn outlives_its_websocket(sandbox: &Sandbox) -> Ended {
     ssh.finish()
 }
 
-// ---- enough ----
+// ---- each policy suffices ----
 
 const CONNECTION: [&str; 3] =
     ["ec2-instance-connect:SendSSHPublicKey", "ssm:StartSession", "ssm:TerminateSession"];
@@ -133,7 +133,7 @@ fn names_and_lists_need_one() {
     let sandbox = enforcing(&printed(&["--with", "names"]), &[]);
     let by_name = |target: &str| run(sandbox.ssh_ec2().args(["-q", "-n", target, "echo $USER"]));
     assert_eq!(by_name("web-1").success().text(), "ec2-user\n");
-    // Only Session Manager knows the user of this one.
+    // The user of this instance is known to Session Manager only.
     assert_eq!(by_name("web-3").success().text(), "ubuntu\n");
     let list = run(sandbox.ssh_ec2().args(["list", "--all-regions"])).success();
     assert!(list.text().contains("eu-web") && list.stderr.is_empty(), "{list}");
@@ -167,7 +167,7 @@ fn host_keys_need_the_console_or_commands() {
     assert!(ended.stderr.starts_with("ssh_ec2: nothing that you may ask tells the host key of "), "{ended}");
 }
 
-// ---- and no more ----
+// ---- it allows nothing else ----
 
 #[test]
 fn another_user_is_refused() {
@@ -220,7 +220,7 @@ fn another_document_is_refused() {
     assert!(sandbox.region.sessions().is_empty());
 }
 
-/// The documents of a policy, by asking IAM.
+/// The documents in a policy that IAM allows, by the policy simulator.
 #[test]
 fn features_add_their_documents() {
     let documents = [
@@ -245,7 +245,7 @@ fn features_add_their_documents() {
     }
 }
 
-/// The policy, with the permission to ask what it allows.
+/// The policy, with the right to call the policy simulator.
 fn and_asking_iam(policy: &str) -> String {
     let mut statements = statements(policy);
     let action = "iam:SimulatePrincipalPolicy";
@@ -261,7 +261,7 @@ fn simulated(sandbox: &Sandbox, action: &str, resource: &str) -> String {
     aws(sandbox, &[&words[..], &asked, &query].concat()).success().text().to_owned()
 }
 
-// ---- and no action too many ----
+// ---- no action can be left out ----
 
 #[test]
 fn a_connection_can_spare_no_action() {
@@ -292,7 +292,7 @@ fn a_connection_can_spare_no_action() {
                 let ended = run(ssh_ec2.args(["--verbose", "-n", &sandbox.target(), "echo in"])).success();
                 assert!(ended.stderr.contains("the session could not be ended at AWS: "), "{ended}");
                 assert_names(&ended, &action);
-                // The instance is told all the same.
+                // The channel asks the SSM agent to end the session, which needs no permission.
                 sandbox.assert_tidy();
             }
             other => panic!("nothing is known to need {other}"),
@@ -321,7 +321,7 @@ fn names_can_spare_no_action() {
                 assert_names(&everywhere.status(1), action);
             }
             "ssm:DescribeInstanceInformation" => {
-                // Without it the user is guessed, and here wrongly.
+                // Without it the user is guessed, wrongly here.
                 assert_eq!(by_name.success().text(), "ec2-user\n");
                 for ended in [list, everywhere] {
                     let ended = ended.success();
@@ -347,7 +347,7 @@ fn host_keys_need_the_console() {
     assert_names(&verbose, "ec2:GetConsoleOutput");
 }
 
-/// The layers of a report that are not well, with what is said of them.
+/// The layers of a report that are not ok, with their facts.
 fn complaints(ended: &Ended) -> Vec<(String, String)> {
     let report: Value = serde_json::from_str(ended.text()).unwrap();
     let checks = report["checks"].as_array().unwrap().iter();
@@ -381,7 +381,7 @@ fn the_doctor_can_spare_no_action() {
     }
 }
 
-// ---- as text ----
+// ---- the text ----
 
 #[test]
 fn it_is_the_same_each_time_and_can_be_stored() {
@@ -392,12 +392,12 @@ fn it_is_the_same_each_time_and_can_be_stored() {
         ["--tag=B=2", "--tag=B=1", "--tag=A=1", "--with=doctor,forwarding", "--with=managed-nodes"];
     let shuffled = [&shuffled[..], &["--with=names,commands,host-keys,names"]].concat();
     assert_eq!(printed(&shuffled), printed(&words));
-    // The region would not start with what IAM would not store.
+    // The region refuses to start with a policy that IAM would refuse.
     enforcing(&printed(&words), &[]);
 }
 
 #[test]
-fn terraform_is_told_the_same() {
+fn terraform_gets_the_same_policy() {
     let words = ["--with", EVERYTHING, "--tag", "Team=web"];
     let terraform = printed(&[&words[..], &["--terraform"]].concat());
     assert!(terraform.starts_with("data \"aws_iam_policy_document\" \"ssh_ec2\" {\n  statement {\n"));

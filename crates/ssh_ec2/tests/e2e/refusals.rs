@@ -1,5 +1,5 @@
-//! Why a login failed, as plain ssh and `ssh_ec2` in front of it show it: each option of ssh that keeps the
-//! key back, and each cause on the instance. What is not a refused key is not explained as one.
+//! The cause of a refused login, as plain ssh and `ssh_ec2` show it: each option of ssh that keeps the key
+//! back, and each cause on the instance. Other failures are not explained as a refused key.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -40,7 +40,7 @@ fn unlimited(sshd: Option<PathBuf>) -> Sandbox {
     Sandbox::with(options)
 }
 
-/// sshd with these options before all others.
+/// sshd with these options in front of all others.
 fn sshd_with(directory: &tempfile::TempDir, options: &str) -> PathBuf {
     let path = directory.path().join("sshd");
     fs::write(&path, format!("#!/bin/sh\nexec {} {options} \"$@\"\n", sshd().display())).unwrap();
@@ -49,7 +49,7 @@ fn sshd_with(directory: &tempfile::TempDir, options: &str) -> PathBuf {
     path
 }
 
-/// Plain ssh, and `ssh_ec2` in front of it.
+/// The same command by plain ssh and by `ssh_ec2`.
 fn both(sandbox: &Sandbox, options: &[&str], target: &str) -> [Command; 2] {
     [sandbox.command("ssh"), sandbox.ssh_ec2()].map(|mut command| {
         command.args(["-o", "LogLevel=ERROR"]).args(options).args([target, "true"]);
@@ -57,7 +57,7 @@ fn both(sandbox: &Sandbox, options: &[&str], target: &str) -> [Command; 2] {
     })
 }
 
-/// Our own lines, of a login that failed.
+/// The lines of ssh_ec2 about a failed login.
 #[track_caller]
 fn explained(command: &mut Command) -> String {
     let ended = run(command).status(255);
@@ -95,7 +95,7 @@ fn each_option_that_keeps_the_key_back_is_named(sandbox: &Sandbox) {
         let option = format!("{option}=ecdsa-sha2-nistp256");
         refused(sandbox, &["-o", &option], &target, &error, hint);
     }
-    // Both have to go.
+    // Both options have to be removed.
     let error = format!(
         "`IdentityAgent none` on ssh's command line and `IdentitiesOnly yes` on ssh's command line keep ssh from offering the one-time key to {HEALTHY}"
     );
@@ -128,7 +128,7 @@ fn each_cause_on_the_instance_is_named(sandbox: &Sandbox) {
 
 fn harmless_options_are_no_cause(sandbox: &Sandbox) {
     let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
-    // ssh takes the first value: those of the block come before these.
+    // ssh takes the first value, and those of the included block come before these.
     let file = sandbox.file("config");
     let include = sandbox.directory().join("ssh_config");
     let rest = "Host *\n  IdentitiesOnly yes\n  IdentityAgent none\n  RequiredRSASize 4096\n";
@@ -148,7 +148,7 @@ fn harmless_options_are_no_cause(sandbox: &Sandbox) {
 }
 
 fn what_ends_otherwise_is_not_explained_as_a_refused_key(sandbox: &Sandbox) {
-    // By a key of the user's own, which has been pushed as well.
+    // Logs in with the user's own key, which has been pushed as well.
     let own = sandbox.key_pair(sandbox.file("own"), "ed25519").display().to_string();
     let mut push = sandbox.ssh_ec2();
     push.args([&sandbox.user(), HEALTHY, "--send-key-only", "--key-file", &format!("{own}.pub")]);
@@ -157,7 +157,7 @@ fn what_ends_otherwise_is_not_explained_as_a_refused_key(sandbox: &Sandbox) {
         let ended = run(&mut command).success();
         assert_eq!(ended.stderr, "", "{ended}");
     }
-    // Let in, and then without the port that it was to listen on.
+    // The login succeeds; the port to listen on is taken.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let forward = format!("{}:localhost:1", taken.local_addr().unwrap());
     for options in [&[][..], &["-oIdentitiesOnly=yes", "-i", &own]] {
@@ -166,11 +166,11 @@ fn what_ends_otherwise_is_not_explained_as_a_refused_key(sandbox: &Sandbox) {
         let ended = run(&mut ssh).status(255);
         assert!(!ended.stderr.contains("ssh_ec2: "), "{ended}");
     }
-    // Let in, and then without the channel that it was to carry.
+    // The login succeeds; the forwarded channel cannot be opened.
     let mut ssh = sandbox.command("ssh");
     let ended = run(ssh.args(["-W", "localhost:1", &sandbox.target()])).status(255);
     assert!(!ended.stderr.contains("ssh_ec2: "), "{ended}");
-    // The host key is refused before anybody authenticates.
+    // ssh refuses the host key before authentication.
     let mut impostor = sandbox.command("ssh");
     let ended = run(impostor.args(["-oIdentitiesOnly=yes", &sandbox.at("i-0dead00000000001d"), "true"]));
     assert!(!ended.status(255).stderr.contains("offering"));
@@ -184,7 +184,7 @@ fn a_password_prompt_that_is_left_is_not_explained() {
     for program in ["ssh", "ssh_ec2"] {
         let mut command = sandbox.command(program);
         command.args(["-oLogLevel=ERROR", &sandbox.at(PASSWORDS)]);
-        // A shell in front, since a program that is ended by a signal has no status of its own.
+        // A shell in front: a program that a signal kills has no exit status of its own.
         let mut shell = sandbox.command("sh");
         shell.args(["-c", "trap : INT; \"$@\"; echo status $?; cat", "sh"]);
         shell.arg(command.get_program()).args(command.get_args());
@@ -213,7 +213,7 @@ fn a_login_behind_a_long_banner_is_explained() {
     }
 }
 
-/// An option on sshd's own command line is in no file.
+/// An option on sshd's command line is in none of the files that the diagnosis reads.
 #[test]
 fn a_cause_that_cannot_be_seen_is_named_as_a_possibility() {
     let directory = tempfile::tempdir().unwrap();
@@ -239,7 +239,7 @@ fn a_cause_that_cannot_be_seen_is_named_as_a_possibility() {
     }
 }
 
-/// As in FIPS mode, or by the crypto policy of a distribution.
+/// As in FIPS mode, or under the crypto policy of a distribution.
 fn an_rsa_key_is_made_where_ssh_takes_no_ed25519(sandbox: &Sandbox) {
     let file = sandbox.file("config");
     let block = sandbox.directory().join("ssh_config");
@@ -294,7 +294,7 @@ fn an_sshd_without_ed25519_takes_the_rsa_key_that_is_asked_for() {
     sandbox.assert_tidy();
 }
 
-/// What was asked for stays, and is explained.
+/// `--key-type` is obeyed, and the refusal is explained.
 #[test]
 fn a_key_that_was_asked_for_may_be_kept_back() {
     let sandbox = unlimited(Some(sshd()));
@@ -323,7 +323,7 @@ fn a_key_that_was_asked_for_may_be_kept_back() {
     sandbox.assert_tidy();
 }
 
-/// A key of the user's own that was pushed may be refused, or kept back, as well.
+/// A pushed key of the user's own can be refused or kept back, too.
 #[test]
 fn a_refused_key_file_is_explained_as_well() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
@@ -346,7 +346,7 @@ fn a_refused_key_file_is_explained_as_well() {
     assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
 }
 
-/// Files of the user's, with conditions, aliases and other files in them.
+/// The user's configuration files, with conditions, aliases and included files.
 #[test]
 fn options_in_files_are_found() {
     let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
@@ -358,7 +358,7 @@ fn options_in_files_are_found() {
     let agent = "IdentityAgent /home/me/.1password/agent.sock";
     let place = "in your ssh configuration";
     for (text, host, said) in [
-        // What `Match final` finds comes last.
+        // ssh applies the settings below `Match final` last.
         (
             format!(
                 "Host web\n  HostName web-1.ec2\nHost *\n  IdentitiesOnly yes\nMatch final all\nInclude {block}\n"

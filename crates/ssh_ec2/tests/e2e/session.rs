@@ -60,7 +60,7 @@ fn the_other_ports_of_an_instance_are_those_of_this_machine() {
 
 fn exit_status_and_signals_come_back(sandbox: &Sandbox) {
     run(sandbox.ssh(&sandbox.target()).arg("exit 7")).status(7);
-    // ssh's own status for a remote command that a signal ended.
+    // ssh returns this when a signal ended the remote command.
     run(sandbox.ssh(&sandbox.target()).arg("kill -KILL $$")).status(255);
     sandbox.assert_tidy();
 }
@@ -139,7 +139,7 @@ fn a_control_master_carries_a_second_session(sandbox: &Sandbox) {
     sandbox.assert_tidy();
 }
 
-/// A listener that returns what it is sent.
+/// A listener that echoes.
 fn echo() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -160,7 +160,7 @@ fn connect(socket: &Path) -> UnixStream {
     eventually("ssh listens", || UnixStream::connect(socket).ok())
 }
 
-/// Sends a megabyte while it comes back.
+/// Sends a megabyte and reads the echo meanwhile.
 fn check_echo(stream: impl Duplex) {
     let sent: Vec<u8> = (0..1024 * 1024_u32).map(|index| (index % 251).to_le_bytes()[0]).collect();
     let mut writer = stream.duplicate();

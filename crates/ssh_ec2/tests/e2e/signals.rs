@@ -26,7 +26,7 @@ fn signals_end_the_proxy_and_the_session() {
     }
 }
 
-/// AWS has started the session when the signal comes, and the proxy does not know it yet.
+/// AWS has started the session when the signal comes, but its answer has not reached the proxy.
 #[test]
 fn a_session_that_starts_too_late_is_ended_all_the_same() {
     for signal in [Signal::TERM, Signal::QUIT] {
@@ -45,7 +45,7 @@ fn with_ignored(sandbox: &Sandbox, signals: &str) -> Running {
     Running::start(&mut sandbox.behind(&["sh", "-c", &script, "sh"], &sandbox.proxy(HEALTHY)))
 }
 
-/// Asserts that it still carries bytes, and ends when its input does.
+/// Asserts that the proxy still carries bytes, and ends with its input.
 fn assert_serves(sandbox: &Sandbox, mut proxy: Running) {
     proxy.write(b"SSH-2.0-test\r\n");
     proxy.wait_for_output(is_exchanged);
@@ -73,8 +73,8 @@ fn nohup_keeps_the_proxy_from_a_closed_terminal() {
     assert_serves(&sandbox, proxy);
 }
 
-/// Starts ssh as `cat` on the instance by a script, signals the whole group, and uses the connection once
-/// more.
+/// Runs a script that starts ssh with `cat` as the remote command, signals the whole process group, and uses
+/// the connection once more.
 fn assert_outlives(script: &str, signals: &[Signal]) {
     let sandbox = Sandbox::start();
     let mut ssh = sandbox.ssh(&sandbox.target());
@@ -92,7 +92,8 @@ fn assert_outlives(script: &str, signals: &[Signal]) {
 
 #[test]
 fn ssh_in_the_background_of_a_script_outlives_ctrl_c() {
-    // The shell ignores both signals in what it starts; in itself it handles them, to be there at the end.
+    // The programs that the shell starts ignore both signals; the shell itself handles them, so that it
+    // survives.
     let script = "exec 3<&0; \"$@\" <&3 & trap : INT QUIT; until wait $!; do :; done";
     assert_outlives(script, &[Signal::INT, Signal::QUIT]);
 }
@@ -115,7 +116,7 @@ fn a_command_in_the_sandbox_inherits_what_is_ignored() {
     }
 }
 
-/// The system keeps no exit status for the children of such a program.
+/// If SIGCHLD is ignored, the kernel keeps no exit status of children.
 #[test]
 fn a_caller_that_ignores_sigchld_changes_nothing() {
     let sandbox = Sandbox::start();

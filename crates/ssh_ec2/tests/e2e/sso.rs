@@ -17,7 +17,7 @@ use crate::impostor::{impostor, listen};
 
 const CONNECT: [&str; 6] = ["--profile", "sso", "-q", "-n", "web-1", "echo in"];
 
-/// A session and a profile that are whole.
+/// A complete session and a complete profile.
 const SETTINGS: &str = "[sso-session s]\nsso_start_url = https://sandbox.awsapps.com/start\nsso_region = us-east-1\n\
     sso_registration_scopes = sso:account:access\n\
     [profile sso]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = sandbox\n\
@@ -25,12 +25,12 @@ const SETTINGS: &str = "[sso-session s]\nsso_start_url = https://sandbox.awsapps
 
 fn command(sandbox: &Sandbox, program: &str, words: &[&str]) -> Command {
     let profiles = sandbox.file("profiles");
-    // A test may have written its own.
+    // Some tests write their own settings before.
     if !profiles.exists() {
         fs::write(&profiles, SETTINGS).unwrap();
     }
     let mut command = sandbox.command(program);
-    // The region takes a visit of its page for a person's consent.
+    // The region treats a request for its sign-in page as the user's consent.
     command.env("AWS_CONFIG_FILE", &profiles).env("BROWSER", "curl").args(words);
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
         command.env_remove(name);
@@ -38,7 +38,7 @@ fn command(sandbox: &Sandbox, program: &str, words: &[&str]) -> Command {
     command
 }
 
-/// The file of the session's token: the SHA-1 of its name.
+/// The token file of the session, named after the SHA-1 of the session's name.
 fn token(sandbox: &Sandbox) -> PathBuf {
     sandbox.home().join(".aws/sso/cache/a0f1490a20d0211c997b44bc357e1972deab8ae3.json")
 }
@@ -102,7 +102,7 @@ fn declined_or_without_a_terminal_the_command_is_named() {
     assert!(!sandbox.region.calls().iter().any(|call| call.action.starts_with("sso-oidc:")));
 }
 
-/// What is in the file besides is somebody else's, and stays.
+/// Other fields in the file belong to other programs and stay.
 #[test]
 fn a_token_that_can_be_refreshed_is_and_its_file_keeps_the_rest() {
     let sandbox = Sandbox::start();
@@ -123,7 +123,7 @@ fn a_token_that_can_be_refreshed_is_and_its_file_keeps_the_rest() {
     assert!(refreshed["refreshToken"].is_string(), "{refreshed}");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
-    // The AWS CLI goes on with it.
+    // The AWS CLI can use the refreshed token.
     let caller = ["--profile", "sso", "sts", "get-caller-identity"];
     run(&mut command(&sandbox, "aws", &caller)).success();
     assert_eq!((calls(&sandbox, "sso-oidc:RegisterClient"), calls(&sandbox, "sso-oidc:CreateToken")), (1, 2));
@@ -131,7 +131,7 @@ fn a_token_that_can_be_refreshed_is_and_its_file_keeps_the_rest() {
 
 #[test]
 fn forks_that_start_together_refresh_once() {
-    // All of them have read the old token before the first has another.
+    // All of them have read the old token before the first one gets a new one.
     let sandbox = Sandbox::with(Options { latency: Duration::from_millis(200), ..Options::default() });
     sign_in(&sandbox);
     let mut expired = read(&token(&sandbox));
@@ -217,7 +217,7 @@ fn every_refusal_of_a_role_has_its_own_message() {
     }
 }
 
-/// A refusal that may pass has nothing to do with the sign-in.
+/// A temporary refusal does not concern the sign-in.
 #[test]
 fn a_refresh_that_fails_for_a_moment_is_no_expired_sign_in() {
     let sandbox = Sandbox::start();
@@ -271,7 +271,7 @@ fn a_profile_that_lacks_something_opens_no_browser() {
 }
 
 #[test]
-fn a_sign_in_that_aws_takes_back_is_offered_anew() {
+fn a_sign_in_that_aws_revokes_is_offered_again() {
     let sandbox = Sandbox::start();
     sign_in(&sandbox);
     let mut revoked = read(&token(&sandbox));
@@ -285,7 +285,7 @@ fn a_sign_in_that_aws_takes_back_is_offered_anew() {
 }
 
 #[test]
-fn a_sign_in_that_fails_is_told_in_words() {
+fn a_sign_in_that_fails_is_reported_in_words() {
     let sandbox = Sandbox::start();
     let mut unreachable = ssh_ec2(&sandbox);
     unreachable.env("AWS_ENDPOINT_URL_SSO_OIDC", "https://oidc.invalid");
@@ -300,7 +300,7 @@ fn a_sign_in_that_fails_is_told_in_words() {
     }
 }
 
-/// The proxy is at fault, not the sign-in nor the network.
+/// The proxy fails, neither the sign-in nor the network.
 #[test]
 fn a_proxy_that_fails_is_named_at_the_sign_in() {
     let sandbox = Sandbox::start();
@@ -329,7 +329,7 @@ fn a_proxy_that_fails_is_named_at_the_sign_in() {
     assert_eq!(ended.links, ["http-proxy"]);
 }
 
-/// A file that others could have written is no sign-in, and is not sent anywhere.
+/// A file that others could have written is ignored, and its token is not sent.
 #[test]
 fn a_token_that_others_could_have_written_is_not_used() {
     let sandbox = Sandbox::start();
@@ -338,7 +338,7 @@ fn a_token_that_others_could_have_written_is_not_used() {
     let before = calls(&sandbox, "sso:GetRoleCredentials");
     let ended = run(&mut alone(&sandbox, &ssh_ec2(&sandbox))).status(1);
     let error = format!(
-        "the AWS sign-in of profile sso is not believed: others than you may write to {}",
+        "the AWS sign-in of profile sso is not trusted: others than you may write to {}",
         token(&sandbox).display()
     );
     assert!(ended.stderr.starts_with(&format!("ssh_ec2: error: {error}\n")), "{ended}");

@@ -14,8 +14,8 @@ use crate::harness::{
 const DISCONNECT: u8 = 1;
 const KEXINIT: u8 = 20;
 
-/// Reads the output as what an SSH server says before keys are exchanged, to its very last byte; the numbers of
-/// its messages.
+/// Parses the whole output as what an SSH server sends before keys are exchanged. Returns the numbers of its
+/// messages.
 fn messages(output: &[u8]) -> Vec<u8> {
     assert!(output.starts_with(b"SSH-2.0-"), "{:?}", String::from_utf8_lossy(output));
     let end = output.iter().position(|byte| *byte == b'\n').unwrap();

@@ -60,19 +60,20 @@ fn rsync_carries_a_file_each_way(sandbox: &Sandbox) {
     sandbox.assert_tidy();
 }
 
-/// A client that carries ssh for Session Manager is tempted to turn a lone newline into a carriage return.
+/// Other clients for Session Manager turn a lone newline into a carriage return.
 fn lone_newlines_arrive_unchanged_each_way(sandbox: &Sandbox) {
     let mut cat = Running::start(sandbox.ssh(&sandbox.target()).arg("cat"));
     for sent in 1..=64 {
         cat.write(b"\n");
-        // Not before it has come back: each one travels alone.
+        // Each newline waits until the previous one has come back, so that it travels alone.
         let output = cat.wait_for_output(|output| output.len() >= sent);
         assert_eq!(output, vec![b'\n'; sent]);
     }
     assert_eq!(cat.finish().success().stdout, [b'\n'; 64]);
 }
 
-/// The banners are all of SSH that is not encrypted: here a newline is alone in a message of the channel as well.
+/// The version banners are the only part of SSH that is not encrypted: here, too, a newline is alone in a
+/// message of the channel.
 #[test]
 fn a_lone_newline_ends_the_banner_each_way() {
     let sandbox = Sandbox::with_faults(&["agent-payload=1"]);
@@ -82,7 +83,7 @@ fn a_lone_newline_ends_the_banner_each_way() {
     proxy.write(b"SSH-2.0-test\r");
     proxy.wait_until_read();
     proxy.write(b"\n");
-    // The server goes on only after a whole line.
+    // The server waits for a whole line.
     let output = proxy.wait_for_output(|output| output.len() > banner.len());
     assert!(output.starts_with(&banner));
 }
@@ -108,7 +109,7 @@ pub(crate) fn git(sandbox: &Sandbox) -> Command {
     git
 }
 
-/// Where a file goes, and where it comes back to.
+/// A file, its remote path, and the path of the copy that comes back.
 pub(crate) struct Trip {
     pub(crate) here: PathBuf,
     pub(crate) there: PathBuf,
@@ -118,7 +119,7 @@ pub(crate) struct Trip {
 impl Trip {
     pub(crate) fn new(sandbox: &Sandbox, mebibytes: usize) -> Self {
         let here = random_file(&sandbox.file("here"), mebibytes, 1);
-        // A file with the same name would make rsync compare instead of send.
+        // rsync would compare with a file of the same name instead of sending.
         Self { here, there: sandbox.file("there"), back: sandbox.file("back") }
     }
 

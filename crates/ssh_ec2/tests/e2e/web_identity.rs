@@ -51,7 +51,7 @@ fn a_file_without_a_token_is_named_with_the_reason() {
 }
 
 #[test]
-fn what_aws_says_of_a_token_is_told_in_words() {
+fn what_aws_says_of_a_token_is_reported_in_words() {
     let sandbox = Sandbox::start();
     let token = sandbox.file("token");
     fs::write(&token, "eyJ.eyJ.sig\n").unwrap();
@@ -67,7 +67,7 @@ fn what_aws_says_of_a_token_is_told_in_words() {
     assert!(ended.stderr.starts_with(&format!("ssh_ec2: error: {error}\n")), "{ended}");
 }
 
-/// The token goes where the profile says, once, and without a signature: nobody has signed in yet.
+/// The token is sent once, to the STS endpoint of the profile, in a request without a signature.
 #[test]
 fn sts_is_where_the_profile_says() {
     let sandbox = Sandbox::start();

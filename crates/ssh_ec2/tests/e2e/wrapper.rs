@@ -135,7 +135,7 @@ fn a_key_of_the_users_own_is_used_when_named() {
 }
 
 #[test]
-fn a_missing_ssh_is_told() {
+fn a_missing_ssh_is_reported() {
     let sandbox = Sandbox::start();
     let empty = sandbox.file("empty");
     fs::create_dir(&empty).unwrap();
@@ -149,7 +149,7 @@ fn a_missing_ssh_is_told() {
 }
 
 #[test]
-fn a_missing_tool_is_told_with_its_package() {
+fn a_missing_tool_is_reported_with_its_package() {
     let sandbox = Sandbox::start();
     let empty = sandbox.file("empty");
     fs::create_dir(&empty).unwrap();
@@ -199,7 +199,7 @@ fn a_way_round_the_tunnel_is_refused() {
         );
         fails(sandbox.ssh_ec2().args(words), 2, &error, &["leave it out", &hint]);
     }
-    // In a file it stands behind our ProxyCommand.
+    // In a configuration file it comes after our ProxyCommand, which ssh took from its command line.
     let config = sandbox.file("config");
     fs::write(&config, "Host *\n    ProxyJump web-2\n").unwrap();
     run(sandbox.ssh_ec2().arg("-qF").arg(&config).args([&target, "true"])).success();

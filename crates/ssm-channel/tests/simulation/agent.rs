@@ -1,9 +1,9 @@
 //! AWS's SSM agent in a session to a port, as far as it was measured (`docs/protocol.md`).
 //!
-//! It has no send window and repeats only its oldest unacknowledged message, at ticks of 100 ms. It acknowledges and
-//! throws away data that comes before it believes that its handshake is over, and refuses data without an
-//! acknowledgement until its TCP connection stands. It sends at most a kilobyte and then sleeps for a millisecond.
-//! Nothing here is shared with the channel but the reading and writing of messages.
+//! It has no send window and repeats only its oldest unacknowledged message, at ticks of 100 ms. It
+//! acknowledges and throws away data that comes before it believes that its handshake is over, and refuses
+//! data without an acknowledgement until its TCP connection stands. It sends at most a kilobyte and then
+//! sleeps for a millisecond. Nothing here is shared with the channel but the reading and writing of messages.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -154,9 +154,9 @@ impl Agent {
             self.expected += 1;
             while let Some((payload_type, payload)) = self.early.remove(&self.expected) {
                 if !self.take(now, payload_type, &payload)? {
-                    // The real one drops it here and would wait for ever: it was acknowledged. Only a client that
-                    // sends more before its first data is acknowledged could bring that about, and in order it
-                    // cannot: the message before this one was taken.
+                    // The real one drops it here and would wait for ever: it was acknowledged. Only a client
+                    // that sends more before its first data is acknowledged could bring that about, and in
+                    // order it cannot: the message before this one was taken.
                     return Err(format!("message {} was acknowledged and then refused", self.expected));
                 }
                 self.expected += 1;

@@ -1,15 +1,16 @@
 //! Long random schedules of faults, each from one seed, on a clock that stands still in between.
 //!
-//! A schedule is a session from its first websocket to its end: a client channel, a gateway that delays, doubles,
-//! reorders, loses, pauses, refuses and cuts, and on the other side either a second channel or a model of AWS's SSM
-//! agent as it was measured ([`agent`]). Everything random comes from the seed, so a failure replays exactly:
+//! A schedule is a session from its first websocket to its end: a client channel, a gateway that delays,
+//! doubles, reorders, loses, pauses, refuses and cuts, and on the other side either a second channel or a
+//! model of AWS's SSM agent as it was measured ([`agent`]). Everything random comes from the seed, so a
+//! failure replays exactly:
 //!
 //! ```text
 //! SSM_CHANNEL_SEED=4711 cargo test -p ssm-channel --test simulation -- --nocapture
 //! ```
 //!
-//! What must hold is in [`world`]: bytes out are bytes in, once and in order; memory stays under its bounds; no timer
-//! spins; whatever was sent is acknowledged in the end; the end is heard.
+//! What must hold is in [`world`]: bytes out are bytes in, once and in order; memory stays under its bounds;
+//! no timer spins; whatever was sent is acknowledged in the end; the end is heard.
 
 #![expect(
     clippy::unwrap_used,

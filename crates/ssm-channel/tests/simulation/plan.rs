@@ -91,8 +91,8 @@ pub(crate) struct Plan {
     pub(crate) throttle: usize,
     /// When the client's user stops reading, and for how long.
     pub(crate) stall: Option<(Duration, Duration)>,
-    /// Bytes that wait for that user before the driver stops reading the websocket; never, for a driver that is
-    /// not as careful as it should be.
+    /// Bytes that wait for that user before the driver stops reading the websocket; never, for a driver that
+    /// is not as careful as it should be.
     pub(crate) door: usize,
     pub(crate) finale: Finale,
 }

@@ -41,8 +41,9 @@ fn mix(mut number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// The bytes from `position` on, at most `limit` of them. Every eighth is a newline, so that pieces of one byte often
-/// are just that; the period is a prime beyond every size of message, so that no shift goes unnoticed.
+/// The bytes from `position` on, at most `limit` of them. Every eighth is a newline, so that pieces of one
+/// byte often are just that; the period is a prime beyond every size of message, so that no shift goes
+/// unnoticed.
 pub(crate) fn tape(position: usize, limit: usize) -> &'static [u8] {
     let from = &TAPE[position % TAPE.len()..];
     &from[..limit.min(from.len())]

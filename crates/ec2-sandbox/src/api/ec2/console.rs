@@ -1,7 +1,8 @@
 //! GetConsoleOutput, and what the instances have said on their consoles.
 //!
-//! A console is a terminal: lines end in CR LF. cloud-init prints the host keys at the first boot, between marks that
-//! scripts look for; what a later boot says no longer has them, and the service keeps 64 KiB of it.
+//! A console is a terminal: lines end in CR LF. cloud-init prints the host keys at the first boot, between
+//! marks that scripts look for; what a later boot says no longer has them, and the service keeps 64 KiB of
+//! it.
 
 use std::time::Duration;
 

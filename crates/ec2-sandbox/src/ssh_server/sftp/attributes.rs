@@ -22,7 +22,7 @@ pub(super) fn describe(metadata: &Metadata) -> FileAttributes {
     }
 }
 
-/// Changes what is given of a file's attributes. The times come last, for a new size would touch them.
+/// Changes the attributes that are given. The times come last, since a new size changes them.
 pub(super) fn apply_to_path(path: &Path, wanted: &FileAttributes) -> io::Result<()> {
     if let Some(size) = wanted.size {
         // Without the last flag a pipe would wait for its other end.

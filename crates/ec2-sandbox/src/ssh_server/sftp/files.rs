@@ -97,8 +97,8 @@ impl Files {
                 }
                 fs::rename(self.path(&rename.oldpath), target)?;
             }
-            // OpenSSH sends the target first, against the draft, and everybody follows it
-            // (its PROTOCOL file, section 4.1); russh-sftp names the fields as the draft does.
+            // OpenSSH sends the target first, unlike the draft, and all clients do the same (its PROTOCOL
+            // file, section 4.1); russh-sftp names the fields as the draft does.
             Packet::Symlink(link) => symlink(link.linkpath, self.path(&link.targetpath))?,
             _ => return Err(io::ErrorKind::Unsupported.into()),
         }
@@ -106,7 +106,7 @@ impl Files {
     }
 
     fn open(&mut self, id: u32, open: &protocol::Open) -> io::Result<Packet> {
-        // Sixteen bits hold every permission, and convert to what any system calls a mode.
+        // Sixteen bits hold every permission and convert to every system's type of mode.
         let mode = u16::try_from(open.attrs.permissions.unwrap_or(0o666) & 0o7777).unwrap_or_default();
         let mode = Mode::from_raw_mode(mode.into());
         let file = rustix::fs::open(self.path(&open.filename), flags(open.pflags), mode)?;

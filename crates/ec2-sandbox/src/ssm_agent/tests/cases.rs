@@ -1,4 +1,4 @@
-//! The recorded sessions: what was at work in each, and where the emulated SSM agent may differ.
+//! The recorded sessions: what ran on the instance in each, and where the emulated SSM agent may differ.
 
 use std::time::Duration;
 
@@ -12,52 +12,52 @@ use crate::world::Purpose;
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) work: Work,
-    /// Messages of a session that was about to end, of which the recorded one was too late to acknowledge so
-    /// many.
+    /// How many more messages are acknowledged than in the recording, which ended before it could.
     pub(super) acknowledges_more: usize,
-    /// That it repeats messages is what the session is about: so often, give or take.
+    /// About how many repeats there are, in sessions that test repeats.
     pub(super) repeats: Option<i32>,
-    /// What the server must have got.
+    /// The bytes that the server must have received.
     pub(super) delivers: Option<String>,
-    /// When a program ends, where no output shows it.
+    /// When a program ends, if no output shows it.
     pub(super) until: Duration,
-    /// What a program with separate outputs prints, if it is not what was recorded.
+    /// What a program with separate outputs prints, if it differs from the recording.
     pub(super) prints: Option<&'static [u8]>,
-    /// When it printed what became a message, in milliseconds, where that does not show it.
+    /// The number of a message and the milliseconds at which its text was printed, if the recording does not
+    /// show them.
     printed_at: Option<(i64, u64)>,
-    /// It ends at another time than the recorded one.
+    /// The session ends at another time than the recorded one.
     pub(super) ends_otherwise: bool,
-    /// Its worker was killed.
+    /// The worker process was killed.
     pub(super) is_killed: bool,
-    /// The digest of a message is wrong, which only the emulated SSM agent minds.
+    /// Corrects a wrong digest, which only the emulated SSM agent checks.
     mends_digests: bool,
 }
 
 /// What happened on the instance.
 #[derive(Clone, Debug)]
 pub(super) enum Work {
-    /// A port that says what was recorded.
+    /// A port that sends the recorded data.
     Talks,
-    /// It closes then.
+    /// The same, and then it closes the connection.
     Closes,
-    /// It resets the connection.
+    /// A port that resets the connection.
     Resets(Duration),
-    /// It takes so many bytes and then nothing for a time.
+    /// A port that reads `after` bytes and then nothing until a time.
     Stalls { after: usize, until: Duration },
     /// Nothing listens.
     Refuses,
-    /// A program that prints this, and ends when it was recorded or later.
+    /// A program that prints this, and ends at the recorded time or later.
     Prints { output: Vec<u8> },
     /// A program that prints this when it is interrupted.
     Interrupted { output: Vec<u8> },
     /// A command without words.
     Blank,
-    /// One that cannot be split.
+    /// A command that cannot be split into words.
     Unparsable(&'static str),
-    /// One that cannot be run; whether its outputs would have been separate.
+    /// A command that cannot be run, and whether its outputs would have been separate.
     NotStarted(&'static str, bool),
-    /// A program that prints what was recorded to separate outputs, and ends with this status when it was
-    /// recorded.
+    /// A program that prints the recorded text to separate outputs, and ends with this status at the recorded
+    /// time.
     Separate { status: i32 },
 }
 
@@ -89,12 +89,12 @@ impl Case {
         Self { repeats: Some(tolerance), ..self }
     }
 
-    /// When a message was printed, if it has to be said.
+    /// When the text of a message was printed, if the case says so.
     pub(super) fn said_at(&self, number: i64) -> Option<Duration> {
         self.printed_at.filter(|(of, _)| *of == number).map(|(_, at)| Duration::from_millis(at))
     }
 
-    /// What the session is for, as its HandshakeRequest says.
+    /// The session's purpose, from its HandshakeRequest.
     pub(super) fn purpose(&self, request: &[u8]) -> Purpose {
         let request: serde_json::Value = serde_json::from_slice(request).unwrap();
         let port = &request["RequestedClientActions"][0]["ActionParameters"]["Properties"]["portNumber"];
@@ -104,7 +104,7 @@ impl Case {
         }
     }
 
-    /// A message as the emulated SSM agent takes it.
+    /// A recorded message, with its digest corrected if the case says so.
     pub(super) fn mend(&self, line: &Line) -> Bytes {
         let record = line.bytes();
         if self.mends_digests && matches!(line.record, Record::Whole(_)) {
@@ -155,7 +155,7 @@ fn separate_commands() -> Vec<(&'static str, Case)> {
         ),
         ("command-not-utf8-separate", Case { prints: Some(NOT_UTF8), ..separate(0) }),
         ("command-separate", separate(3)),
-        // It went on printing, which nobody read any more.
+        // It went on printing, but no reader was left.
         ("command-separate-client-cut", Case { printed_at: Some((6, 1283)), ..separate(0) }),
         ("command-sh-c-separate", separate(0)),
         ("command-terminated-separate", separate(0)),
@@ -193,7 +193,7 @@ fn commands() -> Vec<(&'static str, Case)> {
 
 fn ports() -> Vec<(&'static str, Case)> {
     let talks = || Case::new(Work::Talks);
-    // The client left with its last message, and what was meant for it then was not recorded.
+    // The client left with its last message, so later messages to it were not recorded.
     let leaves = |case| Case { acknowledges_more: 1, ..case };
     let closes = || Case::new(Work::Closes);
     vec![
@@ -211,17 +211,17 @@ fn ports() -> Vec<(&'static str, Case)> {
         ("late-client-10s", talks().delivers("hello").repeats(2)),
         ("late-client-20s", talks().repeats(2)),
         ("pause-start", closes().repeats(1)),
-        // The recording lacks most acknowledgements of the client, for which the SSM agent waits here.
+        // The recording lacks most of the client's acknowledgements, so the SSM agent waits for them here.
         ("port-1mib-down.cut", Case { ends_otherwise: true, ..closes() }),
         ("port-1mib-up.cut", talks()),
         ("port-256k-up-windowed.cut", talks()),
         ("port-basic", closes()),
-        // In the recorded one a read was under way when the pause came. It kept an answer, for which it
-        // waited later.
+        // In the recording a read was under way when the pause came, so that a later message had to be
+        // acknowledged.
         ("port-client-eof", Case { ends_otherwise: true, ..talks().delivers("last words") }),
         ("port-client-terminates", talks().delivers("hellolast words")),
         ("port-data-after-close", closes().delivers("go").repeats(1)),
-        // The recorded one crashed before it could acknowledge the flag that ends it.
+        // The recorded agent crashed before it could acknowledge the flag that ends the session.
         ("port-flags", Case { acknowledges_more: 1, ..talks().delivers("onetwo") }),
         ("port-no-acks.cut", talks().repeats(2)),
         ("port-odd-records", Case { mends_digests: true, ..talks() }),

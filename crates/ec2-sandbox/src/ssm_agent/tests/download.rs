@@ -17,12 +17,12 @@ use ssm_channel::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    hosts::Connection,
-    ssm_agent::{DIAL_TIME, Manners, SsmAgent, Start},
+    hosts::{Connection, Start},
+    ssm_agent::{Behaviour, DIAL_TIME, SsmAgent},
     world::Purpose,
 };
 
-/// A server that says a file and then nothing, and keeps what it is sent.
+/// A server that sends a file and then nothing, and keeps the bytes that it receives.
 struct File {
     left: usize,
     taken: Arc<Mutex<Vec<u8>>>,
@@ -69,7 +69,7 @@ struct World {
     to_client: VecDeque<(Instant, Bytes)>,
     to_agent: VecDeque<(Instant, Bytes)>,
     received: usize,
-    /// What the server got.
+    /// The bytes that the server received.
     taken: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -78,7 +78,7 @@ impl World {
         let now = Instant::now();
         let origin = Origin { seed: 1, unix_time: Duration::from_secs(1_700_000_000), now };
         let version = SsmAgentVersion::parse("3.3.1142.0").unwrap();
-        let mut agent = SsmAgent::new(version, &Purpose::Port(22), Manners::default(), origin);
+        let mut agent = SsmAgent::new(version, &Purpose::Port(22), Behaviour::default(), origin);
         agent.start(now);
         let mut client = Channel::new(Side::Client { client_id: "client".into() }, origin);
         client.attach(now, "token");
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// A millisecond: less than anything here waits for, but for the pace of the SSM agent, which is met.
+    /// One millisecond: the pace of the SSM agent, and shorter than every other wait.
     fn step(&mut self) {
         self.now += Duration::from_millis(1);
         let (now, arrival) = (self.now, self.now + self.one_way);
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// The client's websocket is lost with everything on the way, and replaced at once.
+    /// Loses the client's websocket with all messages under way, and replaces it at once.
     fn cut(&mut self) -> usize {
         let lost = self.to_client.len();
         self.to_client.clear();
@@ -156,7 +156,7 @@ fn a_download_recovers_from_a_loss_while_the_ssm_agent_goes_on() {
     let lost = world.cut();
     assert!(lost > 90, "{lost} messages were on the way");
     let before = world.received;
-    // Each comes again when the one before is acknowledged.
+    // Each message is repeated when the one before is acknowledged.
     world.run_for(Duration::from_millis(210) * u32::try_from(lost).unwrap() + Duration::from_secs(3));
     let received = world.received - before;
     assert!(received > 15 << 20, "{received} bytes since the loss of {lost} messages");
@@ -166,7 +166,7 @@ fn a_download_recovers_from_a_loss_while_the_ssm_agent_goes_on() {
 
 #[test]
 fn what_is_sent_as_soon_as_the_client_allows_it_reaches_the_server() {
-    // On no longer path does it come while the SSM agent throws data away.
+    // On a longer path the data would arrive after the time in which the SSM agent drops it.
     let mut world = World::new(0, Duration::ZERO);
     while world.client.send_capacity() == 0 {
         world.step();

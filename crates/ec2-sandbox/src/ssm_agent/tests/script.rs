@@ -1,4 +1,4 @@
-//! A port or a program that does what a recorded one did, by the virtual clock.
+//! A port or a program that does what a recorded one did, at the recorded times.
 
 use std::{
     collections::VecDeque,
@@ -16,15 +16,12 @@ use super::{
     cases::{Case, Work},
     recording::Line,
 };
-use crate::{
-    hosts::Connection,
-    ssm_agent::{Interrupt, OutputStream, Program, SeparateProgram, Start},
-};
+use crate::hosts::{Connection, Interrupt, OutputStream, Program, SeparateProgram, Start};
 
-/// What happens on the instance.
+/// The script of a port or program.
 pub(super) struct Script {
     work: Work,
-    /// What the port says, and when; of a program with separate outputs also where.
+    /// What the port or program sends, when, and to which output.
     says: Vec<(Duration, OutputStream, Said)>,
     /// When the program ends.
     until: Duration,
@@ -39,14 +36,14 @@ enum Said {
 }
 
 impl Script {
-    /// The recorded messages with output are what the port said, one at a time.
+    /// Makes the script: the port sends each recorded message with output on its own.
     pub(super) fn new(case: &Case, outputs: &[&Line]) -> Self {
         let first = |number| outputs.iter().find(|line| line.number == number);
         let count = outputs.iter().map(|line| line.number + 1).max().unwrap_or_default();
         let mut says = Vec::new();
         let mut before = Duration::MAX;
         let mut ends = None;
-        // From the last, since a message may have been overtaken.
+        // From the last to the first, since messages may be reordered.
         for number in (0..count).rev() {
             let Some(line) = first(number) else {
                 says.push((before, OutputStream::Output, Said::Data(vec![b'?'; 1024])));
@@ -57,7 +54,7 @@ impl Script {
                 OUTPUT => OutputStream::Output,
                 ERROR_OUTPUT => OutputStream::Error,
                 EXIT_STATUS => {
-                    // Not much earlier, since what the client sends meanwhile would find nobody.
+                    // Not much earlier, or the client's messages until then would find the program gone.
                     ends = Some(line.at.saturating_sub(ONE_WAY));
                     continue;
                 }
@@ -80,7 +77,7 @@ impl Script {
         Self { work: case.work.clone(), says, until, delivered: Arc::default() }
     }
 
-    /// When something happens next.
+    /// The time of the next event.
     pub(super) fn next_after(&self, now: Instant, start: Instant) -> Option<Instant> {
         let says = self.says.iter().map(|(at, ..)| start + *at);
         let work = match self.work {
@@ -91,12 +88,12 @@ impl Script {
         says.chain(work).filter(|at| *at > now).min()
     }
 
-    /// The reader of the websocket is stuck for good.
+    /// Whether the reader of the websocket blocks for ever.
     pub(super) fn is_never_read(&self) -> bool {
         !matches!(self.work, Work::Stalls { .. } | Work::Interrupted { .. } | Work::Separate { .. })
     }
 
-    /// What the server got.
+    /// The bytes that the server received.
     pub(super) fn delivered(&self) -> Vec<u8> {
         self.delivered.lock().unwrap().clone()
     }
@@ -152,7 +149,7 @@ pub(super) struct Scripted {
     clock: Clock,
     says: VecDeque<(Instant, Said)>,
     delivered: Arc<Mutex<Vec<u8>>>,
-    /// It takes so many bytes, and then no more until later.
+    /// It reads so many bytes, and then no more until this time.
     stalls: Option<(usize, Instant)>,
 }
 
@@ -166,7 +163,7 @@ impl AsyncRead for Scripted {
         let Some((_, said)) = self.says.pop_front_if(|(at, _)| *at <= now) else { return Poll::Pending };
         match said {
             Said::Data(data) => {
-                // A message is one read, so that it is one message again.
+                // One read for each recorded message, so that the agent sends it as one message again.
                 room.put_slice(&data);
                 Poll::Ready(Ok(()))
             }
@@ -198,7 +195,7 @@ impl AsyncWrite for Scripted {
     }
 }
 
-/// A program that ends by the clock, or some time after it is interrupted.
+/// A program that ends at a time, or some time after an interrupt.
 struct Printing {
     clock: Clock,
     until: Instant,

@@ -1,5 +1,5 @@
-//! `aws-ssm-bridge-pipe INSTANCE PORT [PAYLOAD]`: standard input and output, carried to a port of an instance by the
-//! crate `aws-ssm-bridge`, with messages of PAYLOAD bytes.
+//! `aws-ssm-bridge-pipe INSTANCE PORT [PAYLOAD]`: standard input and output, carried to a port of an instance
+//! by the crate `aws-ssm-bridge`, with messages of PAYLOAD bytes.
 
 use aws_ssm_bridge::documents::SshSession;
 use aws_ssm_bridge::{EndpointPolicy, SessionBuilder};

@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
-use crate::private_file::rename_durably;
-use crate::ssh_config::{Places, is_literal};
+use crate::ssh::config::{Places, is_literal};
+use crate::system::private_file::rename_durably;
 
 /// New contents of a file, written beside it. Dropping it removes them.
 pub(super) struct Staged {
@@ -85,7 +85,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
 ///
 /// # Errors
 /// When there is one that cannot be read.
-pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+pub(in crate::commands) fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     // A pipe would wait for a writer.
     let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     let bytes = if is_pipe { Err(io::Error::other("it is a pipe")) } else { fs::read(path) };
@@ -111,7 +111,7 @@ pub(super) fn remove(path: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When it cannot be made, or ssh would read its name differently.
-pub fn make_own_directory(places: &Places) -> Result<(), Failure> {
+pub(in crate::commands) fn make_own_directory(places: &Places) -> Result<(), Failure> {
     let path = places.directory();
     if !is_literal(&path.to_string_lossy()) {
         let source = io::Error::other("ssh cannot be given a path with `${` or a line break");

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Request;
 use super::sources::{Reason, Told};
-use crate::host_key::{Evidence, HostKey, Source};
-use crate::private_socket::PATH_LIMIT;
-use crate::resolve::Choice;
+use crate::instances::resolve::Choice;
+use crate::ssh::host_key::{Evidence, HostKey, Source};
+use crate::system::private_socket::PATH_LIMIT;
 use crate::target::{InstanceId, Target};
 
 /// A question about one connection.

@@ -9,13 +9,15 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use ssm_channel::Closed;
-
 use crate::aws::{Aws, AwsError, Latest};
 use crate::error::Failure;
-use crate::host_key::{Evidence, HostKey, Source};
-use crate::network::{Network, chain};
-use crate::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
+use crate::net::network::Network;
+use crate::road::error::RoadError;
+use crate::road::probe::{self, Answer, Interrupt, ProbeError, Prober, Question};
+use crate::road::tunnel::Closed;
+use crate::ssh::host_key::{Evidence, HostKey, Source};
+use crate::system::explain::Explain as _;
+use crate::system::text::chain;
 use crate::target::InstanceId;
 
 /// What is known of an instance's host keys.
@@ -56,7 +58,7 @@ impl From<AwsError> for Reason {
 impl From<ProbeError> for Reason {
     fn from(error: ProbeError) -> Self {
         match error {
-            ProbeError::Aws(error) => error.into(),
+            ProbeError::Road(RoadError::Aws(error)) => error.into(),
             error => Self { hints: error.hints(), why: chain(&error) },
         }
     }
@@ -193,7 +195,9 @@ fn of_console_error(error: AwsError, latest: Latest) -> Told {
 /// Which refusals of Session Manager are an answer: this caller may not, or there is no such document.
 fn of_files_error(error: ProbeError) -> Told {
     match error {
-        ProbeError::Aws(AwsError::AccessDenied { .. } | AwsError::InvalidDocument { .. }) => Told::Nothing,
+        ProbeError::Road(RoadError::Aws(
+            AwsError::AccessDenied { .. } | AwsError::InvalidDocument { .. },
+        )) => Told::Nothing,
         error => Told::Unknown(error.into()),
     }
 }
@@ -205,7 +209,7 @@ fn of_files(answer: &Answer, instance: &InstanceId) -> Told {
     match &answer.closed {
         _ if !evidence.is_empty() => Told::Keys(evidence, Source::Session),
         _ if text.lines().any(|line| line.trim_end() == ALL_READ) => Told::Nothing,
-        Some(Closed::ByGateway { .. }) => Told::Unknown(Reason::new(format!(
+        Some(Closed::ByPeer { .. }) => Told::Unknown(Reason::new(format!(
             "the session that reads the host keys of {instance} ended before it had read them"
         ))),
         _ => Told::Unknown(Reason::new(format!(

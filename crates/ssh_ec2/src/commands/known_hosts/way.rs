@@ -9,11 +9,11 @@ use super::inquiry::{FRAME_LIMIT, Inquiry, Matter, Reply, socket};
 use super::sources::{Reason, Sources, Told};
 use super::{Means, Request};
 use crate::aws::{Aws, Settings};
-use crate::cache::{Entry, Key};
 use crate::error::Failure;
-use crate::host_key::{HostKey, Source};
-use crate::private_socket::{UnixStream, connect, is_sibling, read_frame, write_frame};
-use crate::resolve::{Resolver, scope};
+use crate::instances::cache::{Entry, Key};
+use crate::instances::resolve::{Resolver, scope};
+use crate::ssh::host_key::{HostKey, Source};
+use crate::system::private_socket::{UnixStream, connect, is_sibling, read_frame, write_frame};
 use crate::target::{InstanceId, Target};
 
 /// Asks AWS, through the proxy or from this process.
@@ -184,12 +184,12 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::cache::Cache;
-    use crate::known_hosts::Store;
-    use crate::network::{Network, NetworkEnvironment};
-    use crate::private_socket::{PrivateSocket, make_directory};
-    use crate::probe::Interrupt;
-    use crate::resolve::Choice;
+    use crate::instances::cache::Cache;
+    use crate::instances::resolve::Choice;
+    use crate::net::network::{Network, NetworkEnvironment};
+    use crate::road::probe::Interrupt;
+    use crate::ssh::known_hosts::Store;
+    use crate::system::private_socket::{PrivateSocket, make_directory};
     use crate::target::Port;
 
     fn request(target: &str) -> Request {

@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWrite;
 
+use super::Client;
+use super::job::Job;
 use super::login_watch::{KeyExchange, LoginWatch};
-use super::{Client, Job};
-use crate::agent::serve::Usage;
-use crate::agent::socket::AgentSocket;
-use crate::private_file::Lock;
-use crate::stdio::{Meter, Output};
+use crate::key::agent::serve::Usage;
+use crate::key::agent::socket::AgentSocket;
+use crate::road::stdio::{Meter, Output};
+use crate::system::private_file::Lock;
 
 /// Closed until the key can be used.
 pub(super) struct Door {
@@ -52,7 +53,7 @@ enum Turn {
 impl Door {
     /// Makes a closed one.
     pub(super) fn new(job: &Job<'_>) -> Self {
-        Self::with(job.client, Meter::clone(&job.received), Rc::clone(&job.login))
+        Self::with(job.options.client, Meter::clone(&job.received), Rc::clone(&job.login))
     }
 
     /// `received` counts the bytes that pass, and `login` sees those of ssh.
@@ -227,7 +228,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::agent::socket::AgentPath;
+    use crate::key::agent::socket::AgentPath;
 
     #[tokio::test]
     async fn nothing_passes_before_the_door_is_open() {
@@ -265,7 +266,7 @@ mod tests {
             let agent = self.directory.path().join("agent");
             let mut sockets = std::fs::read_dir(agent).unwrap().map(|entry| entry.unwrap().path());
             let socket = sockets.find(|path| !path.is_symlink()).unwrap();
-            let lock = crate::private_file::open(&socket.with_extension("turn")).unwrap();
+            let lock = crate::system::private_file::open(&socket.with_extension("turn")).unwrap();
             lock.lock().unwrap();
             lock
         }

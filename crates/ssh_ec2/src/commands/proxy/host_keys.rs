@@ -1,8 +1,8 @@
 //! Answers the questions of `ssh_ec2 known-hosts`, which the same ssh runs, on a socket of their own.
 //!
 //! Everything runs in the proxy's one task and waits for nothing but sockets, so that no byte of the tunnel
-//! waits for an answer. Nothing that is asked, and no failure here, ends the tunnel: without an answer
-//! known-hosts refuses, and without this socket it asks AWS itself.
+//! waits for an answer. No question, and no failure here, ends the tunnel: without an answer known-hosts
+//! rejects the key, and without this socket it asks AWS itself.
 
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
@@ -23,16 +23,17 @@ use crate::commands::known_hosts::inquiry::{
 use crate::commands::known_hosts::sources::Sources;
 use crate::commands::signals::Signals;
 use crate::error::Failure;
-use crate::host_key::{HostKey, Source};
-use crate::network::Network;
-use crate::private_socket::{
+use crate::net::network::Network;
+use crate::road::probe::Interrupt;
+use crate::ssh::host_key::{HostKey, Source};
+use crate::system::explain::Explain as _;
+use crate::system::private_socket::{
     DirectoryError, PrivateSocket, is_sibling, make_directory, read_frame, remove_if_there, sweep,
     write_frame,
 };
-use crate::probe::Interrupt;
 use crate::target::InstanceId;
 
-/// What this proxy can say about the host keys of its instance.
+/// The instance of this proxy, and the sources of its host keys.
 pub(super) struct HostKeys<'a> {
     connection: Connection,
     instance: &'a InstanceId,
@@ -105,14 +106,14 @@ impl<'a> HostKeys<'a> {
         }
     }
 
-    /// Ends the session that is open for an answer which has become useless. A repeated signal ends this at
-    /// once.
+    /// Ends the session that is open for an answer that is of no use any more. A repeated signal ends the
+    /// wait.
     pub(super) async fn end(
         &self,
         mut serving: Pin<&mut impl Future<Output = Infallible>>,
         signals: &mut Signals,
     ) {
-        self.interrupt.ask();
+        self.interrupt.cancel();
         let ended = poll_fn(|cx| match self.interrupt.is_open() && serving.as_mut().poll(cx).is_pending() {
             true if self.interrupt.is_open() => Poll::Pending,
             _ => Poll::Ready(()),
@@ -150,5 +151,5 @@ impl Drop for Socket {
     }
 }
 
-/// For a question or an answer of a few bytes.
+/// For a request or a reply of a few bytes.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);

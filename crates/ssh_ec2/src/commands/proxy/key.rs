@@ -5,14 +5,15 @@ use std::io;
 
 use tokio::task::{spawn_blocking, yield_now};
 
+use super::Failure;
 use super::door::Door;
-use super::{Failure, Job};
-use crate::agent::serve::serve;
-use crate::agent::socket::AgentPath;
+use super::job::Job;
 use crate::aws::Aws;
-use crate::key::{KeyType, OneTimeKey};
-use crate::key_file::read_public_key;
-use crate::push::Push;
+use crate::key::agent::serve::serve;
+use crate::key::agent::socket::AgentPath;
+use crate::key::file::read_public_key;
+use crate::key::one_time::{KeyType, OneTimeKey};
+use crate::key::push::Push;
 
 /// The key that ssh will offer.
 pub(super) enum Identity {
@@ -26,42 +27,37 @@ pub(super) enum Identity {
 
 impl Identity {
     /// Checks the key file or the agent's path before a session is started.
-    pub(super) fn check(options: &Job<'_>) -> Result<Self, Failure> {
-        if options.instance.is_managed_node() {
+    pub(super) fn check(job: &Job<'_>) -> Result<Self, Failure> {
+        if job.instance.is_managed_node() {
             return Ok(Self::Any);
         }
-        if let Some(path) = &options.key_file {
+        if let Some(path) = &job.options.key_file {
             return Ok(Self::Own(read_public_key(path)?));
         }
-        Ok(Self::OneTime(AgentPath::check(&options.agent_socket)?))
+        Ok(Self::OneTime(AgentPath::check(&job.options.agent_socket)?))
     }
 }
 
 /// Pushes the key, opens the door to ssh, and serves the key agent. Ends only by failing.
-pub(super) async fn keep_key_ready(
-    options: &Job<'_>,
-    aws: &Aws,
-    identity: &Identity,
-    door: &Door,
-) -> Failure {
-    match keep_ready(options, aws, identity, door).await {
+pub(super) async fn keep_key_ready(job: &Job<'_>, aws: &Aws, identity: &Identity, door: &Door) -> Failure {
+    match keep_ready(job, aws, identity, door).await {
         Err(error) => error,
         Ok(()) => pending().await,
     }
 }
 
-async fn keep_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, door: &Door) -> Result<(), Failure> {
-    let push = |line| Push::new(aws, &options.instance, &options.user, line, options.pace.clone());
+async fn keep_ready(job: &Job<'_>, aws: &Aws, identity: &Identity, door: &Door) -> Result<(), Failure> {
+    let push = |line| Push::new(aws, &job.instance, &job.options.user, line, job.pace.clone());
     match identity {
         Identity::Any => door.open(),
         Identity::Own(line) => {
-            options.pushed_key.replace(Some(line.clone()));
+            job.pushed_key.replace(Some(line.clone()));
             push(line.clone()).ensure().await?;
             door.open();
         }
         Identity::OneTime(path) => {
-            let key = generate(options).await?;
-            options.pushed_key.replace(Some(key.public_line()));
+            let key = generate(job).await?;
+            job.pushed_key.replace(Some(key.public_line()));
             let push = push(key.public_line());
             push.ensure().await?;
             let socket = door.open_with(path.clone().bind()?);
@@ -72,13 +68,13 @@ async fn keep_ready(options: &Job<'_>, aws: &Aws, identity: &Identity, door: &Do
 }
 
 /// Makes the one-time key, of the type that was chosen or that ssh takes.
-async fn generate(options: &Job<'_>) -> Result<OneTimeKey, Failure> {
-    let key_type = match options.key_type {
+async fn generate(job: &Job<'_>) -> Result<OneTimeKey, Failure> {
+    let key_type = match job.options.key_type {
         Some(key_type) => key_type,
         None => {
             // StartSession first: it takes longer than ssh's answer and the push together.
             yield_now().await;
-            match options.ssh_options().await {
+            match job.ssh_options().await {
                 Some(ssh) if ssh.want_rsa() => KeyType::Rsa,
                 _ => KeyType::Ed25519,
             }

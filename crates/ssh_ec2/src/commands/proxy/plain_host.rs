@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use crate::cli::Proxy;
 use crate::error::PlainHost;
-use crate::openssh::{Invocation, is_ssh};
-use crate::ssh_config::DEFAULT_SUFFIX;
+use crate::ssh::client::{Invocation, is_ssh};
+use crate::ssh::config::DEFAULT_SUFFIX;
 use crate::target::Host;
 
 /// The host that plain ssh was given, for hints. None where `ssh_ec2` has started ssh: then the ProxyCommand

@@ -1,25 +1,32 @@
-//! Finds out why a connection failed, before the failure is reported.
+//! Looks for the cause of a failed connection before the failure is reported.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Failure, Job};
-use crate::agent::serve::Usage;
+use super::Failure;
+use super::job::Job;
 use crate::aws::{Aws, AwsError};
-use crate::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
-use crate::network::Network;
-use crate::openssh::Invocation;
-use crate::probe::{Interrupt, Prober};
-use crate::stdio;
+use crate::doctor::diagnosis::{self, Diagnosis, Offered, Refusal, RefusedKey};
+use crate::key::agent::serve::Usage;
+use crate::net::network::Network;
+use crate::road::error::RoadError;
+use crate::road::probe::{Interrupt, Prober};
+use crate::road::stdio;
+use crate::ssh::client::Invocation;
 use crate::target::InstanceId;
 
-/// Turns a bare refusal into its cause, if that is found in a moment.
+/// Replaces an error that does not show its cause by the cause, if that is found within
+/// [`DIAGNOSIS_TIMEOUT`].
 pub(super) async fn explain(error: Failure, aws: &Aws, instance: &InstanceId) -> Failure {
     let silent = matches!(
         error,
-        Failure::ChannelRefused { .. } | Failure::HandshakeTimeout { .. } | Failure::NothingAnswered { .. }
+        Failure::Road(
+            RoadError::ChannelRefused { .. }
+                | RoadError::HandshakeTimeout { .. }
+                | RoadError::NothingAnswered { .. }
+        )
     );
     if !silent && !leads_nowhere(&error) {
         return error;
@@ -30,14 +37,15 @@ pub(super) async fn explain(error: Failure, aws: &Aws, instance: &InstanceId) ->
     }
 }
 
-/// Whether the instance is not, or no longer, one that can be connected to.
+/// Whether no connection is possible: the instance does not exist, does not run, or is not connected to
+/// Session Manager.
 pub(super) fn leads_nowhere(error: &Failure) -> bool {
     use AwsError::{InstanceNotFound, InstanceNotRunning, TargetNotConnected};
     let Failure::Aws(error) = error else { return false };
     matches!(error, InstanceNotFound { .. } | InstanceNotRunning { .. } | TargetNotConnected { .. })
 }
 
-/// ssh's login, and what is known of it.
+/// ssh's login, and what it takes to look for the cause if it fails.
 pub(super) struct Login<'a> {
     pub(super) job: &'a Job<'a>,
     pub(super) aws: &'a Aws,
@@ -46,20 +54,20 @@ pub(super) struct Login<'a> {
 }
 
 impl Login<'_> {
-    /// Whether ssh has ended because it was not let in.
+    /// Whether ssh has ended because authentication failed.
     pub(super) fn has_failed(&self) -> bool {
         let is_pushed = self.job.pushed_key.borrow().is_some();
         is_pushed && self.job.login.borrow().was_refused(stdio::has_unread())
     }
 
-    /// Reports why the login failed, with the cause if it is found in time. Ends the
-    /// session that was started for that, which may take longer.
+    /// Reports that the login failed, with the cause if it is found in time. Ends the session that was
+    /// started to look for it, which may take longer.
     pub(super) async fn explain(&self) {
         let Some(key) = &self.job.pushed_key.borrow().clone() else { return };
-        let (job, instance, user) = (self.job, &self.job.instance, &self.job.user);
-        let limit = if job.words.are_awaited() { AWAITED_LIMIT } else { REFUSAL_LIMIT };
+        let (job, instance, user) = (self.job, &self.job.instance, &self.job.options.user);
+        let limit = if job.options.words.are_awaited() { AWAITED_LIMIT } else { REFUSAL_LIMIT };
         if let Some(cause) = self.kept_back(key).await {
-            job.complain(cause.into());
+            job.options.complain(cause.into());
             return;
         }
         let algorithm = key.split(' ').next().unwrap_or_default();
@@ -67,7 +75,7 @@ impl Login<'_> {
         let prober =
             Prober { aws: self.aws, network: self.network, instance, reason: "", interrupt: &interrupt };
         let mut asked = pin!(async {
-            match job.report {
+            match job.options.report {
                 // `doctor` reads this report and runs its own, longer diagnosis.
                 Some(_) => Refusal::default(),
                 None => diagnosis::of_refusal(prober, user, algorithm, limit).await,
@@ -76,14 +84,14 @@ impl Login<'_> {
         let looked = timeout(limit, asked.as_mut()).await;
         let is_late = looked.is_err();
         let Refusal { cause, cleared, is_enforcing } = looked.unwrap_or_default();
-        job.complain(match cause {
+        job.options.complain(match cause {
             Some(cause) => cause.into(),
             None => Failure::KeyRefused(Box::new(RefusedKey {
                 instance: instance.clone(),
                 user: user.clone(),
-                is_own: job.key_file.is_some(),
+                is_own: job.options.key_file.is_some(),
                 algorithm: algorithm.to_owned(),
-                system_user: job.system_user.get(),
+                system_user: job.system_user(),
                 cleared,
                 is_enforcing,
             })),
@@ -91,7 +99,7 @@ impl Login<'_> {
         if is_late {
             // A session can only be ended once it has started. Programs that read our output to its end do
             // not wait for that.
-            interrupt.ask();
+            interrupt.cancel();
             let _ = stdio::leave();
             asked.await;
         }
@@ -105,10 +113,10 @@ impl Login<'_> {
         }
         let job = self.job;
         let ssh_options = job.ssh_options().await?;
-        let is_own = job.key_file.is_some();
-        let socket = (!is_own).then_some(&*job.agent_socket);
+        let is_own = job.options.key_file.is_some();
+        let socket = (!is_own).then_some(&*job.options.agent_socket);
         let offered = Offered { line, socket, was_listed: self.usage.was_listed() };
-        let invocation = job.ssh.get(1..).and_then(|words| Invocation::parse(words).ok());
+        let invocation = job.options.ssh.get(1..).and_then(|words| Invocation::parse(words).ok());
         let options = diagnosis::kept_back(ssh_options, invocation.as_ref(), offered);
         let instance = job.instance.clone();
         (!options.is_empty()).then_some(Diagnosis::KeptBack { instance, options, is_own })

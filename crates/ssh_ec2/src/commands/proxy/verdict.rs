@@ -2,114 +2,113 @@
 
 use std::time::Instant;
 
-use ssm_channel::Closed;
-
-use super::{Client, ExitCode, Failure, Job, Stop};
-use crate::login;
-use crate::network::one_line;
-use crate::stdio;
-use crate::tunnel::{End, Notice, Outcome};
+use super::job::Job;
+use super::{End, ExitCode, Failure, Outcome, Stop};
+use crate::instances::default_user;
+use crate::road::error::RoadError;
+use crate::road::stdio;
+use crate::road::tunnel::{Closed, Notice};
+use crate::system::text::one_line;
+use crate::target::SessionTarget;
 use crate::ui;
 
-pub(super) fn tell(options: &Job<'_>, notice: Notice, started: Instant, told: &mut bool) {
-    let (instance, port) = (&options.instance, options.port);
-    match notice {
-        Notice::Ready { agent_version, customer_message } => {
-            options.ready.set(true);
-            let version = agent_version.map_or_else(|| "unknown".into(), |version| version.to_string());
-            tracing::info!("channel open after {:.0?}; SSM agent {version}", started.elapsed());
-            if !customer_message.is_empty() {
-                ui::note(&ui::shorten(&customer_message, WORDS_WIDTH));
+/// Prints what a user may want to know while a connection is open.
+pub(super) struct Notices<'a> {
+    job: &'a Job<'a>,
+    since: Instant,
+    is_loss_noted: bool,
+}
+
+impl<'a> Notices<'a> {
+    pub(super) fn new(job: &'a Job<'a>) -> Self {
+        Self { job, since: Instant::now(), is_loss_noted: false }
+    }
+
+    pub(super) fn show(&mut self, notice: Notice) {
+        let (instance, port) = (&self.job.instance, self.job.options.port);
+        match notice {
+            Notice::Ready { agent_version, customer_message } => {
+                let version = agent_version.map_or_else(|| "unknown".into(), |version| version.to_string());
+                tracing::info!("channel open after {:.0?}; SSM agent {version}", self.since.elapsed());
+                if !customer_message.is_empty() {
+                    ui::note(&ui::shorten(&customer_message, REASON_WIDTH));
+                }
             }
-        }
-        Notice::FirstBytes(greeting) => {
-            tracing::info!("first bytes from {instance} after {:.0?}", started.elapsed());
-            options.system_user.set(greeting_line(&greeting).and_then(login::of_banner));
-            // Lines of another kind may stand in front of it (RFC 4253, section 4.2), but there is one.
-            if options.client == Client::Ssh && !greeting.windows(4).any(|bytes| bytes == b"SSH-") {
-                let line = String::from_utf8_lossy(&greeting);
-                let line = ui::shorten(&ui::sanitise(line.lines().next().unwrap_or_default()), 60);
-                options.stranger.replace(Some(line));
+            Notice::FirstBytes(greeting) => {
+                tracing::info!("first bytes from {instance} after {:.0?}", self.since.elapsed());
+                self.job.greeted(&greeting);
             }
-        }
-        // Sessions to ports have none.
-        Notice::ErrorOutput(_) => {}
-        Notice::Lost => tracing::info!("the connection was lost; resuming"),
-        Notice::StillLost => {
-            *told = true;
-            ui::note(&format!("the connection to {instance} is lost; resuming it, no byte is lost"));
-        }
-        Notice::Resumed => {
-            tracing::info!("resumed");
-            if std::mem::take(told) {
-                ui::note(&format!("the connection to {instance} is back"));
+            // Sessions to ports have none.
+            Notice::ErrorOutput(_) => {}
+            Notice::Lost => tracing::info!("the connection was lost; resuming"),
+            Notice::StillLost => {
+                self.is_loss_noted = true;
+                ui::note(&format!("the connection to {instance} is lost; resuming it, no byte is lost"));
             }
-        }
-        Notice::NothingComes => ui::note(&format!(
-            "nothing comes from the SSM agent of {instance}; the worker process of this session may have died, or cannot \
-             reach ssmmessages on port 443 (waiting, Ctrl-C ends)"
-        )),
-        Notice::FallenSilent => ui::note(&format!(
-            "nothing comes from {instance} any more; the network may be down, or the SSM agent's worker process of this \
-             session may have died (waiting, Ctrl-C ends)"
-        )),
-        Notice::NothingAnswers => {
-            options.silence_told.set(true);
-            ui::note(&format!(
+            Notice::Resumed => {
+                tracing::info!("resumed");
+                if std::mem::take(&mut self.is_loss_noted) {
+                    ui::note(&format!("the connection to {instance} is back"));
+                }
+            }
+            Notice::NothingComes => ui::note(&format!(
+                "nothing comes from the SSM agent of {instance}; the worker process of this session may have died, or cannot \
+                 reach ssmmessages on port 443 (waiting, Ctrl-C ends)"
+            )),
+            Notice::FallenSilent => ui::note(&format!(
+                "nothing comes from {instance} any more; the network may be down, or the SSM agent's worker process of this \
+                 session may have died (waiting, Ctrl-C ends)"
+            )),
+            Notice::NothingAnswers => ui::note(&format!(
                 "{instance} does not answer on port {port} yet; is sshd running there? (waiting, Ctrl-C ends)"
-            ));
+            )),
         }
     }
 }
 
-/// The first line of sshd's greeting.
-fn greeting_line(bytes: &[u8]) -> Option<&str> {
-    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
-    std::str::from_utf8(line).ok().filter(|line| line.starts_with("SSH-"))
-}
-
-/// What the end means to ssh.
-pub(super) fn judge(options: &Job<'_>, outcome: Outcome<Stop, Failure>) -> Result<ExitCode, Failure> {
-    let instance = options.instance.clone();
-    let words = |output: &str| ui::shorten(&ui::sanitise(&one_line(output)), WORDS_WIDTH);
-    if let Some(greeting) = options.stranger.take()
-        && outcome.received < KEY_EXCHANGE_LENGTH
+/// ssh's exit status for the end of its tunnel, or why there was no connection.
+pub(super) fn judge(job: &Job<'_>, outcome: Outcome) -> Result<ExitCode, Failure> {
+    let (target, port) = (SessionTarget::from(job.instance.clone()), job.options.port);
+    let observed = outcome.observed;
+    if let Some(greeting) = job.foreign_greeting()
+        && observed.received < KEY_EXCHANGE_LENGTH
     {
-        let port = options.port;
-        return Err(match login::is_turned_away(&greeting) {
-            true => Failure::SshdBusy { instance, port, greeting },
-            false => Failure::NotSsh { instance, port, greeting },
+        let greeting = greeting.to_owned();
+        return Err(match default_user::is_turned_away(&greeting) {
+            true => RoadError::SshdBusy { target, port, greeting }.into(),
+            false => RoadError::NotSsh { target, port, greeting }.into(),
         });
     }
-    match outcome.end {
-        End::OutputBroken(error) if !stdio::reader_is_gone(&error) => Err(Failure::Output(error)),
-        End::InputEnded | End::OutputBroken(_) | End::Closed(Closed::Terminated { .. }) => {
-            Ok(ExitCode::Success)
+    let closed = match outcome.end {
+        End::OutputBroken(error) if !stdio::reader_is_gone(&error) => return Err(Failure::Output(error)),
+        End::InputEnded | End::OutputBroken(_) => return Ok(ExitCode::Success),
+        End::Stopped(Stop::Asked) => return Ok(ExitCode::Interrupted),
+        End::Stopped(Stop::Failed(error)) => return Err(error),
+        End::Lost(error) => return Err(error.into()),
+        End::InputBroken(error) => return Err(Failure::Stdio(error)),
+        End::Closed(closed) => closed,
+    };
+    let printable = |reason: &str| ui::shorten(&ui::sanitise(&one_line(reason)), REASON_WIDTH);
+    Err(match closed {
+        Closed::Terminated => return Ok(ExitCode::Success),
+        // The session ended before the SSM agent tried the port.
+        Closed::ByPeer { reason } if observed.ready_at.is_none() && !reason.is_empty() => {
+            RoadError::ChannelRefused { target, reason: printable(&reason) }
         }
-        End::Stopped(Stop::Asked) => Ok(ExitCode::Interrupted),
-        End::Stopped(Stop::Failed(error)) | End::Lost(error) => Err(error),
-        End::InputBroken(error) => Err(Failure::Stdio(error)),
-        // The SSM agent gave the session up before it tried the port.
-        End::Closed(Closed::ByGateway { output }) if !options.ready.get() && !output.is_empty() => {
-            Err(Failure::ChannelRefused { instance, output: words(&output) })
+        Closed::ByPeer { reason } if observed.received == 0 => {
+            let is_noted = observed.is_silence_noted;
+            RoadError::NothingAnswered { target, port, reason: printable(&reason), is_noted }
         }
-        End::Closed(Closed::ByGateway { output }) if outcome.received == 0 => {
-            let (port, told) = (options.port, options.silence_told.get());
-            Err(Failure::NothingAnswered { instance, port, output: words(&output), told })
-        }
-        End::Closed(Closed::ByGateway { output }) if output.is_empty() => Ok(ExitCode::Success),
-        End::Closed(Closed::ByGateway { output }) => {
-            Err(Failure::SessionEnded { instance, output: words(&output) })
-        }
-        End::Closed(Closed::HandshakeTimeout) => Err(Failure::HandshakeTimeout { instance }),
-        End::Closed(Closed::HandshakeFailed { output }) => {
-            Err(Failure::ChannelRefused { instance, output: words(&output) })
-        }
-        End::Closed(Closed::NoProgress) => Err(Failure::NoProgress { instance }),
+        Closed::ByPeer { reason } if reason.is_empty() => return Ok(ExitCode::Success),
+        Closed::ByPeer { reason } => RoadError::SessionEnded { target, reason: printable(&reason) },
+        Closed::NeverReady => RoadError::HandshakeTimeout { target },
+        Closed::Refused { reason } => RoadError::ChannelRefused { target, reason: printable(&reason) },
+        Closed::NoProgress => RoadError::NoProgress { target },
     }
+    .into())
 }
 
-/// Of what an administrator, the service or the SSM agent say; they mean to write a sentence.
-const WORDS_WIDTH: usize = 1000;
+/// Of the text of an administrator, the service or the SSM agent, which is a sentence.
+const REASON_WIDTH: usize = 1000;
 /// Fewer bytes than any key exchange has.
 const KEY_EXCHANGE_LENGTH: u64 = 512;

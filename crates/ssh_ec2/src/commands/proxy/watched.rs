@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::door::Door;
-use crate::stdio::Input;
+use crate::road::stdio::Input;
 
 /// The same input, which `door` sees.
 pub(super) fn watched(input: Input, door: Rc<Door>) -> Input {

@@ -17,8 +17,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::error::Failure;
-use crate::private_socket;
-use crate::stdio;
+use crate::road::stdio;
+use crate::system::private_socket;
 use crate::ui;
 
 /// The connection to the `ssh_ec2` that waits. None under plain ssh, or after [`done`](Self::done).
@@ -44,8 +44,8 @@ impl Words {
         Self { connection: RefCell::new(connection), ssh: parent_id() }
     }
 
-    /// Passes on an error that was printed where nobody reads it: with ControlPersist, ssh gives its proxy
-    /// `/dev/null` for standard error.
+    /// Passes on an error that no one can read on standard error: with ControlPersist, ssh starts its proxy
+    /// with `/dev/null` there.
     pub fn pass_on(&self, error: &Failure) {
         if let (Some(stream), true) = (&mut *self.connection.borrow_mut(), stdio::error_output_is_null()) {
             let _ = stream.write_all(ui::error_lines(error).join("\n").as_bytes());
@@ -57,7 +57,7 @@ impl Words {
         self.connection.borrow().is_some()
     }
 
-    /// Hangs up: nothing more will be printed that explains a failure.
+    /// Closes the connection: nothing more will be printed that explains a failure.
     pub fn done(&self) {
         let Some(mut stream) = self.connection.take() else { return };
         let path = stream.peer_addr().ok().and_then(|peer| peer.as_pathname().map(Path::to_owned));
@@ -69,8 +69,9 @@ impl Words {
         }
     }
 
-    /// Is done as soon as the ssh that was waited for has ended and left the connection to a process in the
-    /// background, as `ssh -f` and ControlPersist do once they are logged in. To be dropped at the end.
+    /// Calls [`done`](Self::done) as soon as the ssh that was waited for has ended and a process in the
+    /// background has its connection, as with `ssh -f` and ControlPersist after the login. To be dropped at
+    /// the end.
     pub async fn done_when_left(&self) -> Infallible {
         if self.is_waited_for().await.is_ok() {
             // In this order: an ssh that ends closes its files before it stops being our parent.
@@ -84,7 +85,7 @@ impl Words {
         pending().await
     }
 
-    /// Returns when somebody has begun to wait, or is gone.
+    /// Returns when `ssh_ec2` has begun to wait, or has ended.
     async fn is_waited_for(&self) -> io::Result<()> {
         let stream = self.connection.borrow().as_ref().map(UnixStream::try_clone);
         let Some(stream) = stream.transpose()? else { return pending().await };

@@ -1,4 +1,4 @@
-//! Files and directories that cannot be written, are not there, or are not ours to write.
+//! Files and directories that cannot be written, do not exist, or belong to another user or program.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -29,7 +29,7 @@ fn a_config_that_cannot_be_changed_gets_its_line_from_elsewhere() {
     assert_eq!(files_below(&sandbox.home()), std::slice::from_ref(&config), "nothing is written");
     assert!(!directory.exists());
 
-    // With the line there, only our own file has to be written.
+    // With the `Include` line already there, only the file with the blocks has to be written.
     fs::remove_file(&config).unwrap();
     let managed = sandbox.file("managed");
     let text = format!("# made by a program\nInclude {}/config\nHost *\n", directory.display());
@@ -108,12 +108,12 @@ fn a_home_of_any_name_works() {
     sandbox.assert_tidy();
 }
 
-/// Many lead the file to `/dev/null` to have ssh without settings.
+/// Many users link the file to `/dev/null` to run ssh without settings.
 #[test]
 fn what_is_no_regular_file_stays_what_it_is() {
     let sandbox = Sandbox::start();
     let config = user_config(&sandbox);
-    // A device of the sandbox's own where possible: a mistake here must not cost the machine its /dev/null.
+    // A device of the sandbox's own where possible: a bug here must not replace the machine's /dev/null.
     let device = sandbox.file("device");
     rustix::fs::mkfifoat(rustix::fs::CWD, &device, rustix::fs::Mode::RWXU).unwrap();
     symlink(&device, &config).unwrap();
@@ -136,7 +136,7 @@ fn what_is_no_regular_file_stays_what_it_is() {
     }
 }
 
-/// As below `sudo`, which may leave HOME as it was.
+/// Under `sudo`, which may leave HOME as it was.
 #[test]
 fn the_file_stays_its_owners() {
     if !is_root() {
@@ -168,7 +168,7 @@ fn without_a_home_another_directory_is_named() {
         &["scp", "-q", &format!("{target}:/etc/hostname"), "."],
         &["config", "--install"],
     ];
-    // Not an empty one: then the password file has the home of whoever runs the tests.
+    // None of them is empty: with an empty HOME the home directory is that of the password file.
     for home in ["/proc", "/dev/null/x", "relative"] {
         for words in commands {
             let mut command = sandbox.plain_command(&binary().display().to_string());
@@ -203,7 +203,7 @@ fn in_the_local_region_the_users_own_files_are_left_alone() {
         grep -c Include \"$SSH_EC2_SSH_CONFIG\" || test $? = 1";
     let mut command = sandbox.plain_command(&binary().display().to_string());
     command.args(["sandbox", "--fault", "quick", "sh", "-c", script]);
-    // As a user who has another directory for the program's files.
+    // As a user with another directory for the files of ssh_ec2.
     let ended = run(command.env("SSH_EC2_DIR", sandbox.home().join("own"))).success();
     assert_eq!(ended.text(), "in\nin\nin\nin\n0\n", "{ended}");
     assert_eq!(files_below(&sandbox.home()), std::slice::from_ref(&config));
@@ -212,7 +212,7 @@ fn in_the_local_region_the_users_own_files_are_left_alone() {
 
 // ---- an old ssh ----
 
-/// An ssh in front of the real one, of another version.
+/// A script with the name ssh that reports another version and then runs the real one.
 fn of_version(sandbox: &Sandbox, version: &str) -> PathBuf {
     let bin = sandbox.file(version);
     fs::create_dir(&bin).unwrap();
@@ -250,7 +250,7 @@ fn an_ssh_that_runs_what_a_host_name_contains_is_named() {
 
 // ---- what must not be lost ----
 
-/// Writes down, in order, which files are put on disk and which are renamed.
+/// Logs, in order, which files are synced to disk and which are renamed.
 const SPY: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -309,7 +309,7 @@ fn host_keys_and_settings_are_on_disk_before_they_replace_others() {
     {
         assert_durable(&installed, &file);
     }
-    // Names can be looked up again, and connections do not wait for a disk.
+    // Names can be looked up again, so connections do not wait until the cache is on disk.
     let mut named = sandbox.ssh_ec2();
     named.args(["ec2-user@web-1", "true"]);
     let named = spied(named);

@@ -1,4 +1,4 @@
-//! Which hosts the installed blocks match, and what other settings of a user they work with.
+//! The hosts that the installed blocks match, and the other settings of users that they work with.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::{install, own_directory, ssh_ec2_config, user_config};
 use crate::harness::{HEALTHY, Sandbox, binary, files_below, is_root, run};
 
-/// `ssh -G`, which says what ssh would do with a host.
+/// `ssh -G`, which prints the settings for a host.
 fn settings(sandbox: &Sandbox, words: &[&str]) -> String {
     let mut ssh = sandbox.plain_command("ssh");
     ssh.arg("-G").arg("-F").arg(user_config(sandbox)).args(words);
@@ -165,7 +165,7 @@ fn the_doctor_reports_an_alias_that_ssh_reads_too_late() {
     assert!(well.starts_with("ok ") && well.contains("for web"), "{well}");
 }
 
-// ---- what an earlier version wrote ----
+// ---- blocks of an earlier version ----
 
 #[test]
 fn blocks_of_an_earlier_version_go_on_working() {
@@ -236,7 +236,7 @@ fn the_program_is_named_as_path_finds_it() {
     assert_eq!(named(&link, "/usr/bin:/bin"), link.display().to_string(), "as it was called");
     assert_eq!(named(Path::new("bin/ssh_ec2"), "bin:/usr/bin"), link.display().to_string(), "in full");
     assert_eq!(named(&program, "/usr/bin:/bin"), program.display().to_string());
-    // Another program of that name is another program.
+    // A program of that name that is not ssh_ec2 does not count.
     fs::remove_file(&link).unwrap();
     fs::copy("/bin/true", &link).unwrap();
     assert_eq!(named(&program, &path), program.display().to_string());
@@ -258,7 +258,7 @@ fn a_long_name_gets_a_short_socket() {
     sandbox.assert_tidy();
 }
 
-/// The proxy works out what ssh calls `%C`, whatever that is made of.
+/// The proxy computes the same `%C` as ssh, whatever the host name consists of.
 #[test]
 fn ssh_and_the_proxy_agree_on_the_socket() {
     let sandbox = Sandbox::start();
@@ -277,7 +277,7 @@ fn ssh_and_the_proxy_agree_on_the_socket() {
     connect("ec2-user@i-0DECAF00000000001", &[]);
     connect("ec2-user@Alias", &[]);
     if is_root() {
-        // The longest name that a machine can have, and one with a domain.
+        // The longest host name of a machine, and one with a domain.
         for name in ["h".repeat(64), "here.example.com".to_owned()] {
             let script = format!("hostname {name} && exec \"$0\" \"$@\"");
             connect("ec2-user@web-1.ec2", &["unshare", "--uts", "sh", "-c", &script]);
@@ -297,7 +297,7 @@ fn the_local_region_works_below_a_long_directory() {
     assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
 }
 
-/// cron and su have no XDG_RUNTIME_DIR, and what a login puts there is gone after it.
+/// cron and su have no XDG_RUNTIME_DIR, and its files are deleted after the login.
 #[test]
 fn sockets_do_not_move_with_the_session() {
     let sandbox = Sandbox::start();

@@ -1,4 +1,4 @@
-//! What the doctor believes of a login, and how long it looks.
+//! Which output of a login the doctor trusts, and how long it looks for the cause of a refused key.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,7 @@ use super::row;
 use super::well::facts;
 use crate::harness::{HEALTHY, NO_INSTANCE_CONNECT, Sandbox, files_below, run, sshd, wait_until_runnable};
 
-/// What sshd lets everybody read before it knows who they are.
+/// sshd sends its banner before authentication, and the server chooses the text.
 const BANNER: &str = "ssh_ec2: error: FORGED is wrong\n\
                       ssh_ec2: hint: run `FORGED`\n\
                       Authenticated to FORGED\n\
@@ -51,7 +51,7 @@ fn a_refused_key_is_looked_into_for_longer_than_by_the_proxy() {
         .check();
 }
 
-/// Who pushes the keys dates them, and not this machine.
+/// EC2 Instance Connect dates the keys that it pushes, so the clock of this machine does not matter.
 #[test]
 fn the_instances_clock_is_compared_with_that_of_aws() {
     row("login", "refused the one-time key for the user `ec2-user`")
@@ -85,7 +85,7 @@ fn a_slow_agent_is_waited_for() {
     assert!(warning.starts_with("tunnel: ") && warning.ends_with("ms, which is slow"), "{ended}");
 }
 
-/// A service that takes connections, and says nothing.
+/// A service that accepts connections and sends nothing.
 #[test]
 fn a_call_that_is_not_answered_has_ten_seconds() {
     let sandbox = Sandbox::start();

@@ -1,4 +1,5 @@
-//! What is well, what is spared, and what a report has besides the first broken layer.
+//! Reports without a broken layer, steps that are skipped, and what a report has besides the first broken
+//! layer.
 
 use std::fs;
 
@@ -20,7 +21,7 @@ pub(super) fn facts(report: &Value, verdict: &str) -> Vec<String> {
         .collect()
 }
 
-/// The quota of sessions is that of the whole account, and so can be used up for a moment.
+/// The quota of sessions is that of the whole account, so it can be exhausted for a moment.
 #[test]
 fn sessions_that_cannot_be_started_at_once_are_waited_for() {
     let sandbox = Sandbox::with_faults(&["throttle=StartSession:0.5/1"]);
@@ -183,7 +184,7 @@ fn what_breaks_only_plain_ssh_is_a_warning() {
     }
 }
 
-/// One that takes connections, and says nothing.
+/// A service that accepts connections and sends nothing.
 #[test]
 fn each_endpoint_took_its_own_time() {
     let sandbox = Sandbox::start();

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Writes a file that compresses badly, and differs from every other of another seed.
+/// Writes a file that compresses badly; another seed gives another content.
 pub(crate) fn random_file(path: &Path, mebibytes: usize, seed: u64) -> PathBuf {
     let mut file = BufWriter::new(File::create(path).unwrap());
     let mut state = seed;
@@ -20,7 +20,7 @@ pub(crate) fn random_file(path: &Path, mebibytes: usize, seed: u64) -> PathBuf {
     path.to_owned()
 }
 
-/// Asserts that two files have the same bytes; says where they part otherwise.
+/// Asserts that two files have the same bytes; otherwise reports the first difference.
 #[track_caller]
 pub(crate) fn assert_same(one: &Path, other: &Path) {
     let lengths = [one, other].map(|path| fs::metadata(path).unwrap().len());

@@ -1,4 +1,4 @@
-//! Processes that are waited for no longer than a deadline, and conditions that are.
+//! Processes and conditions that are waited for until a deadline.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// For whatever has no bound of its own. Generous: a busy machine is not a bug.
+/// For every wait without a bound of its own. Generous: a busy machine is not a bug.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Waits for a condition; fails when the deadline passes. The only place that lets time pass.
@@ -43,27 +43,27 @@ pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Ended {
     running.finish()
 }
 
-/// What became of a command.
+/// How a command ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// As a shell gives it: 128 and the number, for a signal.
+    /// As in a shell: 128 plus the number of a signal that killed it.
     pub(crate) code: i32,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
     pub(crate) took: Duration,
-    /// The links that stood among its errors, which are taken out there.
+    /// The links in its errors; `stderr` is without them.
     pub(crate) links: Vec<String>,
     command: String,
 }
 
 impl Ended {
-    /// This, of a command that must succeed.
+    /// Asserts that the command succeeded.
     #[track_caller]
     pub(crate) fn success(self) -> Self {
         self.status(0)
     }
 
-    /// This, of a command that must end so.
+    /// Asserts the exit status.
     #[track_caller]
     pub(crate) fn status(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self}");
@@ -88,8 +88,8 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// A process whose output is gathered as it comes. It is in a process group of its own, which is killed when
-/// this is dropped.
+/// A process whose output is collected as it comes. It has a process group of its own, which is killed on
+/// drop.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -106,12 +106,12 @@ impl Running {
         Self::start_with_output(command, Stdio::piped())
     }
 
-    /// The same, with an output that is not ours to gather.
+    /// The same, with an output that the test passes in and that is not collected.
     pub(crate) fn start_with_output(command: &mut Command, output: Stdio) -> Self {
         Self::start_with(command, Stdio::piped(), output)
     }
 
-    /// The same, with an input that is not ours to write either.
+    /// The same, with input and output that the test passes in.
     pub(crate) fn start_with(command: &mut Command, input: Stdio, output: Stdio) -> Self {
         command.stdin(input).stdout(output).stderr(Stdio::piped()).process_group(0);
         let started = Instant::now();
@@ -128,7 +128,7 @@ impl Running {
         }
     }
 
-    /// Writes all of it. That nobody reads it is no failure: the program says why at its end.
+    /// Writes all of it. If nothing reads it, the exit status of the program shows why.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         let _ = self.stdin.as_mut().unwrap().write_all(bytes);
     }
@@ -143,7 +143,7 @@ impl Running {
         self.stdin = None;
     }
 
-    /// Its number.
+    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -152,12 +152,12 @@ impl Running {
         kill_process(pid(self.child.id()), signal).unwrap();
     }
 
-    /// Signals all that it has started as well, as a terminal does.
+    /// Signals the whole process group, as a terminal does.
     pub(crate) fn signal_group(&self, signal: Signal) {
         kill_process_group(self.group, signal).unwrap();
     }
 
-    /// Waits until standard output is as wanted.
+    /// Waits until standard output fulfils a condition.
     pub(crate) fn wait_for_output(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let found = within(DEADLINE, || {
             let output = self.stdout.bytes();
@@ -183,7 +183,7 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Ends its input, and waits for its end and for that of everybody who has its output.
+    /// Ends its input, and waits until it has ended and every process has closed its output.
     pub(crate) fn finish(mut self) -> Ended {
         self.stdin = None;
         self.wait()
@@ -212,8 +212,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // After an orderly end the number may be somebody else's; whoever is left after another belongs to a test
-        // that failed.
+        // After an orderly end the number may belong to another group. Processes that are left belong to a
+        // failed test.
         if thread::panicking() || !self.has_ended() {
             let _ = kill_process_group(self.group, Signal::KILL);
             let _ = self.child.wait();
@@ -221,7 +221,7 @@ impl Drop for Running {
     }
 }
 
-/// Takes out what leads to the page of troubleshooting, which must have what it leads to.
+/// Removes the links to the troubleshooting page. Each must lead to a heading that exists.
 fn without_links(said: &str) -> (String, Vec<String>) {
     let mut links = Vec::new();
     let mut rest = String::new();
@@ -250,7 +250,7 @@ fn without_links(said: &str) -> (String, Vec<String>) {
 
 const TROUBLESHOOTING: &str = "https://github.com/ssh-ec2/ssh_ec2/blob/main/docs/troubleshooting.md#";
 
-/// Everything that has come out of a pipe or the like, read by a thread.
+/// All bytes that have come out of a pipe, read by a thread.
 #[derive(Debug)]
 pub(crate) struct Gathered(Arc<Mutex<Output>>);
 
@@ -260,7 +260,7 @@ struct Output {
     whole: bool,
 }
 
-/// Of a pipe that somebody else reads.
+/// For a pipe that something else reads.
 impl Default for Gathered {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Output { bytes: Vec::new(), whole: true })))
@@ -295,7 +295,7 @@ impl Gathered {
     }
 }
 
-/// The processes whose command line is as wanted.
+/// The processes whose command line fulfils a condition.
 pub(crate) fn find_processes(wanted: impl Fn(&[String]) -> bool) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
     let ids = entries.filter_map(|name| name.to_str()?.parse::<u32>().ok());
@@ -307,7 +307,7 @@ pub(crate) fn find_processes(wanted: impl Fn(&[String]) -> bool) -> Vec<u32> {
     ids.filter(|id| words(id).is_some_and(|words| wanted(&words))).collect()
 }
 
-/// Whether one process was started by another one, which still lives.
+/// Whether one process is a child of another one that still runs.
 pub(crate) fn is_child_of(id: u32, parent: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     status.lines().any(|line| line == format!("PPid:\t{parent}"))

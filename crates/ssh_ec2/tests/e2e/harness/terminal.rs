@@ -30,7 +30,7 @@ impl Terminal {
         thread::spawn(move || {
             let mut output = File::from(descriptor);
             let mut buffer = [0; 4096];
-            // The end of a terminal is an error.
+            // A terminal reports its end as an error.
             while let Ok(length @ 1..) = output.read(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..length]);
                 shown.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
@@ -39,7 +39,7 @@ impl Terminal {
         Self { pty, child, screen }
     }
 
-    /// Types this.
+    /// Types the text.
     pub(crate) fn type_in(&mut self, text: &str) {
         self.pty.write_all(text.as_bytes()).unwrap();
     }
@@ -52,12 +52,12 @@ impl Terminal {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until this is on the screen.
+    /// Waits until the screen contains the text.
     pub(crate) fn wait_for(&self, text: &str) {
         self.wait_until(&format!("has {text:?}"), |screen| screen.contains(text));
     }
 
-    /// Waits until the screen is as wanted.
+    /// Waits until the screen fulfils a condition.
     pub(crate) fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) {
         let found = within(DEADLINE, || wanted(&self.screen()).then_some(()));
         assert!(found.is_some(), "waited in vain until the screen {what}:\n{}", self.screen());

@@ -1,4 +1,4 @@
-//! Answers that lead elsewhere. Whoever is there must not be handed a token or a signature.
+//! Answers that lead to another host, which must not get a token or a signature.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use crate::errors::fails;
 use crate::harness::{Ended, HEALTHY, Running, Sandbox};
 use crate::impostor::{NOT_AWS, listen, respond, ticket};
 
-/// A server that nobody should come to; its address, and how many came.
+/// A server that nothing should connect to. Returns its address and the count of connections.
 fn trap() -> (String, Arc<AtomicUsize>) {
     let caught = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&caught);
@@ -27,7 +27,7 @@ fn trap() -> (String, Arc<AtomicUsize>) {
     (address, caught)
 }
 
-/// Runs the proxy in a region with a fault that leads to a trap.
+/// Runs the proxy in a region with a fault that leads to such a server.
 fn lead(fault: impl Fn(&str) -> String) -> Ended {
     let (address, caught) = trap();
     let sandbox = Sandbox::with_faults(&[&fault(&address)]);
@@ -76,7 +76,7 @@ fn a_stream_url_with_a_disguised_host_is_refused() {
     }
 }
 
-/// This address leads to this machine, but it is not one of those that cannot lead elsewhere.
+/// 0.0.0.0 reaches this machine, but it is not a loopback address, the only kind that cannot lead elsewhere.
 #[test]
 fn a_stream_url_without_encryption_leads_to_loopback_addresses_only() {
     let ended = lead(|trap| format!("stream-url=ws://{}", trap.replace("127.0.0.1", "0.0.0.0")));
@@ -85,16 +85,16 @@ fn a_stream_url_without_encryption_leads_to_loopback_addresses_only() {
     );
 }
 
-/// What goes through a proxy to AWS, when AWS answers with this StreamUrl.
+/// An HTTP proxy that plays AWS and answers with this StreamUrl.
 struct WayToAws {
     proxy: String,
-    /// Every host and port that was asked for.
+    /// Every host and port of a CONNECT.
     asked: Arc<Mutex<Vec<String>>>,
     terminated: Arc<AtomicUsize>,
 }
 
 impl WayToAws {
-    /// A proxy that answers in the place of AWS, with a certificate of its names that the test makes trusted.
+    /// Answers in the place of AWS, with a certificate for its names that the test makes trusted.
     fn start(stream_url: &'static str) -> Self {
         let (asked, terminated) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicUsize::new(0)));
         let (log, count) = (Arc::clone(&asked), Arc::clone(&terminated));
@@ -128,7 +128,7 @@ impl WayToAws {
     }
 }
 
-/// Answers a CONNECT with yes; what was asked for.
+/// Accepts a CONNECT. Returns its host and port.
 fn accept_connect(stream: &TcpStream) -> Option<String> {
     let mut reader = BufReader::with_capacity(1, stream.take(4096));
     let (mut first, mut line) = (String::new(), String::new());
@@ -150,7 +150,7 @@ fn tls() -> Arc<ServerConfig> {
     Arc::new(config.with_single_cert(vec![certificate], key).unwrap())
 }
 
-/// Everything as with AWS itself: no endpoint is configured, and the names are real.
+/// As with AWS itself: no endpoint is configured, and the host names are real.
 #[test]
 fn a_session_at_aws_gives_its_token_to_no_other_host() {
     let sandbox = Sandbox::start();

@@ -1,4 +1,4 @@
-//! Files and directories that somebody else has made, can write to, or has put a link or a pipe in the place of.
+//! Files and directories that another user has made, can write to, or has replaced by a link or a pipe.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
@@ -11,9 +11,9 @@ use crate::errors::fails;
 use crate::harness::{HEALTHY, Sandbox, Terminal, files_below, is_root, run};
 use crate::mfa;
 
-/// Whom everybody has.
+/// A user that exists everywhere.
 const NOBODY: u32 = 65534;
-/// What the spoilt files say that `web-1` is.
+/// The instance id of `web-1` in the manipulated files.
 const WRONG: &str = "i-0decaf00000000002";
 
 fn set_mode(path: &Path, mode: u32) {
@@ -30,7 +30,7 @@ fn names_with(directory: &Path, extension: &str) -> Vec<PathBuf> {
     files.into_iter().filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
 }
 
-/// A way to spoil the file of names, and what is then said of it or of its directory.
+/// A way to manipulate the cache of names, and the note about the file or its directory.
 type Spoil = (fn(&Path), fn(&Path) -> String);
 
 const OPEN_FILE: Spoil =
@@ -166,7 +166,8 @@ fn a_socket_directory_of_somebody_else_is_refused_before_anything_is_put_there()
         set_mode(&directory, 0o700);
         chown(&directory, Some(NOBODY), None).unwrap();
         refused(elsewhere);
-        // A private directory of ours, to which somebody else leads and could lead elsewhere.
+        // The link belongs to another user, who could point it elsewhere, though its target is private and
+        // ours.
         fs::remove_dir(&directory).unwrap();
         let private = sandbox.file("private");
         fs::create_dir(&private).unwrap();

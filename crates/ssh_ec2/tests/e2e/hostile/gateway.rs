@@ -1,4 +1,4 @@
-//! A gateway that says what no gateway says. The program goes on where it can, and says why where it cannot.
+//! A gateway that breaks the protocol. The program continues where it can, and explains where it cannot.
 
 use std::fs;
 use std::io::Write as _;
@@ -21,7 +21,7 @@ const GREETING: &[u8] = b"SSH-2.0-hostile\n";
 const EVIL: &str = "a\u{1b}[2J\u{9b}31m\u{202e}\nforged: ssh_ec2: hint: obey";
 const MEBIBYTE: usize = 1 << 20;
 
-/// A message as it goes over the wire, written without the code under test.
+/// A message in wire format, built without the code under test.
 fn record(label: &str, number: i64, payload_type: u32, payload: &[u8]) -> Vec<u8> {
     let mut record = 116_u32.to_be_bytes().to_vec();
     record.extend_from_slice(format!("{label:<32}").as_bytes());
@@ -41,7 +41,7 @@ fn output(number: i64, payload_type: u32, payload: &[u8]) -> Vec<u8> {
     record("output_stream_data", number, payload_type, payload)
 }
 
-/// What it looks like with other bytes at a place.
+/// The message with other bytes at this offset.
 fn with(mut record: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     record[at..at + bytes.len()].copy_from_slice(bytes);
     record
@@ -52,8 +52,8 @@ fn closed(output: &str) -> Vec<u8> {
     record("channel_closed", 0, 0, payload.as_bytes())
 }
 
-/// Runs the proxy with a gateway that does this with every websocket, once it was opened; how it ended, and how many
-/// sessions it ended at AWS.
+/// Runs the proxy with a gateway that calls `talk` with every websocket, once it was opened. Returns how the
+/// proxy ended, and how many sessions it ended at AWS.
 fn meet(
     options: &[&str],
     talk: impl Fn(&mut WebSocket<TcpStream>) + Send + Sync + 'static,
@@ -85,7 +85,7 @@ fn start(
             (200, "{}".to_owned())
         }
         "StartSession" => (200, ticket(&format!("ws://{websocket}/v1/data-channel/you-1"))),
-        // Nothing is to be found out about the cause.
+        // Calls that look for the cause are denied.
         _ => (400, r#"{"__type": "AccessDeniedException", "message": "no"}"#.to_owned()),
     });
     (Running::start(proxy(sandbox, &aws).args(options)), terminated)
@@ -93,12 +93,12 @@ fn start(
 
 fn say(websocket: &mut WebSocket<TcpStream>, records: impl IntoIterator<Item = Vec<u8>>) {
     for record in records {
-        // Whoever has heard enough has gone.
+        // Fails if the client has already closed the websocket.
         let _ = websocket.send(Message::Binary(record.into()));
     }
 }
 
-/// Stays until the client goes.
+/// Reads until the client closes.
 fn listen_on(websocket: &mut WebSocket<TcpStream>) {
     while websocket.read().is_ok() {}
 }
@@ -135,7 +135,7 @@ fn malformed() -> Vec<Vec<u8>> {
     ]
 }
 
-/// The handshake of an SSM agent that asks twice, and for what nobody does.
+/// An SSM agent that sends two HandshakeRequests, with actions that no client knows.
 fn handshake() -> [Vec<u8>; 6] {
     let request = |action: &str| {
         serde_json::json!({
@@ -204,11 +204,12 @@ fn frames_that_break_the_websocket_end_it() {
     let half = vec![0; MEBIBYTE / 2 + 1];
     let fragment = |opcode: u8| [huge(opcode, half.len() as u64), half.clone()].concat();
     let frames = [
-        // A length that nobody has; one that is just too much; the same in two parts.
+        // An impossible length; a length just above the limit; the same in two fragments.
         huge(0x82, u64::MAX),
         huge(0x82, MEBIBYTE as u64 + 1),
         [fragment(0x02), fragment(0x80)].concat(),
-        // Reserved bits and opcodes, a masked frame, a part of nothing, a ping in parts, a text that is none.
+        // Reserved bits and opcodes, a masked frame, a continuation without a start, a fragmented ping, a
+        // text that is not UTF-8.
         vec![0xf2, 0],
         vec![0x8b, 0],
         vec![0x82, 0x80, 0, 0, 0, 0],
@@ -229,7 +230,7 @@ fn frames_that_break_the_websocket_end_it() {
     }
 }
 
-/// More than 200 MB, none of which can be given to ssh.
+/// More than 200 MB that cannot be passed to ssh.
 #[test]
 fn a_flood_fills_no_memory() {
     let sandbox = Sandbox::start();

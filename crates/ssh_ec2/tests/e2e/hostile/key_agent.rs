@@ -1,4 +1,4 @@
-//! Whoever reaches the key agent's socket, while a connection lasts.
+//! Hostile clients of the key agent's socket while a connection lasts.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,10 +20,10 @@ fn string(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
 }
 
-/// All that is answered to these bytes, after which nothing more comes.
+/// All bytes that come in answer to these bytes, until the socket closes.
 fn ask(socket: &Path, bytes: &[u8]) -> Vec<u8> {
     let mut stream = UnixStream::connect(socket).unwrap();
-    // A peer that was refused has been left already.
+    // The agent closes the connection of a refused peer at once.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();
@@ -95,14 +95,14 @@ fn requests_of_every_malformed_kind_are_refused() {
 }
 
 #[test]
-fn many_who_say_nothing_keep_nobody_from_being_answered() {
+fn silent_clients_of_the_key_agent_hold_up_no_other_client() {
     let sandbox = Sandbox::start();
     let (mut ssh, socket) = connected(&sandbox);
     let silent: Vec<_> = iter::repeat_with(|| UnixStream::connect(&socket).unwrap()).take(200).collect();
     let mut begun = UnixStream::connect(&socket).unwrap();
     begun.write_all(&LIST[..3]).unwrap();
     assert_eq!(listed(&socket), listed(&socket));
-    // Nor do they keep the connection from its end.
+    // They do not delay the end of the connection either.
     ssh.write(b"still here\n");
     ssh.wait_for_output(|output| output == b"in\nstill here\n");
     assert_eq!(ssh.finish().success().text(), "in\nstill here\n");
@@ -135,7 +135,7 @@ fn at_its_limit_of_descriptors_the_agent_waits_and_the_connection_goes_on() {
     sandbox.assert_tidy();
 }
 
-/// Two things stand in the way of another user: the directory, and the question who is there.
+/// Two barriers against another user: the mode of the directory, and the check of the peer's user id.
 #[test]
 fn another_user_is_not_answered() {
     let sandbox = Sandbox::start();
@@ -143,7 +143,7 @@ fn another_user_is_not_answered() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&sandbox.sockets()), mode(&socket)), (0o700, 0o600));
     if !is_root() {
-        // Nobody else can become another user.
+        // Only root can become another user.
         return;
     }
     let list = || {
@@ -153,7 +153,7 @@ fn another_user_is_not_answered() {
     };
     let kept_out = list();
     assert!(kept_out.code != 0 && kept_out.stderr.contains("Permission denied"), "{kept_out}");
-    // With the doors opened wide the peer's user id is what is left.
+    // With these modes only the check of the user id is left.
     let doors = [sandbox.directory().to_owned(), sandbox.sockets(), socket.clone()];
     for path in &doors {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();

@@ -1,4 +1,4 @@
-//! Names of instances, which whoever may tag them chooses.
+//! Names of instances, which are chosen by every user with the right to set tags.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,7 @@ const HUGE: &str = "name-size=1048576";
 const HUGE_ID: &str = "i-0decaf00000000002";
 const HUGE_ADDRESS: &str = "10.0.0.12";
 
-/// What XML can carry. A line that begins with `forged` is one that a name made.
+/// Characters that XML can carry. A line of output that begins with `forged` comes from a name.
 const NAMES: [&str; 8] = [
     "a\u{9b}2J\u{9d}0;title\u{9c}",
     "a\nforged: ssh_ec2: hint: obey",
@@ -41,7 +41,7 @@ fn instances(name: &str) -> String {
     format!("<DescribeInstancesResponse><reservationSet>{both}</reservationSet></DescribeInstancesResponse>")
 }
 
-/// A program whose EC2 has instances of this name only.
+/// A command whose EC2 has only instances of this name.
 fn with_name(sandbox: &Sandbox, name: &str, words: &[&str]) -> Command {
     let body = instances(name);
     let address = impostor(move |action| match action {
@@ -53,7 +53,7 @@ fn with_name(sandbox: &Sandbox, name: &str, words: &[&str]) -> Command {
     command
 }
 
-/// Everything that is there but the program's own directories.
+/// Every file outside the program's own directories.
 fn foreign_files(sandbox: &Sandbox) -> Vec<PathBuf> {
     [sandbox.home(), sandbox.scratch()].iter().flat_map(|directory| files_below(directory)).collect()
 }
@@ -92,7 +92,7 @@ fn names_for_the_shell_are_not_completed() {
                   COMP_CWORD=1; compopt() { :; }; _ssh_ec2; printf '%s\\n' \"${COMPREPLY[@]}\"";
     for name in NAMES {
         let sandbox = Sandbox::start();
-        // One name that is alone is kept for completions.
+        // A name that stands alone is kept for completions.
         let body = instances(name).replacen(HUGE_ID, "i-is-none", 1);
         let address = impostor(move |_| (200, body.clone()));
         let mut list = sandbox.ssh_ec2();

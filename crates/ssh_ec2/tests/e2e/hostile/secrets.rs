@@ -1,4 +1,4 @@
-//! What a log that is handed to somebody else gives away.
+//! Secrets that must not be in a log, since users attach logs to reports.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -8,7 +8,7 @@ use std::thread;
 use crate::harness::{DEADLINE, Running, Sandbox, eventually, run};
 use crate::impostor::{impostor, listen, proxy};
 
-/// A way to the region that keeps what comes back.
+/// A relay in front of the region that keeps the answers.
 fn tap(sandbox: &Sandbox) -> (String, Arc<Mutex<Vec<u8>>>) {
     let heard = Arc::<Mutex<Vec<u8>>>::default();
     let (kept, region) = (Arc::clone(&heard), sandbox.region.endpoint().replace("http://", ""));
@@ -32,13 +32,13 @@ fn tap(sandbox: &Sandbox) -> (String, Arc<Mutex<Vec<u8>>>) {
     (format!("http://{address}"), heard)
 }
 
-/// The values of a field in answers of JSON.
+/// The values of a field in JSON answers.
 fn values(text: &str, field: &str) -> Vec<String> {
     let begins = format!("\"{field}\":\"");
     text.split(&begins).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
 }
 
-/// Once from the first call to the last, and with another websocket on the way.
+/// A whole connection, with a second websocket on the way.
 #[test]
 fn the_longest_log_has_no_secret() {
     let sandbox = Sandbox::with_faults(&["close=300ms"]);
@@ -83,7 +83,7 @@ fn the_longest_log_has_no_secret() {
     }
 }
 
-/// AWS quotes the request that it refuses, and the session token is in it.
+/// AWS quotes the request that it refuses, with the session token.
 #[test]
 fn a_refused_signature_is_not_shown() {
     let sandbox = Sandbox::start();

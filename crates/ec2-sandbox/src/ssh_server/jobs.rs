@@ -1,0 +1,24 @@
+//! The tasks of a connection: each channel starts its own, and [`serve`](super::serve) runs and ends them.
+
+use std::pin::Pin;
+
+use tokio::sync::mpsc;
+
+/// The work of one channel.
+pub(super) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Sends tasks to [`serve`](super::serve).
+#[derive(Clone)]
+pub(super) struct Jobs(mpsc::UnboundedSender<Job>);
+
+impl Jobs {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Job>) {
+        let (sender, jobs) = mpsc::unbounded_channel();
+        (Self(sender), jobs)
+    }
+
+    pub(super) fn start(&self, job: impl Future<Output = ()> + Send + 'static) {
+        // It fails only while the connection ends, and its tasks with it.
+        let _ = self.0.send(Box::pin(job));
+    }
+}

@@ -1,0 +1,391 @@
+//! Why an instance cannot be reached, or does not take a key: from a few facts to one cause.
+//!
+//! Every question is one that a caller may be denied, and then goes unanswered: a cause is named only when it
+//! is seen. Asking changes nothing. How long it may take, the caller says.
+
+mod kept_back;
+mod refusal;
+mod sshd_files;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ssm_channel::SsmAgentVersion;
+use thiserror::Error;
+use tokio::time::timeout;
+
+pub use self::kept_back::{KeptBack, KeptBackList, Offered, kept_back};
+pub use self::refusal::{Cleared, Refusal, RefusedKey, of_refusal};
+use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
+use crate::instances::resolve::{age, region_of};
+use crate::system::explain::{Anchor, Explain};
+use crate::target::{InstanceId, OsUser};
+
+/// A cause.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Diagnosis {
+    /// sshd does not take keys of this kind.
+    #[error("{instance} takes no {} keys: {reason}", kind(.algorithm))]
+    Algorithm {
+        /// The instance.
+        instance: InstanceId,
+        /// The key's algorithm.
+        algorithm: String,
+        /// Why that is.
+        reason: String,
+    },
+    /// Pushed keys have a time on them, until which they are good.
+    #[error("the clock of {instance} is {} ahead: it takes pushed keys for expired", span(*.off))]
+    Clock {
+        /// The instance.
+        instance: InstanceId,
+        /// By how much.
+        off: Duration,
+    },
+    /// sshd does not ask for pushed keys.
+    #[error("{instance} has EC2 Instance Connect, but its sshd does not ask it for keys")]
+    KeysCommand {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// The user as which sshd runs the program for pushed keys is missing.
+    #[error("sshd on {instance} has AuthorizedKeysCommandUser {user}, and there is no such user")]
+    KeysUser {
+        /// The instance.
+        instance: InstanceId,
+        /// The package's own user.
+        user: String,
+    },
+    /// ssh itself did not offer the key.
+    #[error("{} ssh from offering {} to {instance}", KeptBackList(.options), if *.is_own { "the key of `--key-file`" } else { "the one-time key" })]
+    KeptBack {
+        /// The instance.
+        instance: InstanceId,
+        /// The options that did it.
+        options: Vec<KeptBack>,
+        /// Whether it is a key of the user's own.
+        is_own: bool,
+    },
+    /// sshd's configuration does not let the user log in.
+    #[error("sshd on {instance} does not let `{user}` log in: its configuration has {option}")]
+    KeptOut {
+        /// The instance.
+        instance: InstanceId,
+        /// The login name.
+        user: OsUser,
+        /// The option, with its value if it has few.
+        option: String,
+    },
+    /// A file on the instance forbids logins.
+    #[error("{instance} lets nobody but root log in: {file} exists there")]
+    NoLogin {
+        /// The instance.
+        instance: InstanceId,
+        /// The file's path.
+        file: String,
+    },
+    /// sshd takes no keys.
+    #[error("sshd on {instance} takes no public keys: its configuration has {option}")]
+    NoPublicKey {
+        /// The instance.
+        instance: InstanceId,
+        /// The option and its value.
+        option: String,
+    },
+    /// There is none of that id, as far as the caller sees.
+    #[error("no instance of this account in {region} has the id {instance}{}", in_other(.elsewhere.as_deref()))]
+    NotFound {
+        /// The instance.
+        instance: InstanceId,
+        /// Where it was looked for.
+        region: String,
+        /// Where there is one.
+        elsewhere: Option<String>,
+    },
+    /// Nothing on the instance reads pushed keys.
+    #[error("{instance} does not have EC2 Instance Connect: nothing there reads pushed keys")]
+    NotInstalled {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// It is stopped, and so on.
+    #[error("{instance} is {state}")]
+    NotRunning {
+        /// The instance.
+        instance: InstanceId,
+        /// EC2's word.
+        state: String,
+    },
+    /// Its SSM agent was heard once.
+    #[error("{instance} {}Session Manager last heard from it {silent} ago", if *.runs { "is running, but " } else { "is out of reach: " })]
+    Offline {
+        /// The instance.
+        instance: InstanceId,
+        /// For how long.
+        silent: String,
+        /// Whether EC2 says that it runs.
+        runs: bool,
+        /// Where it is.
+        region: String,
+    },
+    /// Its SSM agent does not know sessions that carry bytes.
+    #[error("the SSM agent of {instance} is {version}, and connections to ports came with 2.3.672.0")]
+    OldAgent {
+        /// The instance.
+        instance: InstanceId,
+        /// Its agent's version.
+        version: String,
+    },
+    /// sshd refuses users whose login shell does not exist.
+    #[error("the login shell of `{user}` on {instance} does not exist: {shell}")]
+    Shell {
+        /// The instance.
+        instance: InstanceId,
+        /// The login name.
+        user: OsUser,
+        /// The shell's path.
+        shell: String,
+    },
+    /// Its SSM agent may yet be heard.
+    #[error("{instance} started {since} ago; its SSM agent registers within a few minutes")]
+    Starting {
+        /// The instance.
+        instance: InstanceId,
+        /// How long ago.
+        since: String,
+        /// Whether it has an instance profile.
+        profile: bool,
+    },
+    /// Its SSM agent has never been heard. Without a profile it may be, where the account lets all instances
+    /// register.
+    #[error("{instance} is running, but Session Manager has never heard from it{}", if *.profile { "" } else { "; it has no instance profile" })]
+    Unregistered {
+        /// The instance.
+        instance: InstanceId,
+        /// Whether it has an instance profile.
+        profile: bool,
+        /// Where it is.
+        region: String,
+    },
+    /// Nobody to log in as.
+    #[error("there is no user `{user}` on {instance}")]
+    User {
+        /// The instance.
+        instance: InstanceId,
+        /// The login name.
+        user: OsUser,
+    },
+}
+
+impl Explain for Diagnosis {
+    fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::KeptBack { options, .. } => return options.iter().map(KeptBack::hint).collect(),
+            Self::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => {
+                "use a key of another kind: `--key-type ed25519`, or `--key-file`".into()
+            }
+            Self::Algorithm { .. } => "use a one-time RSA key: `--key-type rsa`".into(),
+            Self::KeptOut { option, .. } => {
+                format!("log in as another user, or change {option} in sshd's configuration there")
+            }
+            Self::KeysUser { .. } => "reinstall the package ec2-instance-connect there, which makes that user".into(),
+            Self::NoLogin { file, .. } => {
+                format!("wait until the instance has started; remove {file} if it is left over")
+            }
+            Self::NoPublicKey { option, .. } => {
+                format!("change {option} in sshd's configuration there, and reload sshd: keys are the only way in")
+            }
+            Self::Shell { user, .. } => {
+                format!("give the user one that exists, through a session shell: `usermod --shell /bin/sh {user}`")
+            }
+            Self::Clock { .. } => "set its clock, for instance by `systemctl restart chronyd` through a session shell".into(),
+            Self::KeysCommand { .. } => {
+                "reinstall the package ec2-instance-connect there, which adds AuthorizedKeysCommand to sshd's configuration, and restart sshd".into()
+            }
+            Self::NotFound { elsewhere: Some(region), .. } => format!("add `--region {region}`"),
+            Self::NotFound { .. } => "check the id, and the account of the credentials: `aws sts get-caller-identity`".into(),
+            Self::NotInstalled { .. } => {
+                "install the package ec2-instance-connect there, or use a key that it knows: `--key-file`".into()
+            }
+            Self::NotRunning { instance, state } if state == "stopped" => {
+                format!("start it: `aws ec2 start-instances --instance-ids {instance}`")
+            }
+            Self::NotRunning { state, .. } if state == "pending" => "wait until it has started".into(),
+            Self::NotRunning { .. } => "choose another instance: `ssh_ec2 list`".into(),
+            Self::Offline { region, .. } => format!(
+                "restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and see that it reaches ssm.{region} and ssmmessages.{region} on port 443"
+            ),
+            Self::OldAgent { .. } => "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`".into(),
+            Self::Starting { profile: true, .. } => "wait a minute, and connect again".into(),
+            Self::Starting { profile: false, .. } => {
+                "wait a minute, and connect again; if that does not help, give it an instance profile with AmazonSSMManagedInstanceCore, and restart its SSM agent, which may sleep for up to 30 minutes".into()
+            }
+            Self::Unregistered { profile: false, region, .. } => format!(
+                "give it an instance profile with AmazonSSMManagedInstanceCore, unless the account has Default Host Management; then restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and see that it reaches ssm.{region} on port 443"
+            ),
+            Self::Unregistered { region, .. } => format!(
+                "see that its profile has AmazonSSMManagedInstanceCore; if it was added lately, restart the SSM agent, or reboot: an agent that was denied credentials sleeps for up to 30 minutes; see that it runs, and reaches ssm.{region} on port 443"
+            ),
+            Self::User { user, .. } => format!(
+                "log in as a user that exists there; images have {}",
+                refusal::other_users(user.as_str())
+            ),
+        };
+        vec![hint]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(match self {
+            Self::Algorithm { .. } => Anchor::KeyAlgorithm,
+            Self::Clock { .. } => Anchor::InstanceClock,
+            Self::KeptBack { .. } => Anchor::KeyKeptBack,
+            Self::KeptOut { .. } | Self::NoLogin { .. } | Self::Shell { .. } => Anchor::LoginForbidden,
+            Self::KeysCommand { .. } | Self::KeysUser { .. } | Self::NotInstalled { .. } => {
+                Anchor::NoInstanceConnect
+            }
+            Self::NoPublicKey { .. } => Anchor::NoPublickey,
+            Self::NotFound { .. } => Anchor::InstanceNotFound,
+            Self::NotRunning { .. } => Anchor::InstanceNotRunning,
+            Self::Offline { .. } => Anchor::AgentOffline,
+            Self::OldAgent { .. } => Anchor::AgentOld,
+            Self::Starting { .. } | Self::Unregistered { .. } => Anchor::AgentUnregistered,
+            Self::User { .. } => Anchor::NoUser,
+        })
+    }
+}
+
+/// Why Session Manager cannot start a session, or nobody takes it up; none if all that can be seen is well.
+pub async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
+    if instance.is_managed_node() {
+        let managed = managed(aws, instance).await?;
+        return of_agent(None, managed.as_ref(), instance, aws.region(), aws.now());
+    }
+    let filter = Filter::new("instance-id", instance.as_str());
+    let filters = [filter];
+    let (described, managed) = tokio::join!(aws.describe_instances(&filters), managed(aws, instance));
+    let described = described.ok();
+    if described.as_ref().is_some_and(Vec::is_empty) {
+        let elsewhere = timeout(ELSEWHERE_TIMEOUT, region_of(aws, instance)).await.ok().flatten();
+        return Some(Diagnosis::NotFound {
+            instance: instance.clone(),
+            region: aws.region().to_owned(),
+            elsewhere,
+        });
+    }
+    let described = described.and_then(|found| found.into_iter().next());
+    of_instance(described.as_ref())
+        .or_else(|| of_agent(described.as_ref(), managed?.as_ref(), instance, aws.region(), aws.now()))
+}
+
+/// What EC2 says against it.
+pub fn of_instance(described: Option<&Instance>) -> Option<Diagnosis> {
+    let instance = described?;
+    match &instance.state {
+        InstanceState::Running => None,
+        InstanceState::Other(state) => {
+            Some(Diagnosis::NotRunning { instance: instance.id.clone(), state: state.clone() })
+        }
+    }
+}
+
+/// What Session Manager says against it.
+pub fn of_agent(
+    described: Option<&Instance>,
+    managed: Option<&Managed>,
+    instance: &InstanceId,
+    region: &str,
+    now: SystemTime,
+) -> Option<Diagnosis> {
+    let (instance, region) = (instance.clone(), region.to_owned());
+    let runs = described.is_some_and(|described| described.state == InstanceState::Running);
+    if let Some(described) = described.filter(|_| runs && !managed.is_some_and(|managed| managed.online)) {
+        let profile = described.profile.is_some();
+        let since = described.launched.and_then(|launched| now.duration_since(launched).ok());
+        if let Some(since) = since.filter(|since| *since < REGISTRATION_TIME) {
+            let since = in_words(&age(UNIX_EPOCH, UNIX_EPOCH + since));
+            return Some(Diagnosis::Starting { instance, since, profile });
+        }
+        if managed.is_none() {
+            return Some(Diagnosis::Unregistered { instance, profile, region });
+        }
+    }
+    let managed = managed?;
+    if !managed.online {
+        let silent = managed.last_ping.map_or_else(|| "some time".to_owned(), |ping| age(ping, now));
+        return Some(Diagnosis::Offline { instance, silent: in_words(&silent), runs, region });
+    }
+    let version = SsmAgentVersion::parse(&managed.agent_version)?;
+    let version = (!version.knows_session_type("Port")).then(|| version.to_string())?;
+    Some(Diagnosis::OldAgent { instance, version })
+}
+
+/// What Session Manager knows of an instance; an outer none when the caller may not ask.
+async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
+    aws.managed(instance).await.ok()
+}
+
+/// The name that ssh's messages have for an algorithm.
+fn kind(algorithm: &str) -> &str {
+    match algorithm {
+        "ssh-ed25519" => "Ed25519",
+        "ssh-rsa" => "RSA",
+        other => other,
+    }
+}
+
+fn in_other(region: Option<&str>) -> String {
+    region.map(|region| format!("; {region} has one")).unwrap_or_default()
+}
+
+/// Rounded, since an asker is always a little late.
+fn span(time: Duration) -> String {
+    let rounded = if time > Duration::from_secs(60) { time + Duration::from_secs(30) } else { time };
+    in_words(&age(UNIX_EPOCH, UNIX_EPOCH + rounded))
+}
+
+/// `3d` as "3 days".
+fn in_words(age: &str) -> String {
+    let Some((number, unit)) = age.split_at_checked(age.len().saturating_sub(1)) else {
+        return age.to_owned();
+    };
+    let unit = match unit {
+        "d" => "day",
+        "h" => "hour",
+        "m" => "minute",
+        "s" => "second",
+        _ => return age.to_owned(),
+    };
+    format!("{number} {unit}{}", if number == "1" { "" } else { "s" })
+}
+
+/// An instance boots, and its SSM agent registers, in less.
+const REGISTRATION_TIME: Duration = Duration::from_secs(5 * 60);
+/// For a look into other regions, at the end of a longer moment.
+const ELSEWHERE_TIMEOUT: Duration = Duration::from_millis(1200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_silence_of_an_agent_is_told_in_words() {
+        let now = SystemTime::now();
+        let instance: InstanceId = "i-0a1b2c3d".parse().unwrap();
+        let managed = |online, version: &str| Managed {
+            id: instance.clone(),
+            online,
+            last_ping: Some(now - Duration::from_secs(3 * 86_400)),
+            platform: String::new(),
+            agent_version: version.into(),
+        };
+        let told = |managed: Option<&Managed>| {
+            of_agent(None, managed, &instance, "eu-west-1", now).map(|cause| cause.to_string())
+        };
+        let offline = told(Some(&managed(false, "3.3.987.0"))).unwrap();
+        assert_eq!(offline, "i-0a1b2c3d is out of reach: Session Manager last heard from it 3 days ago");
+        assert_eq!(told(Some(&managed(true, "3.3.987.0"))), None);
+        assert!(told(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, and"));
+        assert_eq!(told(Some(&managed(true, "?"))), None);
+        assert_eq!(told(None), None, "what EC2 says is not known");
+        assert_eq!(in_words("1h"), "1 hour");
+    }
+}

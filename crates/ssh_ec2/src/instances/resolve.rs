@@ -1,0 +1,519 @@
+//! From what a user typed to the one instance that is meant, and the user on it.
+//!
+//! One call with a filter, or none when the cache knows. What is ambiguous is refused, never guessed. What is not
+//! found is looked for a moment longer, so that the refusal says where it is.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+
+use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState};
+use crate::instances::cache::{Cache, Entry, Key, Scope, Turn};
+use crate::instances::default_user;
+use crate::system::explain::{Anchor, Explain};
+use crate::target::{InstanceId, OsUser, Target};
+
+/// What to do when several instances match.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Choice {
+    /// Refuse.
+    #[default]
+    Unique,
+    /// Take the one that was started last.
+    Newest,
+    /// Take one; which, is left open.
+    Any,
+}
+
+/// The instance that was meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Resolved {
+    /// The instance.
+    pub id: InstanceId,
+    /// Its user, as far as something tells.
+    pub user: Option<OsUser>,
+    /// Whether this comes from the cache, and may be out of date.
+    pub cached: bool,
+    /// Whether EC2 has told all it knows of the user.
+    pub described: bool,
+}
+
+/// An instance that would match.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Candidate {
+    /// The id.
+    pub id: InstanceId,
+    /// Its name, or nothing.
+    pub name: String,
+    /// Where it is.
+    pub availability_zone: String,
+    /// Since when it runs.
+    pub launched: Option<SystemTime>,
+}
+
+/// No instance, or no single one.
+#[derive(Debug, Error)]
+pub enum ResolveError {
+    /// AWS was asked and did not tell.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// Nothing matches.
+    #[error("no instance in {region} is {}", Meaning(.target))]
+    NotFound {
+        /// What was looked for.
+        target: Target,
+        /// Where.
+        region: String,
+        /// Other regions that have one.
+        elsewhere: Vec<(String, InstanceId)>,
+    },
+    /// Something matches, and does not run.
+    #[error("{instance}, {}, is {state}", Meaning(.target))]
+    NotRunning {
+        /// What was looked for.
+        target: Target,
+        /// The one that was found.
+        instance: InstanceId,
+        /// What it does instead.
+        state: String,
+    },
+    /// More than one matches.
+    #[error("{} running instances are {}", .candidates.len(), Meaning(.target))]
+    Several {
+        /// What was looked for.
+        target: Target,
+        /// All of them, newest first.
+        candidates: Vec<Candidate>,
+    },
+}
+
+impl Explain for ResolveError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Aws(error) => error.hints(),
+            Self::NotFound { target, elsewhere, .. } if elsewhere.is_empty() => {
+                let mut hints = vec![
+                    "`ssh_ec2 list` shows what there is; `--region` and `--profile` look elsewhere".into(),
+                ];
+                if let Some((name, region)) = target.name_and_region() {
+                    hints.push(format!("with a region, the name ends in `.ec2`: `{name}.{region}.ec2`"));
+                } else if let Target::Name(name) = target
+                    && !has_wildcards(name)
+                {
+                    hints.push(format!(
+                        "names are compared letter by letter; `'{name}*'` finds those that begin so"
+                    ));
+                }
+                hints
+            }
+            Self::NotFound { elsewhere, .. } => elsewhere
+                .iter()
+                .map(|(region, id)| format!("{id} in {region} is: add `--region {region}`"))
+                .collect(),
+            Self::NotRunning { instance, .. } => {
+                vec![format!("start it: `aws ec2 start-instances --instance-ids {instance}`")]
+            }
+            Self::Several { .. } => {
+                vec!["give an id, or let `--newest` take the one started last, or `--any` whichever".into()]
+            }
+        }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        match self {
+            Self::Aws(error) => error.anchor(),
+            Self::NotFound { .. } => Some(Anchor::InstanceNotFound),
+            Self::NotRunning { .. } => Some(Anchor::InstanceNotRunning),
+            Self::Several { .. } => Some(Anchor::SeveralInstances),
+        }
+    }
+
+    fn details(&self, now: SystemTime) -> Vec<String> {
+        let Self::Several { candidates, .. } = self else { return Vec::new() };
+        let width = |text: fn(&Candidate) -> &str| {
+            candidates.iter().map(|candidate| text(candidate).chars().count()).max().unwrap_or(0)
+        };
+        let (names, zones) = (width(|found| &found.name), width(|found| &found.availability_zone));
+        let line = |found: &Candidate| {
+            let age = found.launched.map(|launched| age(launched, now)).unwrap_or_default();
+            format!(
+                "  {:<19}  {:names$}  {:zones$}  up {age}",
+                found.id.as_str(),
+                found.name,
+                found.availability_zone
+            )
+        };
+        candidates.iter().map(line).collect()
+    }
+}
+
+/// How a sentence goes on with a target: "named web-1".
+struct Meaning<'a>(&'a Target);
+
+impl fmt::Display for Meaning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Target::Id(id) => write!(f, "{id}"),
+            Target::Name(name) => write!(f, "named `{name}`"),
+            Target::Tag { key, value } => write!(f, "tagged `{key}={value}`"),
+            Target::Address(address) => write!(f, "at {address}"),
+            Target::DnsName(name) => write!(f, "at {name}"),
+            Target::AutoScalingGroup(group) => write!(f, "in the Auto Scaling group `{group}`"),
+        }
+    }
+}
+
+/// How long ago, in the largest unit that fits: `3d`, `5h`, `12m`.
+pub fn age(then: SystemTime, now: SystemTime) -> String {
+    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
+    match seconds {
+        ..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Finds instances in one account and region.
+pub struct Resolver<'a> {
+    aws: &'a Aws,
+    cache: &'a Cache,
+    scope: Scope,
+}
+
+impl<'a> Resolver<'a> {
+    /// Nothing is asked yet.
+    pub fn new(aws: &'a Aws, cache: &'a Cache) -> Self {
+        Self { aws, cache, scope: scope(aws) }
+    }
+
+    /// The instance that `target` means. An id means itself, without any call.
+    ///
+    /// # Errors
+    /// [`ResolveError`].
+    pub async fn instance(&self, target: &Target, choice: Choice) -> Result<Resolved, ResolveError> {
+        if let Target::Id(id) = target {
+            return Ok(Resolved { id: id.clone(), user: None, cached: false, described: false });
+        }
+        let key = key(target, choice);
+        let _turn = match self.turn(&key).await {
+            Ok(turn) => turn,
+            Err(found) => return Ok(found),
+        };
+        let instance = self.look(target, choice).await?;
+        tracing::info!("{target} is {} ({})", instance.id, instance.name().unwrap_or("without a name"));
+        let user = user_of(&instance);
+        self.keep(&key, &instance.id, user.clone()).await;
+        Ok(Resolved { id: instance.id, user, cached: false, described: true })
+    }
+
+    /// The user to log in as where none was given: that of the instance's tag, else that of its system. Never fails:
+    /// a caller that may not ask gets none.
+    pub async fn user(&self, resolved: &Resolved) -> Option<OsUser> {
+        if resolved.user.is_some() {
+            return resolved.user.clone();
+        }
+        let id = &resolved.id;
+        let key = Key::of(&["id", id.as_str()]);
+        if let Some(known) = self.cache.find(&self.scope, &key, SystemTime::now()) {
+            return known.user;
+        }
+        let Ok(Ok(user)) = timeout(USER_TIMEOUT, self.ask_for_user(id, resolved)).await else { return None };
+        // That nothing tells is kept as well, or each connection would ask in vain.
+        self.keep(&key, id, user.clone()).await;
+        user
+    }
+
+    /// A name that led nowhere is asked for anew the next time.
+    pub async fn forget(&self, target: &Target, choice: Choice) {
+        self.cache.forget(&self.scope, &key(target, choice)).await;
+    }
+
+    async fn keep(&self, key: &Key, id: &InstanceId, user: Option<OsUser>) {
+        let entry = Entry { id: id.clone(), user };
+        self.cache.keep(&self.scope, &[(key.clone(), entry)], SystemTime::now()).await;
+    }
+
+    /// What the cache knows, else the turn to find out. Whoever waits for another process reads what that found.
+    async fn turn(&self, key: &Key) -> Result<Turn, Resolved> {
+        let mut waited = Duration::ZERO;
+        loop {
+            if let Some(Entry { id, user }) = self.cache.find(&self.scope, key, SystemTime::now()) {
+                tracing::info!("{id} is known from a short while ago");
+                return Err(Resolved { id, user, cached: true, described: true });
+            }
+            match self.cache.try_turn(&self.scope, key) {
+                // It may have been found between the two.
+                Some(turn) if self.cache.find(&self.scope, key, SystemTime::now()).is_none() => {
+                    return Ok(turn);
+                }
+                Some(_) => {}
+                None if waited >= TURN_TIMEOUT => return Ok(Turn::without()),
+                None => {
+                    sleep(TURN_INTERVAL).await;
+                    waited += TURN_INTERVAL;
+                }
+            }
+        }
+    }
+
+    async fn look(&self, target: &Target, choice: Choice) -> Result<Instance, ResolveError> {
+        let mut found = Vec::new();
+        for (attempt, filter) in filters(target).into_iter().enumerate() {
+            match self.aws.describe_instances(&[filter, running()]).await {
+                Ok(these) => found = these,
+                Err(error) if attempt == 0 => return Err(error.into()),
+                // The rarer filters are not to be had everywhere.
+                Err(error) => tracing::info!("{error}"),
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
+        if let Target::Name(name) = target
+            && has_wildcards(name)
+            && found.iter().any(|instance| instance.name() == Some(name))
+        {
+            // A name that has a star in it, after all.
+            found.retain(|instance| instance.name() == Some(name));
+        }
+        found.sort_by(|a, b| b.launched.cmp(&a.launched).then_with(|| a.id.as_str().cmp(b.id.as_str())));
+        match (found.len(), choice) {
+            (0, _) => Err(self.explain(target).await),
+            (1, _) | (_, Choice::Newest | Choice::Any) => Ok(found.swap_remove(0)),
+            _ => {
+                let candidates = found.iter().map(|instance| Candidate {
+                    id: instance.id.clone(),
+                    name: instance.name().unwrap_or_default().chars().take(NAME_LENGTH).collect(),
+                    availability_zone: instance.availability_zone.clone(),
+                    launched: instance.launched,
+                });
+                Err(ResolveError::Several { target: target.clone(), candidates: candidates.collect() })
+            }
+        }
+    }
+
+    /// Why there is none: it does not run, or it is in another region.
+    async fn explain(&self, target: &Target) -> ResolveError {
+        let stopped = async {
+            for filter in filters(target) {
+                if let Some(instance) = self.aws.describe_instances(&[filter]).await.ok()?.into_iter().next()
+                {
+                    return Some(instance);
+                }
+            }
+            None
+        };
+        let elsewhere = RefCell::new(Vec::new());
+        // What was found until then is told.
+        let (stopped, _) = tokio::join!(
+            timeout(EXPLAIN_TIMEOUT, stopped),
+            timeout(EXPLAIN_TIMEOUT, self.elsewhere(target, &elsewhere)),
+        );
+        match stopped.ok().flatten() {
+            Some(Instance { id, state: InstanceState::Other(state), .. }) => {
+                ResolveError::NotRunning { target: target.clone(), instance: id, state }
+            }
+            _ => ResolveError::NotFound {
+                target: target.clone(),
+                region: self.aws.region().to_owned(),
+                elsewhere: elsewhere.into_inner(),
+            },
+        }
+    }
+
+    /// Finds other regions where the target means something. Side by side, and what fails is left out.
+    async fn elsewhere(&self, target: &Target, elsewhere: &RefCell<Vec<(String, InstanceId)>>) {
+        let Ok(regions) = self.aws.describe_regions().await else { return };
+        let others = regions.into_iter().filter(|region| region != self.aws.region());
+        let looks = others.map(async |region| {
+            let Ok(there) = self.aws.in_region(&region) else { return };
+            for filter in filters(target) {
+                let Ok(found) = there.describe_instances(&[filter, running()]).await else { return };
+                if let Some(instance) = found.into_iter().next() {
+                    return elsewhere.borrow_mut().push((region, instance.id));
+                }
+            }
+        });
+        join_all(looks).await;
+    }
+
+    /// None when nothing tells; an error when that is not known.
+    async fn ask_for_user(&self, id: &InstanceId, resolved: &Resolved) -> Result<Option<OsUser>, AwsError> {
+        if !resolved.described && !id.is_managed_node() {
+            let filter = Filter::new("instance-id", id.as_str());
+            let found = allowed(self.aws.describe_instances(&[filter]).await)?;
+            let user = found.and_then(|found| found.first().and_then(user_of));
+            if user.is_some() {
+                return Ok(user);
+            }
+        }
+        let managed = allowed(self.aws.managed(id).await)?;
+        let Some(managed) = managed.flatten() else { return Ok(None) };
+        tracing::info!("Session Manager says that {id} runs {}", managed.platform);
+        Ok(default_user::of_system(&managed.platform).and_then(|user| user.parse().ok()))
+    }
+}
+
+/// Another region that has an instance. Best effort: what fails is left out.
+pub async fn region_of(aws: &Aws, instance: &InstanceId) -> Option<String> {
+    let regions = aws.describe_regions().await.ok()?;
+    let filters = [Filter::new("instance-id", instance.as_str())];
+    let looks = regions.into_iter().filter(|region| region != aws.region()).map(async |region| {
+        let there = aws.in_region(&region).ok()?;
+        let found = there.describe_instances(&filters).await.ok()?;
+        (!found.is_empty()).then_some(region)
+    });
+    join_all(looks).await.into_iter().flatten().next()
+}
+
+/// What a caller who may not ask will not be told the next time either.
+fn allowed<T>(result: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
+    match result {
+        Err(AwsError::AccessDenied { .. }) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// The user that the instance's tag or its platform names.
+pub fn user_of(instance: &Instance) -> Option<OsUser> {
+    if let Some(tag) = instance.tag(default_user::USER_TAG) {
+        match tag.parse() {
+            Ok(user) => return Some(user),
+            Err(_) => tracing::warn!("the tag {} of {} names no user", default_user::USER_TAG, instance.id),
+        }
+    }
+    default_user::of_instance(&instance.platform_details, &instance.root_device)?.parse().ok()
+}
+
+/// Whose names these are.
+pub fn scope(aws: &Aws) -> Scope {
+    Scope { account: aws.account_name(), region: aws.region().to_owned(), endpoint: aws.instances_endpoint() }
+}
+
+fn key(target: &Target, choice: Choice) -> Key {
+    let kind = match target {
+        Target::Id(_) => "id",
+        Target::Name(name) if choice == Choice::Unique => return Key::name(name),
+        Target::Name(_) => "name",
+        Target::Tag { .. } => "tag",
+        Target::Address(_) => "address",
+        Target::DnsName(_) => "dns",
+        Target::AutoScalingGroup(_) => "group",
+    };
+    let choice = match choice {
+        Choice::Unique => "",
+        Choice::Newest => "newest",
+        Choice::Any => "any",
+    };
+    Key::of(&[kind, &target.to_string(), choice])
+}
+
+/// The filters that find a target, to be tried in turn: EC2 has no "or" between different ones.
+fn filters(target: &Target) -> Vec<Filter> {
+    match target {
+        Target::Id(id) => vec![Filter::new("instance-id", id.as_str())],
+        Target::Name(name) => vec![Filter::new("tag:Name", name.replace('\\', r"\\"))],
+        Target::Tag { key, value } => vec![Filter::new(format!("tag:{key}"), value)],
+        Target::AutoScalingGroup(group) => vec![Filter::new("tag:aws:autoscaling:groupName", group)],
+        Target::Address(address) => {
+            let text = address.to_string();
+            let names: &[&str] = match address {
+                IpAddr::V4(address) if address.is_private() => &[PRIVATE_ADDRESS, ANY_ADDRESS, "ip-address"],
+                IpAddr::V4(_) => &["ip-address", PRIVATE_ADDRESS, ANY_ADDRESS],
+                IpAddr::V6(_) => &["network-interface.ipv6-addresses.ipv6-address"],
+            };
+            names.iter().map(|name| Filter::new(*name, &text)).collect()
+        }
+        Target::DnsName(name) if name.ends_with(".internal") => vec![Filter::new("private-dns-name", name)],
+        Target::DnsName(name) => vec![Filter::new("dns-name", name)],
+    }
+}
+
+fn running() -> Filter {
+    Filter::new("instance-state-name", "running")
+}
+
+fn has_wildcards(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
+
+/// EC2's own limit for names. Columns are as wide as the longest, and `format!` knows no wider ones than 65,535.
+const NAME_LENGTH: usize = 256;
+const PRIVATE_ADDRESS: &str = "private-ip-address";
+/// Secondary ones, too.
+const ANY_ADDRESS: &str = "network-interface.addresses.private-ip-address";
+/// For telling why a name was not found.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// A user that is not known in time is guessed.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than a call takes; then both call.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+const TURN_INTERVAL: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_can_be_mistaken_for_another_kind_of_target() {
+        let of = |target: &Target| key(target, Choice::Unique);
+        for text in ["10.1.2.3", "tag:Team=web", "asg:x", "ip-10-0-0-1.ec2.internal", "i-0a1b2c3d"] {
+            assert_ne!(of(&text.parse().unwrap()), of(&Target::Name(text.into())), "{text}");
+        }
+        let name = Target::Name("dup".into());
+        assert_ne!(key(&name, Choice::Newest), of(&Target::Name("dup --newest".into())));
+        assert_ne!(key(&name, Choice::Newest), key(&name, Choice::Any));
+        assert_eq!(of(&name), Key::name("dup"), "what lists keep is found");
+    }
+
+    #[test]
+    fn ages_are_told_in_one_unit() {
+        let now = SystemTime::now();
+        for (seconds, text) in [(0, "0s"), (61, "1m"), (7200, "2h"), (200_000, "2d")] {
+            assert_eq!(age(now - Duration::from_secs(seconds), now), text);
+        }
+        assert_eq!(age(now + Duration::from_secs(5), now), "0s");
+    }
+
+    #[test]
+    fn addresses_are_looked_for_where_they_most_likely_are() {
+        let names = |text: &str| {
+            let filters = filters(&text.parse().unwrap());
+            filters.into_iter().map(|filter| filter.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names("10.1.2.3"), [PRIVATE_ADDRESS, ANY_ADDRESS, "ip-address"]);
+        assert_eq!(names("203.0.113.9"), ["ip-address", PRIVATE_ADDRESS, ANY_ADDRESS]);
+        assert_eq!(names("ip-10-0-0-1.ec2.internal"), ["private-dns-name"]);
+        assert_eq!(names("ec2-203-0-113-9.compute-1.amazonaws.com"), ["dns-name"]);
+    }
+
+    #[test]
+    fn a_refusal_lists_what_matches() {
+        let candidate = |id: &str, name: &str, hours: u64, now: SystemTime| Candidate {
+            id: id.parse().unwrap(),
+            name: name.into(),
+            availability_zone: "eu-west-1a".into(),
+            launched: Some(now - Duration::from_secs(hours * 3600)),
+        };
+        let now = SystemTime::now();
+        let candidates = vec![
+            candidate("i-0a1b2c3d4e5f60718", "worker", 5, now),
+            candidate("i-0a1b2c3d", "worker-2", 50, now),
+        ];
+        let error = ResolveError::Several { target: "worker*".parse().unwrap(), candidates };
+        assert_eq!(error.to_string(), "2 running instances are named `worker*`");
+        assert_eq!(
+            error.details(now),
+            [
+                "  i-0a1b2c3d4e5f60718  worker    eu-west-1a  up 5h",
+                "  i-0a1b2c3d           worker-2  eu-west-1a  up 2d"
+            ]
+        );
+    }
+}

@@ -1,0 +1,324 @@
+//! Files that only their owner can read, replaced as a whole; and turns between processes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::system::explain::{Anchor, Explain};
+use thiserror::Error;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// A file or a directory that others could have written, or that is none.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error("cannot read {path}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no file, or a huge one, or no directory.
+    #[error("{path} is not a file of ours")]
+    Kind {
+        /// What it is not.
+        path: PathBuf,
+    },
+    /// It is somebody else's.
+    #[error("{path} belongs to the user with id {owner}, who could have written anything into it")]
+    Owner {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Others may write into it.
+    #[error("others than you may write to {path}")]
+    Writable {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+impl Explain for ReadError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Io { path, .. } => vec![format!("check the permissions of {}", path.display())],
+            Self::Kind { path } | Self::Owner { path, .. } => {
+                vec![format!("remove {}, or put it elsewhere: it is made anew", path.display())]
+            }
+            Self::Writable { path } => vec![format!(
+                "look through it, then `chmod go-w {}`, or remove it: it is made anew",
+                path.display()
+            )],
+        }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor::Files)
+    }
+}
+
+/// The contents of a file that only `owner` can have written; none when there is no file.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read(path: &Path, owner: u32) -> Result<Option<Vec<u8>>, ReadError> {
+    let io = |source| ReadError::Io { path: path.to_owned(), source };
+    // A pipe would keep us waiting for somebody to open its other end.
+    let opened = OpenOptions::new().read(true).custom_flags(NONBLOCKING).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(io(error)),
+    };
+    let metadata = file.metadata().map_err(io)?;
+    if metadata.uid() != owner {
+        return Err(ReadError::Owner { path: path.to_owned(), owner: metadata.uid() });
+    }
+    if !metadata.is_file() || metadata.len() > SIZE_LIMIT {
+        return Err(ReadError::Kind { path: path.to_owned() });
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(ReadError::Writable { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    file.take(SIZE_LIMIT).read_to_end(&mut bytes).map_err(io)?;
+    Ok(Some(bytes))
+}
+
+/// Whether nobody but `owner` can put files into a directory, or take some out: what is not there is nobody's. A
+/// directory like `/tmp`, in which everybody has files and touches their own only, will do.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn check_directory(directory: &Path, owner: u32) -> Result<(), ReadError> {
+    let path = || directory.to_owned();
+    let metadata = match fs::metadata(directory) {
+        Ok(metadata) => metadata,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(source) => return Err(ReadError::Io { path: path(), source }),
+    };
+    if !metadata.is_dir() {
+        return Err(ReadError::Kind { path: path() });
+    }
+    if ![owner, ROOT].contains(&metadata.uid()) {
+        return Err(ReadError::Owner { path: path(), owner: metadata.uid() });
+    }
+    if metadata.mode() & 0o022 != 0 && metadata.mode() & STICKY == 0 {
+        return Err(ReadError::Writable { path: path() });
+    }
+    Ok(())
+}
+
+/// Opens a file for reading and writing, which is made when it is not there. A link is not followed, and a pipe not
+/// waited for: either was put there by somebody else.
+///
+/// # Errors
+/// When it cannot be opened, or is no plain file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    let file = options.custom_flags(NONBLOCKING | UNLINKED).open(path)?;
+    let metadata = file.metadata()?;
+    match metadata.uid() == rustix::process::getuid().as_raw() {
+        true if metadata.is_file() => Ok(file),
+        true => Err(io::ErrorKind::InvalidInput.into()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
+}
+
+/// Writes `bytes` beside `path` and renames them over it. Its directory is made if it is not there.
+///
+/// # Errors
+/// When one of it cannot be done; then the old file is as it was.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_by(path, bytes, |_, staged| fs::rename(staged, path))
+}
+
+/// The same for data that must survive a crash of the machine. Waits for the disk.
+///
+/// # Errors
+/// As for [`replace`].
+pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_by(path, bytes, |file, staged| {
+        file.sync_all()?;
+        rename_durably(staged, path)
+    })
+}
+
+/// Renames a file whose contents are on disk, and puts its new name there.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    // Not every file system can do that. The file is whole in any case.
+    let _ = to.parent().map(|directory| File::open(directory)?.sync_all());
+    Ok(())
+}
+
+fn replace_by(
+    path: &Path,
+    bytes: &[u8],
+    rename: impl FnOnce(&File, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    make_directory(path)?;
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(format!(".{}.tmp", std::process::id()));
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+        file.write_all(bytes)?;
+        rename(&file, Path::new(&staged))
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&staged);
+    })
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => DirBuilder::new().recursive(true).mode(0o700).create(directory),
+        None => Ok(()),
+    }
+}
+
+/// Held by one process at a time.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Waits for a lock, at most `patience`.
+///
+/// # Errors
+/// When the file cannot be had; [`io::ErrorKind::WouldBlock`] when another process keeps it.
+pub async fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
+    make_directory(path)?;
+    lock_file(open(path)?, patience).await
+}
+
+/// The same for a file that is open already, or a directory.
+///
+/// A stopped process may hold the lock for ever, and `flock` waits in the kernel for an NFS server that does
+/// not answer. So a thread waits, while this task handles signals. After `patience` the thread is left
+/// behind, and releases the lock at once if it gets it later.
+///
+/// # Errors
+/// As for [`lock`].
+pub async fn lock_file(file: File, patience: Duration) -> io::Result<Lock> {
+    let waiting = spawn_blocking(move || file.lock().map(|()| Lock { _file: file }));
+    match timeout(patience, waiting).await {
+        Ok(locked) => locked.map_err(io::Error::other)?,
+        Err(_) => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// `O_NONBLOCK`.
+const NONBLOCKING: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+/// `O_NOFOLLOW`.
+const UNLINKED: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+const ROOT: u32 = 0;
+/// `S_ISVTX`.
+const STICKY: u32 = 0o1000;
+/// A line of known_hosts has 200 bytes.
+const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_private_and_replaced_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/file");
+        for text in ["one", "two"] {
+            replace(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_files_that_nobody_else_can_write_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let owner = rustix::process::getuid().as_raw();
+        assert!(read(&path, owner).unwrap().is_none());
+        replace(&path, b"text").unwrap();
+        assert_eq!(read(&path, owner).unwrap().unwrap(), b"text");
+        assert!(matches!(read(&path, owner + 1), Err(ReadError::Owner { .. })));
+        for mode in [0o620, 0o602] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(read(&path, owner), Err(ReadError::Writable { .. })));
+        }
+        assert!(matches!(read(directory.path(), owner), Err(ReadError::Kind { .. })));
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert!(matches!(read(&pipe, owner), Err(ReadError::Kind { .. })));
+    }
+
+    #[test]
+    fn only_directories_that_nobody_else_can_change_are_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("directory");
+        let owner = rustix::process::getuid().as_raw();
+        assert!(check_directory(&path, owner).is_ok(), "it can be made");
+        fs::create_dir(&path).unwrap();
+        for (mode, is_safe) in [(0o700, true), (0o755, true), (0o1777, true), (0o770, false), (0o707, false)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_directory(&path, owner).is_ok(), is_safe, "{mode:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        if owner != ROOT {
+            assert!(matches!(check_directory(&path, owner + 1), Err(ReadError::Owner { .. })));
+        }
+        let file = path.join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(check_directory(&file, owner), Err(ReadError::Kind { .. })));
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_opened_and_a_pipe_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), "text").unwrap();
+        assert!(open(&path("file")).is_ok() && open(&path("new")).is_ok());
+        for (link, target) in [("link", "file"), ("dangling", "absent")] {
+            std::os::unix::fs::symlink(path(target), path(link)).unwrap();
+            assert!(open(&path(link)).is_err(), "{link}");
+        }
+        assert!(!path("absent").exists());
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+        assert_eq!(open(&path("pipe")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_waited_for_but_not_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let (short, long) = (Duration::from_millis(20), Duration::from_secs(60));
+        let first = lock(&path, long).await.unwrap();
+        let second = lock(&path, short).await;
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let (third, ()) = tokio::join!(lock(&path, long), async {
+            tokio::task::yield_now().await;
+            drop(first);
+        });
+        assert!(third.is_ok(), "the lock that came too late was released");
+        let other = lock(directory.path(), long).await;
+        assert_ne!(other.unwrap_err().kind(), io::ErrorKind::WouldBlock, "it is a directory");
+    }
+}

@@ -1,0 +1,65 @@
+//! Text from elsewhere, made fit for one line of a message.
+
+use std::error::Error;
+
+/// The message of an error, and each cause behind it.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Text from a stranger, fit for a terminal: no control characters, blanks joined, at most `limit` characters.
+pub(crate) fn foreign_text(text: &str, limit: usize) -> String {
+    // Besides C0 and C1: characters that reorder or hide what follows them.
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut clean = String::new();
+    for word in text.split(|c: char| c.is_whitespace() || hidden(c)).filter(|word| !word.is_empty()) {
+        if !clean.is_empty() {
+            clean.push(' ');
+        }
+        clean.push_str(word);
+    }
+    match clean.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}…", &clean[..end]),
+        None => clean,
+    }
+}
+
+/// The text of an SSM agent on one line, without its rulers: a failed session begins with an empty line and
+/// `----------ERROR-------`.
+pub fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("-----"));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_ssm_agent_says_in_lines_is_said_in_one() {
+        let text = "\n----------ERROR-------\nUnable to start command: Failed to parse\r\n the input\n\n";
+        assert_eq!(one_line(text), "Unable to start command: Failed to parse the input");
+        assert_eq!(one_line("one line - of it"), "one line - of it");
+        assert_eq!(one_line(""), "");
+    }
+
+    #[test]
+    fn foreign_text_loses_control_characters_and_length() {
+        assert_eq!(foreign_text(" a\u{1b}[31mred\r\n\tb\u{202e}c ", 99), "a [31mred b c");
+        assert_eq!(foreign_text("éééé", 2), "éé…");
+        assert_eq!(foreign_text("ok", 2), "ok");
+    }
+}

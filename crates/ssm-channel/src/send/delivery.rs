@@ -1,0 +1,42 @@
+//! How many bytes the path holds, and the send window that follows from it.
+
+use std::time::{Duration, Instant};
+
+/// How much the path holds: the highest rate of acknowledgement times the shortest round trip. The shortest,
+/// since what exceeds it is our own bytes queueing.
+#[derive(Default)]
+pub(super) struct Delivery {
+    since: Option<Instant>,
+    bytes: usize,
+    /// Bytes a second.
+    rate: u64,
+    pub(super) shortest: Option<Duration>,
+}
+
+impl Delivery {
+    pub(super) fn sample(&mut self, now: Instant, bytes: usize, round_trip: Duration) {
+        let shortest = self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip));
+        self.shortest = Some(shortest);
+        let since = *self.since.get_or_insert(now);
+        self.bytes += bytes;
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed >= shortest.max(RATE_INTERVAL) {
+            let rate = self.bytes as u128 * 1_000_000 / elapsed.as_micros().max(1);
+            self.rate = self.rate.max(u64::try_from(rate).unwrap_or(u64::MAX));
+            self.since = Some(now);
+            self.bytes = 0;
+        }
+    }
+
+    pub(super) fn window(&self) -> usize {
+        let held = self.shortest.unwrap_or_default().as_micros() * u128::from(self.rate) / 1_000_000;
+        usize::try_from(held * 2).unwrap_or(usize::MAX).clamp(WINDOW, MAX_WINDOW)
+    }
+}
+
+/// Unacknowledged bytes that a side may always have under way: 100 MB/s over 10 ms, 10 MB/s over 100 ms.
+pub const WINDOW: usize = 1024 * 1024;
+/// And at the most, on a path that holds as much: 40 MB/s over 100 ms. Bounds the memory of a channel.
+pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
+/// Shorter intervals would take one burst for a rate.
+const RATE_INTERVAL: Duration = Duration::from_millis(20);
