@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::error::{ExitCode, Failure};
 use crate::ssh::client::Command;
 use crate::ssh::job::{End, Job};
-use crate::system::private_socket::{PATH_LIMIT, make_directory};
+use crate::system::private_socket::{PATH_LIMIT, make_directory, sweep};
 use crate::ui;
 
 /// The socket to which the proxies of a program connect.
@@ -29,9 +29,11 @@ impl Explanations {
     pub(super) fn listen(directory: &Path) -> Option<Self> {
         let listen = || {
             make_directory(directory).map_err(|_| io::ErrorKind::PermissionDenied)?;
+            // If a proxy was killed too, nobody else removes it.
+            sweep(directory, |name| name.strip_prefix(SOCKET)?.split('.').next()?.parse().ok())?;
             // In containers that share a home directory, processes have the same numbers.
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let path = directory.join(format!(".wait.{}.{:x}", process::id(), now.as_nanos()));
+            let path = directory.join(format!("{SOCKET}{}.{:x}", process::id(), now.as_nanos()));
             if path.as_os_str().len() > PATH_LIMIT {
                 return Err(io::ErrorKind::InvalidFilename.into());
             }
@@ -120,5 +122,7 @@ pub(super) fn run(
     Ok(ExitCode::Passed(end.imitate()))
 }
 
+/// How the names of these sockets begin.
+const SOCKET: &str = ".wait.";
 /// A proxy begins to look for the cause when ssh ends, and gives up shortly before this.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -198,7 +198,7 @@ async fn ask_within(
     let closed = match outcome.end {
         End::Closed(closed) => Some(closed),
         End::Lost(error) => return Err(error.into()),
-        End::InputEnded | End::InputBroken(_) | End::OutputBroken | End::Stopped(()) => None,
+        End::InputEnded | End::InputBroken(_) | End::OutputBroken(_) | End::Stopped(()) => None,
     };
     Ok(Answer {
         session: id,

@@ -166,6 +166,11 @@ fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>
     AsyncFd::with_interest(descriptor, interest)
 }
 
+/// Whether writing failed since nobody reads any more. Other failures lose bytes that somebody waits for.
+pub fn reader_is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 /// Whether standard input has bytes that were not read.
 pub fn has_unread() -> bool {
     rustix::io::ioctl_fionread(io::stdin()).is_ok_and(|length| length > 0)

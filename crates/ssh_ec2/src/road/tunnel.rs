@@ -84,8 +84,8 @@ pub enum End<S, E> {
     Closed(Closed),
     /// ssh closed its end, and everything was delivered.
     InputEnded,
-    /// ssh does not read any more.
-    OutputBroken,
+    /// Writing to ssh failed, mostly because it does not read any more.
+    OutputBroken(io::Error),
     /// Reading from ssh failed.
     InputBroken(io::Error),
     /// `stop` was ready.
@@ -373,9 +373,11 @@ where
         let Self { pipes, channel, observed, notice, .. } = self;
         match pipes.poll_out(cx, now, channel, observed, notice) {
             Writing::Open { moved } => moved,
-            Writing::Broken => {
+            Writing::Broken(error) => {
                 if !self.is_ending() {
-                    self.begin_end(now, End::OutputBroken);
+                    self.begin_end(now, End::OutputBroken(error));
+                } else if matches!(self.end, Some(End::InputEnded | End::Closed(Closed::Terminated))) {
+                    self.end = Some(End::OutputBroken(error));
                 }
                 true
             }

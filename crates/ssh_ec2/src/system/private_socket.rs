@@ -10,6 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
+use rustix::process::{Pid, test_kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 pub use tokio::net::UnixStream;
@@ -102,6 +105,40 @@ pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     Ok(Some(stream))
 }
 
+/// Removes the sockets in `directory` that were left by processes which were killed. `process_of` finds a
+/// process in the name of a socket of its kind. Processes of containers that share the directory have other
+/// numbers, so a socket is removed only if nobody listens there. It may also be that nobody listens yet, but
+/// then the process exists.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn sweep(directory: &Path, process_of: impl Fn(&str) -> Option<u32>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let process = entry.file_name().to_str().and_then(&process_of);
+        if process.is_some_and(has_ended) && is_abandoned(&entry.path()) {
+            remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process does not exist, or is a zombie, which not every container's process 1 reaps.
+fn has_ended(process: u32) -> bool {
+    let Some(id) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return true };
+    test_kill_process(id) == Err(Errno::SRCH) || stat_field(process, 0).is_some_and(|state| state == "Z")
+}
+
+/// Whether the process that made a socket has ended. Does not wait for one that has a full backlog.
+fn is_abandoned(path: &Path) -> bool {
+    let connect = || {
+        let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        ioctl_fionbio(&socket, true)?;
+        net::connect(&socket, &SocketAddrUnix::new(path)?)
+    };
+    connect() == Err(Errno::CONNREFUSED)
+}
+
 /// The process at the other end, where the system reports it.
 pub fn peer(stream: &UnixStream) -> Option<u32> {
     u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
@@ -182,6 +219,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener as StdListener;
+
     use super::*;
 
     #[tokio::test]
@@ -223,5 +262,24 @@ mod tests {
         assert_eq!(parent_of(std::process::id()), Some(std::os::unix::process::parent_id()));
         assert!(is_sibling(&ours), "this process is its own sibling");
         assert_ne!(parent_of(1), Some(std::os::unix::process::parent_id()));
+    }
+
+    #[test]
+    fn a_socket_is_removed_if_its_process_is_gone_and_nobody_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let gone = i32::MAX;
+        let listens = StdListener::bind(path(&format!("in-another-container.{gone}"))).unwrap();
+        drop(StdListener::bind(path(&format!("left.{gone}"))).unwrap());
+        drop(StdListener::bind(path(&format!("about-to-listen.{}", std::process::id()))).unwrap());
+        fs::write(path("file"), "").unwrap();
+        sweep(directory.path(), |name| name.rsplit_once('.')?.1.parse().ok()).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        left.sort();
+        let [about, file, other] = &left[..] else { panic!("{left:?}") };
+        assert!(about.starts_with(path(&format!("about-to-listen.{}", std::process::id()))));
+        assert_eq!((file, other), (&path("file"), &path(&format!("in-another-container.{gone}"))));
+        drop(listens);
     }
 }

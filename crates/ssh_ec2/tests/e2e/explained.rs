@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::harness::{
     ABSENT, HEALTHY, NO_INSTANCE_CONNECT, PUSH_DENIED, Running, SSM_AGENT_OFFLINE, START_DENIED, Sandbox,
-    WITHOUT_QUOTA, eventually, is_child_of, pid,
+    WITHOUT_QUOTA, eventually, files_below, is_child_of, pid,
 };
 use crate::job_control::ssh_below;
 
@@ -210,19 +210,43 @@ fn a_directory_without_room_for_the_socket_keeps_nobody_from_connecting() {
     assert_eq!(status.code(), Some(7), "{said}");
 }
 
+/// How many wrappers are waited for.
+fn waiting(sandbox: &Sandbox) -> usize {
+    let names = fs::read_dir(sandbox.sockets()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().starts_with(".wait.")).count()
+}
+
 #[test]
 fn a_wrapper_that_was_killed_leaves_no_socket() {
     let sandbox = Sandbox::start();
-    let mut command = sandbox.ssh_ec2();
-    command.args(["-T", &sandbox.target(), "echo begun; cat"]);
-    let mut wrapper = Running::start(&mut command);
-    wrapper.wait_for_output(|output| output == b"begun\n");
-    let waiting = || {
-        let names = fs::read_dir(sandbox.sockets()).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter(|name| name.to_string_lossy().starts_with(".wait.")).count()
+    let connect = || {
+        let mut command = sandbox.ssh_ec2();
+        command.args(["-q", "-T", &sandbox.target(), "echo begun; cat"]);
+        let mut wrapper = Running::start(&mut command);
+        wrapper.wait_for_output(|output| output == b"begun\n");
+        wrapper
     };
-    assert_eq!(waiting(), 1);
+    let wrapper = connect();
+    assert_eq!(waiting(&sandbox), 1);
     wrapper.signal(Signal::KILL);
     sandbox.assert_tidy();
-    assert_eq!(waiting(), 0);
+    assert_eq!(waiting(&sandbox), 0);
+    // Killed together with its proxy, which cannot remove it then.
+    let wrapper = connect();
+    let ssh = ssh_below(wrapper.id());
+    let proxy = sandbox.proxies().into_iter().find(|proxy| is_child_of(*proxy, ssh)).unwrap();
+    // So that it sees nothing of the proxy's end.
+    wrapper.signal(Signal::STOP);
+    let stat = || fs::read_to_string(format!("/proc/{}/stat", wrapper.id())).unwrap();
+    eventually("the wrapper is stopped", || stat().contains(") T ").then_some(()));
+    kill_process(pid(proxy), Signal::KILL).unwrap();
+    wrapper.signal(Signal::KILL);
+    assert_eq!(wrapper.finish().code, 137);
+    eventually("the proxy ends", || sandbox.proxies().is_empty().then_some(()));
+    assert_eq!(waiting(&sandbox), 1);
+    let next = connect();
+    assert_eq!(waiting(&sandbox), 1, "its own");
+    next.finish().success();
+    eventually("the proxy ends", || sandbox.proxies().is_empty().then_some(()));
+    assert_eq!(files_below(&sandbox.sockets()), Vec::<PathBuf>::new());
 }

@@ -116,6 +116,11 @@ fn a_shell_controls_it_as_it_controls_ssh(sandbox: &Sandbox) {
         shell.terminal.wait_for("begun 3");
         shell.terminal.type_in("\x03");
         found.push(shell.status());
+        // The key that quits.
+        shell.line(&format!("p -T {target} 'echo be\"\"gun 4; cat'"));
+        shell.terminal.wait_for("begun 4");
+        shell.terminal.type_in("\x1c");
+        found.push(shell.status());
         // In the background from the start, until it is killed.
         shell.line(&format!("p -n -T {target} 'echo be\"\"gun 5; exec tail -f /dev/null' &"));
         shell.terminal.wait_for("begun 5");

@@ -211,7 +211,13 @@ fn proxy(sandbox: &Sandbox, instance: &str, ec2: Option<&str>) -> (Running, Path
     }
     let mut proxy = Running::start(&mut command);
     proxy.wait_for_output(|output| output.ends_with(b"\n"));
-    (proxy, sandbox.sockets().join(format!(".host-keys.{}", std::process::id())))
+    let own = format!(".{}", std::process::id());
+    let is_its_socket = |file: &PathBuf| {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        name.starts_with(".host-keys.") && name.ends_with(&own)
+    };
+    let socket = files_below(&sandbox.sockets()).into_iter().find(is_its_socket);
+    (proxy, socket.unwrap())
 }
 
 fn known_hosts(sandbox: &Sandbox, instance: &str) -> Running {

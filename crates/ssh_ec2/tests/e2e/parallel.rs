@@ -1,7 +1,8 @@
 //! Many connections at once to one instance and user: they share the path of the key agent's socket.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,7 +10,10 @@ use std::time::Instant;
 use ec2_sandbox::{ApiCall, SessionState};
 use rustix::process::{Signal, kill_process};
 
-use crate::harness::{HEALTHY, Running, Sandbox, WITHOUT_QUOTA, eventually, files_below, pid, run};
+use crate::harness::{
+    DEADLINE, HEALTHY, Running, Sandbox, WITHOUT_QUOTA, eventually, files_below, is_child_of, pid, run,
+    wait_until_runnable,
+};
 
 /// A connection that lasts until its input ends, and prints its number then.
 fn connect(sandbox: &Sandbox, number: usize) -> Running {
@@ -66,10 +70,7 @@ fn an_ssh_that_uses_the_key_of_another_connection_is_served_to_its_end() {
     assert_eq!(list(&mut guest), 1);
     end(ssh, 1);
     assert_eq!(list(&mut guest), 1, "the other connection has ended, and its key is served on");
-    // The socket for known-hosts stays until the process ends; only this ssh's own known-hosts may use it.
-    let of_key_agents = |path: &PathBuf| !path.to_string_lossy().contains("/.host-keys.");
-    let left: Vec<_> = files_below(&sandbox.sockets()).into_iter().filter(of_key_agents).collect();
-    assert_eq!(left, Vec::<PathBuf>::new(), "to nobody new");
+    assert_eq!(of_key_agents(&sandbox), Vec::<PathBuf>::new(), "to nobody new");
     drop(guest);
     sandbox.assert_tidy();
 }
@@ -136,10 +137,7 @@ fn a_killed_proxy_harms_no_other_connection() {
         wait_until_connected(running.last_mut().unwrap());
     }
     // The link leads to the newest connection.
-    let link = files_below(&sandbox.sockets()).into_iter().find(|file| file.is_symlink()).unwrap();
-    let holder = fs::read_link(&link).unwrap();
-    let holder: u32 = holder.to_str().unwrap().rsplit_once('.').unwrap().1.parse().unwrap();
-    kill_process(pid(holder), Signal::KILL).unwrap();
+    kill_process(pid(leader(&sandbox).unwrap()), Signal::KILL).unwrap();
     let killed = running.pop().unwrap().finish().status(255);
     assert_eq!(killed.text(), "begin\n");
     // The next connection finds a link that leads to no process.
@@ -196,11 +194,73 @@ fn a_hundred_connections_at_once_succeed() {
     sandbox.assert_tidy();
 }
 
+/// It is hit after the server's part of the other one's key exchange has come, and before that one's ssh asks.
+#[test]
+fn a_proxy_that_is_killed_or_stopped_with_the_link_harms_no_ssh_that_is_about_to_ask() {
+    for signal in [Signal::KILL, Signal::STOP] {
+        let sandbox = Sandbox::start();
+        let (asked, go, script) = (sandbox.file("asked"), sandbox.file("go"), sandbox.file("script"));
+        let wait = format!("touch {}; until [ -e {} ]; do :; done", asked.display(), go.display());
+        fs::write(&script, format!("#!/bin/sh\n[ $1 = HOSTNAME ] && {{ {wait}; }}\nexit 0\n")).unwrap();
+        fs::set_permissions(&script, Permissions::from_mode(0o700)).unwrap();
+        wait_until_runnable(&script);
+        let mut ssh = sandbox.ssh(&sandbox.target());
+        ssh.arg("-o").arg(format!("KnownHostsCommand={} %I", script.display()));
+        let mut ssh = Running::start(ssh.args(["-o", "StrictHostKeyChecking=no", "-n", "echo in"]));
+        eventually("ssh looks for the host key", || asked.exists().then_some(()));
+        let mut other = connect(&sandbox, 0);
+        wait_until_connected(&mut other);
+        kill_process(pid(leader(&sandbox).unwrap()), signal).unwrap();
+        fs::write(&go, "").unwrap();
+        assert_eq!(ssh.wait().success().text(), "in\n", "{signal:?}");
+    }
+}
+
+/// They are hit as soon as the link leads to them: in their turns.
+#[test]
+fn a_proxy_that_is_killed_or_stopped_in_its_turn_harms_no_other_connection() {
+    let sandbox = Sandbox::with_faults(&[WITHOUT_QUOTA]);
+    let link = sandbox.agent_socket(&sandbox.target());
+    let (mut running, mut hit, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
+    for signal in [Signal::STOP, Signal::KILL, Signal::STOP] {
+        running.extend((0..5).map(|number| connect(&sandbox, number)));
+        let begun = Instant::now();
+        let leader = loop {
+            match leader_by(&link).filter(|leader| !hit.contains(leader)) {
+                Some(leader) => break leader,
+                None => assert!(begun.elapsed() < DEADLINE, "nobody new has the link: {hit:?}"),
+            }
+        };
+        let its_ssh = running.iter().position(|ssh| is_child_of(leader, ssh.id())).unwrap();
+        kill_process(pid(leader), signal).unwrap();
+        hit.push(leader);
+        stopped.push(running.remove(its_ssh));
+    }
+    running.iter_mut().for_each(wait_until_connected);
+    for ssh in running {
+        assert!(ssh.finish().success().text().starts_with("begin\nend "));
+    }
+    drop(stopped);
+    // What is left of those that were killed goes with the next connection.
+    assert_eq!(sandbox.remote("echo next"), "next\n");
+    eventually("the proxies end", || sandbox.proxies().is_empty().then_some(()));
+    assert_eq!(of_key_agents(&sandbox), Vec::<PathBuf>::new());
+}
+
 /// The process that the link leads to.
 fn leader(sandbox: &Sandbox) -> Option<u32> {
-    let link = sandbox.agent_socket(&sandbox.target());
+    leader_by(&sandbox.agent_socket(&sandbox.target()))
+}
+
+fn leader_by(link: &Path) -> Option<u32> {
     let name = fs::read_link(link).ok()?.into_os_string().into_string().unwrap();
     Some(name.rsplit_once('.').unwrap().1.parse().unwrap())
+}
+
+/// The files of key agents. The sockets for known-hosts stay for as long as their processes do.
+fn of_key_agents(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let files = files_below(&sandbox.sockets()).into_iter();
+    files.filter(|path| !path.to_string_lossy().contains("/.host-keys.")).collect()
 }
 
 /// A connection, and the process of its proxy.
@@ -264,10 +324,16 @@ fn a_lock_that_is_never_released_holds_up_no_connection() {
     let kinds = ["lock", "pace", "turn"];
     let of_locks =
         cache.iter().filter(|file| kinds.iter().any(|kind| file.extension() == Some(kind.as_ref())));
-    let of_locks: Vec<_> = of_locks.cloned().chain([sandbox.sockets()]).collect();
+    // That of the link to the key agents, while a connection lasts.
+    let mut lasting = connect(&sandbox, 0);
+    wait_until_connected(&mut lasting);
+    let of_link =
+        files_below(&sandbox.sockets()).into_iter().find(|file| file.extension() == Some("turn".as_ref()));
+    let of_locks: Vec<_> = of_locks.cloned().chain(of_link).collect();
     assert_eq!(of_locks.len(), 4, "{cache:?}");
     let held = of_locks.iter().map(|path| fs::File::open(path).unwrap()).collect::<Vec<_>>();
     held.iter().for_each(|file| file.lock().unwrap());
+    assert_eq!(sandbox.remote("echo in"), "in\n");
     assert_eq!(run(&mut remote()).success().text(), "in\n");
     // A name that is not in the cache has to be looked up and written to the cache.
     for file in cache.iter().filter(|file| file.extension() == Some("json".as_ref())) {
@@ -279,6 +345,7 @@ fn a_lock_that_is_never_released_holds_up_no_connection() {
     proxy.signal(Signal::TERM);
     assert!(proxy.wait().status(130).stdout.is_empty());
     drop(held);
+    end(lasting, 0);
     sandbox.assert_tidy();
 }
 

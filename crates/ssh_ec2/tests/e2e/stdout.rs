@@ -1,7 +1,11 @@
 //! What the proxy writes to standard output: the server's bytes, and not one of its own.
 
+use std::fs::File;
+use std::process::Stdio;
+
 use rustix::process::Signal;
 
+use crate::errors::told;
 use crate::harness::{
     ABSENT, Ended, HEALTHY, PORT_CLOSED, PUSH_DENIED, Running, START_DENIED, STOPPED, Sandbox,
     THROTTLED_FOR_EVER, eventually, run,
@@ -105,5 +109,21 @@ fn errors_leave_standard_output_empty() {
         let ended = run(sandbox.ssh_ec2().args(words)).status(2);
         assert_eq!(ended.text(), "", "{ended}");
         assert_ne!(ended.stderr, "");
+    }
+}
+
+/// Also where input has ended before anything was written.
+#[test]
+fn bytes_that_cannot_be_written_are_an_error() {
+    let sandbox = Sandbox::start();
+    for input in [Stdio::piped(), Stdio::null()] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let ended = Running::start_with(&mut sandbox.proxy(HEALTHY), input, full.into()).wait().status(1);
+        let error = "cannot write to standard output: No space left on device (os error 28)";
+        assert_eq!(
+            ended.stderr,
+            told(error, &["make room where standard output goes, or send it elsewhere"])
+        );
+        sandbox.assert_tidy();
     }
 }

@@ -4,6 +4,8 @@
 //! that talks to AWS is enough: credentials may take a touch of a hardware key. Both are the same program, so
 //! that the form, JSON, is nobody else's business; a text that does not fit it is no answer.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -138,13 +140,15 @@ impl Reply {
 
 /// Where the proxy of the ssh with this process number listens. None where the path would be too long.
 pub(in crate::commands) fn socket(directory: &Path, ssh: u32) -> Option<PathBuf> {
-    let path = directory.join(format!("{SOCKET}{ssh}"));
+    // Containers that share the directory may number their processes alike.
+    let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino());
+    let path = directory.join(format!("{SOCKET}{namespace:x}.{ssh}"));
     (path.as_os_str().len() <= PATH_LIMIT).then_some(path)
 }
 
 /// The process number in such a name.
 pub(in crate::commands) fn ssh_of(name: &str) -> Option<u32> {
-    name.strip_prefix(SOCKET)?.parse().ok()
+    name.strip_prefix(SOCKET)?.rsplit('.').next()?.parse().ok()
 }
 
 /// A connection's key agent has a user and a host in its name, so no two names meet.

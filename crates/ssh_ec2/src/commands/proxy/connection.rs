@@ -24,7 +24,7 @@ use crate::error::{ExitCode, Failure};
 use crate::key::agent::serve::Usage;
 use crate::net::network::Network;
 use crate::road::probe::Interrupt;
-use crate::road::stdio::{self, Meter};
+use crate::road::stdio;
 
 /// Connects to one instance, and answers known-hosts meanwhile.
 pub(super) async fn connect(
@@ -65,7 +65,7 @@ async fn connect_tunnel(
     signals: &mut Signals,
 ) -> Result<ExitCode, Failure> {
     let identity = Identity::check(job)?;
-    let door = Rc::new(Door::new(Meter::clone(&job.received)));
+    let door = Rc::new(Door::new(job));
     let usage = &door.usage;
     let mut key_ready = pin!(keep_key_ready(job, aws, &identity, &door));
     let login = Login { job, aws, network, usage };
@@ -108,7 +108,11 @@ async fn carry_and_explain(
         }
     });
     let ended = |end: &End| {
-        if matches!(end, End::InputEnded | End::OutputBroken) && !needs_words() {
+        let is_done = match end {
+            End::OutputBroken(error) => stdio::reader_is_gone(error),
+            end => matches!(end, End::InputEnded),
+        };
+        if is_done && !needs_words() {
             job.options.words.done();
         }
     };

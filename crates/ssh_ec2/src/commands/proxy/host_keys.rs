@@ -5,7 +5,6 @@
 //! rejects the key, and without this socket it asks AWS itself.
 
 use std::convert::Infallible;
-use std::fs;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::os::unix::process::parent_id;
@@ -14,7 +13,6 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::process::{Pid, test_kill_process};
 use tokio::time::timeout;
 
 use super::Request;
@@ -30,7 +28,8 @@ use crate::road::probe::Interrupt;
 use crate::ssh::host_key::{HostKey, Source};
 use crate::system::explain::Explain as _;
 use crate::system::private_socket::{
-    DirectoryError, PrivateSocket, is_sibling, make_directory, read_frame, remove_if_there, write_frame,
+    DirectoryError, PrivateSocket, is_sibling, make_directory, read_frame, remove_if_there, sweep,
+    write_frame,
 };
 use crate::target::InstanceId;
 
@@ -138,7 +137,7 @@ impl Socket {
             DirectoryError::Exposed => io::ErrorKind::PermissionDenied.into(),
             DirectoryError::Io(error) => error,
         })?;
-        sweep(directory)?;
+        sweep(directory, ssh_of)?;
         let path = socket(directory, parent_id()).ok_or(io::ErrorKind::InvalidFilename)?;
         Ok(Self { listener: PrivateSocket::listen(&path)?, path })
     }
@@ -150,19 +149,6 @@ impl Drop for Socket {
             tracing::debug!(%error, "the socket for known-hosts could not be removed");
         }
     }
-}
-
-/// Removes the sockets of proxies that were killed: those whose ssh does not exist any more.
-fn sweep(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let ssh = entry.file_name().to_str().and_then(ssh_of).and_then(|ssh| i32::try_from(ssh).ok());
-        let Some(ssh) = ssh.and_then(Pid::from_raw) else { continue };
-        if test_kill_process(ssh) == Err(rustix::io::Errno::SRCH) {
-            remove_if_there(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// For a request or a reply of a few bytes.

@@ -60,7 +60,7 @@ async fn keep_ready(job: &Job<'_>, aws: &Aws, identity: &Identity, door: &Door) 
             job.pushed_key.replace(Some(key.public_line()));
             let push = push(key.public_line());
             push.ensure().await?;
-            let socket = door.open_with(path.clone().bind().await?);
+            let socket = door.open_with(path.clone().bind()?);
             serve(socket, &key, &door.usage, async || push.ensure().await).await?;
         }
     }

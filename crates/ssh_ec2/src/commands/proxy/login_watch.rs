@@ -50,6 +50,17 @@ impl LoginWatch {
         }
     }
 
+    /// Whether ssh has sent the last packet of the key exchange.
+    pub(super) fn has_ended_key_exchange(&self) -> bool {
+        self.keys.has_ended()
+    }
+
+    /// Whether ssh has not authenticated, so that it may come to ask its key agent. It does so before it has
+    /// tried many other ways.
+    pub(super) fn may_ask(&self) -> bool {
+        !self.is_in && self.answered < LATEST_TURN
+    }
+
     /// Whether the server refused ssh, after ssh has ended. `unread` is whether ssh had sent bytes that were
     /// not read.
     pub(super) fn was_refused(&self, unread: bool) -> bool {
@@ -75,17 +86,17 @@ impl LoginWatch {
     }
 }
 
-/// Reads what ssh sends until it is encrypted.
-#[derive(Debug, Default)]
-struct KeyExchange {
+/// Reads what one side sends until it is encrypted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeyExchange {
     phase: Phase,
-    /// The head of a packet, while it is incomplete.
+    /// The head of a packet, or of a line, while it is incomplete.
     head: Vec<u8>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum Phase {
-    /// The line with which each side begins.
+    /// The line with which each side begins. A server may send others before (RFC 4253, section 4.2).
     #[default]
     Identification,
     /// A packet's length, the length of its padding, and its type.
@@ -97,17 +108,34 @@ enum Phase {
 }
 
 impl KeyExchange {
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+
+    /// How many of these bytes come before the last one of NEWKEYS. None if that does not come yet.
+    pub(super) fn before_end(&self, bytes: &[u8]) -> Option<usize> {
+        let mut ahead = self.clone();
+        let encrypted = ahead.follow(bytes);
+        ahead.has_ended().then(|| (bytes.len() - encrypted).saturating_sub(1))
+    }
+
     /// How many of these bytes are encrypted.
-    fn follow(&mut self, mut bytes: &[u8]) -> usize {
+    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> usize {
         loop {
             match self.phase {
                 Phase::Done => return bytes.len(),
                 _ if bytes.is_empty() => return 0,
                 Phase::Identification => {
                     let end = bytes.iter().position(|byte| *byte == b'\n');
+                    let line = &bytes[..end.unwrap_or(bytes.len())];
+                    let room = VERSION.len().saturating_sub(self.head.len());
+                    self.head.extend_from_slice(&line[..room.min(line.len())]);
                     bytes = end.map_or(&[], |end| &bytes[end + 1..]);
                     if end.is_some() {
-                        self.phase = Phase::Head;
+                        if self.head == VERSION {
+                            self.phase = Phase::Head;
+                        }
+                        self.head.clear();
                     }
                 }
                 Phase::Head => {
@@ -136,12 +164,16 @@ impl KeyExchange {
     }
 }
 
+/// RFC 4253, section 4.2.
+const VERSION: &[u8] = b"SSH-";
 /// RFC 4253, section 12.
 const NEWKEYS: u8 = 21;
 const LENGTH_LENGTH: usize = 4;
 const HEAD_LENGTH: usize = 6;
 /// Six keys are tried at most, and passwords three times. A session has more turns than that soon.
 const MOST_TURNS: u32 = 24;
+/// Of a client that asks its agent: in the first or the third turn, or after some that Kerberos takes.
+const LATEST_TURN: u32 = 10;
 /// A refusal lists the methods that can continue. All that OpenSSH knows are 100 bytes, and the list of a
 /// single host key is as long as that.
 const LONGEST_REFUSAL: u64 = 200;
@@ -245,7 +277,13 @@ mod tests {
         }
         // A hostile or broken client is nothing to wait for, nor to allocate for.
         let mut keys = KeyExchange::default();
-        assert_eq!(keys.follow(b"\n\xff\xff\xff\xff\0\x14rest"), 0);
-        assert_eq!(keys.follow(b"\n\0\0\0\0\0\x15"), 0);
+        assert_eq!(keys.follow(b"SSH-2\n\xff\xff\xff\xff\0\x14rest"), 0);
+        assert_eq!(keys.follow(b"SSH-2\n\0\0\0\0\0\x15"), 0);
+        let mut keys = KeyExchange::default();
+        let server = b"words\nSSH\nSSH-2\n\0\0\0\x0c\x0a\x15\0\0\0\0\0\0\0\0\0\0rest";
+        assert_eq!(keys.before_end(server), Some(server.len() - "rest".len() - 1));
+        assert_eq!(keys.before_end(&server[..20]), None);
+        assert_eq!(keys.follow(server), 4);
+        assert_eq!(keys.before_end(b"more"), Some(0), "it was before");
     }
 }

@@ -141,7 +141,7 @@ async fn carry(
 /// Standard input and output, behind the door and watched for the login.
 fn pipes(job: &Job<'_>, door: &Rc<Door>) -> io::Result<Local> {
     let (input, output) = stdio::standard()?;
-    let input = watched(input, Rc::clone(&job.login));
+    let input = watched(input, Rc::clone(door));
     let (received, login) = (Meter::clone(&job.received), Rc::clone(&job.login));
     let observed = stdio::observed(output, move |length| {
         received.set(received.get() + length as u64);

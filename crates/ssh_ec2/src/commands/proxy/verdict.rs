@@ -6,6 +6,7 @@ use super::job::Job;
 use super::{End, ExitCode, Failure, Outcome, Stop};
 use crate::instances::default_user;
 use crate::road::error::RoadError;
+use crate::road::stdio;
 use crate::road::tunnel::{Closed, Notice};
 use crate::system::text::one_line;
 use crate::target::SessionTarget;
@@ -79,7 +80,8 @@ pub(super) fn judge(job: &Job<'_>, outcome: Outcome) -> Result<ExitCode, Failure
         });
     }
     let closed = match outcome.end {
-        End::InputEnded | End::OutputBroken => return Ok(ExitCode::Success),
+        End::OutputBroken(error) if !stdio::reader_is_gone(&error) => return Err(Failure::Output(error)),
+        End::InputEnded | End::OutputBroken(_) => return Ok(ExitCode::Success),
         End::Stopped(Stop::Asked) => return Ok(ExitCode::Interrupted),
         End::Stopped(Stop::Failed(error)) => return Err(error),
         End::Lost(error) => return Err(error.into()),

@@ -1,6 +1,5 @@
-//! Standard input whose bytes a [`LoginWatch`] sees.
+//! Standard input whose bytes the [`Door`] sees.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -8,17 +7,17 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::login_watch::LoginWatch;
+use super::door::Door;
 use crate::road::stdio::Input;
 
-/// The same input, which `watch` sees.
-pub(super) fn watched(input: Input, watch: Rc<RefCell<LoginWatch>>) -> Input {
-    Box::new(Watched { input, watch })
+/// The same input, which `door` sees.
+pub(super) fn watched(input: Input, door: Rc<Door>) -> Input {
+    Box::new(Watched { input, door })
 }
 
 struct Watched {
     input: Input,
-    watch: Rc<RefCell<LoginWatch>>,
+    door: Rc<Door>,
 }
 
 impl AsyncRead for Watched {
@@ -29,7 +28,7 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = room.filled().len();
         ready!(Pin::new(&mut self.input).poll_read(cx, room))?;
-        self.watch.borrow_mut().sent(&room.filled()[before..]);
+        self.door.sent(&room.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }

@@ -24,6 +24,8 @@ pub struct Usage {
     /// ssh closed the connection on which the key was listed. It keeps that open while it authenticates
     /// (OpenSSH `sshconnect2.c`, `pubkey_cleanup`).
     closed: Cell<bool>,
+    /// Our ssh has connected.
+    has_come: Cell<bool>,
     guests: Cell<usize>,
     received: Rc<Cell<u64>>,
 }
@@ -50,10 +52,9 @@ impl Usage {
         self.guests.get() > 0
     }
 
-    /// Whether our ssh has yet to ask for the key: it has not, and sshd has sent no more than comes before
-    /// that.
+    /// Whether our ssh has yet to connect: it has not, and sshd has sent no more than comes before that.
     pub fn is_awaited(&self) -> bool {
-        self.offered_at.get().is_none() && self.received.get() < HANDSHAKE
+        !self.has_come.get() && self.received.get() < HANDSHAKE
     }
 
     /// Whether our ssh has authenticated, by this key or in another way, to judge by its requests and by how
@@ -96,9 +97,14 @@ pub async fn serve<E: Display>(
                 seats.push_back(Rc::clone(&seat));
                 // OpenSSH runs a ProxyCommand through `exec`, so ssh itself is our parent.
                 let own = peer(&stream) == Some(std::os::unix::process::parent_id());
+                if own {
+                    usage.has_come.set(true);
+                    socket.end_turn();
+                }
                 connections.push(converse(socket, stream, seat, key, usage, own, &push));
             }
             Some(done) = connections.next() => done?,
+            () = socket.turn_is_overdue() => socket.end_turn(),
         }
     }
 }
@@ -189,8 +195,8 @@ impl Drop for Guest<'_> {
 }
 
 /// How many are served at once. A client that has requested nothing yet makes room for the next one; without
-/// such a client the next ones wait in the socket's backlog. Of a hundred connections that begin together few
-/// meet here, since each proxy leads the link to itself while its own ssh authenticates.
+/// such a client the next ones wait in the socket's backlog. Connections that begin together do not meet here,
+/// since each proxy leads the link to itself while its own ssh connects.
 const CONNECTIONS: usize = 64;
 /// A refusal takes 80 bytes; after a success OpenSSH sends its list of host keys, of 500 bytes.
 const LITTLE: u64 = 600;
@@ -211,6 +217,7 @@ mod tests {
         let received = Rc::new(Cell::new(3000));
         let usage = Usage::new(Rc::clone(&received));
         assert!(usage.is_awaited() && !usage.is_let_in(), "it has not asked yet");
+        usage.has_come.set(true);
         usage.offered_at.set(Some(3000));
         received.set(3160);
         assert!(!usage.is_awaited() && !usage.is_let_in(), "refused, or about to sign");
@@ -245,8 +252,7 @@ mod tests {
     impl Scene {
         async fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let socket =
-                AgentPath::check(&directory.path().join("agent/link")).unwrap().bind().await.unwrap();
+            let socket = AgentPath::check(&directory.path().join("agent/link")).unwrap().bind().unwrap();
             Self { directory, socket, key: OneTimeKey::generate(KeyType::Ed25519).unwrap() }
         }
 

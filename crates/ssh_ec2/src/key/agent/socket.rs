@@ -5,18 +5,24 @@
 //! they all push their keys to the same place.
 //!
 //! A proxy makes its socket after the first push of its key, and ssh gets no byte before. So when an ssh asks
-//! for a key, its own proxy's socket is there, and the link leads to a key that was pushed. A new socket
-//! takes the link, and its proxy leads it there again while its own ssh has yet to ask
-//! ([`AgentSocket::take_link`]). A proxy that ends leads the link to another socket, removes its own, and
-//! serves the clients that have connected. It does so under a lock on the directory, which keeps two proxies
-//! that end together from leading the link to each other. When a proxy was killed or stopped while it had the
-//! link, the others notice ([`AgentSocket::heal_link`]).
+//! for a key, its own proxy's socket is there. Each ssh is led to that: at the moments at which it may connect,
+//! its proxy has a turn, in which no other proxy changes the link ([`AgentSocket::begin_turn`]). An ssh that
+//! met the agent of another proxy would be refused if that one was killed or stopped. At other times the link
+//! may lead to any proxy that runs, for clients that come later, such as forwarded ones.
+//!
+//! A proxy that ends leads the link to another socket, removes its own, and serves the clients that have
+//! connected. It does so under the lock of a turn, which keeps two proxies that end together from leading the
+//! link to each other. When a proxy was killed or stopped while it had the link, the others notice
+//! ([`AgentSocket::heal_link`]).
+
+mod turn;
 
 use std::cell::Cell;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::fs::Access;
@@ -24,8 +30,9 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use self::turn::Turn;
 use crate::system::explain::{Anchor, Explain};
-use crate::system::private_file::{Lock, lock_file};
+use crate::system::private_file::Lock;
 use crate::system::private_socket::{
     DirectoryError, PATH_LIMIT, PrivateSocket, is_stopped, make_directory, peer, remove_if_there,
 };
@@ -120,19 +127,17 @@ impl AgentPath {
         Ok(checked)
     }
 
-    /// Listens, and leads the link here.
+    /// Listens, and leads the link here unless it leads to another proxy that runs.
     ///
     /// # Errors
     /// When the directory cannot be made private or written.
-    pub async fn bind(self) -> Result<AgentSocket, SocketError> {
+    pub fn bind(self) -> Result<AgentSocket, SocketError> {
         self.make_directory()?;
         let own_path = self.own_path();
         let fail = |source| SocketError::Io { path: own_path.clone(), source };
-        let lock = self.lock().await;
         let socket = PrivateSocket::listen(&own_path).map_err(fail)?;
-        let socket = AgentSocket { socket, path: self, retired: Cell::new(false) };
-        socket.take_link().map_err(fail)?;
-        drop(lock);
+        let socket = AgentSocket { socket, path: self, retired: Cell::new(false), turn: Turn::default() };
+        socket.heal_link().map_err(fail)?;
         Ok(socket)
     }
 
@@ -153,7 +158,7 @@ impl AgentPath {
 
     /// Points the link at `name`, in one step.
     fn lead_to(&self, name: &str) -> io::Result<()> {
-        let staged = self.directory.join(format!("{}.link", self.name));
+        let staged = self.directory.join(format!("{}{STAGED}", self.name));
         remove_if_there(&staged)?;
         std::os::unix::fs::symlink(name, &staged)?;
         fs::rename(&staged, self.link_path())
@@ -170,26 +175,16 @@ impl AgentPath {
         (name == socket_name(&self.link, process)).then_some(process)
     }
 
-    /// Held until dropped. The directory itself is locked, so no lock file stays behind. None if another
-    /// process keeps the lock: the link is changed without it then, and the next proxy that looks at it
-    /// repairs it.
-    async fn lock(&self) -> Option<Lock> {
-        let locked = match File::open(&self.directory) {
-            Ok(directory) => lock_file(directory, LOCK_PATIENCE).await,
-            Err(error) => Err(error),
-        };
-        let unlocked = |error: &io::Error| {
-            tracing::info!("the directory {} is used without a lock: {error}", self.directory.display());
-        };
-        locked.inspect_err(unlocked).ok()
-    }
-
     /// Another socket for the link, of a proxy that runs. Sockets without a listener were left by processes
     /// that were killed; those that are found before it are removed.
     async fn heir(&self) -> io::Result<Option<String>> {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
+            let staged_by = name.strip_suffix(STAGED).and_then(|socket| self.process_of(socket));
+            if staged_by.is_some_and(|process| !runs(process)) {
+                remove_if_there(&entry.path())?;
+            }
             let Some(process) = self.process_of(&name).filter(|_| name != self.name) else { continue };
             match health(&entry.path(), process).await {
                 Health::Listening => return Ok(Some(name)),
@@ -208,6 +203,7 @@ pub struct AgentSocket {
     path: AgentPath,
     /// Whether the link is not to lead here any more.
     retired: Cell<bool>,
+    turn: Turn,
 }
 
 impl AgentSocket {
@@ -216,11 +212,39 @@ impl AgentSocket {
         self.socket.accept().await
     }
 
-    /// Leads the link here, unless it does already. For an ssh that is about to ask for the key.
-    ///
-    /// # Errors
-    /// When the directory cannot be written.
-    pub fn take_link(&self) -> io::Result<()> {
+    /// Waits until no other proxy has its turn. None if that takes too long.
+    pub fn turn(&self) -> Pin<Box<dyn Future<Output = Option<Lock>>>> {
+        let path = self.path.clone();
+        Box::pin(async move { path.lock(TURN_PATIENCE).await })
+    }
+
+    /// Whether this proxy has its turn.
+    pub fn has_turn(&self) -> bool {
+        self.turn.is_on()
+    }
+
+    /// Leads the link here, for an ssh that may be about to connect, and keeps it here with the lock.
+    pub fn begin_turn(&self, lock: Option<Lock>) {
+        if let Err(error) = self.take_link() {
+            tracing::debug!(%error, "ssh may not find the key agent");
+        }
+        if let Some(lock) = lock {
+            self.turn.begin(lock);
+        }
+    }
+
+    /// ssh has connected, or will not before it gets more from its server.
+    pub fn end_turn(&self) {
+        self.turn.end();
+    }
+
+    /// Returns when ssh should have reacted. Cancel-safe.
+    pub(super) async fn turn_is_overdue(&self) {
+        self.turn.overdue().await;
+    }
+
+    /// Leads the link here, unless it does already.
+    fn take_link(&self) -> io::Result<()> {
         match self.retired.get() || self.path.leader().is_some_and(|leader| leader == self.path.name) {
             true => Ok(()),
             false => self.path.lead_to(&self.path.name),
@@ -242,7 +266,7 @@ impl AgentSocket {
 
     /// Leads the link to another proxy, if there is one. For a key that cannot be pushed any more.
     pub async fn give_up(&self) {
-        let lock = self.path.lock().await;
+        let lock = self.path.lock(LOCK_PATIENCE).await;
         if self.path.leader().is_some_and(|leader| leader == self.path.name) {
             let lead = async || match self.path.heir().await? {
                 Some(heir) => self.path.lead_to(&heir),
@@ -257,8 +281,9 @@ impl AgentSocket {
 
     /// Leads the link elsewhere and removes the socket. Clients that have connected are still served.
     pub async fn retire(&self) {
+        self.end_turn();
         if !self.retired.replace(true) {
-            let lock = self.path.lock().await;
+            let lock = self.path.lock(LOCK_PATIENCE).await;
             report(self.hand_over().await);
             drop(lock);
         }
@@ -282,7 +307,10 @@ impl AgentSocket {
                     // The system may have read the link for a client, and be looking for this socket.
                     sleep(FOLLOW_PATIENCE).await;
                 }
-                None => remove_if_there(&path.link_path())?,
+                None => {
+                    remove_if_there(&path.link_path())?;
+                    path.remove_lock_file()?;
+                }
             }
         }
         remove_if_there(&path.own_path())
@@ -296,7 +324,10 @@ impl Drop for AgentSocket {
             return;
         }
         let is_ours = self.path.leader().is_some_and(|leader| leader == self.path.name);
-        let link = if is_ours { remove_if_there(&self.path.link_path()) } else { Ok(()) };
+        let link = match is_ours {
+            true => remove_if_there(&self.path.link_path()).and_then(|()| self.path.remove_lock_file()),
+            false => Ok(()),
+        };
         report(link.and_then(|()| remove_if_there(&self.path.own_path())));
     }
 }
@@ -347,7 +378,11 @@ fn socket_name(link: &str, process: u32) -> String {
     format!(".{hash:016x}.{process}")
 }
 
-/// The lock is held for milliseconds, unless its process was stopped.
+/// How the name of a new link ends until it replaces the old one.
+const STAGED: &str = ".link";
+/// For a turn. A hundred connections that begin together need less than a second for all of theirs.
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
+/// For the lock, at the end of a connection.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// The system follows a link in microseconds.
 const FOLLOW_PATIENCE: Duration = Duration::from_millis(10);
@@ -356,11 +391,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
+    use std::fs::{File, Permissions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::os::unix::net::UnixStream as StdUnixStream;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process};
 
@@ -374,7 +407,10 @@ mod tests {
     async fn sibling(path: &Path, process: u32) -> AgentSocket {
         let mut path = AgentPath::check(path).unwrap();
         path.name = socket_name(&path.link, process);
-        path.bind().await.unwrap()
+        let socket = path.bind().unwrap();
+        // As in its turn.
+        socket.take_link().unwrap();
+        socket
     }
 
     fn names(path: &Path) -> Vec<String> {
@@ -386,7 +422,7 @@ mod tests {
     async fn only_the_owner_can_reach_the_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
-        let _socket = AgentPath::check(&path).unwrap().bind().await.unwrap();
+        let _socket = AgentPath::check(&path).unwrap().bind().unwrap();
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
@@ -426,44 +462,62 @@ mod tests {
         }
     }
 
-    async fn accept_all(socket: &AgentSocket) {
-        loop {
-            socket.accept().await;
-        }
+    fn leads_to(path: &Path, socket: &AgentSocket) -> bool {
+        fs::read_link(path).is_ok_and(|target| target == Path::new(&socket.path.name))
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_link_leads_to_a_socket_at_every_moment_of_a_retirement() {
+    /// A client that connects in the turn of its proxy is always led somewhere. At other times the system may
+    /// have read the link, and the socket be gone before it looks for that.
+    #[tokio::test]
+    async fn the_link_leads_to_a_socket_at_every_moment_of_a_turn() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
         let last = sibling(&path, 1).await;
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (knock, over) = (path.clone(), Arc::clone(&is_over));
-        let mut client = tokio::task::spawn_blocking(move || {
-            let mut knocks = 0;
-            while !over.load(Ordering::Relaxed) {
-                let leader = fs::read_link(&knock).unwrap();
-                if let Err(error) = StdUnixStream::connect(knock.with_file_name(&leader)) {
-                    // Between the two the link may have moved on, and the socket be gone.
-                    assert_ne!(fs::read_link(&knock).unwrap(), leader, "knock {knocks}: {error}");
-                }
-                knocks += 1;
-            }
-            knocks
-        });
-        for process in 2..60 {
-            let socket = sibling(&path, process).await;
-            tokio::select! {
-                () = accept_all(&last) => {}
-                () = accept_all(&socket) => {}
-                () = socket.retire() => {}
-            }
+        for process in 2..20 {
+            let ending = sibling(&path, process).await;
+            last.begin_turn(last.turn().await);
+            let mut retiring = Box::pin(ending.retire());
+            assert!(timeout(Duration::ZERO, retiring.as_mut()).await.is_err());
+            assert!(leads_to(&path, &last) && StdUnixStream::connect(&path).is_ok(), "{process}");
+            last.end_turn();
+            retiring.await;
+            assert!(StdUnixStream::connect(&path).is_ok(), "it has led the link to another one");
         }
-        is_over.store(true, Ordering::Relaxed);
-        tokio::select! {
-            knocks = &mut client => assert!(knocks.unwrap() > 60),
-            () = accept_all(&last) => {}
+    }
+
+    #[tokio::test]
+    async fn one_proxy_at_a_time_has_its_turn() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        // This process and the first one run.
+        let (first, second) = (sibling(&path, 1).await, AgentPath::check(&path).unwrap().bind().unwrap());
+        assert!(leads_to(&path, &first), "a new socket takes the link from nobody who runs");
+        first.begin_turn(first.turn().await);
+        let mut turn = second.turn();
+        assert!(timeout(Duration::ZERO, turn.as_mut()).await.is_err());
+        first.end_turn();
+        second.begin_turn(turn.await);
+        assert!(leads_to(&path, &second) && second.has_turn() && !first.has_turn());
+        // Of another host.
+        let other = AgentPath::check(&path.with_file_name("ec2-user@i-0a1b2c3e:22")).unwrap().bind().unwrap();
+        other.begin_turn(other.turn().await);
+        assert!(other.has_turn());
+        for socket in [other, second, first] {
+            socket.retire().await;
         }
+        assert_eq!(names(&path), Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_ends_by_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = sibling(&link(&directory), 1).await;
+        let mut overdue = Box::pin(socket.turn_is_overdue());
+        assert!(timeout(Duration::from_secs(60), overdue.as_mut()).await.is_err(), "there is none");
+        socket.begin_turn(socket.turn().await);
+        let began = tokio::time::Instant::now();
+        overdue.await;
+        assert_eq!(began.elapsed().as_secs(), 1);
     }
 
     #[tokio::test]
@@ -474,8 +528,10 @@ mod tests {
         // The link and the socket stay, without a listener.
         killed.retired.set(true);
         drop(killed);
-        assert_eq!(names(&path).len(), 2);
-        AgentPath::check(&path).unwrap().bind().await.unwrap().retire().await;
+        let ended = socket_name(path.file_name().unwrap().to_str().unwrap(), u32::MAX / 2);
+        std::os::unix::fs::symlink(&ended, path.with_file_name(format!("{ended}.link"))).unwrap();
+        assert_eq!(names(&path).len(), 3);
+        AgentPath::check(&path).unwrap().bind().unwrap().retire().await;
         assert_eq!(names(&path), Vec::<String>::new());
     }
 
@@ -521,17 +577,53 @@ mod tests {
         process.wait().unwrap();
     }
 
+    /// Locks the file of a link, as a process that was stopped keeps it.
+    fn keep_lock(path: &AgentPath) -> File {
+        let held = crate::system::private_file::open(&path.directory.join(&path.name).with_extension("turn"))
+            .unwrap();
+        held.lock().unwrap();
+        held
+    }
+
     #[tokio::test]
     async fn a_lock_that_is_never_released_does_not_keep_a_proxy_from_its_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = link(&directory);
         let agent_path = AgentPath::check(&path).unwrap();
-        let held = File::open(path.parent().unwrap()).unwrap();
-        held.lock().unwrap();
-        let socket = agent_path.bind().await.unwrap();
+        let _held = keep_lock(&agent_path);
+        let socket = agent_path.bind().unwrap();
         assert!(StdUnixStream::connect(&path).is_ok());
         socket.retire().await;
         assert_eq!(names(&path), Vec::<String>::new());
-        held.unlock().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_was_stopped_in_its_turn_keeps_nobody_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = link(&directory);
+        let mut process = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let id = Pid::from_child(&process);
+        kill_process(id, Signal::STOP).unwrap();
+        rustix::process::waitid(WaitId::Pid(id), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
+        let stopped = sibling(&path, process.id()).await;
+        let held = keep_lock(&stopped.path);
+        // This process and the first one run.
+        let (first, second) = (sibling(&path, 1).await, AgentPath::check(&path).unwrap().bind().unwrap());
+        stopped.take_link().unwrap();
+        let (mut one, mut two) = (first.turn(), second.turn());
+        let (has_turn, waits, waiting) = tokio::select! {
+            lock = one.as_mut() => (&first, &second, (lock, two)),
+            lock = two.as_mut() => (&second, &first, (lock, one)),
+        };
+        let (lock, next) = waiting;
+        assert!(lock.is_some(), "by a new file");
+        has_turn.begin_turn(lock);
+        assert!(leads_to(&path, has_turn));
+        drop(held);
+        has_turn.end_turn();
+        waits.begin_turn(next.await);
+        assert!(leads_to(&path, waits) && waits.has_turn());
+        process.kill().unwrap();
+        process.wait().unwrap();
     }
 }

@@ -121,6 +121,10 @@ fn read(mut file: &File) -> io::Result<Vec<u8>> {
 fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match file.write(bytes) {
+            // As above.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) && is_device(file) => {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             Err(error) => wait(file, PollFlags::OUT, error)?,
             written => return written,
         }

@@ -31,7 +31,7 @@ pub(super) enum Reading {
 /// What came of writing to ssh.
 pub(super) enum Writing {
     Open { moved: bool },
-    Broken,
+    Broken(io::Error),
 }
 
 impl Pipes {
@@ -96,11 +96,11 @@ impl Pipes {
                     self.progress_at = now;
                     self.forget_written(written);
                 }
-                // ssh is gone: the bytes that still come have no reader.
-                Poll::Ready(_) => {
+                // The bytes that still come have no reader.
+                Poll::Ready(written) => {
                     self.outbox.clear();
                     while channel.read().is_some() {}
-                    return Writing::Broken;
+                    return Writing::Broken(written.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
                 }
             }
         }

@@ -4,10 +4,14 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Instant;
 use std::{fs, iter};
 
-use crate::harness::{Sandbox, is_root, run};
+use rustix::process::{Resource, Rlimit, prlimit};
+
+use crate::harness::{HEALTHY, Running, Sandbox, eventually, is_root, pid, run};
 use crate::key_agent::connected;
+use crate::stdout::is_exchanged;
 
 const REFUSED: [u8; 5] = [0, 0, 0, 1, 5];
 const LIST: [u8; 5] = [0, 0, 0, 1, 11];
@@ -103,6 +107,31 @@ fn silent_clients_of_the_key_agent_hold_up_no_other_client() {
     ssh.wait_for_output(|output| output == b"in\nstill here\n");
     assert_eq!(ssh.finish().success().text(), "in\nstill here\n");
     drop((silent, begun));
+    sandbox.assert_tidy();
+}
+
+/// A caller may allow the proxy few descriptors. Connections that it cannot take are in the backlog, and the
+/// system reports them all the time.
+#[test]
+fn at_its_limit_of_descriptors_the_agent_waits_and_the_connection_goes_on() {
+    let sandbox = Sandbox::start();
+    let mut proxy = Running::start(sandbox.proxy(HEALTHY).arg("-vv"));
+    proxy.wait_for_output(|output| output.ends_with(b"\n"));
+    let limit = Rlimit { current: Some(40), maximum: Some(40) };
+    prlimit(Some(pid(proxy.id())), Resource::Nofile, limit).unwrap();
+    let socket = sandbox.agent_socket(&sandbox.target());
+    let begun = Instant::now();
+    let silent: Vec<_> = iter::repeat_with(|| UnixStream::connect(&socket).unwrap()).take(60).collect();
+    let attempts = || proxy.said().matches("a private socket could not accept a connection").count();
+    eventually("it has tried again and again", || (attempts() >= 5).then_some(()));
+    // Each is followed by a pause of 100 ms.
+    let (attempts, pauses) = (attempts(), begun.elapsed().as_millis() / 100);
+    assert!(u128::try_from(attempts).unwrap() <= pauses + 1, "{attempts} in {pauses} pauses");
+    proxy.write(b"SSH-2.0-test\r\n");
+    proxy.wait_for_output(is_exchanged);
+    drop(silent);
+    assert!(!listed(&socket).is_empty(), "there is room again");
+    proxy.finish().success();
     sandbox.assert_tidy();
 }
 
