@@ -75,7 +75,7 @@ impl CallError {
 impl From<SdkError<ServiceError, HttpResponse>> for CallError {
     fn from(error: SdkError<ServiceError, HttpResponse>) -> Self {
         match error {
-            SdkError::ServiceError(error) => Self::Response(error.into_err().response),
+            SdkError::ServiceError(error) => Self::Response(*error.into_err().response),
             SdkError::ConstructionFailure(_) => Self::Malformed(Box::new(error)),
             error => match error.into_source() {
                 Ok(source) => Self::without_response(source),
@@ -94,7 +94,8 @@ pub(super) struct NotJson;
 #[derive(Debug, thiserror::Error)]
 #[error("{response}")]
 pub(super) struct ServiceError {
-    pub(super) response: ErrorResponse,
+    /// Boxed, because a large error makes every result large.
+    pub(super) response: Box<ErrorResponse>,
     meta: ErrorMetadata,
 }
 
@@ -102,7 +103,7 @@ impl ServiceError {
     /// The error with which a response handler returns an error response.
     pub(super) fn orchestrator_error(response: ErrorResponse) -> OrchestratorError<Self> {
         let meta = ErrorMetadata::builder().code(&response.code).message(&response.message).build();
-        OrchestratorError::operation(Self { response, meta })
+        OrchestratorError::operation(Self { response: Box::new(response), meta })
     }
 }
 

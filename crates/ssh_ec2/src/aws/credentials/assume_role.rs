@@ -106,7 +106,7 @@ impl AssumedRole {
         }
     }
 
-    /// Why a file in the cache of this role, or of one that assumes it, was not trusted.
+    /// Why a file in the cache was not trusted: that of this role, or of another one in its chain.
     pub(crate) fn fault(&self) -> Option<&ReadError> {
         self.fault.get().or_else(|| self.source.fault())
     }
@@ -143,7 +143,7 @@ impl AssumedRole {
         Ok(credentials)
     }
 
-    /// Asks for a code, and once more if it was mistyped or expired.
+    /// Asks for a code, and asks again if it was mistyped or too late.
     async fn assume_with_code(
         &self,
         serial: &str,
