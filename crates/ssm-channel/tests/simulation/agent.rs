@@ -154,9 +154,9 @@ impl Agent {
             self.expected += 1;
             while let Some((payload_type, payload)) = self.early.remove(&self.expected) {
                 if !self.take(now, payload_type, &payload)? {
-                    // The real agent drops it here, acknowledged, and then waits for it for ever. Only a client
-                    // that sends more before its first data is acknowledged could cause that, and not here:
-                    // the message before this one was accepted.
+                    // The real agent drops it here, acknowledged, and then waits for it for ever. Only a
+                    // client that sends more before its first data is acknowledged could cause that, and not
+                    // here: the message before this one was accepted.
                     return Err(format!("message {} was acknowledged and then refused", self.expected));
                 }
                 self.expected += 1;
