@@ -1,7 +1,7 @@
 //! The messages before any data, and the features of each SSM agent version.
 //!
 //! The client opens each websocket with one text message that carries its token. Then the SSM agent, for the
-//! session types that want it (`Port` is one), sends a request as its stream message 0, the client answers
+//! session types that have one (`Port` is one), sends a request as its stream message 0, the client answers
 //! once, and the SSM agent sends HandshakeComplete. Data sent before that is acknowledged and dropped by the
 //! SSM agent.
 

@@ -10,7 +10,7 @@ use super::aws_region::AwsRegion;
 /// The fault of an instance, which a client that connects to it meets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Condition {
-    /// It was launched a moment ago: it is pending, and Session Manager does not know it yet.
+    /// It was launched a moment ago: it is pending, and Session Manager does not list it yet.
     Booting,
     /// Its clock is ten minutes ahead, so a pushed key has expired when it arrives.
     ClockAhead,
@@ -299,7 +299,7 @@ impl Instance {
     }
 
     /// Whether its sshd accepts pushed keys.
-    pub(crate) fn honours_pushed_keys(&self) -> bool {
+    pub(crate) fn accepts_pushed_keys(&self) -> bool {
         !matches!(
             self.condition,
             Condition::ClockAhead
