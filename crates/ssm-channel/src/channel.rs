@@ -63,7 +63,7 @@ pub struct Channel {
     receive: ReceiveStream,
     acknowledgements: Acknowledgements,
     pause: Pause,
-    /// When a message of the peer, or the gateway's `start_publication`, last arrived.
+    /// When a message of the peer or `start_publication` last arrived, or a websocket was attached.
     heard_at: Option<Instant>,
     agent_version: Option<SsmAgentVersion>,
     session: Option<SessionType>,
