@@ -1,5 +1,4 @@
-//! Whatever is asked of the key agent, the answer is one whole frame, and a signature is made by its key
-//! alone.
+//! For any request, the key agent's response is one complete frame, and a signature is from its own key.
 
 #![no_main]
 
@@ -11,7 +10,7 @@ use ssh_ec2::key::one_time::{KeyType, OneTimeKey};
 
 fuzz_target!(|body: &[u8]| {
     ask(body);
-    // The key is a fresh one, so no input could name it.
+    // The key is new in each run, so no stored input contains it.
     if let [SIGN_REQUEST, rest @ ..] = body {
         let blob = key().public_blob();
         let mut body = vec![SIGN_REQUEST];

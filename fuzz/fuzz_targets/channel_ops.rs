@@ -1,7 +1,7 @@
 //! Two channels and a gateway that delays, repeats, reorders, loses and cuts as the input says.
 //!
-//! What comes out is a prefix of what went in, at every moment; memory stays under its bounds; and once the
-//! gateway behaves, everything that was accepted arrives.
+//! At every moment the received bytes are a prefix of the sent ones, and memory stays under its bounds. After
+//! the faults have ended, everything that was accepted arrives.
 
 #![no_main]
 
@@ -26,13 +26,13 @@ enum End {
 enum Op {
     AcceptData,
     Attach(End),
-    /// The last so many messages to and from this side are lost with its websocket.
+    /// Cuts this side's websocket. So many of the last messages to and from it are lost.
     Cut {
         end: End,
         to: u8,
         from: u8,
     },
-    /// Messages for this side arrive, so many of them.
+    /// So many messages for this side arrive.
     Deliver {
         end: End,
         count: u8,
@@ -71,7 +71,7 @@ struct Input {
 enum Version {
     /// Acknowledges duplicates, so anything may be lost at any time.
     Recent,
-    /// Does not: what its client concludes from that holds only on an orderly line.
+    /// Does not acknowledge duplicates: its client's conclusions need a path that keeps the order.
     Old,
 }
 
@@ -90,7 +90,7 @@ struct Peer {
     attached: bool,
     sent: Vec<u8>,
     received: Vec<u8>,
-    /// What is on its way to this side.
+    /// Messages under way to this side.
     wire: VecDeque<Bytes>,
 }
 
@@ -172,7 +172,7 @@ impl Pair {
                 }
             }
             Op::Resume(end) => self.publish(end, "start_publication"),
-            // Before its connection stands, an SSM agent has nothing to send.
+            // Before its connection is open, an SSM agent has no data to send.
             Op::Send { end: End::Instance, .. } if !self.connected => {}
             Op::Send { end, length } => self.peer(end).send(now, usize::from(length)),
             Op::Terminate(end) => self.peer(end).channel.terminate(now),
@@ -181,7 +181,7 @@ impl Pair {
         self.pump();
     }
 
-    /// Everything that the channels have to say goes onto the wire.
+    /// Moves all outgoing records of both channels onto the wire.
     fn pump(&mut self) {
         let now = self.now;
         for end in [End::Client, End::Instance] {
@@ -204,7 +204,7 @@ impl Pair {
     fn deliver(&mut self, end: End, count: usize) {
         let now = self.now;
         let peer = self.peer(end);
-        // The gateway keeps what is for a side that is away.
+        // The gateway keeps messages for a side without a websocket.
         for _ in 0..if peer.attached { count } else { 0 } {
             let Some(record) = peer.wire.pop_front() else { break };
             peer.channel.handle_message(now, record).expect("a channel understands its like");
@@ -238,7 +238,7 @@ impl Pair {
         }
     }
 
-    /// The gateway behaves from here on: everything accepted arrives, unless a side gave up before.
+    /// Ends the faults: everything accepted arrives, unless a side has closed before.
     fn settle(&mut self) {
         self.instance.channel.accept_data();
         for _ in 0..MAX_STEPS {

@@ -1,4 +1,4 @@
-//! One channel whose peer sends anything at any time: it never panics, and never keeps more than it said.
+//! One channel whose peer sends anything at any time: it never panics, and its memory stays under its bounds.
 
 #![no_main]
 
@@ -151,7 +151,7 @@ impl Driver {
 
     fn check(&self) {
         assert!(self.channel.backlog() <= BACKLOG);
-        // A handshake's answer is as long as its request, and there is one; the rest is data and a flag.
+        // The one handshake response is as long as its request; the rest is data and a flag.
         assert!(self.channel.unacknowledged() <= MAX_WINDOW + LARGEST_RECORD + PROBE + HANDSHAKE);
         assert!(self.channel.send_capacity() <= MAX_WINDOW);
         if self.channel.is_closed() {

@@ -1,5 +1,5 @@
-//! Whatever a console or a file says, what is taken for a key is one, and stays the same when it is written
-//! down.
+//! For any text of a console or file, each key that is read from it is valid, and is the same after writing
+//! and reading it again.
 
 #![no_main]
 
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(print.starts_with("SHA256:") && print.len() == 50, "{print}");
         }
     }
-    // A key with one part that is anything.
+    // Keys with one arbitrary part.
     for text in [&*text, &format!("ssh-ed25519 {text}"), &format!("{KEY} {text}"), &format!("{KEY}{text}")] {
         if let Some(key) = HostKey::parse(text) {
             check(&key);

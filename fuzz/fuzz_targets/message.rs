@@ -1,4 +1,4 @@
-//! A message that can be read can be written, and is then read as the same.
+//! A message that can be read can be written, and is read as equal again.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use ssm_channel::{Message, MessageType};
 
 fuzz_target!(|record: &[u8]| {
     round_trip(record);
-    // A digest is not found by chance, so most inputs would end at it.
+    // The fuzzer cannot guess a digest, so most inputs would be refused there.
     if let Some(record) = with_digest(record) {
         round_trip(&record);
     }
@@ -21,7 +21,7 @@ fn round_trip(record: &[u8]) {
     let again = Message::parse(encoded.clone()).expect("what was written can be read");
     assert_eq!(again, message);
     assert_eq!(again.encode(), encoded);
-    // A known type loses its padding on the way, an unknown one nothing.
+    // Writing a known type changes its padding; an unknown one stays as it is.
     if let MessageType::Unknown(_) = message.header.message_type
         && is_plain(record)
     {
@@ -29,7 +29,7 @@ fn round_trip(record: &[u8]) {
     }
 }
 
-/// Whether the fields that are not kept have the only value that is ever written.
+/// Whether the fields that are not stored have the values that are written.
 fn is_plain(record: &[u8]) -> bool {
     let payload = &record[HEADER..];
     record[..4] == HEADER_LENGTH.to_be_bytes()

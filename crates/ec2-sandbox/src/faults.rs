@@ -187,39 +187,39 @@ const NAME_LIMIT: usize = 16 * 1024 * 1024;
 const LIST: &str = "\
 delay=TIME          a message takes this long, each way
 duplicate=SHARE     of messages arrive twice
-reorder=SHARE       of messages are overtaken
-lose-acks=SHARE     of acknowledgements vanish
+reorder=SHARE       of messages are overtaken by later ones
+lose-acks=SHARE     of acknowledgements are lost
 close=TIME          the client's websocket is closed this often, with code 1000
 reset=TIME          the client's TCP connection is reset this often
 cut-agent=TIME      the SSM agent's websocket is lost this often
 lose-tail=N         the last N messages each way are lost with a websocket
-pause=TIME          publication is held back for half a second, this often
+pause=TIME          the gateway pauses publication for half a second, this often
 refuse-upgrade      every websocket is refused with status 403
 refuse-resume       every websocket of a session but its first is refused
-slow-attach=TIME    the SSM agent takes a session up this late
-never-attach        the SSM agent takes no session up
+slow-attach=TIME    the SSM agent joins a session this late
+never-attach        the SSM agent never joins a session
 crash=TIME          the worker process of a session dies this long after its start
 port-refusal=TIME   a refused port is reported this late (real: 60s)
 command-error=TIME  a command that cannot be started is reported this late (real: 1s)
 pace=TIME           the SSM agent's pause after each message of output (real: 1ms); pace=0 for none
 idle=TIME           a session without data is ended after this (real: 20m)
-quick               an SSM agent without its slowness: pace=0, command-error=20ms, port-refusal=5s
-size-limit=BYTES    a larger payload from the client closes its websocket (at least 1024, else 131072)
-pause-each          while the SSM agent is away each message is answered by a pause
+quick               an SSM agent without its delays: pace=0, command-error=20ms, port-refusal=5s
+size-limit=BYTES    a larger payload from the client closes its websocket (at least 1024; default 131072)
+pause-each          while the SSM agent has no websocket, each message is answered by a pause
 agent-payload=BYTES the SSM agent's messages are no larger (real: 1024)
 agent-version=V     the SSM agent claims this version
 deny=ACTION         an IAM action, such as ec2:DescribeInstances, is not allowed
 deny=ACTION@NAME    it is not allowed on the instance or the session document of this name
-clock=+TIME         the region's clock is ahead by so much; behind with clock=-TIME
-stream-url=URL      sessions are told this in place of the gateway's own address, such as ws://127.0.0.1:1
+clock=+TIME         the region's clock is ahead by TIME; behind with clock=-TIME
+stream-url=URL      the URLs of data channels begin with this, such as ws://127.0.0.1:1
 redirect=URL        API calls are redirected there (status 307)
 stream-redirect=URL websockets are redirected there (status 302)
 name-size=BYTES     the name of web-2 is this long
 require-signature   websockets that are not signed are refused with status 403
-token-life=TIME     the token of a session admits nobody after this long (else 60s)
-first-message=TIME  a websocket whose first message is later is closed (else 10s)
+token-life=TIME     the token of a session expires after this time (default 60s)
+first-message=TIME  a websocket whose first message is later is closed (default 10s)
 throttle=OP:RATE/N  calls of OP, such as SendSSHPublicKey, are refused beyond N at once and RATE a second
-                    (throttle=StartSession:3/3 unless it is given, as at AWS)
+                    (default throttle=StartSession:3/3, the quota of AWS)
 TIME is like 50ms, 2s or 1m; SHARE is like 2% or 0.02.
 ";
 

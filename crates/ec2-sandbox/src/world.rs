@@ -321,7 +321,7 @@ fn random(bytes: &mut [u8]) -> io::Result<()> {
 /// The path of [`World::device_page`].
 pub(crate) const DEVICE_PAGE: &str = "/device";
 
-/// How long the token of a session is good: "only long enough to ensure the connection is successful", says
+/// How long the token of a session is valid: "only long enough to ensure the connection is successful", says
 /// the documentation of StartSession, and no source says how long that is.
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! The region as its clients meet it: over TCP, signed by code that is not the region's.
+//! The region as clients use it: over TCP, with requests signed by other code than the region's.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
@@ -37,7 +37,7 @@ fn home_ids(region: &Region) -> Vec<String> {
     instances.map(|instance| instance.id).collect()
 }
 
-/// Lists of instances have no order of their own.
+/// Sorts ids, since lists of instances have no fixed order.
 fn in_order(mut ids: Vec<String>) -> Vec<String> {
     ids.sort();
     ids
@@ -187,7 +187,7 @@ async fn keys_are_taken_for_instances_that_run() {
     }
 }
 
-/// Session Manager has never heard of these, or has forgotten them.
+/// The instances that Session Manager does not list.
 const UNREGISTERED: [&str; 5] = [
     "i-0dead000000000012",
     "i-0dead000000000013",
@@ -215,7 +215,7 @@ async fn a_fleet_is_found_in_its_regions() {
     let region = Region::start(Options { fleet: 4800, ..Options::default() }).await.unwrap();
     let client = Client::new(&region).in_region("us-west-2");
     let pages = client.instance_pages(&[]).await;
-    // The first is a short one.
+    // The first page is a short one.
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [4, 1000, 196]);
     for (size, code) in
         [("4", vec!["InvalidParameterValue"]), ("1001", vec!["InvalidParameterValue"]), ("1000", vec![])]
@@ -649,7 +649,7 @@ async fn a_dropped_region_closes_its_connections_and_its_port() {
     let (region, client) = region().await;
     let address = region.endpoint().strip_prefix("http://").unwrap().to_owned();
     let mut stream = TcpStream::connect(&address).await.unwrap();
-    // An answer on a second connection shows that the first one has been accepted.
+    // A response on a second connection shows that the first one is accepted.
     start_session(&client, HEALTHY).await;
     drop(region);
     let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0])).await.unwrap();

@@ -1,4 +1,4 @@
-//! Regions and credentials as AWS's own client uses them.
+//! The AWS CLI against the region: its choice of region and credentials.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// A region, and a home directory with the configuration of a user in it.
+/// A region, and a home directory with AWS configuration files.
 struct Home {
     region: Region,
     directory: TempDir,
@@ -27,7 +27,7 @@ impl Home {
         self.directory.path()
     }
 
-    /// What the client prints, read as JSON; what it says on standard error if it fails.
+    /// The output of the AWS CLI as JSON, or its standard error if it fails.
     async fn aws(&self, words: &[&str]) -> Result<Value, String> {
         let mut command = Command::new("aws");
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
@@ -55,7 +55,7 @@ impl Home {
     }
 }
 
-/// Version 1 of the client would fetch a start URL that is an argument, and send what is there.
+/// Without `cli_follow_urlparam = false`, version 1 of the AWS CLI downloads an argument that is a URL.
 const CONFIG: &str = "\
 [default]
 cli_follow_urlparam = false
@@ -115,7 +115,7 @@ async fn a_profile_refreshes_its_token_and_gets_the_role_behind_it() {
     let words = ["--client-name", "cli", "--client-type", "public", "--scopes", "sso:account:access"];
     let client = home.aws(&[&["sso-oidc", "register-client"], &words[..]].concat()).await.unwrap();
     let (id, secret) = (client["clientId"].as_str().unwrap(), client["clientSecret"].as_str().unwrap());
-    // A value that begins with a dash would be taken for an option.
+    // With `=`, since a value that begins with a dash would be read as an option.
     let (id, secret) = (format!("--client-id={id}"), format!("--client-secret={secret}"));
     let words =
         ["sso-oidc", "start-device-authorization", "--start-url", "https://sandbox.awsapps.com/start"];

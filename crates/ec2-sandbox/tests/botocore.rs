@@ -1,5 +1,5 @@
-//! What botocore makes of the region's answers. It is AWS's own reader of them, comes with the AWS CLI, and
-//! is in the Python that runs that.
+//! botocore against the region. It is the library of the AWS CLI, so it is installed for the Python that runs
+//! `aws`.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a helper of a test is a failed test")]
 
@@ -9,8 +9,7 @@ use ec2_sandbox::{Faults, Options, Region};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-/// Makes each call of a list, without botocore's own checks of the input, and prints what came of each, as a
-/// line.
+/// Makes each call of a list, without botocore's own checks of the input, and prints each result as a line.
 const CALLS: &str = r#"
 import json, sys
 import botocore.session
@@ -35,7 +34,7 @@ for service, operation, arguments, pages in json.load(sys.stdin):
     print(json.dumps(result, default=str))
 "#;
 
-/// The Python that runs the `aws` that is found first.
+/// The Python of the first `aws` in PATH.
 fn python() -> PathBuf {
     let path = env::var_os("PATH").unwrap();
     let beside = env::split_paths(&path).find(|directory| directory.join("aws").is_file());
@@ -50,7 +49,7 @@ async fn with_faults(words: &[&str]) -> Region {
     Region::start(Options { faults, ..Options::default() }).await.unwrap()
 }
 
-/// The results of `calls`: a code, a message or the answer, a status, a request id.
+/// The results of `calls`: an error code, the message or the response, the HTTP status, the request id.
 async fn results(region: &Region, calls: &Value) -> Vec<(String, Value, u64, String)> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("calls.json");

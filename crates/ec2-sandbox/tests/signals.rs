@@ -1,4 +1,4 @@
-//! Signals that reach the process while a command runs. Alone in its binary: signals are for the whole
+//! Signals to the process while a command runs. This test has its own binary, since signals concern the whole
 //! process.
 
 use ec2_sandbox::{Options, Region, Workspace};

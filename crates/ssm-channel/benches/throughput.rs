@@ -1,6 +1,6 @@
-//! What the protocol costs without any I/O: two channels hand each other their records in memory.
+//! The cost of the protocol without I/O: two channels exchange their records in memory.
 //!
-//! The work of both sides is counted, digests and acknowledgements included.
+//! The time includes the work of both sides, with digests and acknowledgements.
 
 #![expect(
     clippy::disallowed_methods,
@@ -18,7 +18,7 @@ fn main() {
     divan::main();
 }
 
-/// From the instance to the client, in messages of so many bytes; 1 KiB is what SSM agents send.
+/// From the instance to the client, in messages of so many bytes; SSM agents send 1 KiB.
 #[divan::bench(args = [1024, 8 * 1024, 64 * 1024])]
 fn transfer(bencher: Bencher<'_, '_>, payload: usize) {
     let mut pair = Pair::open();
@@ -70,7 +70,7 @@ impl Pair {
         received
     }
 
-    /// What the instance has to send, and the acknowledgements of it; returns the bytes that came out.
+    /// Exchanges all records of both sides. Returns the received bytes.
     fn exchange(&mut self) -> usize {
         let mut received = 0;
         while hand_over(&mut self.instance, &mut self.client, self.now)

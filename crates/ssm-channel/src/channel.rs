@@ -1,9 +1,9 @@
 //! The channel: both halves, the handshake, acknowledgements, pauses, reconnection and the end.
 //!
-//! Three rules are kept here. Two are of the protocol: an acknowledgement is made for what is kept and for
-//! duplicates, and for nothing else; no data leaves before the handshake is complete. The third is ours: what
-//! [`Channel::send`] accepted is never dropped while the channel lives.
-//! This file does not know where messages come from, and reads no clock.
+//! It keeps three rules. Two are of the protocol: only kept messages and duplicates are acknowledged; no data
+//! is sent before the handshake is complete. The third is this crate's: data that [`Channel::send`] has
+//! accepted is never dropped while the channel lives. `incoming` handles the peer's messages, `outgoing`
+//! makes this side's.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -30,19 +30,19 @@ mod outgoing;
 mod pause;
 mod stamp;
 
-/// Which end of the session a channel is.
+/// The end of the session that a channel is.
 #[derive(Clone, Debug)]
 pub enum Side {
-    /// The one that opened the session and presents its token.
+    /// The side that started the session and presents its token.
     Client {
-        /// A UUID, the same on every websocket of the session.
+        /// A UUID, sent on every websocket of the session.
         client_id: String,
     },
     /// The SSM agent on the instance.
     Instance {
-        /// The version that it claims.
+        /// The version in its handshake request.
         agent_version: SsmAgentVersion,
-        /// What it tells the client the session is.
+        /// The session type in its handshake request.
         session: SessionType,
     },
 }
@@ -63,13 +63,13 @@ pub struct Channel {
     receive: ReceiveStream,
     acknowledgements: Acknowledgements,
     pause: Pause,
-    /// When the peer last said something, or the gateway said that the peer is there.
+    /// When a message of the peer or `start_publication` last arrived, or a websocket was attached.
     heard_at: Option<Instant>,
     agent_version: Option<SsmAgentVersion>,
     session: Option<SessionType>,
-    /// The instance: whether there is somebody to give data to.
+    /// On the instance: whether its port is connected.
     accepts_data: bool,
-    /// The client: whether the peer has shown that it takes data.
+    /// On the client: whether the peer has accepted or sent data.
     peer_takes_data: bool,
     first_data: Option<i64>,
     events: VecDeque<Event>,
@@ -77,14 +77,14 @@ pub struct Channel {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
-    /// Nothing was attached yet.
+    /// No websocket was attached yet.
     New,
-    /// Attached for the first time at `since`.
+    /// The first websocket was attached at `since`.
     Handshake {
         since: Instant,
         deadline: Instant,
     },
-    /// Complete, but the SSM agent may not have noticed yet.
+    /// The handshake is complete, but the SSM agent may still drop data.
     Settling {
         until: Instant,
     },
@@ -97,7 +97,7 @@ enum Phase {
 }
 
 impl Channel {
-    /// A channel that waits for its first websocket.
+    /// Makes a channel that waits for its first websocket.
     pub fn new(side: Side, origin: Origin) -> Self {
         let (agent_version, session) = match &side {
             Side::Client { .. } => (None, None),
@@ -126,7 +126,7 @@ impl Channel {
 
     // ---- in ----
 
-    /// A websocket is there, the first one or another one after [`Event::NeedsResume`]. The client opens it
+    /// Attaches a websocket, the first one or a new one after [`Event::NeedsResume`]. The client opens it
     /// with `token`; everything unacknowledged follows, oldest first.
     pub fn attach(&mut self, now: Instant, token: &str) {
         if self.phase == Phase::Closed {
@@ -144,16 +144,16 @@ impl Channel {
         }
         self.send.rewind(now);
         if matches!(self.side, Side::Instance { .. }) {
-            // The SSM agent leaves it to the client to ask again.
+            // The SSM agent sends no acknowledgement again by itself: the client repeats its messages.
             return;
         }
         self.acknowledgements.rewind();
     }
 
-    /// One binary websocket message arrived.
+    /// Handles one binary websocket message.
     ///
     /// # Errors
-    /// The message was dropped, for the reason given. The channel goes on.
+    /// The message is malformed and was dropped. The channel goes on.
     pub fn handle_message(&mut self, now: Instant, record: Bytes) -> Result<(), ProtocolError> {
         if self.phase == Phase::Closed {
             return Ok(());
@@ -186,7 +186,7 @@ impl Channel {
         }
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when called early.
+    /// Handles what is due at [`poll_timeout`](Self::poll_timeout). Harmless when called early.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.phase {
             Phase::Handshake { deadline, .. } if deadline <= now => {
@@ -211,13 +211,13 @@ impl Channel {
         if self.gives_up_at().is_some_and(|deadline| deadline <= now) {
             return self.close(Closed::NoProgress);
         }
-        // First, since a pause holds back what may be due.
+        // First, since messages that are due may wait for the end of a pause.
         self.pause.handle_timeout(now);
-        self.send.handle_timeout(now, self.repeat_floor());
+        self.send.handle_timeout(now, self.pause.repeat_floor());
     }
 
-    /// The websocket was lost, in whatever way. A close frame is no end of the session either: the service
-    /// closes long-lived websockets with code 1000 about every hour.
+    /// Handles the loss of the websocket, for any reason. A close frame does not end the session either: the
+    /// service closes long-lived websockets with code 1000 about every hour.
     pub fn handle_closed(&mut self, now: Instant) {
         if !std::mem::take(&mut self.attached) {
             return;
@@ -258,10 +258,10 @@ impl Channel {
         Ok(())
     }
 
-    /// Asks the peer to end the session, after everything that was sent before. Ends in [`Event::Closed`]
-    /// within a second. Without a websocket, or when the SSM agent would not obey, at once: use the API.
-    /// Sessions other than those to ports acknowledge the request and go on, and old SSM agents do not know
-    /// it.
+    /// Requests the end of the session, after all data sent before. [`Event::Closed`] follows within a
+    /// second. Without a websocket, or if the SSM agent would ignore the request, it follows at once: call
+    /// TerminateSession then. Sessions other than those to ports acknowledge the request and go on, and old
+    /// SSM agents do not know it.
     pub fn terminate(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Closed) {
             return;
@@ -275,32 +275,32 @@ impl Channel {
         self.phase = Phase::Closing { flag, deadline: now + TERMINATE_TIMEOUT };
     }
 
-    /// The instance has somebody to give data to. Until then data is refused without an acknowledgement, as
-    /// the SSM agent does before its TCP connection stands; the client sends it again.
+    /// Makes the instance accept data, when its port is connected. Until then data is refused without an
+    /// acknowledgement, as by the SSM agent before its TCP connection is open; the client sends it again.
     pub fn accept_data(&mut self) {
         self.accepts_data = true;
     }
 
     // ---- out ----
 
-    /// The next thing that the driver should know.
+    /// The next event for the driver.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Stream bytes, in order, as they came. They stay here, counted by [`backlog`](Self::backlog), until
+    /// The next received stream bytes, in order. They are kept, counted by [`backlog`](Self::backlog), until
     /// read.
     pub fn read(&mut self) -> Option<Bytes> {
         self.receive.read()
     }
 
-    /// The same for bytes of standard error. A command that cannot be started says why here, also where its
+    /// The same for standard error. It also has the reason why a command cannot be started, even if its
     /// outputs are not separate; sessions to ports have none.
     pub fn read_error(&mut self) -> Option<Bytes> {
         self.receive.read_error()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Closed => return None,
@@ -311,15 +311,15 @@ impl Channel {
         if !self.attached {
             return phase;
         }
-        let repeat = self.send.repeat_at(self.repeat_floor());
+        let repeat = self.send.repeat_at(self.pause.repeat_floor());
         let deadlines = [phase, repeat, self.gives_up_at(), self.pause.deadline(), self.sizes.deadline()];
         deadlines.into_iter().flatten().min()
     }
 
     // ---- getters ----
 
-    /// Bytes that [`send`](Self::send) would take now; 0 before the handshake, during a pause and at the end.
-    /// One message may go over by less than its own size.
+    /// Bytes that [`send`](Self::send) would accept now; 0 before the handshake, during a pause and at the
+    /// end. One message may exceed it by less than its own size.
     pub fn send_capacity(&self) -> usize {
         match self.phase {
             Phase::Open if !self.pause.is_on() => self.send.capacity(),
@@ -327,7 +327,7 @@ impl Channel {
         }
     }
 
-    /// The size of payload that a message should not exceed. It grows while larger ones are seen to pass.
+    /// The largest payload that a message should have. It grows when larger ones have passed.
     pub fn payload_limit(&self) -> usize {
         self.sizes.limit()
     }
@@ -337,23 +337,23 @@ impl Channel {
         self.send.unacknowledged()
     }
 
-    /// Since when the peer acknowledges nothing, while something waits for it.
+    /// Since when the peer has acknowledged nothing, while a message waits for its acknowledgement.
     pub fn stalled_since(&self) -> Option<Instant> {
         self.send.stalled_since()
     }
 
-    /// Since when the peer has said nothing, although something waits to be acknowledged, or the gateway
-    /// holds publication back. Unlike for [`stalled_since`](Self::stalled_since) a pause is no excuse: the
-    /// gateway makes one when the peer's websocket is gone.
+    /// Since when the peer has sent nothing, while a message waits for its acknowledgement or the gateway has
+    /// paused publication. Unlike [`stalled_since`](Self::stalled_since) it goes on during a pause: the
+    /// gateway pauses when the peer's websocket is lost.
     pub fn silent_since(&self) -> Option<Instant> {
         let waiting =
             self.send.waiting_since().map(|since| self.heard_at.map_or(since, |heard| heard.max(since)));
         waiting.into_iter().chain(self.pause.since()).min()
     }
 
-    /// Bytes that wait in [`read`](Self::read) and [`read_error`](Self::read_error). A driver stops reading
-    /// its websocket at a few MiB: a message that finds no room is not acknowledged, and SSM agents repeat
-    /// only ten of those a second.
+    /// Bytes that wait for [`read`](Self::read) and [`read_error`](Self::read_error). A driver stops reading
+    /// its websocket at a few MiB: a message without room is not acknowledged, and SSM agents repeat only ten
+    /// of those a second.
     pub fn backlog(&self) -> usize {
         self.receive.backlog()
     }
@@ -378,10 +378,6 @@ impl Channel {
     fn gives_up_at(&self) -> Option<Instant> {
         Some(self.send.stalled_since()? + GIVE_UP_TIMEOUT)
     }
-
-    fn repeat_floor(&self) -> Duration {
-        if self.pause.is_on() { PAUSED_REPEAT } else { Duration::ZERO }
-    }
 }
 
 impl std::fmt::Debug for Channel {
@@ -395,9 +391,7 @@ impl std::fmt::Debug for Channel {
     }
 }
 
-/// The SSM agent answers the flag within milliseconds; the rest is the way.
+/// The SSM agent acknowledges the flag within milliseconds; the rest is for the round trip.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A websocket that is up but brings no acknowledgement for so long has nobody behind it.
+/// If a live websocket brings no acknowledgement for this time, the SSM agent is gone.
 const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(300);
-/// How slowly the head is repeated while the gateway holds publication back.
-const PAUSED_REPEAT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What can be wrong, sorted by who is to blame.
+//! Errors of the peer (malformed messages), and of the caller (a full window).
 
 use thiserror::Error;
 
@@ -13,12 +13,12 @@ pub enum ProtocolError {
     /// A JSON payload could not be read.
     #[error("unreadable {what}")]
     Payload {
-        /// Which payload.
+        /// The kind of payload, as in "handshake request".
         what: &'static str,
-        /// Why.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// A stream message of the direction in which this side sends.
+    /// A stream message with the type of this side's own direction.
     #[error("a message of type {0} travelled in the wrong direction")]
     WrongDirection(&'static str),
 }
@@ -27,19 +27,19 @@ pub enum ProtocolError {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum MessageError {
-    /// The SHA-256 in the header is not that of the payload.
+    /// The SHA-256 in the header differs from that of the payload.
     #[error("message {sequence_number} does not match its digest")]
     DigestMismatch {
-        /// The number that the message claims.
+        /// The sequence number in the message's header.
         sequence_number: i64,
     },
-    /// No message type.
+    /// The message type is empty.
     #[error("the message type is empty")]
     EmptyType,
     /// The header would end before its last field or after the message.
     #[error("header length {header_length} is impossible in a message of {length} bytes")]
     HeaderLength {
-        /// The first field.
+        /// The value of the header's first field.
         header_length: u32,
         /// Length of the whole message.
         length: usize,

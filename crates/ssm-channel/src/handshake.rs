@@ -1,9 +1,9 @@
-//! The words exchanged before data may flow, and what an SSM agent's version says about it.
+//! The messages before any data, and the features of each SSM agent version.
 //!
 //! The client opens each websocket with one text message that carries its token. Then the SSM agent, for the
-//! session types that want it (`Port` is one), sends a request as its stream message 0, the client answers
-//! once, and the SSM agent completes. Data sent earlier is acknowledged and thrown away by the SSM agent.
-//! Only this file and the two places in `channel.rs` that call it know which side is which.
+//! session types that have one (`Port` is one), sends a request as its stream message 0, the client answers
+//! once, and the SSM agent sends HandshakeComplete. Data sent before that is acknowledged and dropped by the
+//! SSM agent.
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ use serde_json::Value;
 
 use crate::error::ProtocolError;
 
-/// The version that this client claims. SSM agents derive behaviour from it: at least 1.1.70 means smux for
+/// The version in this client's messages. SSM agents choose features by it: at least 1.1.70 means smux for
 /// `LocalPortForwarding`, above 1.2.331 no smux keep-alive, and 1.2.764.0 is the first that signs the
 /// upgrade.
 pub const CLIENT_VERSION: &str = "1.2.764.0";
 
-/// The version of an SSM agent, as told in its handshake: up to four numbers.
+/// The version of an SSM agent, from its handshake request: four numbers.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct SsmAgentVersion([u32; 4]);
 
 impl SsmAgentVersion {
-    /// Reads `3.3.1142.0`. Like the official client, everything but four numbers is no version.
+    /// Reads `3.3.1142.0`. Anything but four numbers is `None`, as in the official client.
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = [0; 4];
         let mut parts = text.trim().split('.');
@@ -32,13 +32,13 @@ impl SsmAgentVersion {
         parts.next().is_none().then_some(Self(numbers))
     }
 
-    /// Takes the flag that ends a session; the others need the TerminateSession API.
+    /// Whether it handles the flag that ends a session; older versions need TerminateSession.
     pub fn takes_terminate_flag(self) -> bool {
         self > Self([2, 3, 722, 0])
     }
 
-    /// Knows sessions of this type: `RELEASENOTES.md` has ports in 2.3.672 and commands without input in
-    /// 3.0.1124. Older ones refuse them.
+    /// Whether it supports sessions of this type: by `RELEASENOTES.md` ports came in 2.3.672 and commands
+    /// without input in 3.0.1124. Older versions refuse them.
     pub fn knows_session_type(self, session_type: &str) -> bool {
         let since = match session_type {
             PORT => Self([2, 3, 672, 0]),
@@ -48,8 +48,8 @@ impl SsmAgentVersion {
         self >= since
     }
 
-    /// Acknowledges a message again when it arrives again. Older ones drop it silently, so a lost
-    /// acknowledgement never comes back.
+    /// Whether it acknowledges a repeated message again. Older versions drop it silently, so a lost
+    /// acknowledgement is never repeated.
     pub fn acknowledges_duplicates(self) -> bool {
         self >= Self([3, 2, 1041, 0])
     }
@@ -62,7 +62,7 @@ impl fmt::Display for SsmAgentVersion {
     }
 }
 
-/// What the SSM agent says the session is.
+/// The type of a session, from the SSM agent's handshake request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SessionType {
@@ -74,9 +74,9 @@ pub struct SessionType {
 }
 
 impl SessionType {
-    /// Only such sessions end when the client sets [`Flag::TerminateSession`](crate::Flag::TerminateSession);
-    /// all others acknowledge it and go on (`agent/session/plugins/port/port.go` looks at the flag, `shell`
-    /// does not).
+    /// Whether the session is to a port. Only such sessions end when the client sends
+    /// [`Flag::TerminateSession`](crate::Flag::TerminateSession); all others acknowledge it and go on
+    /// (`agent/session/plugins/port/port.go` handles the flag, `shell` does not).
     pub(crate) fn is_port(&self) -> bool {
         self.session_type == PORT
     }
@@ -138,15 +138,15 @@ impl HandshakeRequest {
         to_json(self)
     }
 
-    /// What the session is, when the SSM agent says so readably.
+    /// The session type in the request, if it can be read.
     pub(crate) fn session_type(&self) -> Option<SessionType> {
         let action =
             self.requested_client_actions.iter().find(|action| action.action_type == SESSION_TYPE)?;
         serde_json::from_value(action.action_parameters.clone()).ok()
     }
 
-    /// One answer for each action, in order. What this client cannot do is said to be unsupported: the SSM
-    /// agent then ends the session and shows the text.
+    /// One result for each action, in order. An action that this client does not support gets an error: the
+    /// SSM agent then ends the session with its text.
     pub(crate) fn answer(&self) -> HandshakeResponse {
         let process = |action: &RequestedAction| {
             let supported = action.action_type == SESSION_TYPE;
@@ -199,7 +199,7 @@ impl HandshakeResponse {
         to_json(self)
     }
 
-    /// The text of the first action that the client did not process.
+    /// The error of the first action that the client did not process.
     pub(crate) fn failure(&self) -> Option<String> {
         let failed =
             self.processed_client_actions.iter().find(|action| action.action_status != STATUS_SUCCESS)?;
@@ -232,7 +232,7 @@ impl HandshakeComplete {
     }
 }
 
-/// The gateway's reason for ending a session; of its fields only the text matters.
+/// The gateway's message at the end of a session. Only the reason is read.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ChannelClosed {
@@ -241,7 +241,7 @@ pub(crate) struct ChannelClosed {
 }
 
 impl ChannelClosed {
-    /// A close is a close, however badly it is written.
+    /// A `channel_closed` ends the session even if its payload is unreadable.
     pub(crate) fn parse(payload: &[u8]) -> Self {
         let payload = payload.trim_ascii_end();
         let end = payload.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -253,7 +253,7 @@ fn from_json<'a, T: Deserialize<'a>>(what: &'static str, payload: &'a [u8]) -> R
     serde_json::from_slice(payload).map_err(|source| ProtocolError::Payload { what, source })
 }
 
-/// None of the types here can fail to serialise: no maps with foreign keys, no foreign `Serialize`.
+/// Serialising these types cannot fail: no maps with other keys than strings, no `Serialize` of other crates.
 fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -14,8 +14,8 @@
 //!                 handle_timeout ▲       │ poll_event, poll_timeout
 //! ```
 //!
-//! There is no socket, no clock, no randomness, no AWS account and no SSH in here. The driver owns the
-//! websocket and asks AWS for tokens.
+//! The crate has no socket, no clock, no randomness, no AWS account and no SSH. The driver owns the websocket
+//! and gets tokens from AWS.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@
 //! let now = Instant::now();
 //! let origin = Origin { seed: 1, unix_time: Duration::from_secs(1_700_000_000), now };
 //! let mut client = Channel::new(Side::Client { client_id: "5b1c…".into() }, origin);
-//! let session = SessionType { session_type: "Port".into(), properties: serde_json::json!({"portNumber": "22"}) };
+//! let properties = serde_json::json!({ "portNumber": "22" });
+//! let session = SessionType { session_type: "Port".into(), properties };
 //! let agent_version = SsmAgentVersion::parse("3.3.1142.0").unwrap();
 //! let mut instance = Channel::new(Side::Instance { agent_version, session }, origin);
 //! instance.accept_data();

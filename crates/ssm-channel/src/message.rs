@@ -1,9 +1,9 @@
 //! One binary message: a 120-byte header, then an opaque payload.
 //!
 //! All integers are big-endian. The header ends with the payload's type and length; its first field,
-//! `HeaderLength`, is the offset of that length (116), so the payload begins at `HeaderLength + 4`. The
-//! official parsers take the payload from there to the end of the websocket message and use `PayloadLength`
-//! for nothing, and so does this one.
+//! `HeaderLength`, is the offset of that length (116), so the payload begins at `HeaderLength + 4`. Like the
+//! official parsers, this one reads the payload from there to the end of the websocket message and ignores
+//! `PayloadLength`.
 //!
 //! ```text
 //!   0  HeaderLength u32 = 116      56  Flags u64 (1 SYN, 2 FIN)
@@ -24,12 +24,12 @@ use crate::error::MessageError;
 
 mod id;
 
-/// What a message is for.
+/// The type of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MessageType {
-    /// One stream message has arrived.
+    /// Acknowledges one stream message.
     Acknowledge,
-    /// The SSM agent tells the gateway how its session fares; clients never see it.
+    /// The SSM agent reports the state of its session to the gateway; clients never receive it.
     AgentSessionState,
     /// The gateway ends the session.
     ChannelClosed,
@@ -37,15 +37,15 @@ pub enum MessageType {
     InputStreamData,
     /// A numbered message from the SSM agent to the client.
     OutputStreamData,
-    /// The gateway cannot deliver now.
+    /// The gateway cannot deliver messages now.
     PausePublication,
-    /// The gateway can deliver again.
+    /// The gateway can deliver messages again.
     StartPublication,
-    /// A type that this crate does not know. Receivers ignore it.
+    /// An unknown type. Receivers ignore it.
     Unknown(Label),
 }
 
-/// A message type as it stands in the header.
+/// An unknown message type, as the bytes in the header.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct Label([u8; LABEL_LENGTH]);
 
@@ -70,7 +70,7 @@ impl MessageType {
         })
     }
 
-    /// The name on the wire, without padding; empty for an unknown type.
+    /// The name in the header, without padding; empty for an unknown type.
     pub fn name(self) -> &'static str {
         match self {
             Self::Acknowledge => "acknowledge",
@@ -95,35 +95,35 @@ impl MessageType {
         label
     }
 
-    /// The official client skips the digest of the publication messages (it may be zero) and the gateway
-    /// makes `channel_closed` itself; a close that is ignored would be a hang.
+    /// Whether the digest is checked. The official client does not check it for the publication messages,
+    /// where it may be zero; and a `channel_closed` that is dropped would leave the session hanging.
     fn carries_digest(self) -> bool {
         !matches!(self, Self::ChannelClosed | Self::PausePublication | Self::StartPublication)
     }
 }
 
-/// What the payload of a stream message is.
+/// The type of a stream message's payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PayloadType {
-    /// Acknowledgements and state messages.
+    /// The payload of acknowledgements and state messages.
     None,
-    /// Stream bytes, in both directions.
+    /// Stream bytes, in either direction.
     Output,
     /// Terminal size, as JSON.
     Size,
     /// The SSM agent's first message.
     HandshakeRequest,
-    /// The client's answer.
+    /// The client's response.
     HandshakeResponse,
-    /// The SSM agent's leave to send data.
+    /// The SSM agent's message that the handshake is complete.
     HandshakeComplete,
     /// A [`Flag`].
     Flag,
     /// Standard error of a command, or why it could not be started.
     ErrorOutput,
-    /// How a command with separate outputs ended, as text.
+    /// The exit status of a command with separate outputs, as text.
     ExitStatus,
-    /// A number that this crate gives no meaning.
+    /// Any other number.
     Other(u32),
 }
 
@@ -161,7 +161,7 @@ impl From<PayloadType> for u32 {
     }
 }
 
-/// A signal beside the data: the payload of a [`PayloadType::Flag`] message, four bytes.
+/// A signal between the data: the payload of a [`PayloadType::Flag`] message, four bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Flag {
     /// To the SSM agent: close the TCP connection.
@@ -192,29 +192,29 @@ impl Flag {
     }
 }
 
-/// Everything in front of the payload that the sender chooses.
+/// The fields of the header that the sender chooses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {
-    /// What the message is for.
+    /// The type of the message.
     pub message_type: MessageType,
-    /// When it was made, in milliseconds since the Unix epoch. Never 0: the SSM agent drops such a message.
+    /// The creation time, in milliseconds since the Unix epoch. Never 0: the SSM agent drops such a message.
     pub created_at: u64,
-    /// Its place among the stream messages of its direction.
+    /// The number of a stream message in its direction, from 0.
     pub sequence_number: i64,
-    /// Bit 0 SYN, bit 1 FIN.
+    /// Bit 0 is SYN, bit 1 FIN.
     pub flags: u64,
-    /// Its UUID.
+    /// The UUID of the message.
     pub id: MessageId,
-    /// What the payload is.
+    /// The type of the payload.
     pub payload_type: PayloadType,
 }
 
-/// A message that was read.
+/// A message: a header and a payload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Message {
     /// The fields of the header.
     pub header: Header,
-    /// The payload, untouched.
+    /// The bytes after the header.
     pub payload: Bytes,
 }
 
@@ -229,7 +229,7 @@ impl Message {
         }
         let total = record.len();
         let header_length = record.get_u32();
-        // 116 is the least that holds all fields; a later protocol may append some.
+        // 116 is the least length that holds all fields; a later protocol may append some.
         let payload_start = usize::try_from(header_length).ok().and_then(|length| length.checked_add(4));
         let payload_start = match payload_start {
             Some(start) if (HEADER_LENGTH..=total).contains(&start) => start,
@@ -268,10 +268,10 @@ impl Message {
     }
 }
 
-/// A message being filled: room for the header, then the payload as it comes in.
+/// A message that is being filled: room for the header, then the payload.
 ///
-/// Bytes are read straight into place and leave as one record without a copy. A draft can be filled and
-/// sealed again and again; small messages then share one allocation.
+/// Bytes are read directly into it and are sent as one record without a copy. A draft can be filled and
+/// sealed many times; small messages then share one allocation.
 #[derive(Debug)]
 pub struct Draft {
     buffer: BytesMut,
@@ -279,14 +279,14 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// An empty draft whose allocations hold `payload` bytes.
+    /// Makes an empty draft whose allocations hold `payload` bytes.
     pub fn with_capacity(payload: usize) -> Self {
         let mut draft = Self { buffer: BytesMut::new(), allocation: HEADER_LENGTH + payload };
         draft.reserve_header();
         draft
     }
 
-    /// Where the next payload bytes go, at most `limit` more of them.
+    /// The buffer for up to `limit` more bytes of payload.
     pub fn room(&mut self, limit: usize) -> Limit<&mut BytesMut> {
         if self.buffer.capacity() - self.buffer.len() < limit {
             self.buffer.reserve(self.allocation.max(limit));
@@ -304,13 +304,13 @@ impl Draft {
         self.buffer.len().saturating_sub(HEADER_LENGTH)
     }
 
-    /// Takes what was filled as a record and leaves the draft empty.
+    /// Writes the header, returns the record and leaves the draft empty.
     pub(crate) fn seal(&mut self, header: &Header) -> Bytes {
         let mut record = self.buffer.split();
         self.reserve_header();
         let payload = record.get(HEADER_LENGTH..).unwrap_or_default();
         let digest = sha256(payload);
-        // Payloads are bounded far below 4 GiB, by the window for data and by construction for the rest.
+        // Payloads are far smaller than 4 GiB: data is limited by the window, all others are short.
         let payload_length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         let mut room = record.get_mut(..HEADER_LENGTH).unwrap_or_default();
         room.put_u32(HEADER_LENGTH_FIELD);
@@ -334,9 +334,9 @@ impl Draft {
     }
 }
 
-/// SYN: set by the SSM agent on its stream message number 0. Nobody reads it.
+/// SYN: set by the SSM agent on its stream message number 0. No receiver checks it.
 pub(crate) const SYN: u64 = 1;
-/// Flags of an acknowledgement. A SYN alone was seen to be refused by SSM agents on Windows.
+/// Flags of an acknowledgement. SSM agents on Windows were seen to refuse SYN alone.
 pub(crate) const SYN_FIN: u64 = 3;
 
 /// Offset of the payload in the messages that this crate writes.

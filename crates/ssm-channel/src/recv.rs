@@ -1,8 +1,8 @@
-//! The receiving half of one direction: puts messages in order, knows duplicates, and bounds what it keeps.
+//! The receiving half of one direction: puts messages in order, detects duplicates, and limits its memory.
 //!
-//! Reordering is normal: after a reconnect the SSM agent's new messages overtake the lost ones, which come
-//! back ten a second. What cannot be kept must not be acknowledged; then the peer sends it again. This file
-//! decides what to keep; the acknowledgement itself is made in `channel.rs`.
+//! Reordering is normal: after a reconnect the SSM agent's new messages overtake the lost ones, which it
+//! repeats ten a second. A message that is not kept must not be acknowledged; then the peer sends it again.
+//! This file decides what to keep; `channel/incoming.rs` acknowledges it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,29 +11,29 @@ use bytes::Bytes;
 use crate::message::{HEADER_LENGTH, PayloadType};
 
 pub(crate) struct ReceiveStream {
-    /// The number that comes next.
+    /// The number of the next message in order.
     expected: i64,
-    /// Messages from the future, by number.
+    /// Messages that came early, by number.
     early: BTreeMap<i64, (PayloadType, Bytes)>,
     early_bytes: usize,
     /// Stream bytes in order, not read yet.
     ready: VecDeque<Bytes>,
-    /// The same of what belongs on standard error.
+    /// The same for standard error.
     ready_errors: VecDeque<Bytes>,
     /// The cost of both.
     ready_bytes: usize,
 }
 
-/// What became of a stream message.
+/// What to do with a stream message.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Arrival {
-    /// It is the next one.
+    /// It is the next one in order.
     Next,
-    /// It was here before.
+    /// It was received before.
     Duplicate,
-    /// It is kept until its turn.
+    /// It came early and is kept.
     Early,
-    /// There is no room for it.
+    /// There is no room for it: it must not be acknowledged.
     Refused,
 }
 
@@ -49,8 +49,8 @@ impl ReceiveStream {
         }
     }
 
-    /// Sorts an arriving message. One that is [`Arrival::Next`] must be handed on and then counted with
-    /// [`advance`](Self::advance).
+    /// Classifies a message and keeps it if it came early. After [`Arrival::Next`] the caller delivers it and
+    /// calls [`advance`](Self::advance).
     pub(crate) fn arrive(&mut self, number: i64, payload_type: PayloadType, payload: &Bytes) -> Arrival {
         if number < self.expected || self.early.contains_key(&number) {
             return Arrival::Duplicate;
@@ -63,17 +63,17 @@ impl ReceiveStream {
             return Arrival::Refused;
         }
         self.early_bytes += cost;
-        // A copy: the slice would keep the whole websocket buffer around it alive, out of all proportion.
+        // A copy: the slice would keep the whole websocket buffer in memory, which is much larger.
         self.early.insert(number, (payload_type, Bytes::copy_from_slice(payload)));
         Arrival::Early
     }
 
-    /// The expected message was taken.
+    /// Counts the expected message as handled.
     pub(crate) fn advance(&mut self) {
         self.expected += 1;
     }
 
-    /// The next message in order that had come early. The caller counts it with [`advance`](Self::advance).
+    /// The next message in order, if it came early. The caller calls [`advance`](Self::advance) for it.
     pub(crate) fn pop_early(&mut self) -> Option<(PayloadType, Bytes)> {
         let (payload_type, payload) = self.early.remove(&self.expected)?;
         self.early_bytes -= cost(&payload);
@@ -114,19 +114,19 @@ impl ReceiveStream {
     }
 }
 
-/// A payload keeps its header alive, and a flood of empty messages shall count as well.
+/// The memory of a payload, with its header, so that a flood of empty messages counts too.
 fn cost(payload: &Bytes) -> usize {
     payload.len() + HEADER_LENGTH
 }
 
-/// Bytes in order that are kept for a reader who does not read. Together with [`EARLY_LIMIT`] this bounds the
-/// memory of a channel whatever the peer does. A driver stops reading its websocket well below, see
+/// Bytes in order that are kept until they are read. Together with [`EARLY_LIMIT`] this bounds the memory of
+/// a channel for any peer. A driver stops reading its websocket at much less, see
 /// [`Channel::backlog`](crate::Channel::backlog).
 pub(crate) const READY_LIMIT: usize = 12 * 1024 * 1024;
-/// Bytes out of order. An SSM agent goes on at 0.7 MiB/s while it repeats what a websocket took with it: one
-/// message a tick of 100 ms, and not before the last repeat is acknowledged. Each that is refused here has to
-/// be repeated as well. On a path of 200 ms a loss of what is under way costs 20 MiB, on one of 350 ms all of
-/// this.
+/// Bytes out of order. An SSM agent sends new data at 0.7 MiB/s while it repeats the messages lost with a
+/// websocket: one at a tick of 100 ms, and not before the last repeat is acknowledged. Each message refused
+/// here has to be repeated too. On a path of 200 ms the loss of all messages under way needs 20 MiB here, on
+/// one of 350 ms all of this.
 pub(crate) const EARLY_LIMIT: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
-//! The sending half of one direction: numbers, the window of what is not acknowledged yet, and when to
-//! repeat.
+//! The sending half of one direction: numbers, the window of unacknowledged messages, and their repeats.
 //!
-//! Acknowledgements are one for each message and come in any order. What was accepted stays here until it is
-//! acknowledged, across websockets. After a new websocket everything is repeated at once, in order. On a live
-//! one the oldest message is repeated when it is overdue: the peer was not ready for it, its acknowledgement
-//! is missing, or it was lost with the peer's own websocket. When that repeat is acknowledged, the others
-//! that are overdue are repeated at once. This file knows nothing of handshakes or payloads.
+//! Each message is acknowledged separately, in any order, and stays here until then, across websockets. On a
+//! new websocket all unacknowledged messages are repeated at once, in order. On a live websocket the oldest
+//! message (the head) is repeated after a timeout: the peer was not ready for it, its acknowledgement was
+//! lost, or it was lost with the peer's own websocket. When that repeat is acknowledged, all other overdue
+//! messages are repeated at once. Handshakes and payloads are handled elsewhere.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,58 +20,61 @@ mod round_trip;
 
 pub(crate) struct SendStream {
     entries: VecDeque<Entry>,
-    /// Number of the first entry; entries are consecutive.
+    /// The number of the first entry; the numbers of entries are consecutive.
     first: i64,
-    /// Index of the next entry that was not sent on this websocket.
+    /// The index of the first entry that was not sent on this websocket.
     cursor: usize,
     unacknowledged: usize,
     /// Bytes of all entries, acknowledged or not.
     span: usize,
     round_trip: RoundTrip,
     delivery: Delivery,
-    /// Repeats of the head since the round trip was last measured; each doubles the timeout.
+    /// How often the head was repeated since the round trip was last measured; each repeat doubles the
+    /// timeout.
     backoff: u32,
     repeat_head: bool,
-    /// Numbers to repeat now, since they are overdue and the peer is there again.
+    /// Numbers to repeat now: their timeout is over, and the peer acknowledges again.
     overdue: VecDeque<i64>,
     batch: Batch,
     /// Whether this batch repeats something.
     repeats: bool,
-    /// The messages behind batches that repeat something; their acknowledgements tell that the batch has
+    /// For each batch with a repeat, the new message sent after it: when it is acknowledged, the batch has
     /// arrived.
     confirmations: VecDeque<(i64, Batch)>,
-    /// When an acknowledgement last came, or the websocket, or the first message after silence.
+    /// When the last acknowledgement or websocket came, or a message was pushed while none waited.
     progress_at: Option<Instant>,
-    /// When the first message came that had none before it.
+    /// When a message was last pushed while none waited.
     waiting_since: Option<Instant>,
 }
 
-/// What is sent without a break: until a new message follows on repeats, nothing is left, or a new websocket.
+/// Messages that are sent without a break. A batch ends with the first new message after a repeat, when
+/// nothing is left to send, or with the websocket.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Batch(u64);
 
-/// Which messages may leave.
+/// Which messages may be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Permit {
     All,
-    /// For the time of a pause.
+    /// Only the oldest message: during a pause.
     OnlyHead,
 }
 
 struct Entry {
-    /// None once acknowledged, while an older entry is not.
+    /// None after the acknowledgement; the entry stays while an older one is unacknowledged.
     record: Option<Bytes>,
     length: usize,
     sent_at: Option<Instant>,
-    /// Transmissions on all websockets: a sample of the round trip is only unambiguous after one (Karn).
+    /// Transmissions on all websockets. Only after exactly one is the round trip unambiguous (Karn's
+    /// algorithm).
     transmissions: u32,
     /// Repeats on this websocket.
     repeats: u32,
     first_sent_at: Option<Instant>,
-    /// The last batches in which it was sent and that are not confirmed. Two, since on a path that is slower
-    /// than any timeout it is sent again before the first can be.
+    /// The last unconfirmed batches in which it was sent. Two, since on a path slower than the timeout it is
+    /// repeated before the first batch can be confirmed.
     batches: [Option<Batch>; 2],
-    /// How often it must have arrived by now.
+    /// How many of its batches have been confirmed.
     confirmations: u32,
 }
 
@@ -97,7 +99,7 @@ impl SendStream {
         }
     }
 
-    /// The number that the next message gets.
+    /// The number of the next message.
     pub(crate) fn next_sequence_number(&self) -> i64 {
         self.first + self.entries.len() as i64
     }
@@ -112,9 +114,9 @@ impl SendStream {
         self.unacknowledged
     }
 
-    /// Bytes that may follow. Two bounds: on what is unacknowledged, twice what the path holds; and on what
-    /// is behind the oldest of it, since the peer has to keep all of that when the oldest is lost, and
-    /// refuses what it cannot.
+    /// Bytes that may be pushed. Two limits: unacknowledged bytes, to twice what the path holds; and bytes of
+    /// all entries from the oldest on, since the peer must keep all of those if the oldest is lost, and
+    /// refuses what it has no room for.
     pub(crate) fn capacity(&self) -> usize {
         if self.entries.len() >= MAX_SPAN {
             return 0;
@@ -142,8 +144,7 @@ impl SendStream {
         });
     }
 
-    /// Takes an acknowledgement. Returns false when it tells nothing: unknown, repeated, or of a message that
-    /// was never sent.
+    /// Handles an acknowledgement. Returns false if it is for an unknown, acknowledged or unsent message.
     pub(crate) fn acknowledge(&mut self, now: Instant, number: i64) -> bool {
         let Some(entry) = number
             .checked_sub(self.first)
@@ -183,12 +184,14 @@ impl SendStream {
         true
     }
 
-    /// A repeat was answered. The path keeps order, so what is overdue as well is lost, and one repeat for
-    /// each round trip would take seconds for a burst. A wrong guess costs duplicates.
+    /// Marks all messages whose timeout is over for repeats, after a repeat was acknowledged. The path keeps
+    /// the order, so these messages are lost too, and one repeat for each round trip would take seconds for a
+    /// burst. A wrong guess costs duplicates.
     ///
-    /// An answer in less than half the time of any before is the one to an earlier transmission: nothing is
-    /// lost, and the path has become slower. Half, since a path that was measured under load is quicker when
-    /// it is idle. The same is assumed while nothing is known of it, or on a slow one nothing ever would be.
+    /// Not called if the acknowledgement came in less than half of the shortest round trip: then it belongs
+    /// to an earlier transmission, nothing is lost, and the path has become slower. Half, since a path that
+    /// was measured under load is faster when it is idle. Before the first measurement the same is assumed,
+    /// or the round trip of a slow path would never be measured.
     fn find_lost(&mut self, now: Instant) {
         let timeout = self.round_trip.timeout(0);
         let sent = (self.first..).zip(self.entries.iter().take(self.cursor));
@@ -198,27 +201,26 @@ impl SendStream {
         self.overdue.extend(old.filter(|(_, entry)| entry.record.is_some()).map(|(number, _)| number));
     }
 
-    /// Only this ends the backoff (RFC 6298, section 5), or a path slower than the timeout would never be
-    /// measured.
+    /// Adds a sample of the round trip. Only this ends the backoff (RFC 6298, section 5), or a path slower
+    /// than the timeout would never be measured.
     fn measured(&mut self, round_trip: Duration) {
         self.round_trip.sample(round_trip);
         self.backoff = 0;
     }
 
-    /// Whether what was sent repeats something, and nothing follows that would confirm it.
+    /// Whether the batch has a repeat and no new message is left that would confirm it.
     pub(crate) fn lacks_confirmation(&self) -> bool {
         self.repeats && self.overdue.is_empty() && self.cursor == self.entries.len()
     }
 
-    /// Old SSM agents never acknowledge a duplicate. The path keeps order, so when what was sent right behind
-    /// a batch is acknowledged, the batch has arrived, and what still lacks its own acknowledgement had that
-    /// lost; or it was itself lost, with a websocket of the peer that came back within the batch. It is
-    /// therefore sent again, and counts as delivered only when it must have arrived several times. Returns
-    /// the numbers of those.
+    /// Old SSM agents never acknowledge a duplicate. The path keeps the order, so when the message sent
+    /// directly after a batch is acknowledged, the batch has arrived. A message of the batch that is still
+    /// unacknowledged was received before and its acknowledgement was lost; or it was lost itself, if the
+    /// peer's websocket was replaced during the batch. It is therefore repeated, and counts as delivered only
+    /// after [`CONFIRMATIONS`] batches. Returns the numbers of delivered messages.
     ///
-    /// The caller makes sure that the peer takes data at all; while it does not, it acknowledges later
-    /// messages (which it keeps) and not the head (which it drops). It also knows which message may have been
-    /// too large to pass.
+    /// To be called only after the peer has accepted data: before that it acknowledges later messages, which
+    /// it keeps, and not the head, which it drops. `except` is a message that may be too large to pass.
     pub(crate) fn confirm(&mut self, now: Instant, number: i64, except: Option<i64>) -> Vec<i64> {
         let mut delivered = Vec::new();
         let Some(index) = self.confirmations.iter().position(|(last, _)| *last == number) else {
@@ -248,8 +250,7 @@ impl SendStream {
         self.entries.get(index)?.first_sent_at
     }
 
-    /// Puts another record in the place of one that is not acknowledged, and repeats it at once if it is the
-    /// head.
+    /// Replaces the record of an unacknowledged message, and repeats it at once if it is the head.
     pub(crate) fn replace(&mut self, number: i64, record: Bytes) {
         let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
@@ -265,7 +266,7 @@ impl SendStream {
         }
     }
 
-    /// The next record for the websocket: a due repeat of the head, else what was not sent yet. None ends the
+    /// The next record for the websocket: a repeat that is due, else the next unsent message. None ends the
     /// batch.
     pub(crate) fn poll_transmit(&mut self, now: Instant, permit: Permit) -> Option<Bytes> {
         let index = self.next_to_send(permit);
@@ -289,7 +290,7 @@ impl SendStream {
         entry.record.clone()
     }
 
-    /// The index of an entry that is not acknowledged.
+    /// The index of the next entry to send, which is unacknowledged.
     fn next_to_send(&mut self, permit: Permit) -> Option<usize> {
         let only_head = permit == Permit::OnlyHead;
         if std::mem::take(&mut self.repeat_head) {
@@ -316,7 +317,7 @@ impl SendStream {
         self.repeats = false;
     }
 
-    /// The index of what is to be repeated, unless it was acknowledged.
+    /// The index of a message to repeat; None if it is acknowledged.
     fn repeat(&mut self, number: i64) -> Option<usize> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let entry = self.entries.get_mut(index).filter(|entry| entry.record.is_some())?;
@@ -324,7 +325,7 @@ impl SendStream {
         Some(index)
     }
 
-    /// When the head is due again, if it was sent. `floor` raises the timeout.
+    /// When to repeat the head, if it was sent. The timeout is at least `floor`.
     pub(crate) fn repeat_at(&self, floor: Duration) -> Option<Instant> {
         if self.cursor == 0 || self.repeat_head {
             return None;
@@ -333,29 +334,29 @@ impl SendStream {
         Some(sent_at + self.round_trip.timeout(self.backoff).max(floor))
     }
 
-    /// Marks the head for [`poll_transmit`](Self::poll_transmit) when it is due.
+    /// Makes [`poll_transmit`](Self::poll_transmit) repeat the head when its timeout is over.
     pub(crate) fn handle_timeout(&mut self, now: Instant, floor: Duration) {
         if self.repeat_at(floor).is_some_and(|due| due <= now) {
             self.repeat_head = true;
         }
     }
 
-    /// Since when nothing was acknowledged although something waits for it.
+    /// Since when nothing was acknowledged, while a message waits.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         if self.entries.is_empty() { None } else { self.progress_at }
     }
 
-    /// Since when something waits to be acknowledged.
+    /// Since when messages have waited for acknowledgements, without a break.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
         self.waiting_since.filter(|_| !self.entries.is_empty())
     }
 
-    /// Restarts the clock of [`stalled_since`](Self::stalled_since).
+    /// Restarts the time of [`stalled_since`](Self::stalled_since).
     pub(crate) fn excuse_stall(&mut self, now: Instant) {
         self.progress_at = Some(now);
     }
 
-    /// A new websocket: everything unacknowledged is to be sent again, oldest first.
+    /// Sends everything unacknowledged again, oldest first, on a new websocket.
     pub(crate) fn rewind(&mut self, now: Instant) {
         self.cursor = 0;
         self.backoff = 0;
@@ -384,8 +385,7 @@ impl SendStream {
     }
 }
 
-/// Messages from the oldest that is not acknowledged to the newest. The SSM agent keeps 10,000 that came
-/// early.
+/// Messages from the oldest unacknowledged one to the newest. The SSM agent keeps 10,000 that came early.
 const MAX_SPAN: usize = 8 * 1024;
-/// For a wrong guess the peer's websocket would have to be lost this often, each time within a batch.
+/// To be wrong, the peer's websocket must have been lost this many times, each time during a batch.
 const CONFIRMATIONS: u32 = 3;

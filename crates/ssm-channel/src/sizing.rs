@@ -1,22 +1,21 @@
-//! How large a payload may be: what has been proven to pass, and how more is proven without risking a byte.
+//! The largest size of payloads that is proven to pass, and how a larger one is tested without risking data.
 //!
-//! The official client sends 1 KiB; larger messages are far cheaper, and were seen to pass, but no source
-//! says that the service takes them everywhere. A message that is too large could close the websocket or
-//! vanish, and then nobody can tell whether its bytes arrived: its number must stay, so its content could not
-//! be cut smaller without risking bytes that arrive twice. So a size is tried with a message whose content
-//! means nothing: a probe of a payload type that SSM agents acknowledge and ignore. Once it is acknowledged,
-//! data may be as large. If it is not, the same number is sent again with almost nothing in it, and data
-//! stays small.
+//! The official client sends 1 KiB. Larger messages are far cheaper and were seen to pass, but no source says
+//! that the service accepts them everywhere. A message that is too large could close the websocket or be
+//! lost, and then it is unknown whether its bytes arrived: its number has to be used, and sending part of its
+//! content under that number could deliver bytes twice. So a size is tested with a message without meaning: a
+//! probe, of a payload type that SSM agents acknowledge and ignore. Once it is acknowledged, data may be as
+//! large. If it is not, its number is sent again with one byte of payload, and data stays small.
 //!
-//! Probes cost bandwidth, so only a sender with much to send makes them; nobody waits for them.
+//! Probes cost bandwidth, so they are sent only between many full messages; data does not wait for them.
 
 use std::time::{Duration, Instant};
 
 /// The payload sizes of one direction.
 pub(crate) struct PayloadSize {
-    /// The largest payload that is known to pass.
+    /// The largest payload that is proven to pass.
     proven: usize,
-    /// The next rung of [`LADDER`].
+    /// The index of the next size in [`LADDER`].
     next: usize,
     probe: Option<Probe>,
     /// Full messages since the last that was not full, or the last probe.
@@ -28,7 +27,7 @@ struct Probe {
     number: i64,
     size: usize,
     sent_at: Option<Instant>,
-    /// Replaced by a small one; its acknowledgement proves nothing.
+    /// It was replaced by a small message; its acknowledgement proves nothing.
     withdrawn: bool,
 }
 
@@ -37,7 +36,7 @@ impl PayloadSize {
         Self { proven: SAFE, next: 0, probe: None, full: 0, failures: 0 }
     }
 
-    /// What a payload should not exceed.
+    /// The largest payload that data should have.
     pub(crate) fn limit(&self) -> usize {
         self.proven
     }
@@ -53,17 +52,17 @@ impl PayloadSize {
         Some(size)
     }
 
-    /// The probe that was asked for got a number.
+    /// The requested probe got this number.
     pub(crate) fn probing(&mut self, number: i64, size: usize) {
         self.probe = Some(Probe { number, size, sent_at: None, withdrawn: false });
     }
 
-    /// The probe that has not left yet: there may be a whole window before it.
+    /// The probe, if it is not sent yet: a whole window may be before it.
     pub(crate) fn unsent(&self) -> Option<i64> {
         self.probe.as_ref().filter(|probe| probe.sent_at.is_none()).map(|probe| probe.number)
     }
 
-    /// The probe has left.
+    /// The probe was sent.
     pub(crate) fn probe_sent(&mut self, now: Instant) {
         if let Some(probe) = &mut self.probe {
             probe.sent_at = Some(now);
@@ -81,24 +80,25 @@ impl PayloadSize {
         }
     }
 
-    /// The websocket is lost: was it the probe? Returns the number to be sent again with a small payload.
+    /// The websocket was lost, perhaps because of the probe. Returns the number to send again with a small
+    /// payload.
     pub(crate) fn closed(&mut self) -> Option<i64> {
-        // Websockets are lost for other reasons, too; the same size gets a second chance.
+        // Websockets are lost for other reasons, too, so the same size is tried once more.
         self.withdraw(1)
     }
 
-    /// The message that may be too large to pass.
+    /// The number of a probe that may be too large to pass.
     pub(crate) fn unproven(&self) -> Option<i64> {
         self.probe.as_ref().filter(|probe| !probe.withdrawn).map(|probe| probe.number)
     }
 
-    /// When the probe counts as lost on a live websocket.
+    /// When the probe counts as lost, on a live websocket.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let probe = self.probe.as_ref().filter(|probe| !probe.withdrawn)?;
         Some(probe.sent_at? + PATIENCE)
     }
 
-    /// The time has come: returns the number to be sent again with a small payload.
+    /// Handles [`deadline`](Self::deadline). Returns the number to send again with a small payload.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<i64> {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.withdraw(FAILURE_LIMIT)
@@ -107,7 +107,7 @@ impl PayloadSize {
         }
     }
 
-    /// Nothing can be concluded from silence during a pause.
+    /// Restarts the deadline: a missing acknowledgement proves nothing during a pause.
     pub(crate) fn excuse(&mut self, now: Instant) {
         if let Some(sent_at) = self.probe.as_mut().and_then(|probe| probe.sent_at.as_mut()) {
             *sent_at = now;
@@ -125,15 +125,15 @@ impl PayloadSize {
     }
 }
 
-/// What the official client sends.
+/// The size that the official client sends.
 const SAFE: usize = 1024;
 /// 8 KiB has an overhead of 5 % and was seen to pass the live service, as was 32 KiB; beyond 64 KiB nothing
-/// is gained, and the SSM agent's own settings suggest a limit of the service near 128 KiB. The last one
-/// leaves the whole record below 65,536 bytes, where a relay may have 16 bits for its length.
+/// is gained, and the SSM agent's own settings suggest a limit of the service near 128 KiB. With the last one
+/// the whole record is smaller than 65,536 bytes, since a relay may have 16 bits for its length.
 const LADDER: [usize; 3] = [8 * 1024, 32 * 1024, 64 * 1024 - 512];
-/// A sender with this many full messages in a row has more.
+/// A sender with this many full messages in a row probably has more.
 const FULL_MESSAGES: u32 = 16;
-/// Longer than any round trip, shorter than a user's.
+/// Longer than any round trip.
 const PATIENCE: Duration = Duration::from_secs(3);
 const FAILURE_LIMIT: u32 = 2;
 

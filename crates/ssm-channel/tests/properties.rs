@@ -47,7 +47,7 @@ prop_compose! {
     }
 }
 
-/// `length` bytes in pieces whose sizes come round again.
+/// `length` bytes in pieces of the given sizes, over and over.
 fn pieces(length: usize, sizes: &[usize]) -> Vec<Vec<u8>> {
     let bytes = pattern(length);
     let mut rest = &bytes[..];
@@ -77,7 +77,7 @@ proptest! {
         pair.client.outbox = pieces(up, &sizes);
         pair.instance.outbox = pieces(down, &sizes);
         pair.run_until(|pair| pair.instance.received.len() >= up && pair.client.received.len() >= down);
-        // Whatever is still under way must not add to it.
+        // Messages still under way must not add bytes.
         pair.run_for(Duration::from_secs(5));
         prop_assert_eq!(&pair.instance.received, &pattern(up));
         prop_assert_eq!(&pair.client.received, &pattern(down));

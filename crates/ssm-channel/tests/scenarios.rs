@@ -1,4 +1,4 @@
-//! Behaviour that has a name, each on a virtual clock.
+//! One behaviour a test, on a virtual clock.
 
 mod common;
 
@@ -38,7 +38,7 @@ fn nothing_is_sent_before_the_handshake_has_settled() {
 
 #[test]
 fn data_sent_during_the_handshake_would_be_lost() {
-    // The SSM agent's behaviour, which the instance side keeps so that a hasty client is caught.
+    // The instance side drops early data like the SSM agent, to detect a client that sends too early.
     let mut pair = Pair::new(Faults::default());
     pair.run_until(|pair| !pair.client.log.is_empty());
     let hasty = ssm_channel::Message {
@@ -97,7 +97,7 @@ fn after_a_resume_everything_unacknowledged_is_sent_at_once() {
 
 #[test]
 fn a_burst_lost_on_the_instances_websocket_is_repaired_at_once() {
-    // The client's websocket lives, so it hears nothing of the loss.
+    // The client's websocket stays open, so the client does not notice the loss.
     let mut pair = Pair::open(Faults { delay: Duration::from_millis(25), ..Faults::default() });
     pair.client.outbox = vec![b"banner".to_vec()];
     pair.run_until(|pair| pair.instance.received.len() == 6 && pair.client.channel.unacknowledged() == 0);
@@ -111,7 +111,7 @@ fn a_burst_lost_on_the_instances_websocket_is_repaired_at_once() {
 
 #[test]
 fn a_burst_is_repaired_at_once_on_a_path_that_became_quicker() {
-    // As after a cut under load: every answer so far had waited in queues.
+    // As after a cut under load: every acknowledgement so far had waited in queues.
     let mut pair = Pair::open(Faults { delay: Duration::from_millis(60), ..Faults::default() });
     pair.client.outbox = vec![b"x".to_vec(); 50];
     pair.run_until(|pair| pair.instance.received.len() == 50 && pair.client.channel.unacknowledged() == 0);
@@ -126,7 +126,7 @@ fn a_burst_is_repaired_at_once_on_a_path_that_became_quicker() {
 
 #[test]
 fn lost_acknowledgements_are_made_up_for_after_a_resume() {
-    // The instance repeats nothing: the client's old acknowledgements come again by themselves.
+    // The instance repeats nothing: the client sends its old acknowledgements again by itself.
     let mut pair = Pair::open(Faults::default());
     pair.instance.outbox = (0..60).map(|_| vec![b'x'; 100]).collect();
     pair.run_for(Duration::from_millis(6));
@@ -157,7 +157,7 @@ fn the_window_grows_with_the_path_and_is_bounded() {
     pair.run_until(|pair| pair.instance.received.len() == 6 + 40 * WINDOW);
     assert_eq!(pair.instance.received[6..], pattern(40 * WINDOW));
     let peak = pair.client.peak_unacknowledged;
-    // A message and a probe may go over.
+    // A message and a probe may exceed the window.
     assert!((MAX_WINDOW..MAX_WINDOW + 2 * 65_700).contains(&peak), "{peak}");
 }
 
@@ -239,7 +239,7 @@ fn old_agents_that_forget_an_acknowledgement_do_not_stall_the_sender() {
 
 #[test]
 fn old_agents_that_were_away_get_everything() {
-    // What is acknowledged after their return says nothing about repeats that were made before.
+    // An acknowledgement after the reconnect proves nothing about repeats before it.
     let mut pair = old_agent(Duration::from_secs(5));
     pair.cut(End::Instance);
     pair.client.outbox = vec![b"b".to_vec()];
@@ -262,8 +262,7 @@ fn a_path_slower_than_the_first_guess_is_measured_and_then_left_in_peace() {
     assert!(sent <= 12, "{sent} messages for ten keystrokes");
 }
 
-/// How often a message was sent on average, when one is written every 20 ms and the path becomes slower on
-/// the way.
+/// How often a message was sent on average, with one every 20 ms and a path that becomes slower meanwhile.
 fn transmissions_on_a_path_that_slows(before: u64, after: u64) -> f64 {
     let delay = |round_trip| Duration::from_millis(round_trip / 2);
     let mut pair = Pair::open(Faults { delay: delay(before), ..Faults::default() });
@@ -449,7 +448,7 @@ fn largest_data(pair: &Pair) -> usize {
 #[test]
 fn bulk_data_grows_to_large_messages() {
     let mut pair = Pair::open(Faults::default());
-    // The SSM agent has taken data once before a probe may mean anything.
+    // Probes are sent only after the SSM agent has accepted data.
     pair.client.outbox = vec![b"banner".to_vec(), pattern(5 * WINDOW)];
     pair.run_until(|pair| pair.instance.received.len() == 6 + 5 * WINDOW);
     assert_eq!(pair.instance.received[6..], pattern(5 * WINDOW));

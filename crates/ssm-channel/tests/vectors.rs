@@ -1,5 +1,4 @@
-//! Frames that this crate did not make: worked examples, and whole sessions between AWS's own client and
-//! agent.
+//! Messages from other code: worked examples, and whole sessions between AWS's own client and agent.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -169,8 +168,8 @@ fn a_client_follows_the_real_agents_port_session() {
     let Some(Event::Ready { agent_version, session, .. }) = client.poll_event() else { panic!("not ready") };
     assert_eq!(agent_version, SsmAgentVersion::parse("3.3.1142.0"));
     assert_eq!(session.unwrap().session_type, "Port");
-    // The banner, then echoes: of a line, of the newline that the official client turned into a carriage
-    // return, of 3,000 bytes in three messages (read in four pieces, which came together), and of another
+    // The banner, then echoes: of a line, of a newline that the official client replaced by a carriage
+    // return, of 3,000 bytes in three messages (read in four pieces, which arrived together), and of another
     // line.
     let text = String::from_utf8(received).unwrap();
     assert!(text.starts_with("hello from the instance\r\necho:one\necho:\recho:xxx"), "{text}");

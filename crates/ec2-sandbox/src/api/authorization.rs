@@ -1,17 +1,18 @@
 //! Whether the caller's policy allows a call: on which resources each is checked, and with which condition
 //! keys.
 //!
-//! As AWS's Service Authorization Reference has it. What is not listed here is checked on `*`, as all that
-//! only lists things is. Input that cannot be read is left to the operation, which refuses it.
+//! By AWS's Service Authorization Reference, page `reference_policies_actions-resources-contextkeys`. An
+//! action that is not listed here is checked on `*`, as all listing actions are. Unreadable input is left to
+//! the operation, which refuses it.
 //!
-//! <https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html>
+//! <https://docs.aws.amazon.com/service-authorization/latest/reference/>
 
 use serde_json::Value;
 
 use super::{Call, error::ApiError, query::Query, service::Service};
 use crate::world::{ACCOUNT, AwsRegion, Caller, Context, Decision, Policy, Resource, World};
 
-/// Refuses a call that the policy of its caller does not allow on all that it needs.
+/// Refuses a call unless the policy of its caller allows it on every resource that it needs.
 pub(super) fn check(
     call: &Call<'_>,
     service: Service,
@@ -38,9 +39,10 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Whether the policy of `caller` lets it open the data channel of a session; what it is told if not.
+/// Checks whether the policy of `caller` allows it to open the data channel of a session; the error is the
+/// body of the response.
 ///
-/// The document has the form in which the message gateway refuses SSM agents.
+/// It has the form in which the message gateway refuses SSM agents.
 pub(crate) fn check_channel(
     world: &World,
     caller: &Caller,
@@ -64,7 +66,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// All that the action must be allowed on; nothing for what needs no permission.
+    /// The resources that the action must be allowed on; none for an action that needs no permission.
     fn resources<'b>(&self, input: impl Fn(&str) -> Option<&'b str>) -> Vec<Resource> {
         match self.action {
             "ec2:GetConsoleOutput" => self.instance(input("InstanceId"), &["aws", "ec2"]),
@@ -88,8 +90,8 @@ impl Check<'_> {
         }
     }
 
-    /// The instance and the document. Without a document's name the account's own for shells is meant, and
-    /// that one is checked only on the demand of a condition.
+    /// The instance and the document. Without a document name the account's shell document is started, and it
+    /// is checked only through a condition key.
     fn start_session(&self, target: Option<&str>, document: Option<&str>) -> Vec<Resource> {
         let mut resources = self.instance(target, &["aws", "ssm"]);
         let region = self.call.region;
@@ -131,7 +133,7 @@ impl Check<'_> {
         vec![Resource { name, context }]
     }
 
-    /// The resource with this ARN, of which nothing more is known.
+    /// The resource with this ARN, without tags.
     fn named(&self, name: Option<&str>) -> Vec<Resource> {
         let Call { caller, region, .. } = self.call;
         let resource = |name: &str| Resource { name: name.to_owned(), context: context(caller, *region) };
@@ -139,8 +141,8 @@ impl Check<'_> {
     }
 }
 
-/// A session. Its id begins with the name of the role's session, so that `session/${aws:userid}-*` of AWS's
-/// sample policies is none of a role's.
+/// A session. Its id begins with the name of the role's session, so `session/${aws:userid}-*` of AWS's sample
+/// policies never matches a role's sessions.
 fn session_resource(world: &World, caller: &Caller, region: AwsRegion, id: &str) -> Resource {
     let mut context = context(caller, region);
     if let Some(session) = world.sessions().into_iter().find(|session| session.id == id) {
@@ -152,7 +154,7 @@ fn session_resource(world: &World, caller: &Caller, region: AwsRegion, id: &str)
     Resource { name: format!("arn:aws:ssm:{region}:{ACCOUNT}:session/{id}"), context }
 }
 
-/// What is known of every request. `aws:username` is not: whoever calls has a role.
+/// The condition keys of every request. `aws:username` is missing, since every caller has a role.
 fn context(caller: &Caller, region: AwsRegion) -> Context {
     let mut context = Context::default();
     context.add("aws:RequestedRegion", region.name());

@@ -1,17 +1,17 @@
-//! What the service models demand of an input: that members are there, their lengths, patterns and values.
+//! The constraints of the service models on an input: required members, lengths, patterns and values.
 //!
-//! AWS checks all of it before anything else of an operation, and reports all that is wrong in one message.
+//! AWS checks them before anything else of an operation, and reports all violations in one message.
 
 use std::fmt::Display;
 
 use super::error::ApiError;
 
-/// The constraints that an input breaks.
+/// The constraints that an input violates.
 #[derive(Debug, Default)]
 pub(super) struct Constraints(Vec<String>);
 
 impl Constraints {
-    /// A text that must be there.
+    /// Requires a text.
     pub(super) fn required<'a>(&mut self, member: &str, value: Option<&'a str>) -> &'a str {
         if value.is_none() {
             self.0.push(violation("null", member, "Member must not be null"));
@@ -19,19 +19,19 @@ impl Constraints {
         value.unwrap_or_default()
     }
 
-    /// A text of so many characters, if it is there.
+    /// Requires that a text, if present, has between `low` and `high` characters.
     pub(super) fn length(&mut self, member: &str, value: Option<&str>, low: usize, high: usize) {
         let Some(value) = value else { return };
         self.size(&format!("'{value}'"), member, value.chars().count(), low, high);
     }
 
-    /// A list of so many items, if it is there.
+    /// Requires that a list, if present, has between `low` and `high` items.
     pub(super) fn count<T>(&mut self, member: &str, items: Option<&[T]>, low: usize, high: usize) {
         let Some(items) = items else { return };
         self.size("'[…]'", member, items.len(), low, high);
     }
 
-    /// A text that must satisfy `pattern`, if it is there; `accepts` stands for the pattern.
+    /// Requires that a text, if present, matches `pattern`; `accepts` implements the pattern.
     pub(super) fn pattern(
         &mut self,
         member: &str,
@@ -45,7 +45,7 @@ impl Constraints {
         }
     }
 
-    /// One of these words, if it is there.
+    /// Requires that a text, if present, is one of `words`.
     pub(super) fn one_of(&mut self, member: &str, value: Option<&str>, words: &[&str]) {
         if let Some(value) = value.filter(|value| !words.contains(value)) {
             let rule = format!("Member must satisfy enum value set: [{}]", words.join(", "));
@@ -53,7 +53,7 @@ impl Constraints {
         }
     }
 
-    /// A number between these, if it is there.
+    /// Requires that a number, if present, is between `low` and `high`.
     pub(super) fn range(&mut self, member: &str, value: Option<i64>, low: i64, high: i64) {
         let rule = match value {
             Some(value) if value < low => format!("Member must have value greater than or equal to {low}"),
@@ -72,7 +72,7 @@ impl Constraints {
         self.0.push(violation(value, member, &rule));
     }
 
-    /// The error that names all that is broken.
+    /// The error with all violations, if there are any.
     pub(super) fn finish(self) -> Result<(), ApiError> {
         let errors = match self.0.len() {
             0 => return Ok(()),

@@ -1,5 +1,5 @@
-//! EC2, as far as finding an instance and trusting it need it: DescribeInstances, DescribeRegions and
-//! GetConsoleOutput, read-only.
+//! The EC2 actions that find an instance and its host keys: DescribeInstances, DescribeRegions and
+//! GetConsoleOutput. All are read-only.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,8 @@ mod console;
 mod filter;
 mod regions;
 
-/// Performs `action`, or says that it would have; `None` if there is no such action.
+/// Performs `action`; `None` if there is no such action. A dry run makes the same checks and returns
+/// `DryRunOperation` in the place of the result.
 pub(super) fn perform(call: &Call<'_>, action: &str, query: &Query) -> Option<Result<String, ApiError>> {
     let answer = answer(call, action, query)?;
     if query.value("DryRun") == Some("true") && answer.is_ok() {
@@ -26,7 +27,8 @@ pub(super) fn perform(call: &Call<'_>, action: &str, query: &Query) -> Option<Re
     Some(answer)
 }
 
-/// Nothing is changed by any action, so a dry run need not stop short of it.
+/// A dry run calls this too: all actions are read-only, so the result can be computed and dropped. An action
+/// that changes something must not be added here without a check of `DryRun` before the change.
 fn answer(call: &Call<'_>, action: &str, query: &Query) -> Option<Result<String, ApiError>> {
     match action {
         "DescribeInstances" => Some(describe_instances(call, query)),
@@ -99,7 +101,7 @@ fn check_ids(call: &Call<'_>, ids: &[&str]) -> Result<(), ApiError> {
     }
 }
 
-/// What was launched by one call, in the order of the first of each.
+/// The instances grouped by the call that launched them, in the order of the first of each group.
 fn reservations<'a>(instances: &[&'a Instance]) -> Vec<Vec<&'a Instance>> {
     let mut reservations: Vec<Vec<&Instance>> = Vec::new();
     let mut places = HashMap::new();
@@ -132,7 +134,7 @@ fn item(xml: &mut Xml, call: &Call<'_>, instance: &Instance) {
     xml.text("amiLaunchIndex", 0);
     xml.element("productCodes", |_| ());
     xml.text("instanceType", instance.instance_type);
-    // Launched longer ago than the region runs, as instances are.
+    // Before the start of the region.
     xml.text("launchTime", launch_time(call, instance));
     xml.element("placement", |xml| {
         xml.text("availabilityZone", &instance.availability_zone);

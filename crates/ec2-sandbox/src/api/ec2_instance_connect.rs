@@ -1,5 +1,5 @@
-//! EC2 Instance Connect: takes public keys for a minute. It never looks inside the instance, so success does
-//! not mean that the key will be honoured.
+//! EC2 Instance Connect: accepts public keys for a minute. It does not check the instance, so success does
+//! not mean that sshd will accept the key.
 
 use russh::keys::{PublicKey, ssh_key::public::KeyData};
 use serde::Deserialize;
@@ -69,7 +69,7 @@ fn is_instance_id(id: &str) -> bool {
 fn is_os_user(user: &str) -> bool {
     let user = user.as_bytes();
     let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"@._-".contains(byte);
-    // The last character is optional in both: what is inside may go to the end.
+    // The last character is optional in both, so the characters of the middle part may also be last.
     let ends = |rest: &[u8]| match rest.split_last() {
         Some((b'$', rest)) => rest.iter().all(inner),
         _ => rest.iter().all(inner),
@@ -88,8 +88,8 @@ fn is_os_user(user: &str) -> bool {
     }
 }
 
-/// One line of 80 to 4096 characters with an Ed25519 key, or an RSA key of at least 2048 bits, as the
-/// documentation has it: without options in front of it, and nothing behind the key in its blob.
+/// One line of 80 to 4096 characters with an Ed25519 key, or an RSA key of at least 2048 bits, as documented:
+/// without options before it, and without bytes after the key in its blob.
 fn is_public_key(key: &str) -> bool {
     let line = key.trim();
     if !(80..=4096).contains(&key.len()) || line.contains(['\r', '\n']) {
@@ -140,13 +140,14 @@ mod tests {
         for user in ["", "1234", "a b", "$a", "a$b", "-a", "0$", "$", ".a", "é", &"a".repeat(33)] {
             assert!(!is_os_user(user), "{user}");
         }
-        // A character at the end of 32 is the optional one, unless digits come first.
+        // The 32nd character is the optional last one, unless the name begins with digits.
         for (last, accepted) in [('a', true), ('$', true), ('-', true), ('.', false), ('@', false)] {
             assert_eq!(is_os_user(&format!("{}{last}", "a".repeat(31))), accepted, "{last}");
         }
     }
 
-    /// How many of all texts of these lengths Python's `re` finds with the pattern of the model.
+    /// The expected numbers are from Python's `re` with the pattern of the model, on all texts of these
+    /// lengths.
     #[test]
     fn as_many_short_names_are_users_as_the_pattern_accepts() {
         let mut names = vec![String::new()];

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::xml::Xml;
 use crate::sigv4::SignatureError;
 
-/// A refusal by one of the services.
+/// An error response of one of the services.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -36,7 +36,7 @@ impl ApiError {
         Self { origin: Origin::Coral, ..Self::new(code, message) }
     }
 
-    /// The service's own failure.
+    /// An internal error of the service.
     pub(super) fn internal(code: &'static str) -> Self {
         let message = "An error occurred on the server side.";
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, ..Self::new(code, message) }
@@ -51,12 +51,12 @@ impl ApiError {
         Self::new("AccessDeniedException", message)
     }
 
-    /// The same with another status of HTTP.
+    /// The same error with another HTTP status.
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
-    /// As the JSON services write it.
+    /// The body of a JSON service.
     pub(super) fn json(&self, namespace: &str) -> String {
         let document = match self.origin {
             Origin::Coral => {
@@ -69,13 +69,13 @@ impl ApiError {
         document.to_string()
     }
 
-    /// As Identity Center's portal writes it.
+    /// The body of Identity Center's portal.
     pub(super) fn portal_json(&self) -> String {
         let code = format!("com.amazonaws.switchboard.portal#{}", self.code);
         json!({"message": self.message, "__type": code}).to_string()
     }
 
-    /// As OAuth wants it: `InvalidGrantException` is `invalid_grant`.
+    /// The body of OAuth, where `InvalidGrantException` is `invalid_grant`.
     pub(super) fn oauth_json(&self) -> String {
         let mut error = String::new();
         for character in self.code.trim_end_matches("Exception").chars() {
@@ -87,7 +87,7 @@ impl ApiError {
         json!({"error": error, "error_description": self.message}).to_string()
     }
 
-    /// As EC2 writes it.
+    /// The body of EC2.
     pub(super) fn ec2_xml(&self, request_id: &str) -> String {
         let mut xml = Xml::document();
         xml.element("Response", |xml| {
@@ -102,7 +102,7 @@ impl ApiError {
         xml.finish()
     }
 
-    /// As STS and IAM write it, each in its namespace.
+    /// The body of STS and IAM, each with its namespace.
     pub(super) fn query_xml(&self, namespace: &str, request_id: &str) -> String {
         let mut xml = Xml::document();
         xml.root("ErrorResponse", namespace, |xml| {
@@ -117,7 +117,7 @@ impl ApiError {
     }
 }
 
-/// How the JSON services refuse a signature.
+/// The error of the JSON services for a wrong signature.
 pub(super) fn json_signature_error(refusal: &SignatureError) -> ApiError {
     let code = match refusal {
         SignatureError::Missing => "MissingAuthenticationTokenException",
@@ -131,7 +131,7 @@ pub(super) fn json_signature_error(refusal: &SignatureError) -> ApiError {
     ApiError::coral(code, refusal.to_string())
 }
 
-/// How EC2 refuses a signature. It does not say what was wrong with one.
+/// The error of EC2 for a wrong signature. It does not say what is wrong.
 pub(super) fn ec2_signature_error(refusal: &SignatureError) -> ApiError {
     match refusal {
         SignatureError::Missing => {
@@ -149,7 +149,7 @@ pub(super) fn ec2_signature_error(refusal: &SignatureError) -> ApiError {
     }
 }
 
-/// How STS and IAM refuse a signature.
+/// The error of STS and IAM for a wrong signature.
 pub(super) fn sts_signature_error(refusal: &SignatureError) -> ApiError {
     let code = match refusal {
         SignatureError::Missing => "MissingAuthenticationToken",

@@ -1,7 +1,6 @@
-//! IAM, as far as asking what one may do needs it: SimulatePrincipalPolicy.
+//! The IAM action that asks for permissions: SimulatePrincipalPolicy.
 //!
-//! Like IAM's it knows of a request what it is told and nothing more, neither the tags of resources nor who
-//! calls.
+//! Like IAM's it evaluates only the context keys in its input: neither the tags of resources nor the caller.
 
 use http::StatusCode;
 
@@ -42,7 +41,7 @@ fn simulate(call: &Call<'_>, query: &Query) -> Result<String, ApiError> {
     Ok(xml.finish())
 }
 
-/// The policy of whom an ARN names: a role, never a session of one.
+/// The policy of the role with this ARN. The ARN of a role session is an error.
 fn policy<'a>(call: &Call<'a>, arn: &str) -> Result<Option<&'a Policy>, ApiError> {
     let name = arn.strip_prefix("arn:aws:iam::").and_then(|rest| rest.split_once(":role/"));
     let Some((_, name)) = name else {

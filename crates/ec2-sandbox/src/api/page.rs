@@ -6,14 +6,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct InvalidToken;
 
-/// What the first page of a list holds.
+/// The size of the first page of a list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Reach {
-    /// No item: the filters have not been applied yet.
+    /// No item, as from AWS when no filter has matched yet.
     Empty,
     /// A few items.
     Short,
-    /// As many items as were asked for.
+    /// As many items as requested.
     Whole,
 }
 
@@ -32,11 +32,11 @@ impl Reach {
     }
 }
 
-/// At most `size` of `items` from where `token` says, and the token of the page after.
+/// At most `size` of `items` from the position in `token`, and the token of the next page.
 ///
-/// AWS promises no more: a page may have fewer items than were asked for, or none, and only a missing token
-/// says that it is the last. Here each list begins with such a page, so that a client that takes it for the
-/// whole list is found out.
+/// AWS promises no more: a page may have fewer items than requested, or none, and only a missing token marks
+/// the last page. Here each list begins with such a page, to detect a client that takes it for the whole
+/// list.
 ///
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/Query-Requests.html#api-pagination>
 pub(super) fn page<T>(
@@ -53,7 +53,7 @@ pub(super) fn page<T>(
         return Err(InvalidToken);
     }
     let mut rest = items.split_off(start);
-    // Before the filters have been gone through, it is not known that they find nothing.
+    // An empty first page always has a next page: only that shows whether the filters match anything.
     let more = rest.len() > size || size == 0;
     let next = more.then(|| write(start + size));
     rest.truncate(size);
@@ -72,14 +72,14 @@ fn read(token: &str) -> Result<usize, InvalidToken> {
 
 /// Long enough that the token has `=`, `+` and `/` to be encoded on its way back.
 const PREFIX: &str = "\u{3fb}\u{fbf}\u{3ff}next:";
-/// Fewer than a client may ask for: the least `MaxResults` is 5.
+/// Fewer than a client may request: the least `MaxResults` is 5.
 const SHORT: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The lengths of the pages of so many items, which hold each of them once, in order.
+    /// The lengths of the pages of so many items. Checks that the pages hold each item once, in order.
     fn lengths(reach: Reach, items: usize) -> Vec<usize> {
         let (mut seen, mut lengths, mut token) = (Vec::new(), Vec::new(), None);
         loop {

@@ -9,7 +9,7 @@ use crate::form;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads the body of a request that says that it is form data. Any other has no parameters.
+    /// Reads the body of a request with the content type of form data. Any other has no parameters.
     pub(super) fn of(headers: &HeaderMap, body: &[u8]) -> Self {
         if has_type(headers, FORM) { Self::parse(body) } else { Self(Vec::new()) }
     }
@@ -43,7 +43,7 @@ impl Query {
     }
 }
 
-/// Whether a request says that its body is of the type `expected`, whatever its parameters.
+/// Whether the content type of a request is `expected`, with any parameters.
 pub(super) fn has_type(headers: &HeaderMap, expected: &str) -> bool {
     let found = headers.get(header::CONTENT_TYPE).and_then(|found| found.to_str().ok()).unwrap_or_default();
     found.split(';').next().is_some_and(|found| found.trim().eq_ignore_ascii_case(expected))

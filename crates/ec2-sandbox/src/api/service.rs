@@ -1,4 +1,4 @@
-//! The services behind the one endpoint, and in what they differ: how they are told apart, named, spoken to.
+//! The services behind the one endpoint, and their differences: detection, names, protocols.
 
 use std::time::SystemTime;
 
@@ -29,8 +29,8 @@ pub(super) enum Service {
 }
 
 impl Service {
-    /// The service that a request is for. REST services are known by their paths, JSON services by their
-    /// target; the XML services by signature, else by API version.
+    /// The service that a request is for: a REST service by the path, a JSON service by the target, an XML
+    /// service by the signature or else by the API version.
     pub(super) fn of(parts: &Parts, query: &Query) -> Self {
         let headers = &parts.headers;
         if let Some(route) = Route::of(parts) {
@@ -49,7 +49,7 @@ impl Service {
         }
     }
 
-    /// Its name in the scope of a signature, or with the AWS CLI if its calls are not signed.
+    /// Its name in the scope of a signature, or in the AWS CLI if its calls are not signed.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ec2 => "ec2",
@@ -62,7 +62,7 @@ impl Service {
         }
     }
 
-    /// The type of what it answers.
+    /// The content type of its responses.
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Self::Ec2InstanceConnect | Self::Ssm => "application/x-amz-json-1.1",
@@ -85,8 +85,8 @@ impl Service {
         }
     }
 
-    /// What the header `x-amzn-ErrorType` says, in services that have it. The code ends at the colon: the
-    /// suffix is as AWS sends it, seen in debug output of the AWS CLI.
+    /// The value of the header `x-amzn-ErrorType`, in services that have it. The code ends at the colon; AWS
+    /// sends the suffix, as debug output of the AWS CLI shows.
     pub(super) fn error_type(self, error: &ApiError) -> Option<String> {
         match self {
             Self::Sso => Some(error.code.to_owned()),
@@ -97,7 +97,7 @@ impl Service {
         }
     }
 
-    /// Authenticates a request, and refuses it in the service's own words.
+    /// Authenticates a request. The error is that of the service.
     pub(super) fn check_signature(
         self,
         world: &World,
@@ -106,13 +106,13 @@ impl Service {
         now: SystemTime,
     ) -> Result<(Caller, AwsRegion), ApiError> {
         if matches!(self, Self::Sso | Self::SsoOidc) {
-            // Whoever signs in will be who runs the region, and needs no credentials for it.
+            // These calls are unsigned. Their caller is the one that the region starts with.
             return Ok((Caller::you(), AwsRegion::HOME));
         }
         let signed =
             sigv4::Parts { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers, body };
         match authenticate(world, signed, self.name(), now) {
-            // IAM is one for all regions, and is there.
+            // IAM is global; its endpoint is in us-east-1.
             Ok((_, region)) if self == Self::Iam && region != AwsRegion::UsEast1 => {
                 Err(self.refuse(&SignatureError::Scope("a valid region")))
             }
@@ -130,7 +130,7 @@ impl Service {
         }
     }
 
-    /// The query and JSON protocols know one route, the others theirs.
+    /// The query and JSON protocols have one route, the REST services have their own.
     pub(super) fn check_route(self, parts: &Parts) -> Result<(), ApiError> {
         let known = match Route::of(parts) {
             Some(route) => parts.method == route.method,
@@ -142,10 +142,10 @@ impl Service {
         Err(self.unknown_operation(&format!("{} {}", parts.method, parts.uri.path())))
     }
 
-    /// The JSON services know their own type of body, the query services their own version.
+    /// Checks the content type of a JSON service and the API version of a query service.
     ///
-    /// No public source has the code that Systems Manager and EC2 Instance Connect give for a wrong type.
-    /// Other services of the same framework take such a request for one without an operation.
+    /// No public source has the error code of Systems Manager and EC2 Instance Connect for a wrong content
+    /// type. Other services of the same framework handle such a request like one without an operation.
     pub(super) fn check_form(self, parts: &Parts, operation: &str, query: &Query) -> Result<(), ApiError> {
         match self {
             Self::Ec2InstanceConnect | Self::Ssm => {
@@ -174,12 +174,12 @@ impl Service {
         }
     }
 
-    /// What a caller is told whose policies do not allow an action at all.
+    /// The error for an action that the caller's policies do not allow on any resource.
     pub(super) fn denied(self, caller: &str, action: &str) -> ApiError {
         self.in_its_form(ApiError::access_denied(caller, action, "*"))
     }
 
-    /// A denial with the code and status of this service.
+    /// Gives an access error the code and status of this service.
     pub(super) fn in_its_form(self, refusal: ApiError) -> ApiError {
         match self {
             Self::Ec2 => ApiError::new(
@@ -194,7 +194,7 @@ impl Service {
         }
     }
 
-    /// What a call over the rate is told.
+    /// The error for a call above the rate limit.
     pub(super) fn throttled(self) -> ApiError {
         match self {
             Self::Ec2 => ApiError::new("RequestLimitExceeded", "Request limit exceeded.")
@@ -228,7 +228,7 @@ impl Service {
         answer.unwrap_or_else(|| Err(self.unknown_operation(operation)))
     }
 
-    /// Writes an error as the service's protocol wants it.
+    /// Writes an error in the service's protocol.
     pub(super) fn write_error(self, error: &ApiError, request_id: &str) -> String {
         match self {
             Self::Ec2 => error.ec2_xml(request_id),
@@ -242,8 +242,8 @@ impl Service {
     }
 }
 
-/// The text of `NoSuchVersion` is as EC2 wrote it in boto3's issue 1138. There are older versions at AWS; the
-/// region answers in the form of the last.
+/// The text of `NoSuchVersion` is as EC2 wrote it in boto3's issue 1138. AWS has older versions too; the
+/// region answers in the form of the latest.
 fn check_ec2_version(query: &Query) -> Result<(), ApiError> {
     match query.value("Version") {
         Some("2016-11-15") => Ok(()),

@@ -1,7 +1,7 @@
-//! Systems Manager, as far as sessions need it: sessions and the state of SSM agents.
+//! The Systems Manager operations for sessions and the state of SSM agents.
 //!
-//! Sessions run the documents AWS-StartSSHSession and AWS-StartNonInteractiveCommand and no others. What
-//! happens on a session's data channel is the gateway's business.
+//! Sessions run the documents AWS-StartSSHSession and AWS-StartNonInteractiveCommand and no others. `gateway`
+//! serves their data channels.
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! IAM Identity Center's access portal: the accounts and roles of whoever has signed in, and credentials for
-//! them. Calls carry an access token instead of a signature.
+//! IAM Identity Center's access portal: the accounts and roles of a signed-in user, and credentials for them.
+//! Calls carry an access token instead of a signature.
 
 use std::time::{Duration, SystemTime};
 
@@ -76,13 +76,13 @@ fn required<'a>(query: &'a Query, name: &str) -> Result<&'a str, ApiError> {
     query.value(name).ok_or_else(missing)
 }
 
-/// What the portal says of an account or role that is not the user's. The service model does not know it.
+/// The portal's error for an account or role that the user does not have. It is not in the service model.
 fn no_access() -> ApiError {
     ApiError::new("ForbiddenException", "No access").with_status(StatusCode::FORBIDDEN)
 }
 
 /// The permission set of the one user.
 const ROLE: &str = "sandbox";
-/// The default of a permission set.
+/// The default session duration of a permission set.
 const ROLE_LIFE: Duration = Duration::from_secs(60 * 60);
 const TOKEN: &str = "x-amz-sso_bearer_token";

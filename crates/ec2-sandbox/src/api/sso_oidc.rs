@@ -1,7 +1,7 @@
-//! IAM Identity Center's OIDC service, as far as devices sign in: a client registers, starts a device
-//! authorization, and asks for tokens until the user has answered. None of it is signed.
+//! The device flow of IAM Identity Center's OIDC service: a client registers, starts a device authorization,
+//! and polls for tokens until the user has approved it. The calls are not signed.
 //!
-//! Left out is the flow by authorization code, which needs a browser.
+//! The authorization code flow, which needs a browser, is left out.
 
 use std::time::{Duration, SystemTime};
 
@@ -56,7 +56,7 @@ struct StartDeviceAuthorization {
 }
 
 fn start_device(call: &Call<'_>, input: &StartDeviceAuthorization) -> Result<Value, ApiError> {
-    // As the console shows it, the URL ends in `/#`.
+    // The console shows the URL with `/#` at its end.
     if input.start_url.trim_end_matches(['#', '/']) != START_URL {
         return Err(invalid("Invalid start URL"));
     }

@@ -1,7 +1,6 @@
-//! STS: who the caller is, and credentials for roles and after MFA.
+//! STS: the caller's identity, and credentials for roles and after MFA.
 //!
-//! Of what AWS checks, left out are policies, tags and source identities, which would change nothing here,
-//! and that an MFA code works once.
+//! Unlike AWS, it ignores session policies, tags and source identities, and an MFA code works many times.
 
 use std::time::{Duration, SystemTime};
 
@@ -63,7 +62,7 @@ fn assume_role(call: &Call<'_>, query: &Query) -> Result<String, ApiError> {
 
 fn session_token(call: &Call<'_>, query: &Query) -> Result<String, ApiError> {
     let life = duration(query, 129_600)?.unwrap_or(12 * HOUR);
-    // The first credentials are temporary too, but stand for the long-lived ones of a user.
+    // The first credentials are temporary too, but emulate the long-lived ones of a user.
     if call.caller.origin != Origin::Start {
         return Err(denied("Cannot call GetSessionToken with session credentials"));
     }
@@ -73,7 +72,7 @@ fn session_token(call: &Call<'_>, query: &Query) -> Result<String, ApiError> {
     Ok(answer(call, "GetSessionToken", |xml| write_credentials(xml, &credentials, expires)))
 }
 
-/// Whether an MFA device was used. One that is used wrongly is an error.
+/// Whether the call has an MFA code. A wrong code is an error.
 fn check_mfa(call: &Call<'_>, query: &Query) -> Result<bool, ApiError> {
     let serial = text(query, "SerialNumber", 9, 256, |b| is_word(b) || b"+=/:,.@-".contains(&b))?;
     let code = text(query, "TokenCode", 6, 6, |b| b.is_ascii_digit())?;
@@ -90,7 +89,7 @@ fn check_mfa(call: &Call<'_>, query: &Query) -> Result<bool, ApiError> {
     Err(denied(format!("MultiFactorAuthentication failed{message}")))
 }
 
-/// Credentials for `caller`, and when they expire: at a whole second, since that is what the answer can say.
+/// Credentials for `caller`, and their expiry at a whole second, since the response has no fractions.
 fn give(call: &Call<'_>, caller: Caller, life: Duration) -> Result<(Credentials, SystemTime), ApiError> {
     let since_1970 = call.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.as_secs()) + life;
@@ -116,7 +115,7 @@ fn write_credentials(xml: &mut Xml, credentials: &Credentials, expires: SystemTi
     });
 }
 
-/// A parameter that, if there, must have between `low` and `high` characters, all of them of its alphabet.
+/// Checks that a parameter, if present, has between `low` and `high` characters of its alphabet.
 fn text<'a>(
     query: &'a Query,
     name: &str,
@@ -134,7 +133,7 @@ fn text<'a>(
     Err(constraint(&format!("'{value}'"), name, &rule))
 }
 
-/// How long credentials are asked to live, between a quarter of an hour and `most` seconds.
+/// The requested life of credentials, between 15 minutes and `most` seconds.
 fn duration(query: &Query, most: u64) -> Result<Option<Duration>, ApiError> {
     let Some(value) = query.value("DurationSeconds") else { return Ok(None) };
     let rule = match value.parse() {
@@ -149,7 +148,7 @@ fn missing(name: &str) -> ApiError {
     constraint("null", name, "Member must not be null")
 }
 
-/// `name` is that of the parameter; AWS writes that of the member, which begins with a small letter.
+/// `name` is the parameter's name. AWS writes the member's name, which begins with a small letter.
 fn constraint(value: &str, name: &str, rule: &str) -> ApiError {
     let (first, rest) = name.split_at(1);
     let member = first.to_lowercase() + rest;

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// An XML document in the making.
+/// An XML document that is being written.
 #[derive(Debug)]
 pub(super) struct Xml(String);
 
@@ -58,7 +58,7 @@ fn escape(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
-            // A literal carriage return would be read back as a line feed.
+            // XML parsers read a literal carriage return as a line feed.
             '\r' => escaped.push_str("&#13;"),
             '\t' | '\n' => escaped.push(character),
             // XML 1.0 has no way to write the other control characters of ASCII, but those above it are text.

@@ -1,7 +1,7 @@
 //! How an instance accepts a pushed key. The built-in SSH server looks it up in the region at each
 //! authentication; sshd reads files that are written from the same list.
 //!
-//! The list is [`World::honoured_keys`](crate::world::World::honoured_keys), in `world/pushed_keys.rs`.
+//! The list is [`World::accepted_keys`](crate::world::World::accepted_keys), in `world/pushed_keys.rs`.
 
 use std::{
     fmt::Write as _,
@@ -21,10 +21,10 @@ use crate::{
 pub(super) fn authorize(world: Arc<World>, instance: &Instance) -> Authorize {
     let id = instance.id.clone();
     Box::new(move |user, key| {
-        let honoured = world.honoured_keys(&id, user, world.now());
-        let mut parsed = honoured.iter().filter_map(|line| PublicKey::from_openssh(line).ok());
+        let accepted = world.accepted_keys(&id, user, world.now());
+        let mut parsed = accepted.iter().filter_map(|line| PublicKey::from_openssh(line).ok());
         let takes = world.instance(&id).is_some_and(|i| i.takes_keys_of(key.algorithm().as_str()));
-        takes && parsed.any(|honoured| honoured.key_data() == key.key_data())
+        takes && parsed.any(|accepted| accepted.key_data() == key.key_data())
     })
 }
 
@@ -41,7 +41,7 @@ impl KeyFiles {
     }
 
     pub(super) fn refresh(&self) {
-        for (user, lines) in self.world.honoured_keys_by_user(&self.instance, self.world.now()) {
+        for (user, lines) in self.world.accepted_keys_by_user(&self.instance, self.world.now()) {
             let mut text = String::new();
             for line in lines {
                 let _ = writeln!(text, "{line}");

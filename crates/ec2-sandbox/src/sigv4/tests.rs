@@ -32,7 +32,7 @@ fn authorization(scope: &str, signed_headers: &str, signature: &str) -> String {
     )
 }
 
-/// The upgrade of docs/protocol.md section 2.6, whose signatures AWS's Go signer made.
+/// The upgrade of docs/protocol.md, section 2.6, with signatures made by AWS's Go signer.
 fn upgrade(session_token: Option<&str>) -> HeaderMap {
     let (signed, signature) = match session_token {
         None => ("host;x-amz-date", "7cccc17d66deb4b70714a2858ec908826a14f414c9cad1acbd20be7dfbacf49c"),

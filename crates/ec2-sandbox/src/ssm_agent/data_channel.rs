@@ -24,7 +24,7 @@ pub(super) struct DataChannel {
     version: SsmAgentVersion,
     session: SessionType,
     handshake: Handshake,
-    /// The session takes input: its port is connected, or its command runs.
+    /// The session accepts input: its port is connected, or its command runs.
     connected: bool,
     expected: i64,
     /// Messages that came early. They are acknowledged already.

@@ -10,7 +10,7 @@ use super::aws_region::AwsRegion;
 /// The fault of an instance, which a client that connects to it meets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Condition {
-    /// It was launched a moment ago: it is pending, and Session Manager does not know it yet.
+    /// It was launched a moment ago: it is pending, and Session Manager does not list it yet.
     Booting,
     /// Its clock is ten minutes ahead, so a pushed key has expired when it arrives.
     ClockAhead,
@@ -66,8 +66,8 @@ impl fmt::Display for Condition {
             Self::Denied(actions) => write!(formatter, "you may not call {}", actions.join(" nor ")),
             Self::Fips => formatter.write_str("takes no Ed25519 keys: it is in FIPS mode"),
             Self::Healthy => formatter.write_str("works"),
-            Self::HostileName => formatter.write_str("its name is hostile"),
-            Self::Impostor => formatter.write_str("its host key is another than its console tells"),
+            Self::HostileName => formatter.write_str("its name contains terminal control sequences"),
+            Self::Impostor => formatter.write_str("its host key differs from its console output"),
             Self::InstanceConnectAbsent => {
                 formatter.write_str("ignores pushed keys: no EC2 Instance Connect")
             }
@@ -81,16 +81,16 @@ impl fmt::Display for Condition {
             Self::PublicKeysOff => formatter.write_str("sshd has PubkeyAuthentication off"),
             Self::PortClosed => formatter.write_str("nothing listens on port 22"),
             Self::SeLinux => formatter.write_str("ignores pushed keys: SELinux stops sshd from reading them"),
-            Self::SsmAgentOffline => formatter.write_str("its SSM agent was last heard of 3 days ago"),
+            Self::SsmAgentOffline => formatter.write_str("its SSM agent last reported 3 days ago"),
             Self::SsmAgentOld => formatter.write_str("its SSM agent is too old for sessions to ports"),
-            Self::SsmAgentSilent => formatter.write_str("its SSM agent takes no session up"),
+            Self::SsmAgentSilent => formatter.write_str("its SSM agent never joins a session"),
             Self::SsmAgentUnregistered => formatter.write_str("is unknown to Session Manager"),
             Self::Stopped => formatter.write_str("is stopped"),
             Self::Terminated => formatter.write_str("is terminated"),
             Self::Throttled { calls: Some(calls) } => {
                 write!(formatter, "the first {calls} calls of StartSession are throttled")
             }
-            Self::Throttled { calls: None } => formatter.write_str("StartSession is throttled for ever"),
+            Self::Throttled { calls: None } => formatter.write_str("StartSession is always throttled"),
         }
     }
 }
@@ -299,7 +299,7 @@ impl Instance {
     }
 
     /// Whether its sshd accepts pushed keys.
-    pub(crate) fn honours_pushed_keys(&self) -> bool {
+    pub(crate) fn accepts_pushed_keys(&self) -> bool {
         !matches!(
             self.condition,
             Condition::ClockAhead

@@ -23,8 +23,8 @@ impl World {
     ///
     /// Always empty for an instance whose sshd ignores pushed keys, and for a user that exists on no
     /// instance.
-    pub(crate) fn honoured_keys(&self, instance: &str, user: &str, now: SystemTime) -> Vec<String> {
-        if user == GHOST || self.instance(instance).is_none_or(|instance| !instance.honours_pushed_keys()) {
+    pub(crate) fn accepted_keys(&self, instance: &str, user: &str, now: SystemTime) -> Vec<String> {
+        if user == GHOST || self.instance(instance).is_none_or(|instance| !instance.accepts_pushed_keys()) {
             return Vec::new();
         }
         let state = self.lock();
@@ -33,7 +33,7 @@ impl World {
     }
 
     /// The same for each user that a key was ever pushed for.
-    pub(crate) fn honoured_keys_by_user(
+    pub(crate) fn accepted_keys_by_user(
         &self,
         instance: &str,
         now: SystemTime,
@@ -42,7 +42,7 @@ impl World {
             let state = self.lock();
             state.keys.keys().filter(|(id, _)| id == instance).map(|(_, user)| user.clone()).collect()
         };
-        let keys = |user: String| (user.clone(), self.honoured_keys(instance, &user, now));
+        let keys = |user: String| (user.clone(), self.accepted_keys(instance, &user, now));
         users.into_iter().map(keys).collect()
     }
 }

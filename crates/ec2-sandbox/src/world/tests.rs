@@ -21,28 +21,28 @@ fn opening() -> Opening {
 }
 
 #[test]
-fn a_pushed_key_is_honoured_for_sixty_seconds() {
+fn a_pushed_key_is_accepted_for_sixty_seconds() {
     let world = world();
     world.push_key("i-0decaf00000000001", "ec2-user", "ssh-ed25519 AAAA one\n", start());
-    let honoured =
-        |after| world.honoured_keys("i-0decaf00000000001", "ec2-user", start() + Duration::from_secs(after));
-    assert_eq!(honoured(59), ["ssh-ed25519 AAAA one"]);
-    assert_eq!(honoured(60), Vec::<String>::new());
+    let accepted =
+        |after| world.accepted_keys("i-0decaf00000000001", "ec2-user", start() + Duration::from_secs(after));
+    assert_eq!(accepted(59), ["ssh-ed25519 AAAA one"]);
+    assert_eq!(accepted(60), Vec::<String>::new());
 }
 
 #[test]
-fn keys_pushed_within_a_minute_are_honoured_together_and_only_for_their_user() {
+fn keys_pushed_within_a_minute_are_accepted_together_and_only_for_their_user() {
     let world = world();
     for key in ["one", "two"] {
         world.push_key("i-0decaf00000000001", "ec2-user", key, start());
     }
-    assert_eq!(world.honoured_keys("i-0decaf00000000001", "ec2-user", start()), ["one", "two"]);
-    assert!(world.honoured_keys("i-0decaf00000000001", "root", start()).is_empty());
-    assert!(world.honoured_keys("i-0decaf00000000002", "ec2-user", start()).is_empty());
+    assert_eq!(world.accepted_keys("i-0decaf00000000001", "ec2-user", start()), ["one", "two"]);
+    assert!(world.accepted_keys("i-0decaf00000000001", "root", start()).is_empty());
+    assert!(world.accepted_keys("i-0decaf00000000002", "ec2-user", start()).is_empty());
 }
 
 #[test]
-fn keys_are_honoured_where_sshd_reads_them_for_a_user_that_exists() {
+fn keys_are_accepted_where_sshd_reads_them_for_a_user_that_exists() {
     let world = world();
     for (id, user, count) in [
         ("i-0decaf00000000001", "ec2-user", 1),
@@ -53,7 +53,7 @@ fn keys_are_honoured_where_sshd_reads_them_for_a_user_that_exists() {
         ("i-0dead00000000001a", "ec2-user", 0),
     ] {
         world.push_key(id, user, "one", start());
-        assert_eq!(world.honoured_keys(id, user, start()).len(), count, "{id} {user}");
+        assert_eq!(world.accepted_keys(id, user, start()).len(), count, "{id} {user}");
     }
 }
 

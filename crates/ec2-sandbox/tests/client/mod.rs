@@ -1,4 +1,4 @@
-//! A client that signs for itself: its code must not be the region's, or both could be wrong alike.
+//! A client with its own signing code: with the region's code both could have the same mistake.
 
 use ec2_sandbox::{Faults, Options, Region};
 use hmac::{Hmac, KeyInit, Mac};
@@ -18,7 +18,7 @@ pub(crate) struct Client {
     pub(crate) host: String,
 }
 
-/// A region without the quota of StartSession, for tests that start many sessions and are not about it.
+/// A region without the quota of StartSession, for tests that start many sessions.
 pub(crate) async fn without_quota() -> (Region, Client) {
     with_faults(&[WITHOUT_QUOTA]).await
 }
@@ -96,7 +96,7 @@ impl Client {
         }
     }
 
-    /// What Systems Manager knows of all instances that pass `filters`, from every page.
+    /// DescribeInstanceInformation with `filters`, all pages.
     pub(crate) async fn agents(&self, filters: &Value) -> Vec<Value> {
         let mut agents = Vec::new();
         let mut token = Value::Null;
@@ -111,7 +111,7 @@ impl Client {
         }
     }
 
-    /// The same client with the credentials that an answer of STS holds.
+    /// The same client with the credentials in a response of STS.
     pub(crate) fn with_credentials(&self, reply: &Reply) -> Self {
         let element = |name| reply.elements(name).pop().unwrap_or_else(|| panic!("{}", reply.body));
         Self {
@@ -122,7 +122,7 @@ impl Client {
         }
     }
 
-    /// A signed call, of the type that goes with its protocol.
+    /// A signed call with the content type of its protocol.
     pub(crate) async fn post(&self, service: &str, target: Option<&str>, body: &str) -> Reply {
         let kind = if target.is_some() { JSON } else { "application/x-www-form-urlencoded; charset=utf-8" };
         let target = target.map(|target| ("x-amz-target", target));
@@ -265,7 +265,7 @@ fn versioned<N: AsRef<str>>(pairs: &[(N, N)], version: &str) -> String {
     format!("{body}&Version={version}")
 }
 
-/// The time as `date` tells it, which knows the calendar better than a test should.
+/// The current time from `date`, so that no code of the region formats it.
 fn now() -> String {
     let output = std::process::Command::new("date").args(["-u", "+%Y%m%dT%H%M%SZ"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -28,7 +28,7 @@ fn shell(script: &str) -> Value {
     json!({"command": [format!("sh -c {}", quote(script))]})
 }
 
-/// One word, for the SSM agent as for a shell.
+/// Quotes one word, for the SSM agent as for a shell.
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r#"'"'"'"#))
 }
@@ -65,7 +65,8 @@ impl Session {
         }
     }
 
-    /// Takes part in the session until that is `enough` or it is over; then what the gateway said of it.
+    /// Runs the client until `enough` is true or the session ends. Returns the gateway's reason in the second
+    /// case.
     async fn until(&mut self, enough: impl Fn(&Self) -> bool) -> Option<String> {
         loop {
             let now = Instant::now();
@@ -154,7 +155,7 @@ async fn input_is_dropped_and_an_interrupt_is_not() {
     let mut session = Session::open(&start(&Client::new(&region), HEALTHY, DOCUMENT, &command).await).await;
     let mut draft = Draft::with_capacity(16);
     assert_eq!(session.until(|session| session.channel.send_capacity() > 0).await, None);
-    // The shell may not have come to its trap; then it dies of the first one, which is as good an end.
+    // Before the shell has set its trap, the first interrupt kills it, which ends the session too.
     draft.push(b"ignored\n\x03");
     session.channel.send(Instant::now(), &mut draft).unwrap();
     assert_eq!(session.until(|_| false).await.as_deref(), Some(""));
@@ -167,7 +168,7 @@ async fn a_command_runs_without_a_shell() {
     let no = String::new;
     let echoed = run_bare(&client, "echo one; echo $HOME ~ * # comment\nnext").await;
     assert_eq!(echoed, ("one; echo $HOME ~ * next\n".to_owned(), no(), no()));
-    // What an SSM agent's `*` does not find either.
+    // Without a shell, `*` is not expanded, as on a real instance.
     let (keys, errors, closed) = run_bare(&client, "cat /etc/ssh/ssh_host_*_key.pub").await;
     assert!(
         keys.starts_with("cat: ") && keys.ends_with("ssh_host_*_key.pub': No such file or directory\n"),
@@ -261,7 +262,7 @@ async fn a_silent_ssm_agent_never_begins_a_handshake() {
     let mut session = Session::open(&started).await;
     let input = json!({"SessionId": started.text("SessionId")});
     assert_eq!(client.ssm("TerminateSession", &input).await.status, 200);
-    // The session may have ended before the websocket came to it.
+    // The session may end before the websocket is passed to it.
     session.until(|_| false).await.unwrap();
     assert_eq!((session.kind, session.output), (None, Vec::new()));
 }
@@ -309,7 +310,7 @@ async fn an_interrupt_is_acknowledged_when_the_command_has_ended() {
     let (_region, client) = with_faults(&[]).await;
     let directory = tempfile::tempdir().unwrap();
     let [ready, go] = ["ready", "go"].map(|name| directory.path().join(name));
-    // The wait is one of the shell itself, which minds its trap at once.
+    // The shell waits in a builtin, so that it handles its trap at once.
     let script = format!(
         "trap 'read x <{1}; echo interrupted; exit' INT; mkfifo {0} {1}; : >{0}; while :; do :; done",
         ready.display(),
@@ -388,7 +389,7 @@ async fn each_message_is_answered_with_a_pause_while_the_ssm_agent_is_away() {
     let meaningless = Message::Binary(record(MessageType::Acknowledge, b"{}"));
     let (mut socket, mut pauses) = (session.socket, 0);
     let deadline = Instant::now() + Duration::from_secs(60);
-    // The loss itself makes one pause.
+    // The loss itself causes one pause.
     while pauses < 3 {
         assert!(Instant::now() < deadline, "the SSM agent's loss is answered once");
         socket.send(meaningless.clone()).await.unwrap();
@@ -403,7 +404,7 @@ async fn each_message_is_answered_with_a_pause_while_the_ssm_agent_is_away() {
     }
 }
 
-/// A message as no client of ours would send it.
+/// A message that a correct client never sends.
 fn record(message_type: MessageType, payload: &'static [u8]) -> Bytes {
     let header = Header {
         message_type,

@@ -1,4 +1,5 @@
-//! Credentials that the region gives out: what they are given for, what they are worth, how long.
+//! Credentials from the region's STS and Identity Center: how they are got, what they allow, how long they
+//! live.
 
 use ec2_sandbox::{Options, Region};
 use serde_json::json;

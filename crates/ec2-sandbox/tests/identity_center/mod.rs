@@ -8,7 +8,7 @@ use crate::client::{Client, Reply};
 const START_URL: &str = "https://sandbox.awsapps.com/start";
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-/// A client of Identity Center, registered.
+/// A registered client of Identity Center.
 struct Device {
     client: Client,
     id: String,

@@ -1,4 +1,4 @@
-//! How a websocket's first message is judged, and the token in it.
+//! How the gateway checks a websocket's first message and its token.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn connect(started: &Reply) -> WebSocketStream<TcpStream> {
     client_async(&url, TcpStream::connect(host).await.unwrap()).await.unwrap().0
 }
 
-/// As AWS's own plugin writes it.
+/// The first message of AWS's plugin.
 fn opening(started: &Reply) -> Value {
     json!({
         "MessageSchemaVersion": "1.0",
@@ -42,8 +42,7 @@ fn opening(started: &Reply) -> Value {
     })
 }
 
-/// What comes of a first message: the first record of the session, or the code with which the websocket is
-/// closed.
+/// The result of a first message: `Ok` with the first record of the session, or the code of the close frame.
 async fn outcome(started: &Reply, message: Message) -> Result<(), Option<CloseCode>> {
     let mut socket = connect(started).await;
     socket.send(message).await.unwrap();
@@ -77,7 +76,7 @@ async fn the_first_message_has_its_five_fields() {
         ("ClientId", json!("")),
         ("ClientVersion", json!(1.2)),
         ("ClientVersion", json!("one")),
-        // Only SSM agents have it.
+        // Only SSM agents send it.
         ("ClientInstanceId", json!(HEALTHY)),
     ] {
         let started = start(&client).await;
@@ -97,7 +96,7 @@ async fn the_first_message_has_its_five_fields() {
     for message in [Message::text("{"), Message::text("[]"), Message::binary(text.clone())] {
         assert_eq!(outcome(&started, message.clone()).await, refused, "{message}");
     }
-    // None of these has used the token up.
+    // None of these has consumed the token.
     assert_eq!(outcome(&started, Message::text(text)).await, Ok(()));
     drop(region);
 }
@@ -169,7 +168,7 @@ async fn an_upgrade_is_one_of_rfc_6455() {
 async fn an_ssm_agent_does_not_wait_for_its_client() {
     let (region, client) = with_faults(&[]).await;
     let started = start(&client).await;
-    // Its limit for the handshake is 15 s.
+    // The SSM agent's limit for the handshake is 15 s.
     assert!(region.sessions_ended(Duration::from_secs(60)).await);
     let message = Message::text(opening(&started).to_string());
     assert_eq!(outcome(&started, message).await, Err(Some(CloseCode::Policy)));

@@ -1,4 +1,4 @@
-//! Pages and reservations of the lists, and how fast sessions may be started.
+//! Pages and reservations of the lists, and the rate limit of StartSession.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +79,7 @@ async fn what_was_launched_together_is_one_reservation() {
     assert!(together(&["i-0decaf00000000006", "i-0decaf00000000007"]));
     assert!(together(&["i-0decaf00000000003"]));
     assert!(together(&["i-0f1ee700000000001", "i-0f1ee700000000005", "i-0f1ee700000000009"]));
-    // Only those that match are listed.
+    // Only matching instances are listed.
     let filter = [("Filter.1.Name", "tag:Name"), ("Filter.1.Value.1", "web-2")];
     assert_eq!(client.instance_pages(&filter).await.concat(), ["i-0decaf00000000002"]);
     let whole = [("Filter.1.Name", "reservation-id"), ("Filter.1.Value.1", "r-0decaf00000000006")];
@@ -95,7 +95,7 @@ async fn three_sessions_a_second_may_be_started_in_a_region() {
         if reply.status == 200 { "started".to_owned() } else { reply.code() }
     };
     let (mut started, mut outcome) = (0, "started".to_owned());
-    // At full speed: each third of a second admits one more.
+    // Without pauses: each third of a second admits one more.
     while outcome == "started" && started < 1000 {
         outcome = start(&client, HEALTHY).await;
         started += usize::from(outcome == "started");

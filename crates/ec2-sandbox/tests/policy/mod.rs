@@ -1,4 +1,4 @@
-//! What the first caller's policy allows, and how each service refuses the rest.
+//! The policy of the caller that the region starts with, and each service's error for a denied call.
 
 use ec2_sandbox::{Faults, Options, Region};
 use serde_json::{Value, json};
@@ -219,7 +219,7 @@ async fn a_role_that_is_assumed_is_not_subject_to_it() {
     assert_eq!(admin.ec2(&[("Action", "DescribeInstances")]).await.status, 200);
 }
 
-/// Decisions, in the order of the answer, and the keys that are missing.
+/// The decisions in the order of the response, and the missing condition keys.
 async fn simulate(client: &Client, source: &str, rest: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
     let first = [("Action", "SimulatePrincipalPolicy"), ("PolicySourceArn", source)];
     let reply = client.iam(&[&first[..], rest].concat()).await;

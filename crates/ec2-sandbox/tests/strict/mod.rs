@@ -1,5 +1,5 @@
-//! What the services refuse before they look at what a call is about: digests, types, versions, and the
-//! limits of the service models (botocore's `service-2.json` has the same).
+//! Checks that come before the operation: digests, content types, versions, and the constraints of the
+//! service models (as in botocore's `service-2.json`).
 
 use ec2_sandbox::{Options, Region};
 use serde_json::{Value, json};
@@ -120,7 +120,7 @@ async fn sessions_are_asked_for_within_the_limits_of_the_model() {
     }
     let both = message(start(json!({"DocumentName": "a", "Reason": ""})).await, "ValidationException").await;
     assert!(both.starts_with("3 validation errors detected: Value null at 'target' failed"), "{both}");
-    // Within the limits, and no document.
+    // Within the constraints, but there is no such document.
     assert_eq!(start(ssh("DocumentName", json!("a.b:c/d_e-f"))).await.code(), "InvalidDocument");
     assert!(region.sessions().is_empty());
     assert_eq!(start(ssh("Reason", json!("é".repeat(256)))).await.status, 200);
@@ -218,7 +218,7 @@ async fn sessions_are_listed_by_filters_that_there_are() {
         ids.map(|id| id.unwrap().to_owned()).collect::<Vec<_>>()
     };
     let id = started.text("SessionId");
-    // Nobody is on its data channel.
+    // No client has opened its data channel.
     assert_eq!(ids("Status", "Connecting").await, [id.as_str()]);
     assert_eq!(ids("Status", "Connected").await, [""; 0]);
     assert_eq!(ids("InvokedAfter", "2024-08-29T00:00:00Z").await, [id.as_str()]);
@@ -272,11 +272,11 @@ async fn instances_are_asked_for_by_filters_that_there_are() {
     assert_eq!(code(&filter("tag:Name", 0)).await, ["InvalidParameterValue"]);
     assert_eq!(code(&filter("tag:Name", 200)).await, [""; 0]);
     assert_eq!(code(&filter("tag:Name", 201)).await, ["FilterLimitExceeded"]);
-    // A name that is missing.
+    // Without the filter's name.
     assert_eq!(code(&filter("tag:Name", 1)[1..]).await, ["InvalidParameterValue"]);
 }
 
-/// Of the kinds and sizes that the documentation names, and one below.
+/// Keys of the documented types and sizes, and one that is too small.
 const ED25519: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 const RSA_1024: &str = "AAAAB3NzaC1yc2EAAAADAQABAAAAgQC9mK/fKJivx3tDmDG3vXsINvnXcTX9soYBjCsk/JN3Fad5vbBaLL5EpxXl95YT2b641oygy8hIriTXC+/vLmi5XT2G6njZdup6opY1oAISI31+XW8QPxYcQbrL68l0HkobBCYEFsGnOqwrlL9RgrHB1/U1Kb6IG6TT4JgpXqnI+w==";
 const RSA_2048: &str = "AAAAB3NzaC1yc2EAAAADAQABAAABAQDYMtHrRSwSb9I+D0tzrLpkfMeSZbdATQIo0U602zV+oklje1ZfLCDpL7atAYaQ5I2niThh9XtuyH8H/Ie+Z85ld/O/kt/L/81cwhnvqR0ouYAxRyy0xMXZuv4lwOnv4sJO1wDkmdMFAGpP1kUw3DW2cAH1i/cKqBT7Dcb70rDHKr4rgYB7TKSylzbosWO/hVltrrkqI0LNw6Qb+hX9IYH4m7SgXRYCYc3MmhQJbjaZAeNn+bbrG4yU9PorLEDdC8orjYjTgDHG1QoBPcAYUhlt9+Xrwdu0GaK5Fr2OwyXLzpoT7l7yzDaisNMy7aqCXDUmSxbky+90tm7WhqvMNc0R";

@@ -1,4 +1,4 @@
-//! A client that carries bytes between two pipes and a port of an instance: ours, or another one for
+//! A client that carries bytes between two pipes and a port of an instance: ssh_ec2, or another one for
 //! comparison.
 
 use std::io::{Read, Write};
@@ -43,7 +43,7 @@ pub(crate) struct Run {
     pub(crate) rate: f64,
     /// CPU seconds of the carrier's process for each GiB.
     pub(crate) cpu: f64,
-    /// The most memory that it had, in MiB.
+    /// Its peak memory, in MiB.
     pub(crate) memory: f64,
 }
 
@@ -52,7 +52,7 @@ impl Carrier {
         Self::new("ssh_ec2", Kind::Ours, (BULK, BULK))
     }
 
-    /// Ours, and those of the others that are on `PATH`.
+    /// ssh_ec2, and the other clients that are in `PATH`.
     pub(crate) fn found() -> Vec<Self> {
         let mut carriers = vec![Self::ours()];
         if let (Some(aws), Some(_)) = (find("aws"), find("session-manager-plugin")) {
@@ -79,7 +79,7 @@ impl Carrier {
     pub(crate) fn connect(&self, region: &Region) -> Duration {
         let server = Server::start(|mut stream| {
             stream.write_all(b"x").unwrap();
-            // Until the client has it.
+            // Returns when the client has received it.
             let _ = stream.read(&mut [0]);
         });
         let started = Instant::now();
@@ -112,8 +112,8 @@ impl Carrier {
         times
     }
 
-    /// Bytes to the instance, in messages of `payload` bytes if it can be told; `None` if they did not
-    /// arrive.
+    /// Sends bytes to the instance, in messages of `payload` bytes if the client has an option for it; `None`
+    /// if they did not arrive.
     pub(crate) fn up(&self, region: &Region, bytes: usize, payload: usize) -> Option<Run> {
         let (reached, marks) = mpsc::channel();
         let warm = warm_up(bytes);
@@ -130,7 +130,7 @@ impl Carrier {
                     let _ = reached.send(Instant::now());
                 }
             }
-            // Closes only when all was measured.
+            // The connection closes after the measurement.
             let _ = stream.read(&mut room);
         });
         let mut process = self.spawn_with(region, server.port, payload);
@@ -145,7 +145,7 @@ impl Carrier {
         run
     }
 
-    /// Bytes from the instance; `None` if they did not arrive.
+    /// Receives bytes from the instance; `None` if they did not arrive.
     pub(crate) fn down(&self, region: &Region, bytes: usize) -> Option<Run> {
         let server = Server::start(move |mut stream| {
             write(&mut stream, bytes);
@@ -176,7 +176,7 @@ impl Carrier {
         run
     }
 
-    /// An upload that goes on until it is stopped.
+    /// Starts an upload that goes on until it is stopped.
     pub(crate) fn load(&self, region: &Region, bytes: usize) -> Load {
         let server = Server::start(move |mut stream| {
             let mut room = vec![0; PIECE];
@@ -231,7 +231,7 @@ impl Carrier {
     }
 }
 
-/// The plugin as it is used: started by the aws CLI.
+/// The plugin, started by the AWS CLI as users do.
 fn plugin(aws: &PathBuf, port: u16) -> Command {
     let parameters = format!("portNumber={port}");
     let mut command = Command::new(aws);
@@ -242,7 +242,7 @@ fn plugin(aws: &PathBuf, port: u16) -> Command {
 
 struct Process {
     child: Child,
-    /// It and its children.
+    /// Its process group, with its children.
     group: Pid,
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
@@ -254,7 +254,7 @@ impl Process {
         self.stdout.as_mut().unwrap().read_exact(&mut vec![0; length]).unwrap();
     }
 
-    /// The plugin says on standard output that it starts.
+    /// Skips the plugin's first line on standard output.
     fn skip_greeting(&mut self) {
         if self.greets {
             let mut lines = 0;
@@ -266,7 +266,7 @@ impl Process {
         }
     }
 
-    /// Between the two marks, the end of the warming up and of the transfer.
+    /// Measures between two marks: the end of the warm-up and the end of the transfer.
     fn measure(&self, bytes: usize, mut mark: impl FnMut() -> Option<Instant>) -> Option<Run> {
         let started = mark()?;
         let cpu = self.cpu();
@@ -280,7 +280,7 @@ impl Process {
         })
     }
 
-    /// Of all threads, from the scheduler's account in nanoseconds (proc(5)).
+    /// The CPU time of all threads, from the scheduler's statistics in nanoseconds (proc(5)).
     fn cpu(&self) -> Duration {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
         let spent = tasks.filter_map(|task| {
@@ -297,7 +297,7 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
 
-    /// The process that carries: ours, or the plugin that the aws CLI has started.
+    /// The process that carries the bytes: ssh_ec2, or the plugin that the AWS CLI has started.
     fn id(&self) -> u32 {
         let id = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
@@ -328,7 +328,7 @@ impl Load {
     }
 }
 
-/// What listens on the instance: takes one connection.
+/// The server on the instance, which accepts one connection.
 struct Server {
     port: u16,
 }
@@ -346,7 +346,7 @@ impl Server {
     }
 }
 
-/// What goes before the measurement: the window has grown and the sizes are found.
+/// Bytes before the measurement, until the window has grown and the probes are done.
 fn warm_up(bytes: usize) -> usize {
     bytes / 16
 }

@@ -1,4 +1,4 @@
-//! What the machine does without us: the same bytes over loopback TCP, and through a bare websocket.
+//! The machine's own limits: the same bytes over loopback TCP, and through a bare websocket.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -38,7 +38,7 @@ pub(crate) fn down(bytes: usize, message: usize) -> f64 {
     websocket(bytes, message, End::Server)
 }
 
-/// One byte there and back, without anything between.
+/// One byte there and back over loopback TCP.
 pub(crate) fn keystrokes(count: usize) -> Vec<Duration> {
     let (mut client, mut server) = pair();
     let echo = thread::spawn(move || {
@@ -66,7 +66,7 @@ enum End {
     Server,
 }
 
-/// Both ends on threads of their own; as many messages to a flush as the tunnel's loops take.
+/// Each end has its own thread. A flush follows as many messages as in the tunnel's loops.
 fn websocket(bytes: usize, message: usize, sender: End) -> f64 {
     let (client, server) = pair();
     let started = Instant::now();

@@ -1,13 +1,13 @@
-//! How fast the whole tunnel is, beside what the machine could do and beside other clients, in one run.
+//! The speed of the whole tunnel, compared with the machine's limit and with other clients, in one run.
 //!
 //! ```text
 //! bench ─pipe─▶ ssh_ec2 proxy ─websocket─▶ region: gateway, SSM agent ─TCP─▶ bench
 //! ```
 //!
-//! Each box is a process of its own; no ssh takes part, so that its ciphers do not hide the tunnel. What is
-//! not ours stands in the table for comparison: the limit is the same bytes through a bare websocket with one
-//! SHA-256 of each message at each end, which no implementation of the protocol can do without. Words on the
-//! command line select sections: `cargo bench --bench tunnel -- up down`.
+//! Each box is a process of its own. There is no ssh, whose ciphers would hide the tunnel's cost. The limit
+//! is the same bytes through a bare websocket with one SHA-256 of each message at each end, which every
+//! implementation of the protocol needs. Words on the command line select sections: `cargo bench --bench
+//! tunnel -- up down`.
 
 #![expect(
     clippy::print_stderr,
@@ -32,7 +32,7 @@ fn main() {
     if arguments.first().is_some_and(|first| first == region::COMMAND) {
         return region::serve(&arguments[1..]);
     }
-    // `cargo test --benches` only asks whether it starts.
+    // `cargo test --benches` only checks that it starts.
     if arguments.iter().any(|argument| argument == "--test") {
         return;
     }
@@ -61,7 +61,7 @@ fn connect(carriers: &[Carrier], table: &mut Table) {
     }
 }
 
-/// With 50 ms for each round trip: what is left after division is the number of those that wait for each
+/// With 50 ms for each round trip: the time divided by that is the number of round trips that wait for each
 /// other.
 fn round_trips(carriers: &[Carrier], table: &mut Table) {
     let region = Region::start(&["delay=25ms", "latency=50ms"]);
@@ -122,7 +122,7 @@ fn down(carriers: &[Carrier], table: &mut Table) {
     }
 }
 
-/// The limit and all carriers in turns, so that a noisy minute strikes all of them.
+/// The limit and all carriers in turns, so that other load on the machine affects all of them.
 fn bulk(
     what: &str,
     carriers: &[Carrier],
@@ -146,7 +146,7 @@ fn bulk(
     }
 }
 
-/// The worst that may happen on a long path, all the time.
+/// Transfers on a long path with frequent faults.
 fn faults(_: &[Carrier], table: &mut Table) {
     let faults = ["close=2s", "delay=50ms", "duplicate=2%", "reorder=2%"];
     let region = Region::start(&faults);
@@ -166,7 +166,7 @@ const MEBIBYTE: usize = 1024 * 1024;
 const BULK: usize = 512 * MEBIBYTE;
 const FAULTY: usize = 512 * MEBIBYTE;
 const FAULT_SAMPLES: usize = 3;
-/// More than a thousand keystrokes last.
+/// An upload that lasts longer than a thousand keystrokes.
 const LOAD: usize = 64 * MEBIBYTE;
 /// A carrier that takes longer than this for one run has hung.
 const PATIENCE: Duration = Duration::from_secs(40);

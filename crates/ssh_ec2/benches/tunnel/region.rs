@@ -12,14 +12,14 @@ pub(crate) const INSTANCE: &str = "i-0decaf00000000001";
 
 pub(crate) struct Region {
     child: Child,
-    /// The region lives until this is closed.
+    /// Closing it ends the region.
     _stdin: ChildStdin,
-    /// What clients find it by.
+    /// The environment variables of its clients.
     pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Region {
-    /// A region with these faults; `latency=TIME` is the time of each API call.
+    /// Starts a region with these faults; `latency=TIME` is the time of each API call.
     pub(crate) fn start(faults: &[&str]) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut child = Command::new(program)
@@ -56,7 +56,7 @@ impl Drop for Region {
     }
 }
 
-/// The region itself, until standard input ends.
+/// Runs the region until standard input ends.
 pub(crate) fn serve(faults: &[String]) {
     let mut options = Options::default();
     for fault in faults {
@@ -65,7 +65,7 @@ pub(crate) fn serve(faults: &[String]) {
             None => add(&mut options.faults, fault),
         }
     }
-    // What is measured is the tunnel, not how slow an SSM agent is.
+    // Without the SSM agent's delays, since the tunnel is measured.
     add(&mut options.faults, "quick");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::carrier::{Carrier, Run};
 
-/// Values of one thing, measured several times.
+/// Several measurements of one value.
 #[derive(Default)]
 pub(crate) struct Samples(Vec<f64>);
 
@@ -29,7 +29,7 @@ impl Samples {
     }
 }
 
-/// A row for each thing, a column for each that does it.
+/// A row for each measured value, a column for each carrier.
 pub(crate) struct Table {
     columns: Vec<&'static str>,
     rows: Vec<(String, Vec<(&'static str, String)>)>,
@@ -55,7 +55,7 @@ impl Table {
         self.set(&format!("{row}, median and 99th, ms"), column, format!("{median}, {tail}"));
     }
 
-    /// Three rows for transfers; those that failed are counted.
+    /// Three rows for transfers, with the number of failed ones.
     pub(crate) fn add_runs(&mut self, what: &str, column: &'static str, runs: &[Option<Run>]) {
         let failed = runs.iter().filter(|run| run.is_none()).count();
         let whole: Vec<Run> = runs.iter().flatten().copied().collect();
@@ -105,7 +105,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Three significant digits or so.
+/// About three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),

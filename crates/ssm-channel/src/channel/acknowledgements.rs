@@ -11,8 +11,8 @@ use crate::message::{Draft, Header, MessageId, MessageType};
 pub(super) struct Acknowledgements {
     /// To send, oldest first.
     waiting: VecDeque<Acknowledgement>,
-    /// The last ones sent, to send again on a new websocket: the old one may have swallowed them, and the SSM
-    /// agent would otherwise repeat each message, ten a second.
+    /// The last ones sent, to send again on a new websocket: they may have been lost with the old one, and
+    /// the SSM agent would then repeat each message, ten a second.
     recent: VecDeque<Acknowledgement>,
     draft: Draft,
 }
@@ -33,7 +33,7 @@ impl Acknowledgements {
         self.waiting.push_back(acknowledgement);
     }
 
-    /// Whether the peer floods and does not read.
+    /// Whether too many wait, because the peer sends and does not read.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= ACKNOWLEDGEMENT_LIMIT
     }
@@ -86,7 +86,7 @@ struct AcknowledgePayload {
     acknowledged_message_sequence_number: i64,
 }
 
-/// More than an SSM agent has under way at 1 MB/s and 300 ms; 75 KB on the wire.
+/// More messages than an SSM agent has under way at 1 MB/s and 300 ms; 75 KB on the wire.
 const RECENT_ACKNOWLEDGEMENTS: usize = 256;
-/// 2.6 MB of acknowledgements that the websocket does not take: the peer does not read.
+/// 2.6 MB of acknowledgements that the websocket does not accept: the peer does not read.
 const ACKNOWLEDGEMENT_LIMIT: usize = 64 * 1024;

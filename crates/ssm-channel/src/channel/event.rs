@@ -1,11 +1,11 @@
-//! What a channel hands to its driver.
+//! The records and events that a channel passes to its driver.
 
 use bytes::Bytes;
 
 use crate::handshake::{SessionType, SsmAgentVersion};
 use crate::message::Flag;
 
-/// Something for the websocket.
+/// A message for the websocket.
 #[derive(Clone, Eq, PartialEq)]
 pub enum Outgoing {
     /// The opening text message. It holds the token, and `Debug` does not show it.
@@ -23,49 +23,49 @@ impl std::fmt::Debug for Outgoing {
     }
 }
 
-/// Something that the driver should know.
+/// An event for the driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Data may flow.
+    /// Data may be sent and received.
     Ready {
         /// Unknown when the session has no handshake.
         agent_version: Option<SsmAgentVersion>,
         /// Unknown when the session has no handshake.
         session: Option<SessionType>,
-        /// A text of the account's administrator for the user; often empty.
+        /// The account administrator's text for the user; often empty.
         customer_message: String,
     },
-    /// The websocket was lost. Get another one and call [`Channel::attach`].
+    /// The websocket was lost. Open a new one and call [`Channel::attach`](crate::Channel::attach).
     NeedsResume,
-    /// The peer set a flag.
+    /// The peer has sent a flag.
     Flag(Flag),
-    /// A command with separate outputs has ended. SSM agents say 0 also when they stopped it or lost its
-    /// output, and -1 when a signal killed it.
+    /// A command with separate outputs has ended, with this exit status. SSM agents also send 0 if they
+    /// stopped it or lost its output, and -1 if a signal killed it.
     ExitStatus(i32),
-    /// The session is over; what was received can still be read.
+    /// The session is over; received bytes can still be read.
     Closed(Closed),
 }
 
 /// Why a channel ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Closed {
-    /// The gateway closed the session. The text says why, and is often empty.
+    /// The gateway closed the session.
     ByGateway {
-        /// The SSM agent's or the service's words.
+        /// The reason, from the SSM agent or the service; often empty.
         output: String,
     },
-    /// This side asked for the end, and the peer has the request or no time was left.
+    /// This side ended the session: the peer has acknowledged the request, or did not in time.
     Terminated {
-        /// Whether the peer is known to have the request.
+        /// Whether the peer has acknowledged the request.
         acknowledged: bool,
     },
     /// The handshake did not finish in time.
     HandshakeTimeout,
-    /// The client refused what the SSM agent asked for.
+    /// The client refused an action that the SSM agent requested.
     HandshakeFailed {
-        /// The client's words.
+        /// The client's error text.
         output: String,
     },
-    /// The websocket was up, but nothing was acknowledged for minutes.
+    /// The websocket was open, but nothing was acknowledged for minutes.
     NoProgress,
 }

@@ -1,4 +1,4 @@
-//! What the messages of the peer do: acknowledgements, the handshake, and data in order.
+//! Messages of the peer: acknowledgements, the handshake, and data in order.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ impl Channel {
         message: Message,
     ) -> Result<(), ProtocolError> {
         if self.acknowledgements.is_full() {
-            // Nothing is lost: what is not acknowledged comes again.
+            // Nothing is lost: the peer repeats unacknowledged messages.
             return Ok(());
         }
         let Header { message_type, id, sequence_number: number, payload_type, .. } = message.header;
@@ -78,7 +78,7 @@ impl Channel {
         result
     }
 
-    /// The instance's side imitates the SSM agents that do not.
+    /// On the instance, like the SSM agent of its version.
     fn acknowledges_duplicates(&self) -> bool {
         match &self.side {
             Side::Client { .. } => true,
@@ -86,8 +86,8 @@ impl Channel {
         }
     }
 
-    /// Before the handshake is over the SSM agent takes data, and throws it away (`Channel::take`); between
-    /// that and its TCP connection it refuses it.
+    /// Like the SSM agent: before the end of the handshake it acknowledges data and drops it
+    /// (`Channel::take`); after that, until its TCP connection is open, it refuses data.
     fn refuses_data(&self) -> bool {
         !self.accepts_data && !matches!(self.phase, Phase::Handshake { .. })
     }
@@ -112,7 +112,7 @@ impl Channel {
             (PayloadType::ExitStatus, Side::Client { .. }) => {
                 self.events.extend(parse_exit_status(&payload).map(Event::ExitStatus));
             }
-            // The SSM agent acknowledges data that comes too early, and throws it away.
+            // The SSM agent acknowledges data that comes too early, and drops it.
             (PayloadType::Output, Side::Instance { .. }) if matches!(self.phase, Phase::Handshake { .. }) => {
             }
             (PayloadType::Output, Side::Instance { .. }) => self.receive.deliver(payload),
@@ -127,7 +127,7 @@ impl Channel {
         Ok(())
     }
 
-    /// The client's part. A second request would be a fault of the SSM agent, and a second answer blocks it.
+    /// On the client. A second request is ignored: a second response would block the SSM agent.
     fn answer_handshake(&mut self, now: Instant, payload: &[u8]) -> Result<(), ProtocolError> {
         if !matches!(self.phase, Phase::Handshake { .. }) || self.session.is_some() {
             return Ok(());
@@ -151,7 +151,7 @@ impl Channel {
         complete.map(|_| ())
     }
 
-    /// The instance's part.
+    /// On the instance.
     fn check_handshake(&mut self, now: Instant, payload: &[u8]) -> Result<(), ProtocolError> {
         let Phase::Handshake { since, .. } = self.phase else { return Ok(()) };
         let response = HandshakeResponse::parse(payload)?;
@@ -177,10 +177,10 @@ fn parse_exit_status(payload: &[u8]) -> Option<i32> {
     std::str::from_utf8(payload).ok()?.strip_prefix("EXIT_CODE:")?.trim().parse().ok()
 }
 
-/// The SSM agent marks its handshake complete after it has said so. Data that arrives in between is
-/// acknowledged and thrown away; on loopback that struck 9 of 30 sessions.
+/// The SSM agent sends HandshakeComplete before it is ready. Data that arrives in between is acknowledged and
+/// dropped; on loopback that happened to 9 of 30 sessions.
 const SETTLING_TIME: Duration = Duration::from_millis(10);
-/// Long enough for an instance that is slow to attach; the official client waits for ever.
+/// Enough for an SSM agent that joins late; the official client waits for ever.
 const CLIENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The SSM agent's own limit.
 const INSTANCE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);

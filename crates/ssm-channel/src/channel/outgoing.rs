@@ -1,4 +1,4 @@
-//! What a channel sends: acknowledgements, data, probes of sizes.
+//! Messages to the peer: acknowledgements, data, probes of sizes.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::message::{Draft, Header, MessageType, PayloadType, SYN, SYN_FIN};
 use crate::send::Permit;
 
 impl Channel {
-    /// The next thing for the websocket. Acknowledgements come before data.
+    /// The next message for the websocket. Acknowledgements come before data.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Outgoing> {
         if !self.attached {
             return None;
@@ -37,20 +37,21 @@ impl Channel {
         record.map(Outgoing::Record)
     }
 
-    /// The instance's side imitates the SSM agent, which makes no probes; and before the SSM agent has taken
-    /// any data, silence says nothing about sizes.
+    /// Only on the client: SSM agents send no probes. And only after the SSM agent has accepted data: before
+    /// that a missing acknowledgement proves nothing about sizes.
     pub(super) fn probes_sizes(&self) -> bool {
         self.peer_takes_data && matches!(self.side, Side::Client { .. })
     }
 
-    /// Whether repeats are answered at all. Before the SSM agent takes data it acknowledges what comes later,
-    /// and that tells nothing about data that it refuses.
+    /// Whether repeats need [`SendStream::confirm`](crate::send::SendStream::confirm), since the SSM agent
+    /// does not acknowledge duplicates. Not before it accepts data: while it refuses data, it acknowledges
+    /// later messages, which proves nothing about the data.
     pub(super) fn must_confirm(&self) -> bool {
         let forgets = self.agent_version.is_some_and(|version| !version.acknowledges_duplicates());
         forgets && self.peer_takes_data && matches!(self.side, Side::Client { .. })
     }
 
-    /// Sends a probe's number again with a payload that surely passes.
+    /// Replaces a probe by a message of the same number with one byte of payload, which passes for certain.
     pub(super) fn withdraw_probe(&mut self, now: Instant, number: i64) {
         let mut draft = Draft::with_capacity(1);
         draft.push(&[0]);
@@ -64,7 +65,7 @@ impl Channel {
         self.push(now, payload_type, &mut draft)
     }
 
-    /// Gives the message its number and keeps it, in one step.
+    /// Gives a message its number and adds it to the send window.
     pub(super) fn push(&mut self, now: Instant, payload_type: PayloadType, draft: &mut Draft) -> i64 {
         let number = self.send.next_sequence_number();
         let header = self.header(now, number, payload_type);

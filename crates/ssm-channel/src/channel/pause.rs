@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 #[derive(Default)]
 pub(super) struct Pause {
-    /// Until when nothing is sent. After that one message may try whether the pause is still meant.
+    /// Until when nothing is sent, set again by each `pause_publication`.
     until: Option<Instant>,
-    /// When the first of several pauses began between which the peer itself has sent nothing.
+    /// When the pause began; later pauses without a message of the peer in between count as the same.
     since: Option<Instant>,
 }
 
@@ -20,7 +20,8 @@ impl Pause {
         *self = Self::default();
     }
 
-    /// Lets messages out again when the pause has lasted too long. [`since`](Self::since) goes on.
+    /// Allows messages again after [`PAUSE_PROBE`]. [`since`](Self::since) stays, since the peer has sent
+    /// nothing.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.until = self.until.filter(|until| *until > now);
     }
@@ -36,7 +37,14 @@ impl Pause {
     pub(super) fn since(&self) -> Option<Instant> {
         self.since
     }
+
+    /// The least timeout before the oldest message is repeated.
+    pub(super) fn repeat_floor(&self) -> Duration {
+        if self.is_on() { PAUSED_REPEAT } else { Duration::ZERO }
+    }
 }
 
-/// A pause that nobody ends is ended after this: the official client ignores pauses altogether.
+/// How long a pause lasts if no `start_publication` comes. The official client ignores pauses altogether.
 const PAUSE_PROBE: Duration = Duration::from_secs(5);
+/// Slow, since the gateway does not deliver: a repeat only tests whether it does again.
+const PAUSED_REPEAT: Duration = Duration::from_secs(1);

@@ -1,13 +1,14 @@
-//! The time and the id of each message, from [`Origin`] alone: the core reads no clock and no randomness.
+//! The time and the id of each message. Both follow from [`Origin`], since this crate reads no clock and no
+//! randomness.
 
 use std::time::{Duration, Instant};
 
 use crate::message::MessageId;
 
-/// What a channel cannot find out by itself.
+/// The time and the seed of a channel, which reads no clock and no randomness itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// Any value; two channels with the same seed make the same message ids.
+    /// Any number; two channels with the same seed make the same message ids.
     pub seed: u64,
     /// The time since the Unix epoch at `now`.
     pub unix_time: Duration,
@@ -30,7 +31,7 @@ impl Stamp {
         u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// A version 4 UUID from SplitMix64: unique within a session is all that is asked of it.
+    /// A version 4 UUID from SplitMix64: it only has to be unique within a session.
     pub(super) fn next_id(&mut self) -> MessageId {
         let (high, low) = (u128::from(self.next_random()), u128::from(self.next_random()));
         let random = (high << 64) | low;

@@ -12,8 +12,8 @@ impl MessageId {
         Self(bytes)
     }
 
-    /// The textual form, in lower case. By table, since an acknowledgement holds one: formatting it piece by
-    /// piece was a visible part of a download's time.
+    /// The textual form, in lower case. By a table, since each acknowledgement has one: with `format!` it
+    /// took a measurable part of a download's time.
     pub(crate) fn hyphenated(self) -> [u8; 36] {
         let mut text = [b'-'; 36];
         let mut places = text.iter_mut();
@@ -34,7 +34,7 @@ impl MessageId {
         Self(Self(bytes).to_wire())
     }
 
-    /// On the wire bytes 8 to 15 come first.
+    /// The order on the wire: bytes 8 to 15 come first.
     pub(super) fn to_wire(self) -> [u8; 16] {
         u128::from_be_bytes(self.0).rotate_right(64).to_be_bytes()
     }

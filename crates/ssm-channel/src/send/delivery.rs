@@ -1,14 +1,14 @@
-//! How many bytes the path holds, and the send window that follows from it.
+//! An estimate of the bytes that the path holds, for the send window.
 
 use std::time::{Duration, Instant};
 
-/// How much the path holds: the highest rate of acknowledgement times the shortest round trip. The shortest,
-/// since what exceeds it is our own bytes queueing.
+/// The bytes that the path holds: the highest rate of acknowledgements times the shortest round trip. The
+/// shortest, since longer ones come from this sender's own bytes in queues.
 #[derive(Default)]
 pub(super) struct Delivery {
     since: Option<Instant>,
     bytes: usize,
-    /// Bytes a second.
+    /// The highest rate so far, in bytes a second.
     rate: u64,
     pub(super) shortest: Option<Duration>,
 }
@@ -34,9 +34,10 @@ impl Delivery {
     }
 }
 
-/// Unacknowledged bytes that a side may always have under way: 100 MB/s over 10 ms, 10 MB/s over 100 ms.
+/// Unacknowledged bytes that a side may always have: 100 MB/s at 10 ms, 10 MB/s at 100 ms.
 pub const WINDOW: usize = 1024 * 1024;
-/// And at the most, on a path that holds as much: 40 MB/s over 100 ms. Bounds the memory of a channel.
+/// The most unacknowledged bytes, on a path that holds as many: 40 MB/s at 100 ms. Bounds the memory of a
+/// channel.
 pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
-/// Shorter intervals would take one burst for a rate.
+/// In shorter intervals a burst would count as the rate.
 const RATE_INTERVAL: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! When a message counts as overdue.
+//! An estimate of the round trip, for the timeout of the oldest message.
 
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ impl RoundTrip {
     }
 
     fn set_timeout(&mut self, smoothed: Duration) {
-        // On a steady path the variation fades, and every answer would race with the timeout.
+        // On a steady path the variation becomes small, and every acknowledgement would race with the
+        // timeout.
         let margin = (self.variation * 4).max(smoothed / 2);
         self.timeout = (smoothed + margin).clamp(MIN_TIMEOUT, MAX_TIMEOUT);
     }
@@ -38,5 +39,5 @@ impl RoundTrip {
 
 /// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// Above 3 s a lost acknowledgement would be felt at the keyboard.
+/// With more, a user who types would notice a lost acknowledgement.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3);

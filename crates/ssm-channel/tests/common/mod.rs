@@ -1,4 +1,4 @@
-//! Two channels, the gateway between them, and a clock that only this file moves.
+//! Two channels, the gateway between them, and a virtual clock.
 
 #![allow(
     dead_code,
@@ -16,25 +16,25 @@ use ssm_channel::{
     Channel, Closed, Draft, Event, Message, MessageType, Origin, Outgoing, SessionType, Side, SsmAgentVersion,
 };
 
-/// What the gateway and the network do to messages. Shares are per mille.
+/// The faults of the gateway and the network. Shares are per mille.
 #[derive(Clone, Debug)]
 pub struct Faults {
     pub delay: Duration,
     pub duplicate: u64,
     pub reorder: u64,
-    /// Acknowledgements that vanish on a live websocket.
+    /// The share of acknowledgements lost on a live websocket.
     pub lose_acknowledgement: u64,
     /// Virtual times at which a side's websocket is cut, with everything under way on it.
     pub cuts: Vec<(Duration, End)>,
-    /// How long a side stays away.
+    /// How long a side has no websocket after a cut.
     pub away: Duration,
-    /// Whether the gateway says that the other side is away.
+    /// Whether the gateway sends pauses while the other side has no websocket.
     pub announce_pauses: bool,
     pub agent_version: &'static str,
     pub session_type: &'static str,
-    /// Whether the instance's TCP connection stands from the start.
+    /// Whether the instance's TCP connection is open from the start.
     pub accepts_data: bool,
-    /// What the gateway does to records larger than this.
+    /// The largest record that the gateway accepts, and what it does with larger ones.
     pub size_limit: Option<(usize, Oversize)>,
     pub seed: u64,
 }
@@ -75,11 +75,11 @@ pub struct Peer {
     pub draft: Draft,
     pub received: Vec<u8>,
     pub events: Vec<Event>,
-    /// What is still to be sent, front first, in pieces.
+    /// The pieces that are still to be sent, first one first.
     pub outbox: Vec<Vec<u8>>,
     current: Bytes,
     pub reads: bool,
-    /// Records sent to the gateway, for tests that look at them.
+    /// Records sent to the gateway.
     pub log: Vec<Message>,
     attached: bool,
     pub peak_unacknowledged: usize,
@@ -181,7 +181,7 @@ impl Pair {
         }
     }
 
-    /// The websocket of one side is lost, with all that is under way to and from it.
+    /// Cuts the websocket of one side, with all messages under way to and from it.
     pub fn cut(&mut self, end: End) {
         let now = self.now;
         let peer = self.peer(end);
@@ -197,7 +197,7 @@ impl Pair {
         }
     }
 
-    /// The gateway tells the other side of `end`.
+    /// Sends a message of the gateway to the other side of `end`.
     fn publish(&mut self, end: End, message_type: &str) {
         let now = self.now;
         let record = gateway_message(message_type, b"");
@@ -233,7 +233,7 @@ impl Pair {
         self.step_until(self.now + Duration::from_secs(1));
     }
 
-    /// Moves the clock to the next thing that will happen and lets it happen.
+    /// Advances the clock to the next event and handles it.
     fn step_until(&mut self, limit: Instant) {
         self.poll(End::Client);
         self.poll(End::Instance);
@@ -354,7 +354,7 @@ pub fn other(end: End) -> End {
     }
 }
 
-/// A message as the gateway makes it: NUL-padded, without a digest.
+/// A message of the gateway: padded with NULs, without a digest.
 pub fn gateway_message(message_type: &str, payload: &[u8]) -> Bytes {
     let mut record = vec![0; 120];
     record[3] = 116;
@@ -366,7 +366,7 @@ pub fn gateway_message(message_type: &str, payload: &[u8]) -> Bytes {
     record.into()
 }
 
-/// `length` bytes in which every position is recognisable.
+/// `length` bytes in which every position can be recognised.
 pub fn pattern(length: usize) -> Vec<u8> {
     (0..=250).cycle().take(length).collect()
 }

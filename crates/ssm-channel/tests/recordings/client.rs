@@ -1,4 +1,4 @@
-//! This crate's client in the place of the recorded one: it hears what that one heard, when that one did.
+//! This crate's client in the place of the recorded one: it gets the recorded messages at the recorded times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ enum Step {
     Record(Line),
 }
 
-/// The client, and what it did.
+/// The client, and the messages that it sent.
 struct Client {
     channel: Channel,
     start: Instant,
@@ -45,7 +45,7 @@ impl Client {
         }
     }
 
-    /// Lets the time pass until `at`.
+    /// Advances the clock to `at`.
     fn wait_until(&mut self, at: Duration) {
         while let Some(next) = self.channel.poll_timeout().filter(|next| *next <= self.start + at) {
             self.channel.handle_timeout(next);
@@ -102,8 +102,8 @@ impl Client {
     }
 }
 
-/// What happened to the recorded client, in order. What came before its first websocket is kept for it, and
-/// what came while it had none is lost.
+/// The events of the recorded client, in order. Messages before its first websocket are kept for it; messages
+/// while it had none later are lost.
 fn steps(name: &str, events: &[(Duration, String)]) -> Vec<(Duration, Step)> {
     let mut steps: Vec<_> = events
         .iter()
@@ -143,8 +143,8 @@ fn steps(name: &str, events: &[(Duration, String)]) -> Vec<(Duration, Step)> {
     happened
 }
 
-/// The payloads that a client must have delivered, by type: of all messages in order, up to the first that is
-/// missing.
+/// The payloads that a client must have delivered, by type: of all messages in order, up to the first missing
+/// one.
 fn delivered(heard: &[Line]) -> BTreeMap<u32, Vec<u8>> {
     let messages: BTreeMap<i64, &Line> = heard.iter().map(|line| (line.number, line)).collect();
     let mut delivered = BTreeMap::<u32, Vec<u8>>::new();
@@ -154,7 +154,7 @@ fn delivered(heard: &[Line]) -> BTreeMap<u32, Vec<u8>> {
     delivered
 }
 
-/// The words with which the gateway closed the session.
+/// The gateway's reason for the end of the session.
 fn farewell(lines: &[(Duration, Step)]) -> Option<String> {
     let payload = lines.iter().find_map(|(_, step)| match step {
         Step::Record(line) if line.message_type == "channel_closed" => Some(line.payload()),
@@ -219,7 +219,7 @@ fn the_client_follows_every_recorded_session() {
     }
 }
 
-/// A record that no recording holds, to show that [`delivered`] would notice.
+/// Removes a record, to show that [`delivered`] notices it.
 #[test]
 fn a_gap_ends_what_is_delivered() {
     let mut lines = recording::session("port-basic");

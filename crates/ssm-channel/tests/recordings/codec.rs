@@ -1,4 +1,4 @@
-//! Every recorded message is read, and written again byte for byte.
+//! Reads every recorded message, and writes it again byte for byte.
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
@@ -6,7 +6,7 @@ use ssm_channel::{Message, MessageError, MessageType};
 
 use crate::recording::{self, Direction, Line, Record};
 
-/// Sessions in which a client wrote what no client should.
+/// The session in which a client sent malformed messages on purpose.
 const ODD: &str = "port-odd-records";
 
 #[test]
@@ -49,7 +49,7 @@ fn check_columns(name: &str, line: &Line, message: &Message) {
     }
 }
 
-/// The header with a payload of zeros and the digest of that.
+/// The header with a payload of zeros and its digest.
 fn fill(header: &Bytes, length: usize) -> Bytes {
     let payload = vec![0; length];
     let mut record = BytesMut::from(&header[..]);
@@ -66,18 +66,18 @@ fn text_of(line: &Line) -> String {
     String::from_utf8_lossy(&line.payload()).into_owned()
 }
 
-/// What is wrong with a message, by its payload.
+/// The mistake in a message, by its payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Oddity {
     Refused(MessageError),
-    /// Read, and written as it should have been: these bytes differ.
+    /// It can be read, and is written without the mistake: these bytes differ.
     Mended(&'static [usize]),
 }
 
 const ODDITIES: [(&str, Oddity); 5] = [
     ("digest", Oddity::Refused(MessageError::DigestMismatch { sequence_number: 1 })),
     ("created0", Oddity::Refused(MessageError::ZeroCreatedDate)),
-    // PayloadLength is 1; whole messages have no need of it.
+    // PayloadLength is 1; parsers ignore it.
     ("plen", Oddity::Mended(&[119])),
     // SchemaVersion is 2.
     ("schema2", Oddity::Mended(&[39])),

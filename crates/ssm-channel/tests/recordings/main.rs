@@ -1,4 +1,4 @@
-//! Whole sessions of AWS's own programs, and what this crate makes of them.
+//! Recorded sessions of AWS's own programs, replayed with this crate.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

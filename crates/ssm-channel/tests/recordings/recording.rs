@@ -23,7 +23,7 @@ pub struct Line {
     pub at: Duration,
     pub direction: Direction,
     pub message_type: String,
-    /// Of an acknowledgement, the acknowledged number.
+    /// The sequence number; of an acknowledgement, the acknowledged one.
     pub number: i64,
     pub payload_type: u32,
     pub payload_length: usize,
@@ -38,7 +38,7 @@ pub enum Direction {
     GatewayToAgent,
 }
 
-/// What is left of a message.
+/// How a message is recorded: whole, or only its header.
 #[derive(Clone, Debug)]
 pub enum Record {
     Whole(Bytes),
@@ -48,7 +48,7 @@ pub enum Record {
 }
 
 impl Line {
-    /// The message, with a payload made up where there is none: its number, over and over.
+    /// The message. If only the header is recorded, its payload is its number, over and over.
     pub fn bytes(&self) -> Bytes {
         match &self.record {
             Record::Whole(record) => record.clone(),
@@ -78,7 +78,7 @@ impl Line {
         Message { header, payload: payload.into() }
     }
 
-    /// Its payload, as [`bytes`](Self::bytes) has it.
+    /// The payload of [`bytes`](Self::bytes).
     pub fn payload(&self) -> Bytes {
         match &self.record {
             Record::Whole(record) => record.slice(120..),

@@ -1,9 +1,9 @@
-//! AWS's SSM agent in a session to a port, as far as it was measured (`docs/protocol.md`).
+//! A model of AWS's SSM agent in a session to a port, from measurements (`docs/protocol.md`).
 //!
 //! It has no send window and repeats only its oldest unacknowledged message, at ticks of 100 ms. It
-//! acknowledges and throws away data that comes before it believes that its handshake is over, and refuses
-//! data without an acknowledgement until its TCP connection stands. It sends at most a kilobyte and then
-//! sleeps for a millisecond. Nothing here is shared with the channel but the reading and writing of messages.
+//! acknowledges and drops data that comes before its own flag says that the handshake is over, and refuses
+//! data without an acknowledgement until its TCP connection is open. It sends at most a kilobyte and then
+//! sleeps for a millisecond. It shares only the reading and writing of messages with the channel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub(crate) struct Agent {
     dials_for: Duration,
     expected: i64,
     early: BTreeMap<i64, (PayloadType, Bytes)>,
-    /// Sent and not acknowledged, or not even sent.
+    /// Unacknowledged messages, sent or not.
     kept: VecDeque<(i64, Bytes, Option<Instant>)>,
     next_number: i64,
     acknowledgements: VecDeque<Bytes>,
@@ -34,7 +34,7 @@ pub(crate) struct Agent {
     next_read: Option<Instant>,
     next_tick: Instant,
     repeat: bool,
-    /// Data in order, for whoever listens on the port.
+    /// Data in order, for the server on the port.
     delivered: Vec<Bytes>,
     pub(crate) terminated: bool,
     ids: u8,
@@ -44,9 +44,9 @@ pub(crate) struct Agent {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Handshake {
     Asked,
-    /// HandshakeComplete is written; it will be believed then.
+    /// HandshakeComplete is sent; the agent's own flag is set at this time.
     Complete(Instant),
-    /// The port is being dialled until then.
+    /// The port is connected at this time.
     Dialling(Instant),
     Connected,
 }
@@ -95,11 +95,11 @@ impl Agent {
 
     pub(crate) fn handle_closed(&mut self) {
         self.attached = false;
-        // What was written to the old websocket is gone with it.
+        // Records written to the old websocket are lost.
         self.acknowledgements.clear();
     }
 
-    /// Everything that was sent is acknowledged.
+    /// Whether everything that was sent is acknowledged.
     pub(crate) fn is_drained(&self) -> bool {
         self.sent == self.traffic.bytes && self.kept.is_empty()
     }
@@ -154,9 +154,9 @@ impl Agent {
             self.expected += 1;
             while let Some((payload_type, payload)) = self.early.remove(&self.expected) {
                 if !self.take(now, payload_type, &payload)? {
-                    // The real one drops it here and would wait for ever: it was acknowledged. Only a client
-                    // that sends more before its first data is acknowledged could bring that about, and in
-                    // order it cannot: the message before this one was taken.
+                    // The real agent drops it here, acknowledged, and then waits for it for ever. Only a
+                    // client that sends more before its first data is acknowledged could cause that, and not
+                    // here: the message before this one was accepted.
                     return Err(format!("message {} was acknowledged and then refused", self.expected));
                 }
                 self.expected += 1;
@@ -177,7 +177,7 @@ impl Agent {
                 return Err("a second answer to the handshake blocks the SSM agent for ever".to_owned());
             }
             (PayloadType::Output, Handshake::Asked | Handshake::Complete(_)) => {
-                // Acknowledged and thrown away: the missing bytes will be noticed.
+                // Acknowledged and dropped: the check of the bytes will fail.
             }
             (PayloadType::Output, Handshake::Dialling(_)) => return Ok(false),
             (PayloadType::Output, Handshake::Connected) => self.delivered.push(payload.clone()),
@@ -214,7 +214,7 @@ impl Agent {
             self.next_read = None;
             return;
         }
-        // While paused it does not read, and looks again later.
+        // During a pause it does not read, and checks again later.
         self.next_read = Some(now + self.traffic.gap.max(PUMP_SLEEP));
         if self.paused {
             return;

@@ -1,16 +1,15 @@
-//! Long random schedules of faults, each from one seed, on a clock that stands still in between.
+//! Long random schedules of faults, each from one seed, on a virtual clock.
 //!
 //! A schedule is a session from its first websocket to its end: a client channel, a gateway that delays,
 //! doubles, reorders, loses, pauses, refuses and cuts, and on the other side either a second channel or a
-//! model of AWS's SSM agent as it was measured ([`agent`]). Everything random comes from the seed, so a
-//! failure replays exactly:
+//! model of AWS's SSM agent ([`agent`]). Everything random comes from the seed, so a failure replays exactly:
 //!
 //! ```text
 //! SSM_CHANNEL_SEED=4711 cargo test -p ssm-channel --test simulation -- --nocapture
 //! ```
 //!
-//! What must hold is in [`world`]: bytes out are bytes in, once and in order; memory stays under its bounds;
-//! no timer spins; whatever was sent is acknowledged in the end; the end is heard.
+//! [`world`] checks: bytes out are bytes in, once and in order; memory stays under its bounds; no timer fires
+//! without end; everything sent is acknowledged in the end; both sides notice the end.
 
 #![expect(
     clippy::unwrap_used,
@@ -64,7 +63,7 @@ fn every_schedule_delivers_every_byte_once_and_in_order() {
     assert!(failures.is_empty(), "{} of {schedules} schedules failed", failures.len());
 }
 
-/// Says how to see a failure again, also when the channel itself panics.
+/// Prints how to replay a failure, also when the channel itself panics.
 struct Replay(u64);
 
 impl Drop for Replay {

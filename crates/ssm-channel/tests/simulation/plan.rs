@@ -1,4 +1,4 @@
-//! What will happen in one schedule.
+//! The plan of one schedule.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl End {
     }
 }
 
-/// Who plays the instance.
+/// The implementation of the instance.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Player {
     /// The model of AWS's SSM agent.
@@ -35,7 +35,7 @@ pub(crate) struct Traffic {
     pub(crate) bytes: usize,
     /// The largest piece that is written at once.
     pub(crate) piece: usize,
-    /// Between two pieces.
+    /// The time between two pieces.
     pub(crate) gap: Duration,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Cut {
     pub(crate) at: Duration,
     pub(crate) end: End,
     pub(crate) away: Duration,
-    /// Whether what this side had sent last is lost as well; what was on its way to it always is.
+    /// Whether messages from this side that are under way are lost too; messages to it always are.
     pub(crate) loses_sent: bool,
 }
 
@@ -73,26 +73,26 @@ pub(crate) struct Plan {
     pub(crate) delay: Duration,
     pub(crate) duplicate: u64,
     pub(crate) reorder: u64,
-    /// Acknowledgements that vanish on a live websocket.
+    /// The share of acknowledgements lost on a live websocket.
     pub(crate) lose_acknowledgement: u64,
-    /// Messages that are followed by one which makes no sense.
+    /// The share of messages that are followed by a malformed one.
     pub(crate) garbage: u64,
     pub(crate) cuts: Vec<Cut>,
-    /// Whether the gateway says that the other side is away.
+    /// Whether the gateway sends pauses while the other side has no websocket.
     pub(crate) announces: bool,
-    /// Pauses out of nowhere; the second is how long until they are taken back, if they are.
+    /// Pauses without a cause: when, and how long until `start_publication`, if it comes.
     pub(crate) pauses: Vec<(Duration, Option<Duration>)>,
     pub(crate) size_limit: Option<(usize, Oversize)>,
-    /// From HandshakeComplete until the instance believes it.
+    /// From HandshakeComplete until the instance accepts or refuses data.
     pub(crate) believes_after: Duration,
-    /// From then until its TCP connection stands.
+    /// From then until its TCP connection is open.
     pub(crate) dials_for: Duration,
-    /// Records that the client's websocket takes in a millisecond.
+    /// Records that the client's websocket accepts in a millisecond.
     pub(crate) throttle: usize,
     /// When the client's user stops reading, and for how long.
     pub(crate) stall: Option<(Duration, Duration)>,
-    /// Bytes that wait for that user before the driver stops reading the websocket; never, for a driver that
-    /// is not as careful as it should be.
+    /// How many bytes may wait for that user before the driver stops reading the websocket. A careless driver
+    /// never stops.
     pub(crate) door: usize,
     pub(crate) finale: Finale,
 }
@@ -130,20 +130,20 @@ impl Plan {
         }
     }
 
-    /// Whether nothing is lost, held back or refused, so that next to nothing need be sent again.
+    /// Whether nothing is lost, paused or refused, so that almost nothing is repeated.
     pub(crate) fn is_calm(&self) -> bool {
         self.cuts.is_empty()
             && self.pauses.is_empty()
             && self.lose_acknowledgement == 0
             && self.size_limit.is_none()
-            // What is overtaken comes three delays late, which on a long path is later than any timeout.
+            // A reordered message comes three delays late, which on a long path is later than any timeout.
             && (self.reorder == 0 || self.delay < Duration::from_millis(20))
             && self.throttle == usize::MAX
             && self.stall.is_none()
             && self.dials_for < Duration::from_millis(100)
     }
 
-    /// An instance that sends far more than can be kept, to a client that takes none of it for a while.
+    /// An instance that sends far more than the client keeps, to a client that does not read for a while.
     fn flood(seed: u64, random: &mut Random) -> Self {
         let calm = Traffic { bytes: 1, piece: 1, gap: Duration::ZERO };
         Self {
@@ -205,7 +205,7 @@ fn cuts(random: &mut Random) -> Vec<Cut> {
     let mut cuts: Vec<_> = (0..count)
         .map(|_| {
             let at = milliseconds(random, 0..15_000);
-            // Whoever is away for long during the handshake misses its deadline, as it must.
+            // Short during the handshake: a longer absence would exceed its deadline.
             let most = if at < HANDSHAKE { 1_500 } else { 20_000 };
             Cut {
                 at,
@@ -240,9 +240,9 @@ fn stall(random: &mut Random) -> Option<(Duration, Duration)> {
     random.one_in(4).then_some((at, lasts))
 }
 
-/// On both sides of each rule that protocol texts tell.
+/// Versions on both sides of each change in docs/protocol.md.
 const VERSIONS: [&str; 5] = ["3.3.1142.0", "3.2.1041.0", "3.2.923.0", "3.1.1188.0", "2.3.733.0"];
-/// Longer than it takes, faults included.
+/// Longer than a handshake takes, faults included.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// As the tool's own loop has it.
+/// The limit of `ssh_ec2`'s tunnel.
 const DOOR: usize = 2 << 20;

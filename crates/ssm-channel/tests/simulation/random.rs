@@ -1,4 +1,4 @@
-//! The only source of chance: SplitMix64, and the bytes that travel.
+//! The only source of randomness: SplitMix64, and the bytes to send.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        // Neighbouring seeds shall have nothing in common.
+        // So that neighbouring seeds give different sequences.
         Self(mix(seed))
     }
 
@@ -42,8 +42,8 @@ fn mix(mut number: u64) -> u64 {
 }
 
 /// The bytes from `position` on, at most `limit` of them. Every eighth is a newline, so that pieces of one
-/// byte often are just that; the period is a prime beyond every size of message, so that no shift goes
-/// unnoticed.
+/// byte are often a newline; the period is a prime larger than every message, so that every shift is
+/// detected.
 pub(crate) fn tape(position: usize, limit: usize) -> &'static [u8] {
     let from = &TAPE[position % TAPE.len()..];
     &from[..limit.min(from.len())]

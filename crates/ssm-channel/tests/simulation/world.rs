@@ -1,4 +1,4 @@
-//! One schedule: both ends, the gateway between them, the clock, and what must hold.
+//! One schedule: both ends, the gateway between them, the clock, and the checks.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,14 +23,14 @@ pub(crate) struct World {
     instance: Instance,
     client_attached: bool,
     instance_attached: bool,
-    /// Bytes that came out at each end and were right.
+    /// Correct bytes received at each end.
     received_up: usize,
     received_down: usize,
     /// Messages under way, by arrival and order of sending.
     wire: BTreeMap<(Instant, u64), (End, Bytes)>,
     wire_count: u64,
     returns: Vec<(Instant, End)>,
-    /// The client's transmissions of numbered messages, and how many of those there are.
+    /// The client's transmissions of numbered messages, and the number of different ones.
     stream_messages: i64,
     next_number: i64,
     publications: Vec<(Instant, &'static str)>,
@@ -45,9 +45,9 @@ struct Peer {
     traffic: Traffic,
     sent: usize,
     next_write: Instant,
-    /// The instance has nothing to say before its TCP connection stands.
+    /// Whether it writes: the instance does not before its TCP connection is open.
     writes: bool,
-    /// When its websocket takes records again, and how many until then.
+    /// When its websocket accepts records again, and how many until then.
     blocked_until: Option<Instant>,
     room: usize,
     became_ready: bool,
@@ -117,7 +117,7 @@ impl World {
         let deadline = self.start + HORIZON;
         self.run_until(deadline, Self::is_delivered)
             .map_err(|fault| format!("{fault}; {}", self.account()))?;
-        // Whatever is still under way must not add to it, and all that was sent is acknowledged by then.
+        // Messages still under way must not add bytes, and everything sent is acknowledged by then.
         let quiet = self.now + QUIET;
         self.run_until(quiet, |_| false)
             .or_else(|fault| if self.now >= quiet { Ok(()) } else { Err(fault) })?;
@@ -154,7 +154,7 @@ impl World {
                 if *acknowledged && !heard {
                     return Err("the end was acknowledged, but not heard".to_owned());
                 }
-                // A second is allowed for it, and paths and pauses take more.
+                // One second is allowed; long paths and pauses take more.
                 let in_time = self.plan.delay < Duration::from_millis(50) && self.plan.pauses.is_empty();
                 if in_time && !heard {
                     return Err("the end was not heard".to_owned());
@@ -267,7 +267,7 @@ impl World {
         times.into_iter().flatten().min()
     }
 
-    /// What is due happens.
+    /// Handles all events that are due.
     fn advance(&mut self) -> Check {
         let now = self.now;
         while let Some(cut) = self.plan.cuts.first().filter(|cut| self.start + cut.at <= now).copied() {
@@ -374,7 +374,7 @@ impl World {
             }
         }
         if self.plan.announces {
-            // Nothing can go wrong with a message that has no content.
+            // A message without content causes no error.
             let _ = self.give(end.other(), gateway_message("start_publication", b""));
         }
     }
@@ -416,7 +416,7 @@ impl World {
 
     // ---- the gateway ----
 
-    /// A record leaves `from`.
+    /// Sends a record from `from`.
     fn transmit(&mut self, from: End, record: Bytes) -> Check {
         if !self.is_attached(from) {
             return Ok(());
@@ -477,7 +477,7 @@ impl World {
         self.wire.insert((self.now + self.plan.delay + late, self.wire_count), (to, record));
     }
 
-    /// A record reaches `to`.
+    /// Delivers a record to `to`.
     fn give(&mut self, to: End, record: Bytes) -> Check {
         if !self.is_attached(to) {
             return Ok(());
@@ -520,7 +520,7 @@ impl Peer {
         }
     }
 
-    /// What leaves now; no more than `throttle` records in a millisecond.
+    /// The records to send now, at most `throttle` in a millisecond.
     fn poll(&mut self, now: Instant, throttle: usize) -> Vec<Bytes> {
         while self.writes
             && self.sent < self.traffic.bytes
@@ -531,7 +531,7 @@ impl Peer {
                 self.channel.payload_limit().min(self.traffic.piece).min(self.traffic.bytes - self.sent);
             let bytes = tape(self.sent, limit);
             self.draft.push(bytes);
-            // The capacity was looked at.
+            // The capacity was checked above.
             self.channel.send(now, &mut self.draft).unwrap();
             self.sent += bytes.len();
             self.next_write = now + self.traffic.gap;
@@ -570,7 +570,7 @@ impl Peer {
     }
 }
 
-/// A message as the gateway makes it: NUL-padded, without a digest.
+/// A message of the gateway: padded with NULs, without a digest.
 fn gateway_message(message_type: &str, payload: &[u8]) -> Bytes {
     let mut record = vec![0; 120];
     record[3] = 116;
@@ -582,9 +582,9 @@ fn gateway_message(message_type: &str, payload: &[u8]) -> Bytes {
     record.into()
 }
 
-/// Far more than any schedule needs, far less than a give-up after giving up.
+/// Far more than any schedule needs, far less than several time-outs in a row.
 const HORIZON: Duration = Duration::from_secs(1200);
-/// For what is still under way when everything has arrived.
+/// For messages still under way when everything has arrived.
 const QUIET: Duration = Duration::from_secs(5);
 const LITTLE: Duration = Duration::from_millis(3);
 

@@ -1,8 +1,7 @@
-//! GetConsoleOutput, and what the instances have said on their consoles.
+//! GetConsoleOutput, and the console output of the instances.
 //!
 //! A console is a terminal: lines end in CR LF. cloud-init prints the host keys at the first boot, between
-//! marks that scripts look for; what a later boot says no longer has them, and the service keeps 64 KiB of
-//! it.
+//! marks that scripts look for. Later boots do not print them, and the service keeps only 64 KiB of output.
 
 use std::time::Duration;
 
@@ -22,14 +21,14 @@ pub(super) fn output(call: &Call<'_>, query: &Query) -> Result<String, ApiError>
     })?;
     super::check_ids(call, &[id])?;
     let Some(instance) = call.instance(id) else {
-        // `check_ids` has found it.
+        // Not reached: `check_ids` has found the instance.
         return Err(ApiError::internal("InternalError"));
     };
     let latest = query.value("Latest") == Some("true");
     let keys = call.world.host_keys(instance).map_err(|_| ApiError::internal("InternalError"))?;
-    // The service takes note of the console some time after the boot.
+    // The service stores the console output some time after the boot.
     let noted = call.world.started() - instance.age + NOTED_AFTER;
-    // Nothing has been taken from the console of an instance that is being launched.
+    // The console output of an instance that is being launched is not stored yet.
     let text = (instance.state() != InstanceState::Pending).then(|| boot_log(instance, &keys, latest));
     let mut xml = Xml::document();
     xml.root("GetConsoleOutputResponse", NAMESPACE, |xml| {
@@ -43,7 +42,7 @@ pub(super) fn output(call: &Call<'_>, query: &Query) -> Result<String, ApiError>
     Ok(xml.finish())
 }
 
-/// What the console shows: the last boot, and before it the first one if it is not out of sight.
+/// The console output: the last boot and, if it still fits, the first boot before it.
 fn boot_log(instance: &Instance, keys: &HostKeys, latest: bool) -> String {
     let console = match (instance.console, latest) {
         (Console::KeysInLatest, true) => Console::Keys,
@@ -100,7 +99,7 @@ fn kernel(platform: Platform) -> Vec<String> {
     ]
 }
 
-/// The first block that cloud-init prints, through `logger`, whence the prefix.
+/// The first block that cloud-init prints. The prefix comes from `logger`.
 fn fingerprints(keys: &HostKeys) -> Vec<String> {
     let rule = "#".repeat(61);
     let line = |key: &PublicKey, size: u16, name: &str| {

@@ -30,14 +30,14 @@ pub(super) fn read(query: &Query) -> Result<Vec<(&str, Vec<&str>)>, ApiError> {
     Ok(filters.into_iter().filter_map(|(name, values)| Some((name?, values))).collect())
 }
 
-/// Of `instances`, keeps those that the filter `name` lets through.
+/// Keeps those of `instances` that match the filter `name`.
 pub(super) fn retain(
     call: &Call<'_>,
     instances: &mut Vec<&Instance>,
     name: &str,
     patterns: &[&str],
 ) -> Result<(), ApiError> {
-    // Any instance says which filters there are.
+    // Every instance has the fields of all filters.
     if call.world.instances().iter().all(|instance| fields(call, instance, name).is_none()) {
         return Err(invalid(name));
     }
@@ -52,12 +52,12 @@ pub(super) fn invalid(name: &str) -> ApiError {
     ApiError::new("InvalidParameterValue", format!("The filter '{name}' is invalid"))
 }
 
-/// Whether one of `patterns` stands for `text`.
+/// Whether one of `patterns` matches `text`.
 pub(super) fn accepts(patterns: &[&str], text: &str) -> bool {
     patterns.iter().any(|pattern| matches(pattern.as_bytes(), text.as_bytes()))
 }
 
-/// What the filter compares, any one of which may match; `None` if there is no such filter.
+/// The values that the filter compares, one of which must match; `None` if there is no such filter.
 fn fields(call: &Call<'_>, instance: &Instance, name: &str) -> Option<Vec<String>> {
     let one = |text: &str| vec![text.to_owned()];
     let one_if_networked = |text: &str| if instance.has_network() { one(text) } else { Vec::new() };
@@ -104,7 +104,7 @@ fn fields(call: &Call<'_>, instance: &Instance, name: &str) -> Option<Vec<String
     })
 }
 
-/// `*` stands for any text, `?` for any byte, `\` takes away what is special of the next.
+/// `*` matches any text, `?` any byte; `\` escapes the next character.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern, text) {
         ([], _) => text.is_empty(),

@@ -1,4 +1,4 @@
-//! DescribeRegions: every region of the endpoint, whichever is asked.
+//! DescribeRegions: every region of the endpoint, in all regions.
 
 use super::{Call, NAMESPACE, filter};
 use crate::{
@@ -32,7 +32,7 @@ pub(super) fn describe(call: &Call<'_>, query: &Query) -> Result<String, ApiErro
     Ok(xml.finish())
 }
 
-/// What the filter `name` compares.
+/// The field that the filter `name` compares.
 fn field(name: &str) -> Option<fn(AwsRegion) -> String> {
     Some(match name {
         "endpoint" => endpoint,

@@ -35,7 +35,7 @@ struct LegacyFilter {
     value_set: Vec<String>,
 }
 
-/// The instances that Session Manager knows, with the state of their SSM agents.
+/// The instances that Session Manager lists, with the state of their SSM agents.
 pub(super) fn instances(call: &Call<'_>, input: &DescribeInstanceInformation) -> Result<Value, ApiError> {
     let size = check_instances(input)?;
     let new = input.filters.iter().flatten().map(|filter| (&filter.key, &filter.values));
@@ -47,7 +47,7 @@ pub(super) fn instances(call: &Call<'_>, input: &DescribeInstanceInformation) ->
     let filters: Vec<_> = new.chain(legacy).collect();
     let mut found: Vec<&Instance> = call.instances().filter(|instance| instance.is_registered()).collect();
     for &(key, values) in &filters {
-        // All instances: that the region has none makes no key wrong.
+        // All instances, so that a key is also valid in a region without instances.
         if call.world.instances().iter().all(|instance| fields(instance, key).is_none()) {
             return Err(ApiError::new("InvalidFilterKey", "The specified key isn't valid."));
         }
@@ -64,7 +64,7 @@ pub(super) fn instances(call: &Call<'_>, input: &DescribeInstanceInformation) ->
     Ok(with_token(json!({"InstanceInformationList": list}), next))
 }
 
-/// Checks what the service model says of the members; the size of a page.
+/// Checks the constraints of the service model. Returns the size of a page.
 fn check_instances(input: &DescribeInstanceInformation) -> Result<usize, ApiError> {
     let mut constraints = Constraints::default();
     constraints.range("maxResults", input.max_results, 5, 50);
@@ -89,10 +89,10 @@ fn check_values(constraints: &mut Constraints, member: &str, values: &[String]) 
     }
 }
 
-/// What a filter compares, any one of which may match; `None` if there is no such filter.
+/// The values that a filter compares, one of which must match; `None` if there is no such filter.
 fn fields(instance: &Instance, key: &str) -> Option<Vec<String>> {
     let text = match key {
-        // Of managed nodes outside EC2, and of associations, which the region does not have.
+        // Filters for managed nodes outside EC2 and for associations; the region has neither.
         "ActivationIds" | "AssociationStatus" | "IamRole" => return Some(Vec::new()),
         "AgentVersion" => instance.ssm_agent_version,
         "InstanceIds" | "SourceIds" => &instance.id,
@@ -110,10 +110,9 @@ fn fields(instance: &Instance, key: &str) -> Option<Vec<String>> {
     Some(vec![text.to_owned()])
 }
 
-/// Whether a filter of `key` can be asked for `value`, after the valid values that the API reference lists.
+/// Whether `value` is valid for a filter of `key`, by the values that the API reference lists.
 ///
-/// No public source shows the error that AWS gives; `InvalidInstanceInformationFilterValue` is the one that
-/// the model has for it.
+/// No public source shows AWS's error; the model has `InvalidInstanceInformationFilterValue` for it.
 fn is_filter_value(key: &str, value: &str) -> bool {
     let words: &[&str] = match key {
         "AssociationStatus" => &["Failed", "Pending", "Success"],
@@ -175,7 +174,7 @@ struct SessionFilter {
     value: String,
 }
 
-/// The caller's sessions, newest first: those that live, or those that have ended.
+/// The caller's sessions, newest first: the connected ones, or the ended ones.
 pub(super) fn sessions(call: &Call<'_>, input: &DescribeSessions) -> Result<Value, ApiError> {
     let size = check_sessions(input)?;
     let state = if input.state.as_deref() == Some("Active") {
@@ -193,7 +192,7 @@ pub(super) fn sessions(call: &Call<'_>, input: &DescribeSessions) -> Result<Valu
     Ok(with_token(json!({"Sessions": found.iter().map(session).collect::<Vec<_>>()}), next))
 }
 
-/// Checks what the service model and the API reference say of the members; the size of a page.
+/// Checks the constraints of the service model and the API reference. Returns the size of a page.
 fn check_sessions(input: &DescribeSessions) -> Result<usize, ApiError> {
     let mut constraints = Constraints::default();
     constraints.required("state", input.state.as_deref());
@@ -232,7 +231,7 @@ fn passes(session: &SessionRecord, key: &str, value: &str) -> bool {
     }
 }
 
-/// When AWS says `Connecting` is not written anywhere; here it is so until a client is on the data channel.
+/// AWS does not document when a session is `Connecting`; here it is until a client opens the data channel.
 fn status(session: &SessionRecord) -> &'static str {
     match session.state() {
         SessionState::Connected if session.was_attached() => "Connected",
@@ -269,7 +268,7 @@ fn with_token(mut output: Value, next: Option<String>) -> Value {
     output
 }
 
-/// Fewer than there are instances, so that a client that ignores `NextToken` is found out.
+/// Fewer than there are instances, to detect a client that ignores `NextToken`.
 const INSTANCES_PER_PAGE: usize = 10;
 const LEGACY_KEYS: [&str; 8] = [
     "InstanceIds",

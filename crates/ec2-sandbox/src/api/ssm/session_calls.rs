@@ -19,10 +19,10 @@ pub(super) struct StartSession {
     reason: Option<String>,
 }
 
-/// Starts a session, after the checks in the order of AWS: form, permission, rate, document, target.
+/// Starts a session, after the checks in AWS's order: form, permission, rate, document, target.
 pub(super) fn start(call: &Call<'_>, input: StartSession) -> Result<Value, ApiError> {
     let target = check_form(&input)?.to_owned();
-    // Without a name the account's shell document is meant.
+    // The default is the account's shell document.
     let name = input.document_name.as_deref().unwrap_or("SSM-SessionManagerRunShell");
     let document = bare_name(call.region, name);
     if !call.world.allows_on(START, document) {
@@ -50,7 +50,7 @@ pub(super) fn start(call: &Call<'_>, input: StartSession) -> Result<Value, ApiEr
     Ok(write(&ticket))
 }
 
-/// Checks what the service model says of the members; the target.
+/// Checks the constraints of the service model. Returns the target.
 fn check_form(input: &StartSession) -> Result<&str, ApiError> {
     let mut constraints = Constraints::default();
     let target = constraints.required("target", input.target.as_deref());
@@ -58,7 +58,7 @@ fn check_form(input: &StartSession) -> Result<&str, ApiError> {
     let document = input.document_name.as_deref();
     constraints.pattern("documentName", document, r"^[a-zA-Z0-9_\-.:/]{3,128}$", is_document_name);
     let reason = input.reason.as_deref();
-    // An empty one and a long one break the pattern as well; one error says enough.
+    // An empty reason and a long one violate the pattern too; one error is enough.
     match reason {
         Some(text) if text.contains(['\r', '\n']) => {
             constraints.pattern("reason", reason, "^.{1,256}$", |_| false);
@@ -86,7 +86,7 @@ pub(super) struct SessionIdInput {
     session_id: Option<String>,
 }
 
-/// Gives out a fresh token, an empty one if the session has ended.
+/// Returns a new token, an empty one if the session has ended.
 pub(super) fn resume(call: &Call<'_>, input: &SessionIdInput) -> Result<Value, ApiError> {
     let id = permitted(call, input, "ssm:ResumeSession")?;
     let absent = || ApiError::new("DoesNotExistException", format!("Session with id {id} does not exist."));
@@ -134,13 +134,13 @@ fn write(ticket: &StreamTicket) -> Value {
     json!({"SessionId": ticket.session_id, "StreamUrl": ticket.stream_url, "TokenValue": ticket.token})
 }
 
-/// The name of a document, which may come as the ARN of one of AWS's own in this region.
+/// The name of a document, which may be given as the ARN of AWS's document in this region.
 fn bare_name(region: AwsRegion, name: &str) -> &str {
     let bare = name.strip_prefix("arn:aws:ssm:").and_then(|arn| arn.strip_prefix(region.name()));
     bare.and_then(|arn| arn.strip_prefix("::document/")).unwrap_or(name)
 }
 
-/// What a document does with its parameters.
+/// The work that a document does with its parameters.
 fn purpose(document: &str, parameters: &BTreeMap<String, Vec<String>>) -> Result<Purpose, ApiError> {
     match document {
         COMMAND_DOCUMENT => {
@@ -172,7 +172,7 @@ fn values<'a>(parameters: &'a BTreeMap<String, Vec<String>>, name: &str) -> Opti
     parameters.get(name).map(Vec::as_slice)
 }
 
-/// A list of `true` or `false`; false, if it is left out.
+/// Reads a list of one `true` or `false`; false by default.
 fn flag(values: Option<&[String]>, name: &str) -> Result<bool, ApiError> {
     match values {
         None => Ok(false),
@@ -181,7 +181,7 @@ fn flag(values: Option<&[String]>, name: &str) -> Result<bool, ApiError> {
     }
 }
 
-/// A list of one command, which must be there.
+/// Reads a list of one command, which is required.
 fn command(values: Option<&[String]>) -> Result<String, ApiError> {
     match values {
         None => Err(ApiError::new("InvalidParameters", format!("Parameter {COMMAND} must have a value."))),
@@ -190,7 +190,7 @@ fn command(values: Option<&[String]>) -> Result<String, ApiError> {
     }
 }
 
-/// A list of one port; ssh's own, if it is left out.
+/// Reads a list of one port; 22 by default.
 fn port(values: Option<&[String]>) -> Result<u16, ApiError> {
     let Some(values) = values else { return Ok(22) };
     let port = match values {
