@@ -6,4 +6,5 @@ pub mod host_key;
 pub mod job;
 pub mod known_hosts;
 pub mod options;
+pub mod own_files;
 pub mod transfer;

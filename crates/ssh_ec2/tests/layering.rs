@@ -120,7 +120,7 @@ const PURE: [&str; 30] = [
     "ssh/config.rs",
     "ssh/config/hosts.rs",
     "ssh/config/installed.rs",
-    "ssh/config/places.rs",
+    "ssh/own_files.rs",
     "target.rs",
     "ssh/transfer.rs",
     "ssh/transfer/ssh.rs",

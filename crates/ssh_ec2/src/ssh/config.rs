@@ -6,14 +6,13 @@
 
 mod hosts;
 mod installed;
-mod places;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::installed::{install_commands, installed_block, is_outdated, sections, without_section};
-pub use self::places::{Connection, Places};
+pub use crate::ssh::own_files::{Connection, Places};
 
 /// How the proxy is to be called, besides the tokens that ssh fills in.
 #[derive(Clone, Debug, Default)]

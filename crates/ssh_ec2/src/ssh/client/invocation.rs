@@ -1,0 +1,519 @@
+//! OpenSSH's client: reads its command line as it does, and runs it.
+//!
+//! Arguments are carried as they came, never through a shell. Reading is pure; [`Command`] and [`Version`]
+//! run ssh.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::pin::pin;
+use std::process;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::time::timeout;
+
+use crate::system::explain::{Anchor, Explain};
+
+/// ssh's command line, in the order in which ssh would take it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Invocation {
+    /// Options and their values, from both sides of the destination.
+    pub options: Vec<OsString>,
+    /// `[user@]host` or `ssh://…`.
+    pub destination: OsString,
+    /// The remote command, with the `--` that stood in front of it.
+    pub command: Vec<OsString>,
+}
+
+/// A command line that ssh would not take either.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum InvocationError {
+    /// An option's value is missing.
+    #[error("the ssh option `-{0}` needs a value")]
+    MissingValue(char),
+    /// Only options.
+    #[error("there is no destination")]
+    NoDestination,
+    /// A destination that ssh would take for options.
+    #[error("{0:?} is no destination")]
+    Destination(String),
+    /// Not an option of ssh.
+    #[error("ssh has no option {0:?}")]
+    UnknownOption(String),
+}
+
+impl Explain for InvocationError {
+    fn hints(&self) -> Vec<String> {
+        vec!["`ssh_ec2 --help` shows how to call it".into()]
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        None
+    }
+}
+
+impl Invocation {
+    /// Reads ssh's arguments: options, the destination, more options, the command. As for ssh, the second run of
+    /// options ends at the first word that is none.
+    ///
+    /// # Errors
+    /// When ssh would refuse it as well.
+    pub fn parse(arguments: &[OsString]) -> Result<Self, InvocationError> {
+        let mut options = Vec::new();
+        let rest = take_options(arguments, &mut options)?;
+        let rest = if rest.first().is_some_and(|word| word == "--") { &rest[1..] } else { rest };
+        let Some((destination, rest)) = rest.split_first() else {
+            return Err(InvocationError::NoDestination);
+        };
+        if destination.as_bytes().starts_with(b"-") {
+            return Err(InvocationError::Destination(destination.to_string_lossy().into_owned()));
+        }
+        let command = take_options(rest, &mut options)?;
+        Ok(Self { options, destination: destination.clone(), command: command.to_vec() })
+    }
+
+    /// The host of the destination, without user, port or scheme.
+    pub fn host(&self) -> String {
+        let text = self.destination.to_string_lossy();
+        let (_, host, _) = parts(&text);
+        host.trim_matches(['[', ']']).to_owned()
+    }
+
+    /// The login name, if the command line has one.
+    pub fn user(&self) -> Option<String> {
+        let text = self.destination.to_string_lossy();
+        let authority = text.strip_prefix("ssh://").unwrap_or(&text);
+        if let Some((user, _)) = authority.rsplit_once('@') {
+            return Some(user.to_owned());
+        }
+        let mut values = self.values();
+        values.find_map(|(letter, value)| match letter {
+            b'l' => Some(value),
+            b'o' => setting(&value, "user").map(str::to_owned),
+            _ => None,
+        })
+    }
+
+    /// The value that an option `-o` gives to `keyword`: the first one counts.
+    pub fn option(&self, keyword: &str) -> Option<String> {
+        let mut values = self.values().filter(|(letter, _)| *letter == b'o');
+        values.find_map(|(_, value)| setting(&value, keyword).map(str::to_owned))
+    }
+
+    /// Whether ssh is told to ask nothing.
+    pub fn is_batch(&self) -> bool {
+        self.option("batchmode").is_some_and(|value| value.eq_ignore_ascii_case("yes"))
+    }
+
+    /// The same command line for another host.
+    pub fn for_host(&self, host: &str) -> Self {
+        let text = self.destination.to_string_lossy();
+        let (user, _, port) = parts(&text);
+        let destination = match port {
+            "" => format!("{user}{host}"),
+            port => format!("ssh://{user}{host}{port}"),
+        };
+        Self { destination: destination.into(), ..self.clone() }
+    }
+
+    /// The last file that `-F` names.
+    pub fn config_file(&self) -> Option<String> {
+        self.values().filter(|(letter, _)| *letter == b'F').last().map(|(_, file)| file)
+    }
+
+    /// The option, as it was typed, that leads ssh to the host without our ProxyCommand. ssh takes the first
+    /// such option, and the user's stand in front of ours.
+    pub fn other_way(&self) -> Option<String> {
+        other_way(self.values())
+    }
+
+    /// `V` if the arguments ask ssh for its version, `Q` if they ask for its algorithms. ssh needs no
+    /// destination then.
+    pub fn query(arguments: &[OsString]) -> Option<u8> {
+        let invocation = match Self::parse(arguments) {
+            Ok(invocation) => invocation,
+            Err(InvocationError::NoDestination) => {
+                Self { options: arguments.to_vec(), destination: OsString::new(), command: Vec::new() }
+            }
+            Err(_) => return None,
+        };
+        let version = invocation.flags().find(|flag| *flag == b'V');
+        version.or_else(|| invocation.values().map(|(letter, _)| letter).find(|letter| *letter == b'Q'))
+    }
+
+    /// How often `-v` stands among the options.
+    pub fn verbosity(&self) -> usize {
+        self.flags().filter(|flag| *flag == b'v').count()
+    }
+
+    /// Whether `-A` is the last word on forwarding the agent.
+    pub fn forwards_agent(&self) -> bool {
+        self.flags().filter(|flag| matches!(flag, b'A' | b'a')).last() == Some(b'A')
+    }
+
+    /// The letters of options with a value, and their values.
+    fn values(&self) -> impl Iterator<Item = (u8, String)> + '_ {
+        let mut words = self.options.iter();
+        std::iter::from_fn(move || {
+            loop {
+                let letters = words.next()?.as_bytes().strip_prefix(b"-").unwrap_or_default();
+                let Some(at) = letters.iter().position(|letter| WITH_VALUE.contains(letter)) else {
+                    continue;
+                };
+                let joined = &letters[at + 1..];
+                let value = if joined.is_empty() { words.next()?.as_bytes() } else { joined };
+                return Some((letters[at], String::from_utf8_lossy(value).into_owned()));
+            }
+        })
+    }
+
+    /// The single letters of options without a value.
+    fn flags(&self) -> impl Iterator<Item = u8> + '_ {
+        let mut value_follows = false;
+        self.options
+            .iter()
+            .flat_map(move |word| {
+                if std::mem::take(&mut value_follows) {
+                    return &[][..];
+                }
+                let letters = word.as_bytes().strip_prefix(b"-").unwrap_or_default();
+                let end = letters.iter().position(|letter| WITH_VALUE.contains(letter));
+                value_follows = end.is_some_and(|end| end + 1 == letters.len());
+                &letters[..end.unwrap_or(letters.len())]
+            })
+            .copied()
+    }
+}
+
+/// The first of these options, letters and values, that leads to the host without our ProxyCommand.
+pub fn other_way(mut options: impl Iterator<Item = (u8, String)>) -> Option<String> {
+    options.find_map(|(letter, value)| match letter {
+        b'J' => Some(format!("-J {value}")),
+        b'o' => ["proxyjump", "proxycommand"]
+            .iter()
+            .any(|keyword| setting(&value, keyword).is_some())
+            .then(|| format!("-o '{value}'")),
+        _ => None,
+    })
+}
+
+/// A destination's user with its `@`, its host, and the port of a URI with its colon.
+fn parts(destination: &str) -> (&str, &str, &str) {
+    let uri = destination.strip_prefix("ssh://").map(|uri| uri.trim_end_matches('/'));
+    let text = uri.unwrap_or(destination);
+    // ssh splits at the last `@`: user names may contain one.
+    let (user, host) = text.split_at(text.rfind('@').map_or(0, |at| at + 1));
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    match host.rfind(':') {
+        Some(at) if uri.is_some() && is_port(&host[at + 1..]) => (user, &host[..at], &host[at..]),
+        _ => (user, host, ""),
+    }
+}
+
+/// The value, if an `-o` option sets `keyword`: `User=x` or `user x`.
+fn setting<'a>(option: &'a str, keyword: &str) -> Option<&'a str> {
+    let (found, value) = option.trim_start().split_at_checked(keyword.len())?;
+    let value = value.strip_prefix(|separator: char| separator == '=' || separator.is_whitespace())?;
+    let value = value.trim_matches(|character: char| character == '=' || character.is_whitespace());
+    found.eq_ignore_ascii_case(keyword).then_some(value)
+}
+
+/// Moves options from the front of `arguments` to `options` and returns what is left.
+fn take_options<'a>(
+    mut arguments: &'a [OsString],
+    options: &mut Vec<OsString>,
+) -> Result<&'a [OsString], InvocationError> {
+    while let Some((word, rest)) = arguments.split_first() {
+        let Some(letters) = word.as_bytes().strip_prefix(b"-").filter(|letters| !letters.is_empty()) else {
+            break;
+        };
+        if letters == b"-" {
+            break;
+        }
+        arguments = rest;
+        options.push(word.clone());
+        for (index, letter) in letters.iter().enumerate() {
+            if WITH_VALUE.contains(letter) {
+                if index + 1 == letters.len() {
+                    let (value, rest) =
+                        rest.split_first().ok_or(InvocationError::MissingValue(char::from(*letter)))?;
+                    options.push(value.clone());
+                    arguments = rest;
+                }
+                break;
+            }
+            if !WITHOUT_VALUE.contains(letter) {
+                return Err(InvocationError::UnknownOption(word.to_string_lossy().into_owned()));
+            }
+        }
+    }
+    Ok(arguments)
+}
+
+/// Whether this is the command line of an ssh that is told to ask nothing. Its options stand before its destination,
+/// as programs that call ssh put them.
+pub fn is_batch(command_line: &[OsString]) -> bool {
+    command_line.get(1..).is_some_and(|words| Invocation::parse(words).is_ok_and(|ssh| ssh.is_batch()))
+}
+
+/// Whether this is the command line of an ssh; true where the system does not tell.
+pub fn is_ssh(command_line: &[OsString]) -> bool {
+    let program = command_line.first().map(|word| Path::new(word).file_name());
+    program.is_none_or(|name| name.is_some_and(|name| name == "ssh"))
+}
+
+/// What became of a login.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Login {
+    /// sshd let the user in.
+    Accepted,
+    /// Neither that nor its contrary was seen in time.
+    Late,
+    /// ssh ended before; all that it said itself.
+    Refused(String),
+}
+
+/// A program and its arguments.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Command {
+    /// Looked up in PATH.
+    pub program: OsString,
+    /// Without the program.
+    pub arguments: Vec<OsString>,
+}
+
+impl Command {
+    /// ssh with these settings. They stand behind the user's options, which win: ssh takes the first value.
+    pub fn ssh(invocation: &Invocation, settings: &[(&str, String)]) -> Self {
+        let mut arguments = invocation.options.clone();
+        for (keyword, value) in settings {
+            arguments.push("-o".into());
+            arguments.push(format!("{keyword}={value}").into());
+        }
+        arguments.push(invocation.destination.clone());
+        arguments.extend(invocation.command.iter().cloned());
+        Self { program: "ssh".into(), arguments }
+    }
+
+    /// Becomes the program: its terminal, signals and exit status are then our caller's.
+    ///
+    /// # Errors
+    /// When the program cannot be started; otherwise it does not return.
+    pub fn exec(&self) -> Result<Infallible, io::Error> {
+        Err(process::Command::new(&self.program).args(&self.arguments).exec())
+    }
+
+    /// Starts ssh, which is to be verbose and to run nothing, and waits until it has been let in or has given up. It is
+    /// ended in any case, and gets a moment to end what it started itself.
+    ///
+    /// Its own words go where nobody else's do: on standard error ssh prints the server's banner as well.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn log_in(&self, limit: Duration) -> Result<Login, io::Error> {
+        let mut ssh = tokio::process::Command::new(&self.program)
+            .args(["-E", "/dev/stdout"])
+            .args(&self.arguments)
+            .stdin(process::Stdio::null())
+            .stdout(process::Stdio::piped())
+            .stderr(process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (Some(stdout), Some(mut stderr)) = (ssh.stdout.take(), ssh.stderr.take()) else {
+            return Ok(Login::Late);
+        };
+        let mut said = String::new();
+        let hear = async {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.starts_with(LET_IN) {
+                    return true;
+                }
+                if said.len() < SAID_LIMIT {
+                    said.push_str(&line);
+                    said.push('\n');
+                }
+            }
+            false
+        };
+        let heard = timeout(limit, async {
+            let (mut hear, mut nothing) = (pin!(hear), tokio::io::sink());
+            let mut others = pin!(tokio::io::copy(&mut stderr, &mut nothing));
+            tokio::select! {
+                let_in = hear.as_mut() => {
+                    if !let_in {
+                        // Our proxy has standard error too, and may be writing down why it ends.
+                        let _ = others.await;
+                    }
+                    let_in
+                }
+                _ = others.as_mut() => hear.await,
+            }
+        })
+        .await;
+        if let Some(id) =
+            ssh.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
+        {
+            // It may have ended in the meantime; until it is waited for, its id is not given to another.
+            let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        }
+        let _ = timeout(END_TIMEOUT, ssh.wait()).await;
+        Ok(match heard {
+            Ok(true) => Login::Accepted,
+            Ok(false) => Login::Refused(said),
+            Err(_) => Login::Late,
+        })
+    }
+
+    /// The command line for a POSIX shell.
+    pub fn shell_line(&self) -> String {
+        let words = std::iter::once(&self.program).chain(&self.arguments);
+        words.map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// One word for a POSIX shell.
+pub fn shell_word(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%:,./+=-".contains(&byte);
+    if !text.is_empty() && text.bytes().all(harmless) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// `ssh.c` of OpenSSH 10: options with a value (`P` and `B` came in 9.x and 7.7).
+const WITH_VALUE: &[u8] = b"BDEFIJLOPQRSWbceilmopw";
+const WITHOUT_VALUE: &[u8] = b"1246AaCfGgKkMNnqsTtVvXxYy";
+/// What a verbose ssh prints when sshd has let it in.
+const LET_IN: &str = "Authenticated to ";
+/// More than any login prints.
+const SAID_LIMIT: usize = 256 * 1024;
+/// For an ssh that was asked to end, and its proxy.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn parse(text: &str) -> Invocation {
+        Invocation::parse(&words(text)).unwrap()
+    }
+
+    #[test]
+    fn options_stand_on_both_sides_of_the_destination() {
+        let invocation = parse("-v -p 2222 -oUser=x ec2-user@i-0a1b2c3d -tL 1:h:2 ls -l");
+        assert_eq!(invocation.options, words("-v -p 2222 -oUser=x -tL 1:h:2"));
+        assert_eq!(invocation.destination, "ec2-user@i-0a1b2c3d");
+        assert_eq!(invocation.command, words("ls -l"));
+    }
+
+    #[test]
+    fn a_double_hyphen_keeps_the_command_whole() {
+        let invocation = parse("i-0a1b2c3d -- -v");
+        assert_eq!(invocation.command, words("-- -v"));
+        assert_eq!(invocation.verbosity(), 0);
+    }
+
+    #[test]
+    fn the_user_is_found_wherever_ssh_takes_one() {
+        for (line, user) in [
+            ("me@host", Some("me")),
+            ("ssh://me@host:22", Some("me")),
+            ("a@corp@host", Some("a@corp")),
+            ("-l me host", Some("me")),
+            ("-vlme host", Some("me")),
+            ("-oUser=me host", Some("me")),
+            ("-o user=me host", Some("me")),
+            ("-p 22 host", None),
+            ("-o UserKnownHostsFile=x host", None),
+            ("host -l", None),
+        ] {
+            if let Ok(invocation) = Invocation::parse(&words(line)) {
+                assert_eq!(invocation.user().as_deref(), user, "{line}");
+            }
+        }
+        for (line, batch) in [
+            ("ssh -oBatchMode=yes host", true),
+            ("ssh host -o batchmode=YES ls", true),
+            ("ssh -oBatchMode=no -oBatchMode=yes host", false),
+            ("ssh host echo -oBatchMode=yes", false),
+            ("ssh", false),
+            ("", false),
+        ] {
+            assert_eq!(is_batch(&words(line)), batch, "{line}");
+        }
+        let spaced = Invocation::parse(&["-o".into(), "User me".into(), "host".into()]).unwrap();
+        assert_eq!(spaced.user().as_deref(), Some("me"));
+        assert_eq!(parse("me@a(b) ls").for_host("i-0a1b2c3d").destination, "me@i-0a1b2c3d");
+        let uri = "ssh://me@tag:Name=web-1:2222/";
+        assert_eq!(parse(uri).for_host("i-0a1b2c3d").destination, "ssh://me@i-0a1b2c3d:2222");
+        for (uri, host) in [
+            (uri, "tag:Name=web-1"),
+            ("ssh://tag:Name=web-1", "tag:Name=web-1"),
+            ("ssh://me@[2001:db8::17]:22", "2001:db8::17"),
+            ("ssh://me@[2001:db8::17]", "2001:db8::17"),
+            ("me@2001:db8::17", "2001:db8::17"),
+        ] {
+            assert_eq!(parse(uri).host(), host, "{uri}");
+        }
+        for line in ["-- -vA@web-1 ls", "-- -oProxyCommand=x"] {
+            assert!(
+                matches!(Invocation::parse(&words(line)), Err(InvocationError::Destination(_))),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_host_is_found_in_every_form_of_destination() {
+        for destination in [
+            "i-0a1b2c3d",
+            "ec2-user@i-0a1b2c3d",
+            "me@corp@i-0a1b2c3d",
+            "ssh://i-0a1b2c3d",
+            "ssh://ec2-user@i-0a1b2c3d:2222/",
+        ] {
+            assert_eq!(parse(destination).host(), "i-0a1b2c3d", "{destination}");
+        }
+    }
+
+    #[test]
+    fn flags_are_counted_where_they_are_flags() {
+        assert_eq!(parse("-vvt -v -i -v i-0a1b2c3d").verbosity(), 3);
+        assert_eq!(parse("-ov i-0a1b2c3d").verbosity(), 0);
+        assert!(parse("-A i-0a1b2c3d").forwards_agent());
+        assert!(!parse("-Aa i-0a1b2c3d").forwards_agent());
+    }
+
+    #[test]
+    fn what_ssh_refuses_is_refused() {
+        let error = |text| Invocation::parse(&words(text)).unwrap_err();
+        assert_eq!(error("-p"), InvocationError::MissingValue('p'));
+        assert_eq!(error("-v"), InvocationError::NoDestination);
+        assert_eq!(error("-z i-0a1b2c3d"), InvocationError::UnknownOption("-z".into()));
+    }
+
+    #[test]
+    fn our_settings_stand_behind_the_users() {
+        let invocation = parse("-o User=x i-0a1b2c3d echo a");
+        let command = Command::ssh(&invocation, &[("IdentityFile", "none".into())]);
+        assert_eq!(command.arguments, words("-o User=x -o IdentityFile=none i-0a1b2c3d echo a"));
+    }
+
+    #[test]
+    fn the_shell_line_is_quoted() {
+        let command =
+            Command { program: "ssh".into(), arguments: vec!["a b".into(), "it's".into(), "".into()] };
+        assert_eq!(command.shell_line(), r"ssh 'a b' 'it'\''s' ''");
+    }
+}
