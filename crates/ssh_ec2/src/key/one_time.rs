@@ -15,6 +15,7 @@ use thiserror::Error;
 use zeroize::Zeroize;
 
 use self::rsa::RsaKey;
+use crate::ssh::wire::push_string;
 use crate::system::explain::{Anchor, Explain};
 
 /// Why there is no key.
@@ -141,13 +142,6 @@ impl fmt::Debug for OneTimeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OneTimeKey(…)")
     }
-}
-
-/// Appends a string of RFC 4251. All strings here are far shorter than 4 GiB.
-pub(crate) fn push_string(buffer: &mut Vec<u8>, string: &[u8]) {
-    let length = u32::try_from(string.len()).unwrap_or(u32::MAX);
-    buffer.extend_from_slice(&length.to_be_bytes());
-    buffer.extend_from_slice(string);
 }
 
 /// What the key is called in the listings of ssh and in the log of sshd.

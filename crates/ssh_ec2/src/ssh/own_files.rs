@@ -1,103 +1,117 @@
-//! Where the tool keeps its files.
+//! Every file that the program writes, with its mode, its writer and what removes it. [`OwnFiles`] has the
+//! paths.
+//!
+//! `DIR` is `SSH_EC2_DIR`, else `~/.ssh/ssh_ec2`. `SOCKETS` is `DIR/agent`, or `/tmp/ssh_ec2-UID` where the
+//! path of a socket in `DIR/agent` would be too long. `CACHE` is `SSH_EC2_DIR/cache`, else
+//! `$XDG_CACHE_HOME/ssh_ec2`, else `~/.cache/ssh_ec2`. Directories that are missing on the way are made with
+//! mode 0700. “Uninstall” is `ssh_ec2 config --uninstall`; a directory goes only when it is empty.
+//!
+//! | Path | Mode | Writer and purpose | Removed by |
+//! |---|---|---|---|
+//! | `DIR/` | 0700 | all that connects, `config --install` | uninstall |
+//! | `DIR/config` | 0600 | `config --install`: blocks of ssh_config | uninstall |
+//! | `DIR/alias` | 0600 | `config --install`: the same for an alias to include | uninstall |
+//! | `DIR/known_hosts` | 0600 | `known-hosts`: host keys by instance id | user |
+//! | `DIR/known_hosts.lock` | 0600 | `known-hosts`: one process changes the file at a time | user |
+//! | `DIR/doctor.PID/` | 0700 | `doctor`: directory of the next file | `doctor` |
+//! | `DIR/doctor.PID/failure` | 0600 | `proxy`, `known-hosts` below `doctor`: why they failed | `doctor` |
+//! | `SOCKETS/` | 0700 | all that connects | uninstall, `DIR/agent` only |
+//! | `SOCKETS/.HASH.PID` | socket 0600 | `proxy`: key agent of a connection | it; after a crash another |
+//! | `SOCKETS/%C` | link | `proxy`: leads the `IdentityAgent` to a key agent | the last such `proxy` |
+//! | `SOCKETS/.HASH.PID.link` | link | `proxy`: the next `%C` | its rename to `%C` |
+//! | `SOCKETS/.host-keys.PID` | socket 0600 | `proxy`: answers `known-hosts` | it; after a crash another |
+//! | `SOCKETS/.wait.PID.TIME` | socket, umask | `connect`, `copy`: a proxy reports to it | it, or the proxy |
+//! | `CACHE/` | 0700 | all that resolves names | user |
+//! | `CACHE/SCOPE.json` | 0600 | instances that names resolved to, valid ten minutes | user |
+//! | `CACHE/SCOPE.lock` | 0600 | one process changes that file at a time | user |
+//! | `CACHE/XX.turn` | 0600 | one process resolves a name at a time | user |
+//! | `CACHE/SCOPE.pace` | 0600 | `proxy`: when the next key may be pushed | user |
+//! | `CACHE/SCOPE.sessions.pace` | 0600 | `proxy`: when the next session may start | user |
+//! | `~/.aws/cli/cache/SHA1.json` | 0600 | role credentials, as of the AWS CLI | user |
+//! | `~/.aws/sso/cache/SHA1.json` | 0600 | Identity Center token, as of the AWS CLI | `aws sso logout` |
+//! | `~/.aws/login/cache/SHA256.json` | 0600 | `aws login`'s token, refreshed | `aws logout` |
+//! | `ssh_ec2.lock` in these three | 0600 | one process assumes, signs in, refreshes at a time | user |
+//! | `~/.ssh/config` | as before, or 0600 | `config --install`: one `Include` line | uninstall: the line |
+//! | `$TMPDIR/ssh_ec2-XXXXXX/` | 0700 | `sandbox`: its workspace | `sandbox` |
+//! | `$TMPDIR/ec2-sandbox-XXXXXX/` | 0700 | `sandbox`: the files of its instances | `sandbox` |
+//!
+//! A file is written beside itself, as `FILE.PID.tmp` (by `config` as `FILE.ssh_ec2.PID`), with the mode of
+//! the file, and renamed. Locks and paces are written in place. `AWS_LOGIN_CACHE_DIRECTORY` replaces
+//! `~/.aws/login/cache`, and `SSH_EC2_SSH_CONFIG` replaces `~/.ssh/config`; uninstall removes that file where
+//! install made it.
 
 use std::path::{Path, PathBuf};
 
-use sha1::{Digest as _, Sha1};
+use crate::system::private_socket::PATH_LIMIT;
 
-/// Where the tool keeps its files.
+/// The paths of the program's files below one directory.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct OwnFiles {
     directory: PathBuf,
     sockets: PathBuf,
 }
 
-impl Places {
-    /// All files below `directory`; its sockets below `shorter` when they could not be below `directory`.
+impl OwnFiles {
+    /// Puts all files below `directory`, and the sockets below `shorter` if their paths would be too long
+    /// there.
     pub fn below(directory: &Path, shorter: &Path) -> Self {
         let sockets = directory.join("agent");
-        let fits = sockets.as_os_str().len() + SOCKET_NAME_LENGTH <= SOCKET_PATH_LIMIT;
+        let fits = sockets.as_os_str().len() + SOCKET_NAME_LENGTH <= PATH_LIMIT;
         let sockets = if fits { sockets } else { shorter.to_owned() };
         Self { directory: directory.to_owned(), sockets }
     }
 
-    /// The same for the user with this id. The shorter place does not depend on variables, which differ
-    /// between a login, cron and su.
+    /// The same for the user with this id. The shorter directory does not depend on environment variables,
+    /// which differ between a login, cron and su.
     pub fn of_user(directory: &Path, user: u32) -> Self {
         Self::below(directory, Path::new(&format!("/tmp/ssh_ec2-{user}")))
     }
 
-    /// The installed blocks.
+    /// The installed blocks of ssh_config.
     pub fn config(&self) -> PathBuf {
         self.directory.join("config")
     }
 
-    /// The same for aliases, which include it.
+    /// The same blocks for an alias, which includes them.
     pub fn alias(&self) -> PathBuf {
         self.directory.join("alias")
     }
 
-    /// Host keys, by instance id.
+    /// Host keys by instance id.
     pub fn known_hosts(&self) -> PathBuf {
         self.directory.join("known_hosts")
     }
 
-    /// The key agents' sockets.
+    /// The directory of all sockets.
     pub fn sockets(&self) -> PathBuf {
         self.sockets.clone()
     }
 
-    /// The directory itself.
+    /// The directory of all other files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 }
 
-/// The parts of ssh's `%C`. Newer versions add the jump host, which a ProxyCommand excludes.
-#[derive(Clone, Copy, Debug)]
-pub struct Connection<'a> {
-    /// As gethostname(3) returns it.
-    pub local_host: &'a [u8],
-    /// `%h`
-    pub host: &'a str,
-    /// `%p`
-    pub port: &'a str,
-    /// `%r`
-    pub user: &'a str,
-}
-
-impl Connection<'_> {
-    /// The key agent's socket in the directory `sockets`. Its name is `%C`, which a ProxyCommand cannot use,
-    /// computed as by `ssh_connection_hash` in OpenSSH's readconf.c.
-    pub fn socket(self, sockets: &Path) -> PathBuf {
-        let mut hash = Sha1::new();
-        for part in [self.local_host, self.host.as_bytes(), self.port.as_bytes(), self.user.as_bytes()] {
-            hash.update(part);
-        }
-        let name: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        sockets.join(name)
-    }
-}
-
-/// A slash, and SHA-1 in hexadecimal digits.
+/// A slash, and `%C`: SHA-1 in hexadecimal digits.
 const SOCKET_NAME_LENGTH: usize = 1 + 40;
-/// What a socket address holds on every Unix.
-const SOCKET_PATH_LIMIT: usize = 103;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::config::Connection;
 
     #[test]
     fn sockets_move_to_a_shorter_place_when_they_must() {
-        let places = |length: usize| {
+        let files = |length: usize| {
             let directory = format!("/{}", "x".repeat(length - 1));
-            (Places::below(Path::new(&directory), Path::new("/tmp/short")), directory)
+            (OwnFiles::below(Path::new(&directory), Path::new("/tmp/short")), directory)
         };
-        let (fitting, directory) = places(103 - "/agent".len() - 41);
+        let (fitting, directory) = files(103 - "/agent".len() - 41);
         assert_eq!(fitting.sockets(), Path::new(&directory).join("agent"));
         let connection = Connection { local_host: b"here", host: "web-1.ec2", port: "22", user: "me" };
         assert_eq!(connection.socket(&fitting.sockets()).as_os_str().len(), 103);
-        let (deep, directory) = places(103 - "/agent".len() - 40);
+        let (deep, directory) = files(103 - "/agent".len() - 40);
         assert_eq!(deep.sockets(), Path::new("/tmp/short"));
         assert_eq!(deep.known_hosts(), Path::new(&directory).join("known_hosts"));
     }

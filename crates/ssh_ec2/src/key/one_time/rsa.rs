@@ -4,7 +4,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding};
 
-use super::{KeyError, push_string};
+use super::KeyError;
+use crate::ssh::wire::push_string;
 
 /// A pair whose private half the library keeps, in memory that it wipes when it frees it (AWS-LC,
 /// `OPENSSL_free`). What its arithmetic leaves on the stack or in registers is out of our reach.
@@ -83,21 +84,14 @@ mod tests {
     use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512};
 
     use super::*;
-
-    fn fields(mut rest: &[u8]) -> Vec<&[u8]> {
-        let mut fields = Vec::new();
-        while let Some((length, after)) = rest.split_first_chunk::<4>() {
-            let (field, after) = after.split_at(u32::from_be_bytes(*length) as usize);
-            fields.push(field);
-            rest = after;
-        }
-        fields
-    }
+    use crate::ssh::wire::strings;
 
     #[test]
     fn signatures_have_the_hash_that_was_asked_for_and_verify_by_the_blob() {
         let key = RsaKey::generate().unwrap();
-        let [name, exponent, modulus] = fields(key.public_blob())[..] else { panic!("three fields") };
+        let [name, exponent, modulus] = strings(key.public_blob()).unwrap()[..] else {
+            panic!("three fields")
+        };
         assert_eq!((name, exponent), (&b"ssh-rsa"[..], &[1, 0, 1][..]));
         assert!(modulus.len() == 385 && modulus[0] == 0 && modulus[1] >= 0x80, "3072 bits, and not negative");
         let public = PublicKeyComponents { n: &modulus[1..], e: exponent };
@@ -105,7 +99,7 @@ mod tests {
             [(2, "rsa-sha2-256"), (4, "rsa-sha2-512"), (6, "rsa-sha2-256"), (0x8000_0004, "rsa-sha2-512")]
         {
             let signature = key.sign(b"data", flags).unwrap();
-            let [name, raw] = fields(&signature)[..] else { panic!("two fields") };
+            let [name, raw] = strings(&signature).unwrap()[..] else { panic!("two fields") };
             assert_eq!(name, algorithm.as_bytes());
             let parameters = match algorithm {
                 "rsa-sha2-256" => &RSA_PKCS1_2048_8192_SHA256,
