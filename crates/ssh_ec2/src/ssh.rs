@@ -1,5 +1,5 @@
-//! OpenSSH's side: its command line, configuration and options, its host keys and wire format, and ssh as a child
-//! process. And the list of all files that the program writes: [`own_files`].
+//! OpenSSH's side: its command line, configuration and options, its host keys and wire format, and ssh as a
+//! child process. And the list of all files that the program writes: [`own_files`].
 
 pub mod client;
 pub mod config;

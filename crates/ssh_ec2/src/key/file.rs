@@ -1,7 +1,7 @@
-//! The public half of a key of the user's own, and why it cannot be pushed.
+//! Reads the public half of a key of the user's own.
 //!
-//! EC2 Instance Connect takes Ed25519 keys, and RSA keys of 2048 bits and more; the scripts on instances skip
-//! all others. What people name instead is known by its first bytes.
+//! EC2 Instance Connect takes Ed25519 keys, and RSA keys of 2048 bits and more; its scripts on instances skip
+//! all others. Files of other formats are recognized by their first bytes.
 
 mod error;
 
@@ -16,10 +16,11 @@ use self::error::public_half;
 pub use self::error::{Flaw, KeyFileError};
 use crate::ssh::wire::strings;
 
-/// The public key line in `path`, or in `path.pub` when `path` holds the private half.
+/// The public key line in `path`, or in `path.pub` if `path` holds the private half.
 ///
 /// # Errors
-/// When there is none that can be pushed.
+///
+/// When there is no key that can be pushed.
 pub fn read_public_key(path: &Path) -> Result<String, KeyFileError> {
     let bytes = read(path)?;
     match public_line(&bytes) {
@@ -42,7 +43,7 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyFileError> {
     fs::read(path).map_err(|source| {
         let path = path.to_owned();
         match source.kind() {
-            // Below a file there is nothing either.
+            // A path below a file exists no more than one below a missing directory.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => KeyFileError::Missing { path },
             io::ErrorKind::IsADirectory => KeyFileError::Directory { path },
             _ => KeyFileError::Read { path, source },
@@ -75,7 +76,7 @@ fn public_line(bytes: &[u8]) -> Result<String, Flaw> {
     Ok(first.to_owned())
 }
 
-/// What begins with a line that no OpenSSH public key has.
+/// The format of a file that begins with this line. None if it may be an OpenSSH public key.
 fn of_other_format(line: &str) -> Option<Flaw> {
     if line.starts_with("PuTTY-User-Key-File-") {
         return Some(Flaw::Putty);
@@ -91,7 +92,7 @@ fn of_other_format(line: &str) -> Option<Flaw> {
     })
 }
 
-/// Whether a word is one of the types that `ssh -Q key` lists, or could come to list.
+/// Whether a word is a key type that `ssh -Q key` lists, or may list in later versions.
 fn is_key_type(word: &str) -> bool {
     ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"].iter().any(|prefix| word.starts_with(prefix))
 }
@@ -130,7 +131,7 @@ pub fn rsa_bits(line: &str) -> Option<u32> {
     }
 }
 
-/// Of a number that is not negative; a zero byte may stand in front of its first bit.
+/// The length of a positive number in bits; it may begin with zero bytes.
 fn bits(number: &[u8]) -> u32 {
     let Some(leading) = number.iter().position(|byte| *byte != 0) else { return 0 };
     let bytes = u32::try_from(number.len() - leading).unwrap_or(u32::MAX / 8);
@@ -139,9 +140,9 @@ fn bits(number: &[u8]) -> u32 {
 
 const ED25519: &str = "ssh-ed25519";
 const RSA: &str = "ssh-rsa";
-/// As the documentation of EC2 Instance Connect has it.
+/// From the documentation of EC2 Instance Connect.
 const LEAST_RSA_BITS: u32 = 2048;
-/// Of `SSHPublicKey` in the API's service model.
+/// The limit of `SSHPublicKey` in the API's service model.
 const LINE_LIMIT: usize = 4096;
 
 #[cfg(test)]

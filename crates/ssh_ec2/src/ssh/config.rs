@@ -1,8 +1,9 @@
 //! The settings that ssh needs for an instance, for its command line and for ssh_config. (Pure.)
 //!
-//! The blocks of ssh_config are installed in a file of their own, which the user's file includes by a single line at
-//! its top; without that line, every byte of it is as before. The installed file has a section for each suffix of
-//! host names, described by the section's first line, and ends with the block for instance ids.
+//! The blocks of ssh_config are installed in a file of their own, which the user's file includes by a single
+//! line at its top; without that line, every byte of it is as before. The installed file has a section for
+//! each suffix of host names, described by the section's first line, and ends with the block for instance
+//! ids.
 
 mod agent_socket;
 mod hosts;
@@ -92,7 +93,8 @@ fn tunnel_settings(
         // Besides `%h`, which ssh makes lower case.
         proxy.push_str(&format!(" --suffix {suffix} --typed '%n'"));
     }
-    // Quoted, since a user name may have a dollar sign and a host name wildcards, which the shell would expand.
+    // Quoted, since a user name may have a dollar sign and a host name wildcards, which the shell would
+    // expand.
     proxy.push_str(" '%r' '%h' '%p'");
     vec![
         ("ProxyCommand", proxy),
@@ -107,8 +109,8 @@ fn tunnel_settings(
     ]
 }
 
-/// The value of KnownHostsCommand. ssh runs it without a shell: it splits it into words, and then replaces tokens in
-/// all words but the first.
+/// The value of KnownHostsCommand. ssh runs it without a shell: it splits it into words, and then replaces
+/// tokens in all words but the first.
 fn known_hosts_command(
     program: &Path,
     files: &OwnFiles,
@@ -183,8 +185,8 @@ pub fn is_suffix(suffix: &str) -> bool {
     suffix.len() <= 100 && suffix.split('.').all(is_label)
 }
 
-/// The block for every instance id, and for names with the [`DEFAULT_SUFFIX`]. ssh offers managed nodes (`mi-…`) the
-/// user's own keys: EC2 Instance Connect pushes no key to a machine outside EC2.
+/// The block for every instance id, and for names with the [`DEFAULT_SUFFIX`]. ssh offers managed nodes
+/// (`mi-…`) the user's own keys: EC2 Instance Connect pushes no key to a machine outside EC2.
 pub fn block(program: &Path, files: &OwnFiles, options: &ProxyOptions) -> String {
     let mut block = BLOCK.to_owned();
     let mut write = |header: String, settings: Vec<(&str, String)>| {
@@ -204,9 +206,9 @@ pub fn block(program: &Path, files: &OwnFiles, options: &ProxyOptions) -> String
 
 /// The same blocks for an alias to include: they match the alias's `HostName`.
 ///
-/// An alias has to include them itself. When ssh reads the blocks at the top of the user's file, an alias further down
-/// has not set `HostName` yet; when ssh reads the file a second time, for `Match final`, the settings that the user
-/// has for all hosts are set already, and ssh keeps the first value.
+/// An alias has to include them itself. When ssh reads the blocks at the top of the user's file, an alias
+/// further down has not set `HostName` yet; when ssh reads the file a second time, for `Match final`, the
+/// settings that the user has for all hosts are set already, and ssh keeps the first value.
 pub fn for_aliases(file: &str) -> String {
     hosts::by_host_name(file)
 }

@@ -32,8 +32,8 @@ pub enum Source {
 }
 
 impl HostKey {
-    /// Reads `ssh-ed25519 AAAA…`, and ignores what follows. None if it is no plain public key, as a certificate, or is
-    /// cut short.
+    /// Reads `ssh-ed25519 AAAA…`, and ignores what follows. None if it is no plain public key, as a
+    /// certificate, or is cut short.
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
         let (algorithm, blob) = (words.next()?, decode(words.next()?)?);
@@ -104,7 +104,8 @@ impl Source {
         }
     }
 
-    /// Reads [`word`](Self::word). A line that ssh wrote has none: ssh accepted the key at the first connection.
+    /// Reads [`word`](Self::word). A line that ssh wrote has none: ssh accepted the key at the first
+    /// connection.
     pub fn of_word(word: &str) -> Self {
         let known = [Self::Console, Self::Session, Self::User];
         known.into_iter().find(|source| source.word() == word).unwrap_or(Self::FirstUse)

@@ -34,8 +34,8 @@ pub fn escape_tokens(text: &str) -> String {
     text.replace('%', "%%")
 }
 
-/// Whether ssh reads a value as it is written, in every setting. In some it replaces `${NAME}` by an environment
-/// variable, and no escape prevents that; a line break ends the line.
+/// Whether ssh reads a value as it is written, in every setting. In some it replaces `${NAME}` by an
+/// environment variable, and no escape prevents that; a line break ends the line.
 pub fn is_literal(value: &str) -> bool {
     !value.contains("${") && !value.contains(['\n', '\r'])
 }

@@ -7,8 +7,8 @@ use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, Rsa
 use super::KeyError;
 use crate::ssh::wire::push_string;
 
-/// A pair whose private half the library keeps, in memory that it wipes when it frees it (AWS-LC,
-/// `OPENSSL_free`). What its arithmetic leaves on the stack or in registers is out of our reach.
+/// A pair whose private half the library keeps, in memory that it wipes before it frees it (AWS-LC,
+/// `OPENSSL_free`). Its arithmetic may leave parts on the stack or in registers, which we cannot wipe.
 pub(super) struct RsaKey {
     pair: KeyPair,
     /// In the encoding of RFC 4253, section 6.6.
@@ -27,10 +27,10 @@ impl RsaKey {
         &self.blob
     }
 
-    /// A signature with the hash that the flags of the agent protocol ask for (RFC 8332). Without one of them
-    /// the client wants SHA-1, which is not made.
+    /// A signature with the hash that the flags of the agent protocol choose (RFC 8332). None without such a
+    /// flag: the client expects SHA-1 then.
     pub(super) fn sign(&self, data: &[u8], flags: u32) -> Option<Vec<u8>> {
-        // The order of OpenSSH's own agent, for a client that asks for both.
+        // In the order of OpenSSH's own agent, for a client that sets both.
         let (algorithm, encoding): (&[u8], &dyn RsaEncoding) = match flags {
             flags if flags & SHA2_256 != 0 => (b"rsa-sha2-256", &RSA_PKCS1_SHA256),
             flags if flags & SHA2_512 != 0 => (b"rsa-sha2-512", &RSA_PKCS1_SHA512),
@@ -45,8 +45,8 @@ impl RsaKey {
     }
 }
 
-/// The blob of a public key, from the structure of PKCS #1: the modulus and the exponent, whose bytes are
-/// those of an `mpint` already, a zero in front of a first bit that is set included.
+/// The blob of a public key, from the structure of PKCS #1: modulus and exponent. Their bytes are those of an
+/// `mpint` already, with a zero byte before a first bit that is set.
 fn blob(public: &[u8]) -> Option<Vec<u8>> {
     let (sequence, _) = element(public, 0x30)?;
     let (modulus, rest) = element(sequence, 0x02)?;

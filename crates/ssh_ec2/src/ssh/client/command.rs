@@ -31,8 +31,8 @@ impl Command {
         Self { program: "ssh".into(), arguments }
     }
 
-    /// Becomes the program: this process's caller then sees the program's use of the terminal, its signals and its
-    /// exit status.
+    /// Becomes the program: this process's caller then sees the program's use of the terminal, its signals
+    /// and its exit status.
     ///
     /// # Errors
     ///

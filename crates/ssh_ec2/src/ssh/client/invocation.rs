@@ -1,7 +1,5 @@
-//! OpenSSH's client: reads its command line as it does, and runs it.
-//!
-//! Arguments are carried as they came, never through a shell. Reading is pure; [`Command`] and [`Version`]
-//! run ssh.
+//! Reads ssh's command line as ssh does. Words that are passed on stay byte for byte as they were typed.
+//! (Pure.)
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -11,30 +9,30 @@ use thiserror::Error;
 
 use crate::system::explain::{Anchor, Explain};
 
-/// ssh's command line, in the order in which ssh would take it.
+/// ssh's command line, in three parts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Invocation {
-    /// Options and their values, from both sides of the destination.
+    /// Options and their values, from before and after the destination.
     pub options: Vec<OsString>,
     /// `[user@]host` or `ssh://…`.
     pub destination: OsString,
-    /// The remote command, with the `--` that stood in front of it.
+    /// The remote command, with a `--` before it if there was one.
     pub command: Vec<OsString>,
 }
 
-/// A command line that ssh would not take either.
+/// A command line that ssh would refuse as well.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum InvocationError {
-    /// An option's value is missing.
+    /// The option with this letter is the last word, and needs a value.
     #[error("the ssh option `-{0}` needs a value")]
     MissingValue(char),
-    /// Only options.
+    /// There are options alone.
     #[error("there is no destination")]
     NoDestination,
-    /// A destination that ssh would take for options.
+    /// A destination that begins with a hyphen, after `--`.
     #[error("{0:?} is no destination")]
     Destination(String),
-    /// Not an option of ssh.
+    /// A word with a letter that is no option of ssh.
     #[error("ssh has no option {0:?}")]
     UnknownOption(String),
 }
@@ -50,11 +48,12 @@ impl Explain for InvocationError {
 }
 
 impl Invocation {
-    /// Reads ssh's arguments: options, the destination, more options, the command. As for ssh, the second run of
-    /// options ends at the first word that is none.
+    /// Reads ssh's arguments: options, the destination, more options, the command. As in ssh, the first word
+    /// after the destination that is no option begins the command.
     ///
     /// # Errors
-    /// When ssh would refuse it as well.
+    ///
+    /// When ssh would refuse them as well.
     pub fn parse(arguments: &[OsString]) -> Result<Self, InvocationError> {
         let mut options = Vec::new();
         let rest = take_options(arguments, &mut options)?;
@@ -76,7 +75,7 @@ impl Invocation {
         host.trim_matches(['[', ']']).to_owned()
     }
 
-    /// The login name, if the command line has one.
+    /// The user to log in as. None if the command line names none.
     pub fn user(&self) -> Option<String> {
         let text = self.destination.to_string_lossy();
         let authority = text.strip_prefix("ssh://").unwrap_or(&text);
@@ -91,13 +90,13 @@ impl Invocation {
         })
     }
 
-    /// The value that an option `-o` gives to `keyword`: the first one counts.
+    /// The value of `keyword` in the options `-o`. As in ssh, the first one counts.
     pub fn option(&self, keyword: &str) -> Option<String> {
         let mut values = self.values().filter(|(letter, _)| *letter == b'o');
         values.find_map(|(_, value)| setting(&value, keyword).map(str::to_owned))
     }
 
-    /// Whether ssh is told to ask nothing.
+    /// Whether BatchMode is on: ssh asks the user nothing.
     pub fn is_batch(&self) -> bool {
         self.option("batchmode").is_some_and(|value| value.eq_ignore_ascii_case("yes"))
     }
@@ -113,19 +112,18 @@ impl Invocation {
         Self { destination: destination.into(), ..self.clone() }
     }
 
-    /// The last file that `-F` names.
+    /// The configuration file: the value of the last `-F`.
     pub fn config_file(&self) -> Option<String> {
         self.values().filter(|(letter, _)| *letter == b'F').last().map(|(_, file)| file)
     }
 
-    /// The option, as it was typed, that leads ssh to the host without our ProxyCommand. ssh takes the first
-    /// such option, and the user's stand in front of ours.
+    /// The option, as it was typed, with which ssh does not use our ProxyCommand: ssh takes the first
+    /// ProxyCommand or ProxyJump, and the user's options come before ours.
     pub fn other_way(&self) -> Option<String> {
         other_way(self.values())
     }
 
-    /// `V` if the arguments ask ssh for its version, `Q` if they ask for its algorithms. ssh needs no
-    /// destination then.
+    /// `V` if ssh would print its version, `Q` if it would list its algorithms. Neither needs a destination.
     pub fn query(arguments: &[OsString]) -> Option<u8> {
         let invocation = match Self::parse(arguments) {
             Ok(invocation) => invocation,
@@ -138,17 +136,17 @@ impl Invocation {
         version.or_else(|| invocation.values().map(|(letter, _)| letter).find(|letter| *letter == b'Q'))
     }
 
-    /// How often `-v` stands among the options.
+    /// The number of `-v` among the options.
     pub fn verbosity(&self) -> usize {
         self.flags().filter(|flag| *flag == b'v').count()
     }
 
-    /// Whether `-A` is the last word on forwarding the agent.
+    /// Whether the last of `-A` and `-a` is `-A`: ssh forwards the agent.
     pub fn forwards_agent(&self) -> bool {
         self.flags().filter(|flag| matches!(flag, b'A' | b'a')).last() == Some(b'A')
     }
 
-    /// The letters of options with a value, and their values.
+    /// The options with a value, as letter and value.
     fn values(&self) -> impl Iterator<Item = (u8, String)> + '_ {
         let mut words = self.options.iter();
         std::iter::from_fn(move || {
@@ -164,7 +162,7 @@ impl Invocation {
         })
     }
 
-    /// The single letters of options without a value.
+    /// The letters of options without a value.
     fn flags(&self) -> impl Iterator<Item = u8> + '_ {
         let mut value_follows = false;
         self.options
@@ -182,7 +180,7 @@ impl Invocation {
     }
 }
 
-/// The first of these options, letters and values, that leads to the host without our ProxyCommand.
+/// The first of these options, given as letter and value, with which ssh does not use our ProxyCommand.
 pub fn other_way(mut options: impl Iterator<Item = (u8, String)>) -> Option<String> {
     options.find_map(|(letter, value)| match letter {
         b'J' => Some(format!("-J {value}")),
@@ -194,7 +192,7 @@ pub fn other_way(mut options: impl Iterator<Item = (u8, String)>) -> Option<Stri
     })
 }
 
-/// A destination's user with its `@`, its host, and the port of a URI with its colon.
+/// The parts of a destination: the user with its `@`, the host, and the port of a URI with its colon.
 fn parts(destination: &str) -> (&str, &str, &str) {
     let uri = destination.strip_prefix("ssh://").map(|uri| uri.trim_end_matches('/'));
     let text = uri.unwrap_or(destination);
@@ -207,7 +205,7 @@ fn parts(destination: &str) -> (&str, &str, &str) {
     }
 }
 
-/// The value, if an `-o` option sets `keyword`: `User=x` or `user x`.
+/// The value of `keyword` in an option `-o`, such as `User=x` or `user x`. None if it sets another keyword.
 fn setting<'a>(option: &'a str, keyword: &str) -> Option<&'a str> {
     let (found, value) = option.trim_start().split_at_checked(keyword.len())?;
     let value = value.strip_prefix(|separator: char| separator == '=' || separator.is_whitespace())?;
@@ -215,7 +213,7 @@ fn setting<'a>(option: &'a str, keyword: &str) -> Option<&'a str> {
     found.eq_ignore_ascii_case(keyword).then_some(value)
 }
 
-/// Moves options from the front of `arguments` to `options` and returns what is left.
+/// Moves options from the front of `arguments` to `options`, and returns the rest.
 fn take_options<'a>(
     mut arguments: &'a [OsString],
     options: &mut Vec<OsString>,
@@ -247,19 +245,19 @@ fn take_options<'a>(
     Ok(arguments)
 }
 
-/// Whether this is the command line of an ssh that is told to ask nothing. Its options stand before its destination,
-/// as programs that call ssh put them.
+/// Whether this is the command line of an ssh that asks the user nothing.
 pub fn is_batch(command_line: &[OsString]) -> bool {
     command_line.get(1..).is_some_and(|words| Invocation::parse(words).is_ok_and(|ssh| ssh.is_batch()))
 }
 
-/// Whether this is the command line of an ssh; true where the system does not tell.
+/// Whether this is the command line of an ssh. True if it is empty, since not every system shows command
+/// lines.
 pub fn is_ssh(command_line: &[OsString]) -> bool {
     let program = command_line.first().map(|word| Path::new(word).file_name());
     program.is_none_or(|name| name.is_some_and(|name| name == "ssh"))
 }
 
-/// `ssh.c` of OpenSSH 10: options with a value (`P` and `B` came in 9.x and 7.7).
+/// The options with a value, as in `ssh.c` of OpenSSH 10 (`P` and `B` came with 9.x and 7.7).
 const WITH_VALUE: &[u8] = b"BDEFIJLOPQRSWbceilmopw";
 const WITHOUT_VALUE: &[u8] = b"1246AaCfGgKkMNnqsTtVvXxYy";
 

@@ -22,8 +22,8 @@ pub enum Login {
 }
 
 impl Command {
-    /// Starts ssh, whose arguments have it be verbose and run nothing, and waits until sshd has accepted the user or
-    /// ssh has ended. Then ssh is terminated, and gets a moment to end its proxy.
+    /// Starts ssh, whose arguments have it be verbose and run nothing, and waits until sshd has accepted the
+    /// user or ssh has ended. Then ssh is terminated, and gets a moment to end its proxy.
     ///
     /// ssh's own messages go to a pipe of their own: on standard error ssh also prints the server's banner.
     ///

@@ -1,8 +1,8 @@
 //! The `Host` lines of the blocks, for instance ids and for names with a suffix. (Pure.)
 //!
-//! A user's own hosts may begin with `i-` and `mi-` as well, so the lines match ids by their length, and exclude hosts
-//! with a character that is no hexadecimal digit. ssh_config has no character classes, but a negated pattern excludes
-//! a host even if other patterns match.
+//! A user's own hosts may begin with `i-` and `mi-` as well, so the lines match ids by their length, and
+//! exclude hosts with a character that is no hexadecimal digit. ssh_config has no character classes, but a
+//! negated pattern excludes a host even if other patterns match.
 
 /// `Host` and the patterns of every instance id.
 pub(super) fn ids() -> String {
@@ -33,7 +33,8 @@ fn header(ids: &[&str]) -> String {
     line + "\n"
 }
 
-/// The same blocks for hosts with a `HostName`: `Match host` compares that name, `Host` the one that was typed.
+/// The same blocks for hosts with a `HostName`: `Match host` compares that name, `Host` the one that was
+/// typed.
 pub(super) fn by_host_name(file: &str) -> String {
     let lines = file.lines().map(|line| match line.strip_prefix("Host ") {
         Some(patterns) => format!("Match host {}\n", patterns.replace(' ', ",")),

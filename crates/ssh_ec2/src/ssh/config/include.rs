@@ -6,8 +6,8 @@ use crate::ssh::quote::split_word;
 
 /// The user's file with the line that includes `config` at its top; the same text when the line is there.
 ///
-/// At the top, since a `Host` block lasts to the next one, and since ssh takes the first value it finds. A line that
-/// the user wrote before all blocks will do, in any form that ssh reads as this file.
+/// At the top, since a `Host` block lasts to the next one, and since ssh takes the first value it finds. A
+/// line that the user wrote before all blocks will do, in any form that ssh reads as this file.
 pub fn include(text: &[u8], config: &Path, ssh_directory: &Path) -> Vec<u8> {
     let top = String::from_utf8_lossy(text);
     let lines = top.lines().map(words).take_while(|words| {

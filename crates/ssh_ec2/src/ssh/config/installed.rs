@@ -33,16 +33,16 @@ pub fn installed_block(file: &str) -> Option<String> {
     file.find(BLOCK).map(|at| file[at..].to_owned())
 }
 
-/// Whether an earlier version wrote the file. Its blocks work, but match more hosts, and its paths of the key agent's
-/// socket are too long for long host names.
+/// Whether an earlier version wrote the file. Its blocks work, but match more hosts, and its paths of the key
+/// agent's socket are too long for long host names.
 pub fn is_outdated(file: &str) -> bool {
     let count = |keyword: &str| file.lines().filter(|line| line.trim_start().starts_with(keyword)).count();
     // Version 0.1.0 wrote no VerifyHostKeyDNS beside its ProxyCommand.
     count("ProxyCommand ") > count("VerifyHostKeyDNS ")
 }
 
-/// The commands that install the blocks of `file` again with the same options: one for each suffix, and one for ids.
-/// For a file without blocks it is the plain command.
+/// The commands that install the blocks of `file` again with the same options: one for each suffix, and one
+/// for ids. For a file without blocks it is the plain command.
 pub fn install_commands(file: &str) -> Vec<String> {
     let suffixes = sections(file).into_iter().map(|(suffix, text)| {
         let user = text.lines().find_map(|line| line.trim_start().strip_prefix("User "));

@@ -1,7 +1,7 @@
 //! The host keys that a text lists: EC2's console output, or sshd's files. (Pure.)
 //!
-//! Everything else in the text is passed over: the kernel and all programs write to the console. Of the console only
-//! whole blocks count; if two blocks differ, none does.
+//! Everything else in the text is passed over: the kernel and all programs write to the console. Of the
+//! console only whole blocks count; if two blocks differ, none does.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -18,15 +18,16 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Reads the console output: the blocks that cloud-init prints when an instance starts for the first time.
+    /// Reads the console output: the blocks that cloud-init prints when an instance starts for the first
+    /// time.
     pub fn of_console(text: &str) -> Self {
         let keys = keys_block(text).ok().flatten().unwrap_or_default();
         let fingerprints = if keys.is_empty() { fingerprints_block(text).ok().flatten() } else { None };
         Self { keys, fingerprints: fingerprints.unwrap_or_default() }
     }
 
-    /// Whether a console has blocks that differ, or only a part of one. If it lists no key then, the instance may
-    /// have printed one all the same.
+    /// Whether a console has blocks that differ, or only a part of one. If it lists no key then, the instance
+    /// may have printed one all the same.
     pub fn is_unclear(console: &str) -> bool {
         keys_block(console).is_err() || fingerprints_block(console).is_err()
     }
@@ -67,9 +68,9 @@ fn fingerprints_block(text: &str) -> Result<Option<Vec<String>>, Unclear> {
 /// Two blocks list different keys, or there is only a part of one.
 struct Unclear;
 
-/// The content between cloud-init's marks, if there is one block, or several with the same content: on some systems
-/// others than root can write to the console as well. EC2 keeps the last 64 KiB of a console, and may copy it while
-/// cloud-init writes, so either mark may be missing.
+/// The content between cloud-init's marks, if there is one block, or several with the same content: on some
+/// systems others than root can write to the console as well. EC2 keeps the last 64 KiB of a console, and may
+/// copy it while cloud-init writes, so either mark may be missing.
 fn block<'a, T: PartialEq>(
     text: &'a str,
     title: &str,
