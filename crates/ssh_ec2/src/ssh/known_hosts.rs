@@ -42,7 +42,10 @@ pub enum StoreError {
 impl Explain for StoreError {
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Busy { path } => vec![format!("see who holds {}.lock, and try again", path.display())],
+            Self::Busy { path } => vec![format!(
+                "find the process that holds {}, and try again",
+                path.with_extension("lock").display()
+            )],
             Self::Read(error) => error.hints(),
             Self::Write { path, .. } => vec![format!(
                 "check the permissions of {}, or set SSH_EC2_DIR to a directory that you can write to",
@@ -290,15 +293,15 @@ mod tests {
         let store = store(directory.path());
         let (key, other) = (HostKey::parse(KEY).unwrap(), HostKey::parse(OTHER).unwrap());
         assert_eq!(store.find(&host("i-0a1b2c3d")).unwrap(), []);
-        let told = store
+        let added = store
             .add(&host("i-0a1b2c3d"), std::slice::from_ref(&key), Source::Console, "2026-01-02T03:04:05Z")
             .await;
-        let [entry] = &told.unwrap()[..] else { panic!("one entry") };
+        let [entry] = &added.unwrap()[..] else { panic!("one entry") };
         assert_eq!((&entry.key, entry.source), (&key, Source::Console));
         assert_eq!(entry.since, "2026-01-02T03:04:05Z");
         let second =
             store.add(&host("i-0a1b2c3d"), std::slice::from_ref(&other), Source::FirstUse, "").await.unwrap();
-        assert_eq!(second, std::slice::from_ref(entry), "who came first stays");
+        assert_eq!(second, std::slice::from_ref(entry), "the first process wins");
         let elsewhere = Host::new(&id("i-0a1b2c3d"), "2222".parse().unwrap());
         assert_eq!(elsewhere.as_str(), "[i-0a1b2c3d]:2222");
         store.add(&elsewhere, &[other], Source::Session, "x").await.unwrap();

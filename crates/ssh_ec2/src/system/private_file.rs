@@ -6,10 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::system::explain::{Anchor, Explain};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+
+use crate::system::explain::{Anchor, Explain};
 
 /// A file that cannot be read, or whose contents others may have written.
 #[derive(Debug, Error)]
@@ -23,7 +24,7 @@ pub enum ReadError {
         source: io::Error,
     },
     /// It is no regular file or is too large, or it is no directory.
-    #[error("{path} is not a file of ours")]
+    #[error("{path} has the wrong file type, or is too large")]
     Kind {
         /// The file or directory.
         path: PathBuf,
@@ -37,7 +38,7 @@ pub enum ReadError {
         owner: u32,
     },
     /// Its mode lets other users write to it.
-    #[error("others than you may write to {path}")]
+    #[error("other users can write to {path}")]
     Writable {
         /// The file or directory.
         path: PathBuf,
@@ -49,10 +50,10 @@ impl Explain for ReadError {
         match self {
             Self::Io { path, .. } => vec![format!("check the permissions of {}", path.display())],
             Self::Kind { path } | Self::Owner { path, .. } => {
-                vec![format!("remove {}, or put it elsewhere: it is made anew", path.display())]
+                vec![format!("remove or move {}; ssh_ec2 creates it again", path.display())]
             }
             Self::Writable { path } => vec![format!(
-                "look through it, then `chmod go-w {}`, or remove it: it is made anew",
+                "check its contents, then run `chmod go-w {}`, or remove it; ssh_ec2 creates it again",
                 path.display()
             )],
         }

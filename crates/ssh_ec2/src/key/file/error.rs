@@ -8,76 +8,76 @@ use thiserror::Error;
 use crate::ssh::quote::shell_word;
 use crate::system::explain::{Anchor, Explain};
 
-/// A file whose key cannot be pushed.
+/// A key file cannot be read, or its key cannot be pushed.
 #[derive(Debug, Error)]
 pub enum KeyFileError {
-    /// Nothing is there.
+    /// The path does not exist.
     #[error("{} does not exist", .path.display())]
     Missing {
         /// The path as it was given.
         path: PathBuf,
     },
-    /// A directory.
+    /// The path is that of a directory.
     #[error("{} is a directory, and not a key", .path.display())]
     Directory {
         /// The path as it was given.
         path: PathBuf,
     },
-    /// It is there, and cannot be read.
+    /// The operating system does not let it be read.
     #[error("cannot read {}: {source}", .path.display())]
     Read {
-        /// Which one.
+        /// The path as it was given.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It holds something else than a key that can be pushed.
+    /// Its content is no key that can be pushed.
     #[error("{} {flaw}", .path.display())]
     Flaw {
-        /// Which one.
+        /// The path as it was given, or that of the public half beside it.
         path: PathBuf,
-        /// What it holds.
+        /// The reason.
         flaw: Flaw,
     },
 }
 
-/// What is wrong with the content of a key file. The texts follow on its path.
+/// The reason for which the content of a key file cannot be pushed. Its text follows the file's path.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Flaw {
-    /// A certificate of a key.
+    /// A certificate.
     #[error("is a certificate, and EC2 Instance Connect takes public keys only")]
     Certificate,
-    /// The key's type and the rest do not go together.
-    #[error("is damaged: the key behind `{0}` cannot be read")]
+    /// The key does not match its type, or is cut short. Holds the type.
+    #[error("is damaged: the key after `{0}` cannot be read")]
     Damaged(String),
-    /// Not a byte but white space and comments.
+    /// Only white space and comments.
     #[error("is empty")]
     Empty,
-    /// A type that EC2 Instance Connect does not take.
+    /// A key of a type that EC2 Instance Connect does not take. Holds its description.
     #[error("holds {0}, which EC2 Instance Connect does not take")]
     Kind(String),
-    /// More than `SendSSHPublicKey` takes.
+    /// A longer line than `SendSSHPublicKey` takes. Holds its length in characters.
     #[error("has {0} characters, and EC2 Instance Connect takes no more than 4096")]
     Long(usize),
-    /// The key of an authorized_keys or known_hosts file.
+    /// A line of an authorized_keys or known_hosts file. Holds the words before the key.
     #[error("has {0:?} in front of the key")]
     Prefix(String),
-    /// Something whose public half is not here.
+    /// A private key without a public half beside it.
     #[error("holds a private key, and its public half is not beside it")]
     Private,
     /// A private key of `PuTTY`.
     #[error("is a private key of PuTTY, which ssh cannot use")]
     Putty,
-    /// Public, but as another program writes it.
+    /// A public key in the format of another program. Holds the format's name in `ssh-keygen -m`.
     #[error("is a public key in another format than OpenSSH's")]
     OtherFormat(&'static str),
-    /// Several keys.
+    /// Several keys. Holds their number.
     #[error("holds {0} keys, and one can be pushed")]
     Several(usize),
-    /// An RSA key of too few bits.
+    /// An RSA key of too few bits. Holds their number.
     #[error("holds an RSA key of {0} bits, and EC2 Instance Connect takes none below 2048")]
     Short(u32),
-    /// Text in an encoding of Windows.
+    /// Text in an encoding that Windows uses.
     #[error("is UTF-16 text, which ssh cannot read")]
     Utf16,
     /// Anything else.
@@ -106,13 +106,13 @@ impl Flaw {
         let (file, public) = (word(path), word(&public_half(path)));
         match self {
             Self::Certificate => "name the `.pub` file of the key itself".into(),
-            Self::Damaged(_) => "copy it again, as one line; `ssh-keygen -l -f` reads one that is whole".into(),
+            Self::Damaged(_) => "copy it again, as one line; `ssh-keygen -l -f` shows whether it is intact".into(),
             Self::Kind(_) | Self::Short(_) => {
                 "use an Ed25519 key, which `ssh-keygen -t ed25519` makes, or leave out `--key-file` for a one-time key"
                     .into()
             }
-            Self::Long(_) => "shorten the comment behind the key".into(),
-            Self::Prefix(_) => "leave that out, so that the line begins with the type of the key".into(),
+            Self::Long(_) => "shorten the comment after the key".into(),
+            Self::Prefix(_) => "remove it, so that the line begins with the key's type".into(),
             Self::Private => format!("make the public half: `ssh-keygen -y -f {file} > {public}`"),
             Self::Putty => format!(
                 "convert it: `puttygen {file} -O private-openssh -o KEY` and `ssh-keygen -y -f KEY > KEY.pub`"
@@ -121,7 +121,7 @@ impl Flaw {
                 format!("convert it: `ssh-keygen -i -m {format} -f {file} > {public}`")
             }
             Self::Several(_) => "put the one to push in a file of its own".into(),
-            Self::Utf16 => "write it again as UTF-8 or ASCII".into(),
+            Self::Utf16 => "save it as UTF-8 or ASCII".into(),
             Self::Empty | Self::Unknown => {
                 "give the `.pub` file of a key pair, for example ~/.ssh/id_ed25519.pub".into()
             }

@@ -41,7 +41,7 @@ fn keys_are_taken_as_editors_and_systems_leave_them() {
 }
 
 #[test]
-fn each_flaw_is_told() {
+fn each_flaw_is_recognized() {
     let kind = |text: &str| Flaw::Kind(text.to_owned());
     let damaged = || Flaw::Damaged("ssh-ed25519".to_owned());
     let begins = |name: &str| format!("-----BEGIN {name}-----\nMIIB\n");
@@ -95,28 +95,28 @@ fn hints_are_commands_that_can_be_pasted() {
 }
 
 #[test]
-fn a_path_that_leads_nowhere_is_told_with_what_is_near() {
+fn the_hint_for_a_missing_path_names_files_near_it() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    let told = |path: &Path| {
+    let explained = |path: &Path| {
         let error = read_public_key(path).unwrap_err();
         (error.to_string(), error.hints().concat())
     };
     let path = at("key").display().to_string();
-    let (said, hint) = told(&at("key"));
+    let (said, hint) = explained(&at("key"));
     assert_eq!(said, format!("{path} does not exist"));
     assert!(hint.starts_with("check the path"), "{hint}");
     fs::write(at("key"), "").unwrap();
     assert_eq!(
-        told(&at("key.pub")).1,
+        explained(&at("key.pub")).1,
         format!("make it from the private half: `ssh-keygen -y -f {path} > {path}.pub`")
     );
     fs::rename(at("key"), at("key.pub")).unwrap();
-    assert_eq!(told(&at("key")).1, format!("name {path}.pub, which exists"));
-    assert_eq!(told(&at("key.pub/x")).0, format!("{path}.pub/x does not exist"));
-    assert!(told(directory.path()).0.ends_with("is a directory, and not a key"));
+    assert_eq!(explained(&at("key")).1, format!("name {path}.pub, which exists"));
+    assert_eq!(explained(&at("key.pub/x")).0, format!("{path}.pub/x does not exist"));
+    assert!(explained(directory.path()).0.ends_with("is a directory, and not a key"));
     assert_eq!(
-        told(Path::new("~/nonexistent")),
+        explained(Path::new("~/nonexistent")),
         (
             "~/nonexistent does not exist".into(),
             "the shell replaces `~` only at the beginning of a word: `--key-file ~/nonexistent`".into()

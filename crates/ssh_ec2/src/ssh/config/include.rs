@@ -77,10 +77,10 @@ mod tests {
         let include = |text: &[u8], config: &Path| include(text, config, Path::new("/home/me/.ssh"));
         for text in [&b""[..], b"Host a\n  User b\n", b"# no newline at the end", b"\xff\xfe\r\n\n\n", b"\n"]
         {
-            let included = include(text, &config);
+            let included = include(text, config);
             assert!(included.starts_with(b"Include /home/me/.ssh/ssh_ec2/config"));
-            assert_eq!(include(&included, &config), included, "a second time changes nothing");
-            assert_eq!(exclude(&included, &config), text);
+            assert_eq!(include(&included, config), included, "a second time changes nothing");
+            assert_eq!(exclude(&included, config), text);
         }
     }
 
@@ -88,8 +88,8 @@ mod tests {
     fn a_line_of_the_users_own_further_down_is_left_alone() {
         let (config, directory) = (Path::new("/home/me/.ssh/ssh_ec2/config"), Path::new("/home/me/.ssh"));
         let text = b"Host x\n  Include /home/me/.ssh/ssh_ec2/config\n";
-        assert_eq!(exclude(text, &config), text);
-        assert_eq!(exclude(&include(text, &config, directory), &config), text);
+        assert_eq!(exclude(text, config), text);
+        assert_eq!(exclude(&include(text, config, directory), config), text);
     }
 
     #[test]
@@ -102,12 +102,12 @@ mod tests {
             "Include = \"ssh_ec2/config\" more",
         ] {
             let text = format!("{line}\nHost *\n");
-            assert_eq!(include(text.as_bytes(), &config, directory), text.as_bytes(), "{line}");
+            assert_eq!(include(text.as_bytes(), config, directory), text.as_bytes(), "{line}");
         }
         for line in ["Include other/config", "# Include ssh_ec2/config", "Match all\nInclude ssh_ec2/config"]
         {
             let text = format!("{line}\nHost *\n");
-            assert_ne!(include(text.as_bytes(), &config, directory), text.as_bytes(), "{line}");
+            assert_ne!(include(text.as_bytes(), config, directory), text.as_bytes(), "{line}");
         }
     }
 }
