@@ -26,8 +26,9 @@ use crate::net::network::Network;
 use crate::net::websocket::{Way, prepare_within};
 use crate::policy::{Feature, Policy, Wanted};
 use crate::road::probe::{Interrupt, Prober};
-use crate::ssh::config::{Places, ProxyOptions};
+use crate::ssh::config::ProxyOptions;
 use crate::ssh::known_hosts::Store;
+use crate::ssh::own_files::OwnFiles;
 use crate::system::explain::Explain as _;
 use crate::system::text::{self, foreign_text};
 use crate::target::{InstanceId, OsUser, Port, Target};
@@ -63,7 +64,7 @@ pub struct Means<'a> {
     /// This program.
     pub program: PathBuf,
     /// Where our files are.
-    pub places: &'a Places,
+    pub places: &'a OwnFiles,
     /// For our own ProxyCommand.
     pub options: ProxyOptions,
     /// To give up what is under way.

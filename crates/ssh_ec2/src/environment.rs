@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::error::Failure;
 use crate::instances::cache::Cache;
-use crate::ssh::config::Places;
+use crate::ssh::own_files::OwnFiles;
 
 /// The user's directories, and this program.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Surroundings {
     /// This program, for the ProxyCommand.
     pub program: PathBuf,
     /// Where our files are.
-    pub places: Places,
+    pub places: OwnFiles,
     /// `SSH_AUTH_SOCK`: the user's own agent, which ssh forwards on request.
     pub user_agent: Option<String>,
 }
@@ -59,7 +59,7 @@ impl Environment {
             path: "ssh_ec2".into(),
             source,
         })?;
-        let places = Places::of_user(&directory, user);
+        let places = OwnFiles::of_user(&directory, user);
         let user_agent = env::var("SSH_AUTH_SOCK").ok();
         Ok(Self {
             user_config: absolute("SSH_EC2_SSH_CONFIG")

@@ -1,4 +1,5 @@
-//! Keys: the one-time key, its push to the instance, the key agent that signs with it, and public key files.
+//! Keys: the one-time key, its push to the instance, the key agent that signs with it, and the user's own key
+//! files.
 
 pub mod agent;
 pub mod file;

@@ -1,6 +1,6 @@
-//! The least IAM policy for what a user does, as a value. How it is written down is in `write`. (Pure.)
+//! The least IAM policy for what a user does, as a value; `write` makes text of it. (Pure.)
 //!
-//! `docs/iam.md` says of every line what it is for, and where it is documented.
+//! `docs/iam.md` has the purpose and the source of every line.
 
 mod write;
 
@@ -13,54 +13,54 @@ use crate::aws::Document;
 use crate::instances::default_user::COMMON_USERS;
 use crate::target::OsUser;
 
-/// What is done besides connecting to an instance by its id.
+/// An action that needs permissions besides those to connect to an instance by its id.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Feature {
-    /// Running commands without a key, as root.
+    /// Run commands on an instance as root, without a key.
     Commands,
-    /// Finding out why a connection fails.
+    /// Find out why a connection fails.
     Doctor,
-    /// Forwarding ports without sshd.
+    /// Forward ports without sshd.
     Forwarding,
-    /// Learning an instance's host keys from its console.
+    /// Read an instance's host keys from its console output.
     HostKeys,
-    /// Connecting to `mi-…` targets.
+    /// Connect to managed nodes (`mi-…`).
     ManagedNodes,
-    /// Connecting by name, listing, choosing.
+    /// Connect by name, list instances, choose from the list.
     Names,
 }
 
-/// Who is to be allowed what, where.
+/// The permissions that a policy is to give, and its restrictions.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Besides connecting by id.
+    /// Besides connecting by id, which is always allowed.
     pub features: BTreeSet<Feature>,
-    /// The tags that an instance must have. Values of one key are alternatives.
+    /// Tags that an instance must have. Values of one key are alternatives.
     pub tags: Vec<Tag>,
-    /// Whom to log in as; without any, those whom images have.
+    /// The users to log in as; the default users of common images if it is empty.
     pub users: Vec<OsUser>,
-    /// All, if there is none.
+    /// All regions if it is None.
     pub region: Option<Region>,
-    /// Whichever the policy is attached in, if there is none.
+    /// Any account if it is None.
     pub account: Option<Account>,
 }
 
-/// A tag of an instance.
+/// A tag of an instance, as `KEY=VALUE`. The value may have the wildcards of IAM.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tag {
     key: String,
     value: String,
 }
 
-/// The name of a region.
+/// The name of a region, such as `eu-west-1`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Region(String);
 
-/// The number of an account.
+/// The id of an AWS account: 12 digits.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Account(String);
 
-/// Something that should narrow the policy has not its form.
+/// An option that restricts the policy is malformed.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum PolicyError {
     /// Not 12 digits.
@@ -107,7 +107,7 @@ impl FromStr for Account {
     }
 }
 
-/// A policy. All of its statements allow something.
+/// A policy, of statements with the effect `Allow` alone.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
     statements: Vec<Statement>,
@@ -125,7 +125,7 @@ struct Statement {
 type Conditions = BTreeMap<&'static str, BTreeMap<String, Vec<String>>>;
 
 impl Policy {
-    /// The least that suffices.
+    /// The least policy that allows what is wanted.
     pub fn least(wanted: &Wanted) -> Self {
         let statements = [
             Some(wanted.push_key()),
@@ -142,7 +142,7 @@ impl Policy {
 }
 
 impl Policy {
-    /// The part that allows one action.
+    /// The part of it that allows one action.
     pub fn granting(mut self, action: &str) -> Self {
         self.statements.retain(|statement| statement.actions.contains(&action));
         for statement in &mut self.statements {
@@ -153,11 +153,11 @@ impl Policy {
 }
 
 impl Feature {
-    /// Every one.
-    pub const ALL: [Self; 5] =
-        [Self::Doctor, Self::Forwarding, Self::HostKeys, Self::ManagedNodes, Self::Names];
+    /// All features.
+    pub const ALL: [Self; 6] =
+        [Self::Commands, Self::Doctor, Self::Forwarding, Self::HostKeys, Self::ManagedNodes, Self::Names];
 
-    /// Whether it only allows to look.
+    /// Whether it only adds actions that read.
     pub fn is_harmless(self) -> bool {
         matches!(self, Self::Doctor | Self::Names)
     }
@@ -183,7 +183,7 @@ impl Wanted {
         }
     }
 
-    /// Documents have no tags, so they cannot stand in a statement that asks for some.
+    /// Without documents, which have no tags: this statement may require tags.
     fn start_session(&self) -> Statement {
         let mut resources = vec![self.instances()];
         if self.wants(Feature::ManagedNodes) {
@@ -207,7 +207,7 @@ impl Wanted {
         Statement {
             sid: "UseDocuments",
             actions: vec!["ssm:StartSession"],
-            // They are AWS's, which has no account in its ARNs.
+            // AWS owns these documents; their ARNs have no account.
             resources: documents
                 .map(|(_, document)| self.arn("ssm", "", &format!("document/{}", document.name())))
                 .collect(),
@@ -225,8 +225,9 @@ impl Wanted {
         }
     }
 
-    /// It has no condition keys, and the ids of a role's sessions do not begin with its `aws:userid`. A data channel takes
-    /// the token of its session as well, which StartSession and ResumeSession give to their callers alone.
+    /// The action has no condition keys, and the ids of a role's sessions do not begin with its `aws:userid`.
+    /// To open a data channel also takes the token of the session, which StartSession and ResumeSession
+    /// return to their callers alone.
     fn open_channels(&self) -> Statement {
         Statement {
             sid: "OpenChannels",
@@ -247,7 +248,7 @@ impl Wanted {
         }
     }
 
-    /// None of these can be restricted to some instances.
+    /// These actions cannot be restricted to some instances.
     fn find(&self) -> Option<Statement> {
         let mut actions = BTreeSet::new();
         if self.wants(Feature::Names) {
@@ -277,7 +278,7 @@ impl Wanted {
         }
     }
 
-    /// Every tag under the key that a service knows it by.
+    /// Conditions for all tags, with the prefix of a service's condition keys.
     fn tagged(&self, service_key: &str) -> Conditions {
         let mut tags = BTreeMap::<_, Vec<_>>::new();
         for Tag { key, value } in &self.tags {
@@ -312,7 +313,7 @@ impl Wanted {
     }
 }
 
-/// What the names of regions outside the partition `aws` begin with, as in botocore's `partitions.json`.
+/// The prefixes of region names outside the partition `aws`, as in botocore's `partitions.json`.
 const PARTITIONS: [(&str, &str); 7] = [
     ("cn-", "aws-cn"),
     ("eu-isoe-", "aws-iso-e"),

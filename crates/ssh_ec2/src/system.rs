@@ -1,5 +1,5 @@
-//! What the program asks of the operating system: files and sockets that are private to their owner, the terminal,
-//! locks between processes, the process's own limits.
+//! The operating system: files and sockets that are private to their owner, the terminal, locks between
+//! processes, the limits of this process. And small things that every module uses.
 
 pub mod descriptors;
 pub mod explain;

@@ -94,7 +94,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
-const PURE: [&str; 30] = [
+const PURE: [&str; 38] = [
     "key/agent/protocol.rs",
     "aws/client/endpoint.rs",
     "aws/credentials/identity.rs",
@@ -112,18 +112,26 @@ const PURE: [&str; 30] = [
     "doctor/diagnosis/kept_back.rs",
     "doctor/diagnosis/sshd_files.rs",
     "ssh/host_key.rs",
+    "ssh/host_key/evidence.rs",
     "instances/default_user.rs",
     "commands/pick/picker.rs",
     "policy.rs",
     "policy/write.rs",
     "doctor/report.rs",
     "ssh/config.rs",
+    "ssh/config/agent_socket.rs",
     "ssh/config/hosts.rs",
+    "ssh/config/include.rs",
     "ssh/config/installed.rs",
-    "ssh/config/places.rs",
+    "ssh/own_files.rs",
+    "ssh/quote.rs",
     "target.rs",
     "ssh/transfer.rs",
+    "ssh/transfer/mistake.rs",
+    "ssh/transfer/remote.rs",
+    "ssh/transfer/settings.rs",
     "ssh/transfer/ssh.rs",
+    "ssh/wire.rs",
     "net/websocket/url.rs",
 ];
 const PURE_STD: [&str; 11] = [

@@ -16,9 +16,10 @@ use crate::commands::options::proxy_options;
 use crate::error::{ExitCode, Failure};
 use crate::ssh::client::Version;
 use crate::ssh::config::{
-    DEFAULT_SUFFIX, Places, ProxyOptions, Suffix, block, exclude, for_aliases, include, include_line,
+    DEFAULT_SUFFIX, ProxyOptions, Suffix, block, exclude, for_aliases, include, include_line,
     installed_block, is_suffix, section, sections, without_section,
 };
+use crate::ssh::own_files::OwnFiles;
 use crate::target::OsUser;
 use crate::ui;
 
@@ -28,7 +29,7 @@ pub struct Installation<'a> {
     /// This program.
     pub program: &'a Path,
     /// Our files.
-    pub places: &'a Places,
+    pub places: &'a OwnFiles,
     /// The user's file, which includes ours.
     pub user_config: Option<&'a Path>,
 }

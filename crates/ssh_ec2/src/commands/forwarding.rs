@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::environment::Surroundings;
 use crate::error::Failure;
-use crate::ssh::config::{escape_tokens, is_literal, split_word};
 use crate::ssh::options::SshOptions;
+use crate::ssh::quote::{escape_tokens, is_literal, split_word};
 
 /// The agent that is to be forwarded instead of the one with the one-time key.
 #[derive(Debug, Eq, PartialEq)]

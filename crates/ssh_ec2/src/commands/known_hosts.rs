@@ -195,7 +195,7 @@ impl Lookup<'_> {
                 tracing::info!("the host keys of {instance} are told by {source}");
                 self.keep(host, &evidence.keys, source, presented.is_some()).await
             }
-            (Told::Keys(evidence, source), Some(key)) if evidence.tells(key) => {
+            (Told::Keys(evidence, source), Some(key)) if evidence.lists(key) => {
                 self.keep(host, std::slice::from_ref(key), source, true).await
             }
             (Told::Keys(evidence, source), Some(key)) if self.request.port == Port::SSH => {

@@ -8,14 +8,16 @@ use crate::commands::config::file::read;
 use crate::error::Failure;
 use crate::instances::resolve::Choice;
 use crate::key::file::read_public_key;
-use crate::ssh::config::{DEFAULT_SUFFIX, Keys, Places, ProxyOptions, is_literal, sections};
+use crate::ssh::config::{DEFAULT_SUFFIX, Keys, ProxyOptions, sections};
+use crate::ssh::own_files::OwnFiles;
+use crate::ssh::quote::is_literal;
 use crate::target::{Host, InstanceId, Target};
 
 /// The target that a host stands for, and the options with what its suffix and region add to them.
 ///
 /// # Errors
 /// When the host names nothing.
-pub fn place(host: &str, mut common: Common, places: &Places) -> Result<(Target, Common), Failure> {
+pub fn place(host: &str, mut common: Common, places: &OwnFiles) -> Result<(Target, Common), Failure> {
     let file = read(&places.config())?.unwrap_or_default();
     let installed = sections(&String::from_utf8_lossy(&file));
     for suffix in installed.into_iter().map(|(suffix, _)| suffix) {
@@ -37,7 +39,7 @@ pub fn place(host: &str, mut common: Common, places: &Places) -> Result<(Target,
 }
 
 /// Whether our blocks match a host: an id, or a name with a suffix.
-pub fn is_ours(host: &str, places: &Places) -> bool {
+pub fn is_ours(host: &str, places: &OwnFiles) -> bool {
     match place(host, Common::default(), places) {
         Ok((Target::Id(_), _)) => true,
         Ok((target, _)) => target.to_string() != host,

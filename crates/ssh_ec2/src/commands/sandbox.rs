@@ -15,7 +15,8 @@ use ec2_sandbox::{Faults, Options, Region, Workspace, parse_time};
 
 use crate::cli::Sandbox;
 use crate::error::{ExitCode, Failure};
-use crate::ssh::config::{Places, ProxyOptions, block};
+use crate::ssh::config::{ProxyOptions, block};
+use crate::ssh::own_files::OwnFiles;
 use crate::ui;
 
 /// Runs a command, or a shell, in a fresh region.
@@ -31,7 +32,7 @@ pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     let program = std::env::current_exe().map_err(Failure::Sandbox)?;
     let user = rustix::process::getuid().as_raw();
     let config =
-        |directory: &Path| block(&program, &Places::of_user(directory, user), &ProxyOptions::default());
+        |directory: &Path| block(&program, &OwnFiles::of_user(directory, user), &ProxyOptions::default());
     let mut workspace = Workspace::new(&region, config).map_err(Failure::Sandbox)?;
     workspace.add_program("ssh_ec2", &program).map_err(Failure::Sandbox)?;
     let directory = workspace.directory().as_os_str().to_owned();

@@ -61,7 +61,7 @@ impl Walk<'_> {
         let (layer, finding) = match login {
             Login::Accepted => (Layer::Login, Finding::ok(format!("sshd lets `{user}` in"))),
             Login::Refused(said) => self.why_not(aws, subject, channel.told(), &said).await,
-            Login::Late => {
+            Login::TimedOut => {
                 let fact = format!("ssh was not let in within {} seconds", limit.as_secs());
                 let finding = match self.report.broken() {
                     Some(cause) => {

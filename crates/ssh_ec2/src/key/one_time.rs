@@ -1,6 +1,6 @@
-//! The one-time key: an Ed25519 or RSA pair that lives in this process's memory and nowhere else.
+//! The one-time key: an Ed25519 or RSA pair in the memory of this process and nowhere else.
 //!
-//! It is wiped when dropped. It has no `Clone`, a `Debug` that shows nothing, and no way to leave but as
+//! It is wiped when dropped. It has no `Clone`, its `Debug` shows nothing, and it leaves the process only as
 //! signatures.
 
 mod rsa;
@@ -15,15 +15,16 @@ use thiserror::Error;
 use zeroize::Zeroize;
 
 use self::rsa::RsaKey;
+use crate::ssh::wire::push_string;
 use crate::system::explain::{Anchor, Explain};
 
-/// Why there is no key.
+/// No key could be made.
 #[derive(Debug, Error)]
 pub enum KeyError {
-    /// The operating system gave no randomness.
+    /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes for a key: {0}")]
     Random(#[from] getrandom::Error),
-    /// The library does not say why.
+    /// The library gives no reason.
     #[error("no RSA key could be made")]
     Rsa,
 }
@@ -38,7 +39,7 @@ impl Explain for KeyError {
     }
 }
 
-/// What a one-time key can be.
+/// The type of a one-time key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KeyType {
     /// Made in microseconds.
@@ -48,7 +49,7 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    /// All names that can be typed.
+    /// All values of `--key-type`.
     pub const NAMES: [&str; 2] = ["ed25519", "rsa"];
 }
 
@@ -73,7 +74,7 @@ impl fmt::Display for KeyType {
     }
 }
 
-/// Not a type of one-time keys.
+/// A value of `--key-type` that is no type of one-time keys.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("a one-time key cannot be of the type `{0}`: `ed25519` and `rsa` can be chosen")]
 pub struct UnknownKeyType(String);
@@ -87,10 +88,11 @@ enum Pair {
 }
 
 impl OneTimeKey {
-    /// Makes a fresh pair. For RSA this computes for a while.
+    /// Makes a new pair. For RSA this computes for 100 milliseconds to some seconds.
     ///
     /// # Errors
-    /// When the operating system gives no randomness.
+    ///
+    /// When the operating system gives no random bytes, or the library makes no RSA key.
     pub fn generate(key_type: KeyType) -> Result<Self, KeyError> {
         if key_type == KeyType::Rsa {
             return Ok(Self(Pair::Rsa(RsaKey::generate()?)));
@@ -124,7 +126,7 @@ impl OneTimeKey {
     }
 
     /// A signature in the encoding of RFC 8709, or of RFC 8332 for RSA. The flags of the agent protocol
-    /// choose among RSA's hashes; none where they choose SHA-1.
+    /// choose the hash of an RSA signature. None if they choose SHA-1.
     pub fn sign(&self, data: &[u8], flags: u32) -> Option<Vec<u8>> {
         let signing = match &self.0 {
             Pair::Ed25519(signing) => signing,
@@ -143,14 +145,7 @@ impl fmt::Debug for OneTimeKey {
     }
 }
 
-/// Appends a string of RFC 4251. All strings here are far shorter than 4 GiB.
-pub(crate) fn push_string(buffer: &mut Vec<u8>, string: &[u8]) {
-    let length = u32::try_from(string.len()).unwrap_or(u32::MAX);
-    buffer.extend_from_slice(&length.to_be_bytes());
-    buffer.extend_from_slice(string);
-}
-
-/// What the key is called in the listings of ssh and in the log of sshd.
+/// The key's comment, which `ssh-add -l` and the log of sshd show.
 pub(crate) const COMMENT: &str = "ssh_ec2";
 const ALGORITHM: &[u8] = b"ssh-ed25519";
 

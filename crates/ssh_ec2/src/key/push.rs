@@ -1,8 +1,8 @@
-//! Keeps the one-time key known to the instance whenever ssh is about to use it.
+//! Pushes the public key to the instance, again whenever the last push is too old for ssh to use the key.
 //!
-//! EC2 Instance Connect honours a key for 60 seconds, and sshd looks at it when a user authenticates, which may
-//! be long after the connection began: somebody may have to type a code first. So the age of the push is checked
-//! each time ssh asks for the key.
+//! EC2 Instance Connect keeps a key for 60 seconds, and sshd reads it when a user authenticates, which may be
+//! long after the connection began: the user may have to type a code first. So each time ssh asks for the
+//! key, the age of the push is checked.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,19 +12,19 @@ use crate::aws::{Aws, AwsError};
 use crate::system::pace::Pace;
 use crate::target::{InstanceId, OsUser};
 
-/// A public key for a user on an instance.
+/// A public key to push, for one user of one instance.
 pub struct Push<'a> {
     aws: &'a Aws,
     instance: &'a InstanceId,
     user: &'a OsUser,
     public_line: String,
     pace: Pace,
-    /// Held during a push, so that two questions at once make one call.
+    /// The time of the last push. Locked during a push, so that two requests at once make one call.
     pushed: Mutex<Option<Stamp>>,
 }
 
 impl<'a> Push<'a> {
-    /// Nothing is pushed yet.
+    /// Pushes nothing yet: [`ensure`](Self::ensure) does.
     pub fn new(
         aws: &'a Aws,
         instance: &'a InstanceId,
@@ -35,10 +35,11 @@ impl<'a> Push<'a> {
         Self { aws, instance, user, public_line, pace, pushed: Mutex::new(None) }
     }
 
-    /// Returns when the instance has known the key for less than [`MAX_AGE`].
+    /// Pushes the key, unless the last push is younger than [`MAX_AGE`].
     ///
     /// # Errors
-    /// What the call to EC2 Instance Connect met.
+    ///
+    /// When the call to EC2 Instance Connect fails.
     pub async fn ensure(&self) -> Result<(), AwsError> {
         let mut pushed = self.pushed.lock().await;
         if pushed.as_ref().is_some_and(|stamp| Stamp::now().since(stamp) < MAX_AGE) {
@@ -54,7 +55,7 @@ impl<'a> Push<'a> {
     }
 }
 
-/// A moment on both clocks: the monotonic one stands still while a laptop sleeps, the other can be set.
+/// A time on both clocks: the monotonic clock stands still while a laptop sleeps, the other one can be set.
 struct Stamp {
     instant: Instant,
     time: SystemTime,
@@ -65,14 +66,15 @@ impl Stamp {
         Self { instant: Instant::now(), time: SystemTime::now() }
     }
 
-    /// By the clock that counted more.
+    /// The longer of the times that the two clocks measured.
     fn since(&self, earlier: &Self) -> Duration {
         let slept = self.time.duration_since(earlier.time).unwrap_or_default();
         self.instant.saturating_duration_since(earlier.instant).max(slept)
     }
 }
 
-/// A key is honoured for 60 seconds. The rest is for ssh to sign, and for sshd to look.
+/// EC2 Instance Connect keeps a key for 60 seconds. The rest is for ssh to sign, and for sshd to read the
+/// key.
 pub const MAX_AGE: Duration = Duration::from_secs(45);
 
 #[cfg(test)]

@@ -8,18 +8,36 @@ fn wanted(features: &[Feature], tags: &[&str]) -> Wanted {
     }
 }
 
-const ALL: [Feature; 6] = [
-    Feature::Commands,
-    Feature::Doctor,
-    Feature::Forwarding,
-    Feature::HostKeys,
-    Feature::ManagedNodes,
-    Feature::Names,
-];
-
 /// The actions that a policy allows, each once.
 fn actions(policy: &Policy) -> BTreeSet<&'static str> {
     policy.statements.iter().flat_map(|statement| statement.actions.iter().copied()).collect()
+}
+
+#[test]
+fn all_features_are_listed() {
+    // A new feature does not compile until it has its place in this order.
+    let next = |feature: &Feature| match feature {
+        Feature::Commands => Some(Feature::Doctor),
+        Feature::Doctor => Some(Feature::Forwarding),
+        Feature::Forwarding => Some(Feature::HostKeys),
+        Feature::HostKeys => Some(Feature::ManagedNodes),
+        Feature::ManagedNodes => Some(Feature::Names),
+        Feature::Names => None,
+    };
+    let all: Vec<_> = std::iter::successors(Some(Feature::Commands), next).collect();
+    assert_eq!(Feature::ALL[..], all);
+}
+
+/// The doctor shows the statement for a denied action. It asks for all features, but for `ssm:StartSession`.
+#[test]
+fn to_run_commands_matters_to_starting_a_session_alone() {
+    let without =
+        Feature::ALL.into_iter().filter(|feature| *feature != Feature::Commands).collect::<Vec<_>>();
+    let granting = |features: &[Feature], action| Policy::least(&wanted(features, &[])).granting(action);
+    for action in actions(&Policy::least(&wanted(&Feature::ALL, &[]))) {
+        let is_same = granting(&Feature::ALL, action) == granting(&without, action);
+        assert_eq!(is_same, action != "ssm:StartSession", "{action}");
+    }
 }
 
 #[test]
@@ -57,7 +75,7 @@ fn each_feature_adds_its_own_and_no_more() {
 
 #[test]
 fn every_statement_about_instances_wants_their_tags() {
-    let policy = Policy::least(&wanted(&ALL, &["Team=web", "Team=api", "Stage=t*"]));
+    let policy = Policy::least(&wanted(&Feature::ALL, &["Team=web", "Team=api", "Stage=t*"]));
     for statement in &policy.statements {
         let instances = statement.resources.iter().any(|resource| resource.contains("instance/"));
         let keys = |operator| statement.conditions.get(operator).into_iter().flatten();
@@ -71,7 +89,7 @@ fn every_statement_about_instances_wants_their_tags() {
 
 #[test]
 fn sids_are_short_and_unlike_and_the_whole_fits_into_a_managed_policy() {
-    let policy = Policy::least(&wanted(&ALL, &["Team=web"]));
+    let policy = Policy::least(&wanted(&Feature::ALL, &["Team=web"]));
     let sids: BTreeSet<_> = policy.statements.iter().map(|statement| statement.sid).collect();
     assert_eq!(sids.len(), policy.statements.len());
     assert!(sids.iter().all(|sid| sid.len() <= 20 && sid.bytes().all(|byte| byte.is_ascii_alphanumeric())));
@@ -90,7 +108,7 @@ fn region_and_account_narrow_the_arns_and_choose_the_partition() {
         ("eusc-de-east-1", "aws-eusc"),
     ] {
         let account = Some("111122223333".parse().unwrap());
-        let wanted = Wanted { region: Some(region.parse().unwrap()), account, ..wanted(&ALL, &[]) };
+        let wanted = Wanted { region: Some(region.parse().unwrap()), account, ..wanted(&Feature::ALL, &[]) };
         let policy = Policy::least(&wanted);
         let instances = format!("arn:{partition}:ec2:{region}:111122223333:instance/*");
         assert_eq!(policy.statements[0].resources, [instances]);

@@ -7,16 +7,17 @@ use serde::Serialize;
 use super::{Policy, Statement};
 
 impl Policy {
-    /// As IAM takes it.
+    /// The JSON that IAM takes.
     ///
     /// # Errors
-    /// None that could be met: all keys are strings.
+    ///
+    /// None in practice: all keys are strings.
     pub fn json(&self) -> serde_json::Result<String> {
         let statement = self.statements.iter().map(JsonStatement::new).collect();
         serde_json::to_string_pretty(&Document { version: "2012-10-17", statement }).map(|text| text + "\n")
     }
 
-    /// As the provider `aws` of Terraform takes it, formatted as `terraform fmt` does.
+    /// A data source for Terraform's provider `aws`, formatted as by `terraform fmt`.
     pub fn terraform(&self) -> String {
         let statements: Vec<_> = self.statements.iter().map(block).collect();
         format!("data \"aws_iam_policy_document\" \"ssh_ec2\" {{\n{}}}\n", statements.join("\n"))
@@ -72,7 +73,7 @@ impl<'a> JsonStatement<'a> {
     }
 }
 
-/// To allow is what a block does that says nothing else.
+/// Without an `effect`, for which the provider assumes `Allow`.
 fn block(statement: &Statement) -> String {
     let Statement { sid, actions, resources, conditions } = statement;
     let mut text =
@@ -92,14 +93,15 @@ fn block(statement: &Statement) -> String {
     text + "  }\n"
 }
 
-/// A line for each value.
+/// A list in HCL, with a line for each value.
 fn list<T: AsRef<str>>(values: &[T], indentation: &str) -> String {
     let lines: String =
         values.iter().map(|value| format!("{indentation}  {},\n", quote(value.as_ref()))).collect();
     format!("[\n{lines}{indentation}]")
 }
 
-/// The variables of IAM are written with `&{`, since `${` begins one of Terraform's. The provider turns them back.
+/// IAM's variables begin with `&{`, since `${` begins a template of Terraform's; the provider turns them
+/// back.
 fn quote(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace("%{", "%%{").replace("${", "&{");
     format!("\"{escaped}\"")

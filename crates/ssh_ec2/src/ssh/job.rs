@@ -1,10 +1,9 @@
-//! Runs a program so that its caller sees no difference to `exec`, and this process is still there when it
-//! ends.
+//! Runs a program so that its caller sees no difference from `exec`, while this process outlives the program.
 //!
 //! The program is a child in our process group, with our terminal, descriptors and environment. Signals to
-//! this process alone are passed on, a stop of the program stops this process as well, and its exit status,
-//! or the signal that killed it, becomes ours. On Linux the program does not outlive this process, even if
-//! that is killed.
+//! this process alone are passed on to the program; when the program is stopped, this process stops too; this
+//! process ends with the program's exit status, or by the signal that killed it. On Linux the program does
+//! not outlive this process, even if this process is killed.
 
 mod ignored;
 mod signals;
@@ -27,30 +26,31 @@ use crate::system::memory;
 /// How a program ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
-    /// With this exit status.
+    /// By itself, with this exit status.
     Exited(u8),
-    /// By this signal.
+    /// By a signal, with this number.
     Killed(i32),
 }
 
-/// A program that was started, and the signals that come for it.
+/// A program that was started, and the signals to pass on to it.
 pub struct Job {
-    /// None once it has ended, since its number may be given to another process.
+    /// None once it has ended, since another process may get its id.
     child: Option<Pid>,
     signals: Signals,
-    /// Whether a signal asked for the end.
+    /// Whether a signal asked this process to end.
     is_asked_to_end: bool,
 }
 
 impl Job {
-    /// Starts the program, by way of `own_program`, which is this one: it calls [`Child::exec`].
+    /// Starts the program through `own_program`, this executable, which calls [`Child::exec`].
     ///
-    /// To be called on the main thread, since the program is ended together with the thread that started it.
+    /// To be called on the main thread: the kernel ends the program together with the thread that started it.
     ///
     /// # Errors
-    /// Those of the operating system. If there is no such program, the child prints that and exits.
+    ///
+    /// Errors of the operating system. If there is no such program, the child prints the error and exits.
     pub fn start(own_program: &Path, command: &Command) -> io::Result<Self> {
-        // Before the start: a signal in between would end this process alone.
+        // Before the start, or a signal in between would end this process alone.
         let signals = Signals::catch()?;
         let child = process::Command::new(own_program)
             .arg0("ssh_ec2")
@@ -62,13 +62,14 @@ impl Job {
         Ok(Self { child, signals, is_asked_to_end: false })
     }
 
-    /// Waits for the program's end.
+    /// Waits until the program has ended.
     ///
     /// # Errors
-    /// Those of the operating system.
+    ///
+    /// Errors of the operating system.
     pub fn wait(&mut self) -> io::Result<End> {
         loop {
-            // Before the child is looked at: after SIGCONT a stop that was seen late would stop us again.
+            // Before waitpid: a stop that is seen only after SIGCONT would stop us again.
             self.take_signals();
             while let Some((id, status)) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
                 if Some(id) != self.child {
@@ -76,7 +77,8 @@ impl Job {
                 }
                 if let Some(end) = End::of(status) {
                     self.child = None;
-                    // What came before was for the program: sftp goes on after an interrupt.
+                    // The signals before the end were meant for the program: sftp continues after an
+                    // interrupt.
                     self.is_asked_to_end = false;
                     return Ok(end);
                 }
@@ -88,23 +90,23 @@ impl Job {
         }
     }
 
-    /// Sleeps until a signal comes, or one of `others` can be read. Returns whether to go on waiting: false
-    /// from `deadline` on, or once a signal has asked for the end.
+    /// Sleeps until a signal comes, or one of `others` can be read. Returns whether the caller may continue
+    /// to wait: false after `deadline`, and once a signal has asked this process to end.
     pub fn sleep(&mut self, others: &[BorrowedFd<'_>], deadline: Instant) -> bool {
         let slept = !self.is_asked_to_end && self.signals.sleep(others, Some(deadline)).is_ok();
         self.take_signals();
         slept && !self.is_asked_to_end && Instant::now() < deadline
     }
 
-    /// Stops this process as the program was stopped, for the shell that waits for this process and not for
-    /// the program. The signals are not caught, so that the shell also sees which one it was.
+    /// Stops this process by the signal that stopped the program, for the shell, which waits for this process
+    /// and not for the program. These signals are not caught, so the shell sees the signal's number as well.
     fn stop(&self, signal: i32) {
         let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
-        // SIGSTOP was sent to the program alone, and its sender would continue the program alone.
+        // SIGSTOP was sent to the program alone, so its sender will continue the program alone.
         let Some(signal) = stops.into_iter().find(|stop| stop.as_raw() == signal) else { return };
         let _ = kill_process(getpid(), signal);
-        // Reached when the shell continues this process, or at once: the kernel stops no process of an
-        // orphaned group.
+        // Reached when the shell continues this process; or at once, since the kernel stops no process of an
+        // orphaned process group.
         self.send(Signal::CONT);
     }
 
@@ -119,7 +121,7 @@ impl Job {
 
     fn send(&self, signal: Signal) {
         if let Some(child) = self.child {
-            // It may have ended; until it is waited for, its number is not given to another.
+            // It may have ended. Until it is waited for, no other process gets its id.
             let _ = kill_process(child, signal);
         }
     }
@@ -131,31 +133,32 @@ impl End {
         exited.or_else(|| status.terminating_signal().map(Self::Killed))
     }
 
-    /// The program's exit status. After a signal this does not return: this process dies by it as well.
+    /// The program's exit status. If a signal killed the program, it kills this process as well, and this
+    /// does not return.
     pub fn imitate(self) -> u8 {
         match self {
             Self::Exited(code) => code,
             Self::Killed(signal) => {
-                // The program dumps a core of its own, and ours could hold credentials.
+                // The program has dumped its own core. Ours could contain credentials.
                 memory::forbid_dumps();
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
-                // As shells report it.
+                // The status by which shells report a signal.
                 u8::try_from(128 + signal).unwrap_or(u8::MAX)
             }
         }
     }
 }
 
-/// What the child is asked to become.
+/// The program that the child is to become.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Child {
     parent: u32,
-    /// The program, and its arguments.
+    /// The program, with its arguments.
     pub command: Command,
 }
 
 impl Child {
-    /// Reads the command line that [`Job::start`] writes; none for any other.
+    /// Reads the command line that [`Job::start`] writes. None for any other.
     pub fn parse(arguments: &[OsString]) -> Option<Self> {
         let [first, parent, program, arguments @ ..] = arguments else { return None };
         if first != CHILD {
@@ -165,17 +168,17 @@ impl Child {
         Some(Self { parent, command: Command { program: program.clone(), arguments: arguments.to_vec() } })
     }
 
-    /// Becomes the program, which gets SIGTERM when the parent ends. That setting outlasts `exec`, and a
-    /// process can only make it for itself. Processes that the program forks do not inherit it, such as the
-    /// background of `ssh -f`.
+    /// Becomes the program, which gets SIGTERM when the parent ends. That setting survives `exec`, and a
+    /// process can make it only for itself. Processes that the program forks do not inherit it, such as the
+    /// background process of `ssh -f`.
     ///
-    /// Returns why the program cannot be started; none if the parent has ended already.
+    /// Returns the reason for which the program cannot be started; None if the parent has already ended.
     pub fn exec(&self) -> Option<io::Error> {
         #[cfg(target_os = "linux")]
         if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
             return Some(error.into());
         }
-        // The parent may have ended before that. A parent outside of our namespace has no number.
+        // The parent may have ended before that. A parent outside of our PID namespace has no id.
         let parent = getppid().map(|parent| parent.as_raw_nonzero().get().unsigned_abs());
         if parent.is_some_and(|parent| parent != self.parent) {
             return None;
@@ -186,7 +189,7 @@ impl Child {
 
 /// The first word of the child's command line.
 const CHILD: &str = "__child";
-/// After these the wait for explanations ends.
+/// After these, this process no longer waits for the proxy's report.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Our own known_hosts file: host keys by instance id, each with who told it.
+//! Our own known_hosts file: host keys by instance id, each with its source.
 //!
-//! Lines are those of known_hosts(5), so that every tool reads them; behind the key stand our name, the source and
-//! the time. An instance id is never given to another instance, so a key that differs is never a new machine. Lines
-//! that are not ours stay as they are. Writers take turns, and the file changes as a whole.
+//! The lines have the format of known_hosts(5), so that every tool reads them; the comment after the key has
+//! our name, the source and the time. No instance id is ever given to another instance, so a key that differs
+//! is never a new machine. Other lines stay as they are. One process writes at a time, and replaces the file
+//! as a whole.
 
 use std::fs;
 use std::io;
@@ -19,21 +20,21 @@ use crate::target::{InstanceId, Port};
 /// The file cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// Another process has it, and does not let go.
+    /// Another process kept the lock for too long.
     #[error("{path} is in use by another process")]
     Busy {
-        /// Which file.
+        /// The file itself, not its lock.
         path: PathBuf,
     },
-    /// Reading.
+    /// The file, or its directory, cannot be read or trusted.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Writing.
+    /// The file, or its lock, cannot be written.
     #[error("cannot write {path}")]
     Write {
-        /// Which file.
+        /// The file or its lock.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -41,7 +42,10 @@ pub enum StoreError {
 impl Explain for StoreError {
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Busy { path } => vec![format!("see who holds {}.lock, and try again", path.display())],
+            Self::Busy { path } => vec![format!(
+                "find the process that holds {}, and try again",
+                path.with_extension("lock").display()
+            )],
             Self::Read(error) => error.hints(),
             Self::Write { path, .. } => vec![format!(
                 "check the permissions of {}, or set SSH_EC2_DIR to a directory that you can write to",
@@ -60,31 +64,31 @@ impl Explain for StoreError {
 pub struct Host(String);
 
 impl Host {
-    /// The sshd on a port of an instance.
+    /// The name for an instance's sshd on this port.
     pub fn new(instance: &InstanceId, port: Port) -> Self {
         Self(if port == Port::SSH { instance.to_string() } else { format!("[{instance}]:{port}") })
     }
 
-    /// As it stands in the file.
+    /// The name as it stands in the file.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A key that is known.
+/// A known key, and its line in the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// As it stands in the file.
+    /// The [`Host`] as it stands in the file.
     pub host: String,
-    /// The key.
+    /// The key that the server must present.
     pub key: HostKey,
-    /// Who told it.
+    /// The source of the key.
     pub source: Source,
-    /// When it was written down, in RFC 3339; empty for what ssh wrote.
+    /// The time of the entry, as in RFC 3339. Empty in lines that ssh wrote.
     pub since: String,
 }
 
-/// The file, and whose it must be.
+/// The file, and the id of the user who must own it.
 #[derive(Clone, Debug)]
 pub struct Store {
     path: PathBuf,
@@ -92,22 +96,24 @@ pub struct Store {
 }
 
 impl Store {
-    /// A file that need not be there yet.
+    /// The file at `path`, which need not exist yet.
     pub fn new(path: PathBuf, owner: u32) -> Self {
         Self { path, owner }
     }
 
-    /// Every entry, in the order of the file.
+    /// All entries, in the order of the file.
     ///
     /// # Errors
+    ///
     /// [`StoreError::Read`].
     pub fn entries(&self) -> Result<Vec<Entry>, StoreError> {
         Ok(lines(&self.bytes()?).filter_map(entry).collect())
     }
 
-    /// Lines with a mark, `@cert-authority` or `@revoked`, which ssh is to judge.
+    /// The lines with a marker, `@cert-authority` or `@revoked`, for ssh to interpret.
     ///
     /// # Errors
+    ///
     /// [`StoreError::Read`].
     pub fn marked(&self) -> Result<Vec<String>, StoreError> {
         let bytes = self.bytes()?;
@@ -115,9 +121,10 @@ impl Store {
         Ok(text.map(str::trim).filter(|line| line.starts_with('@')).map(str::to_owned).collect())
     }
 
-    /// What is known of a host.
+    /// The entries of a host.
     ///
     /// # Errors
+    ///
     /// [`StoreError::Read`].
     pub fn find(&self, host: &Host) -> Result<Vec<Entry>, StoreError> {
         let mut entries = self.entries()?;
@@ -125,9 +132,11 @@ impl Store {
         Ok(entries)
     }
 
-    /// Adds keys of a host of which none is known; those of a process that came first stay. What is known then.
+    /// Adds keys for a host that has none yet, unless another process was faster. Returns the host's entries
+    /// after that.
     ///
     /// # Errors
+    ///
     /// [`StoreError`]; then the file is as it was.
     pub async fn add(
         &self,
@@ -149,9 +158,10 @@ impl Store {
         self.find(host)
     }
 
-    /// Puts a key in the place of all that are known of a host.
+    /// Replaces all keys of a host by this one.
     ///
     /// # Errors
+    ///
     /// [`StoreError`]; then the file is as it was.
     pub async fn replace(
         &self,
@@ -166,9 +176,10 @@ impl Store {
         self.write(&bytes)
     }
 
-    /// Drops every key of an instance, on whichever port; those that there were.
+    /// Removes all keys of an instance, for all ports, and returns them.
     ///
     /// # Errors
+    ///
     /// [`StoreError`]; then the file is as it was.
     pub async fn forget(&self, instance: &InstanceId) -> Result<Vec<Entry>, StoreError> {
         let _turn = self.turn().await?;
@@ -181,7 +192,7 @@ impl Store {
         Ok(forgotten)
     }
 
-    /// The file without the entries of some hosts, and those entries.
+    /// The contents without the entries of some hosts, and those entries.
     fn without(&self, unwanted: impl Fn(&str) -> bool) -> Result<(Vec<u8>, Vec<Entry>), StoreError> {
         let (mut kept, mut dropped) = (Vec::new(), Vec::new());
         for line in lines(&self.bytes()?) {
@@ -193,7 +204,8 @@ impl Store {
         Ok((kept, dropped))
     }
 
-    /// Who can put another file in this one's place need not write to it; nor in that of a link, or of what it leads to.
+    /// Refuses a directory that others can write to: they could replace the file, or the link to it, without
+    /// writing to the file.
     fn check_directory(&self) -> Result<(), StoreError> {
         for path in [self.path.clone(), self.target()] {
             let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
@@ -202,7 +214,7 @@ impl Store {
         Ok(())
     }
 
-    /// Through a link, the file that it leads to is read and replaced.
+    /// The file that is read and replaced: the target, if the path is a link.
     fn target(&self) -> PathBuf {
         fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
     }
@@ -227,7 +239,7 @@ impl Store {
     }
 }
 
-/// With their ends.
+/// The lines, with their line ends.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split_inclusive(|byte| *byte == b'\n')
 }
@@ -239,7 +251,7 @@ fn append(bytes: &mut Vec<u8>, host: &Host, key: &HostKey, source: Source, since
     bytes.extend_from_slice(format!("{} {key} {MARK} {} {since}\n", host.0, source.word()).as_bytes());
 }
 
-/// A line of one plain host name and a key. Lists, patterns, hashes and marks are not written here, and are not ours.
+/// The entry of a line with one plain host name. Lists, patterns, hashes and markers are never written here.
 fn entry(line: &[u8]) -> Option<Entry> {
     let (host, rest) = str::from_utf8(line).ok()?.trim().split_once([' ', '\t'])?;
     if host.starts_with(['#', '@', '|']) || host.contains([',', '*', '?', '!']) {
@@ -251,9 +263,9 @@ fn entry(line: &[u8]) -> Option<Entry> {
     Some(Entry { host: host.to_owned(), key, source, since: words.next().unwrap_or_default().to_owned() })
 }
 
-/// In front of the source, in the comment of a line.
+/// The word before the source, in the comment of a line.
 const MARK: &str = "ssh_ec2";
-/// For as many processes as write their first key at once.
+/// Time for all processes that write their first key at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -281,15 +293,15 @@ mod tests {
         let store = store(directory.path());
         let (key, other) = (HostKey::parse(KEY).unwrap(), HostKey::parse(OTHER).unwrap());
         assert_eq!(store.find(&host("i-0a1b2c3d")).unwrap(), []);
-        let told = store
+        let added = store
             .add(&host("i-0a1b2c3d"), std::slice::from_ref(&key), Source::Console, "2026-01-02T03:04:05Z")
             .await;
-        let [entry] = &told.unwrap()[..] else { panic!("one entry") };
+        let [entry] = &added.unwrap()[..] else { panic!("one entry") };
         assert_eq!((&entry.key, entry.source), (&key, Source::Console));
         assert_eq!(entry.since, "2026-01-02T03:04:05Z");
         let second =
             store.add(&host("i-0a1b2c3d"), std::slice::from_ref(&other), Source::FirstUse, "").await.unwrap();
-        assert_eq!(second, std::slice::from_ref(entry), "who came first stays");
+        assert_eq!(second, std::slice::from_ref(entry), "the first process wins");
         let elsewhere = Host::new(&id("i-0a1b2c3d"), "2222".parse().unwrap());
         assert_eq!(elsewhere.as_str(), "[i-0a1b2c3d]:2222");
         store.add(&elsewhere, &[other], Source::Session, "x").await.unwrap();

@@ -1,4 +1,4 @@
-//! Descriptors that the caller left open when it started us.
+//! Closes descriptors that the caller left open when it started this process.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -7,8 +7,8 @@ use std::fs;
 /// Closes the inherited descriptors above standard error. To be called before anything is opened.
 ///
 /// Some callers, such as libssh, leave the other end of our standard input open in this process, which would
-/// then never see the end of its input. Descriptors that an argument or a variable names, as bash's `<(…)`
-/// does, stay open.
+/// then never see the end of its input. Descriptors that an argument or an environment variable names, as
+/// with bash's `<(…)`, stay open.
 pub fn close_inherited(arguments: &[OsString]) {
     let mut open = open_descriptors();
     let values = env::vars_os().map(|(_, value)| value);
@@ -17,12 +17,12 @@ pub fn close_inherited(arguments: &[OsString]) {
         open.retain(|descriptor| !named.contains(descriptor));
     }
     for descriptor in open {
-        // One of them was the directory that listed them, and is closed already.
+        // One of them was the directory that was listed, which is closed already.
         let _ = nix::unistd::close(descriptor);
     }
 }
 
-/// Empty where no directory lists them.
+/// The open descriptors above standard error. Empty where no directory lists them.
 fn open_descriptors() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")) else {
         return Vec::new();

@@ -1,17 +1,18 @@
-//! What an error says besides its message: what to do next, and where the documentation says more.
+//! What an error says besides its message: what to do next, and which heading of the documentation explains
+//! it.
 
 use std::error::Error;
 use std::time::SystemTime;
 
-/// An error that explains itself. The type that defines an error has all of its words.
+/// An error that explains itself: the type that defines an error has all of its texts.
 pub trait Explain: Error {
-    /// What to do about it, an action a line.
+    /// What to do about it: one action for each line.
     fn hints(&self) -> Vec<String>;
 
     /// The heading in `docs/troubleshooting.md`. None for a mistake that the message explains in full.
     fn anchor(&self) -> Option<Anchor>;
 
-    /// What belongs between the message and the hints, a line each: a list of instances, say.
+    /// The lines between the message and the hints, such as a list of instances.
     fn details(&self, _now: SystemTime) -> Vec<String> {
         Vec::new()
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// A random time up to `delay`: clients that were refused together do not come back together.
+/// A random time up to `delay`: clients that were refused together do not try again together.
 pub fn up_to(delay: Duration) -> Duration {
-    // Without random bytes the whole time is waited, which is only slower.
+    // Without random bytes it is the whole delay, which is only slower.
     let mut random = [u8::MAX; 1];
     let _ = getrandom::fill(&mut random);
     delay.mul_f64(f64::from(random[0]) / f64::from(u8::MAX))

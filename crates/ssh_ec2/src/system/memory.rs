@@ -1,23 +1,24 @@
-//! Keeps memory out of files, for processes that hold a key or credentials for long.
+//! Keeps memory with keys and credentials out of core dumps, and from other processes.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Switches core dumps off, for the rest of this process.
 ///
-/// A crash would otherwise leave the one-time key and the AWS credentials on disk, or with whoever the system reports
-/// crashes to. On Linux other processes of the user cannot attach, or read the memory and environment in `/proc`,
-/// either. No defence against root. Best effort: a system that refuses is no reason not to connect.
+/// A crash would otherwise write the one-time key and the AWS credentials to disk, or send them to the
+/// system's crash reporter. On Linux, other processes of the user cannot attach a debugger either, nor read
+/// the memory and environment in `/proc`. It is no defence against root. A system that refuses it does not
+/// prevent a connection.
 pub fn forbid_dumps() {
-    // The hard limit stays, for the programs that are started from here and want to raise theirs.
+    // The hard limit stays, so that programs started from here can raise their own limit.
     let Rlimit { maximum, .. } = getrlimit(Resource::Core);
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum }) {
-        tracing::debug!(%error, "core dumps stay as they are");
+        tracing::debug!(%error, "cannot switch core dumps off");
     }
-    // The limit says nothing to a program that is given dumps through a pipe. This ends with `exec`.
+    // The limit does not apply to dumps that the kernel pipes to a program. `exec` resets this.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
     {
-        tracing::debug!(%error, "memory stays readable");
+        tracing::debug!(%error, "cannot make this process's memory unreadable");
     }
 }
 

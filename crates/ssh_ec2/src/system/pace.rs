@@ -1,7 +1,7 @@
-//! A pace that all our processes keep together: so many calls at once, and then so many a second.
+//! A rate limit that all our processes share: a burst of calls, and then some calls a second.
 //!
-//! The bucket is a number in a file: the time at which it would be full again (GCRA). Whoever cannot use the file does
-//! not wait: the service has its own limits, and answers what exceeds them with a refusal that is tried again.
+//! The bucket is a number in a file: the time at which it would be full again (GCRA). A process that cannot
+//! use the file does not wait: the service throttles calls beyond its own limits, and they are tried again.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
@@ -13,15 +13,15 @@ use tokio::time::sleep;
 
 use crate::system::private_file;
 
-/// A bucket in a file.
+/// A bucket in a file, and its rate.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// None where no file can be trusted.
+    /// None where no file can be trusted: then no call waits.
     path: Option<PathBuf>,
     rate: Rate,
 }
 
-/// How many calls may come at once, and in what time another one is due.
+/// The number of calls that may come at once, and the time after which one more may come.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     /// In microseconds.
@@ -30,12 +30,12 @@ pub struct Rate {
 }
 
 impl Pace {
-    /// The bucket in `path`, which is made when it is needed; no pace at all without a path.
+    /// The bucket in `path`, which is created at the first call. Without a path no call waits.
     pub fn new(path: Option<PathBuf>, rate: Rate) -> Self {
         Self { path, rate }
     }
 
-    /// Returns when it is our turn.
+    /// Returns when this process may make its call.
     pub async fn turn(&self) {
         let Some(path) = &self.path else { return };
         match take(path, self.rate).await {
@@ -44,12 +44,12 @@ impl Pace {
                 tracing::info!("waiting {wait:.0?}, since many connections begin at once");
                 sleep(wait).await;
             }
-            Err(error) => tracing::info!("no pace is kept in {}: {error}", path.display()),
+            Err(error) => tracing::info!("cannot use the rate limit in {}: {error}", path.display()),
         }
     }
 }
 
-/// Takes one from the bucket, and says how long to wait until it is there.
+/// Takes one call from the bucket, and returns the time until it may be made.
 async fn take(path: &Path, rate: Rate) -> io::Result<Duration> {
     let mut file = open(path)?;
     let _lock = private_file::lock_file(file.try_clone()?, PATIENCE).await?;
@@ -58,7 +58,7 @@ async fn take(path: &Path, rate: Rate) -> io::Result<Duration> {
 
 fn take_from(file: &mut File, rate: Rate, now: SystemTime) -> io::Result<Duration> {
     let mut bytes = [0; 8];
-    // A file that ends early is new.
+    // A file of fewer bytes is new.
     let full_at = if file.read_exact(&mut bytes).is_ok() { u64::from_le_bytes(bytes) } else { 0 };
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
@@ -76,24 +76,24 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 impl Rate {
-    /// When the bucket will be full again, and the wait; all in microseconds.
+    /// The time at which the bucket will be full again, and the wait, in microseconds.
     fn step(self, full_at: u64, now: u64) -> (u64, u64) {
-        // A clock that was set back must not make anybody wait for it.
+        // After the clock was set back, nobody must wait until it has caught up.
         let full_at = if full_at > now + MAX_WAIT { now } else { full_at.max(now) };
         let wait = (full_at + self.interval).saturating_sub(now + self.burst * self.interval);
         (full_at + self.interval, wait)
     }
 }
 
-/// For pushes of keys. EC2 Instance Connect's limits are not published. Ten a second, after twenty at once,
-/// served forks of Ansible.
+/// For pushes of keys. EC2 Instance Connect's limits are not published. Ten a second, after a burst of
+/// twenty, were enough for Ansible's forks.
 pub const PUSHES: Rate = Rate { interval: 100_000, burst: 20 };
-/// For sessions that Session Manager has refused to start at once. It starts three a second in an account and
-/// region (<https://docs.aws.amazon.com/general/latest/gr/ssm.html>), of which some are left to others.
+/// For sessions that Session Manager has throttled. It starts three a second in an account and region
+/// (<https://docs.aws.amazon.com/general/latest/gr/ssm.html>), some of which are left to others.
 pub const REFUSED_SESSIONS: Rate = Rate { interval: 400_000, burst: 1 };
+/// In microseconds. A longer wait comes from a clock that was set back.
 const MAX_WAIT: u64 = 60_000_000;
-/// The lock is held for microseconds, unless its process was stopped. Then the push does not wait for its
-/// turn.
+/// The lock is held for microseconds, unless its process was stopped. Then the call does not wait.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

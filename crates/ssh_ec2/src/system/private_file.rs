@@ -1,4 +1,4 @@
-//! Files that only their owner can read, replaced as a whole; and turns between processes.
+//! Files that only their owner can read, replaced as a whole, and locks between processes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write};
@@ -6,40 +6,41 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::system::explain::{Anchor, Explain};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// A file or a directory that others could have written, or that is none.
+use crate::system::explain::{Anchor, Explain};
+
+/// A file that cannot be read, or whose contents others may have written.
 #[derive(Debug, Error)]
 pub enum ReadError {
-    /// It cannot be read.
+    /// The operating system does not let it be read.
     #[error("cannot read {path}")]
     Io {
-        /// Which file.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It is no file, or a huge one, or no directory.
-    #[error("{path} is not a file of ours")]
+    /// It is no regular file or is too large, or it is no directory.
+    #[error("{path} has the wrong file type, or is too large")]
     Kind {
-        /// What it is not.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// It is somebody else's.
+    /// Another user owns it.
     #[error("{path} belongs to the user with id {owner}, who could have written anything into it")]
     Owner {
-        /// Which file.
+        /// The file or directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The id of the user who owns it.
         owner: u32,
     },
-    /// Others may write into it.
-    #[error("others than you may write to {path}")]
+    /// Its mode lets other users write to it.
+    #[error("other users can write to {path}")]
     Writable {
-        /// Which file.
+        /// The file or directory.
         path: PathBuf,
     },
 }
@@ -49,10 +50,10 @@ impl Explain for ReadError {
         match self {
             Self::Io { path, .. } => vec![format!("check the permissions of {}", path.display())],
             Self::Kind { path } | Self::Owner { path, .. } => {
-                vec![format!("remove {}, or put it elsewhere: it is made anew", path.display())]
+                vec![format!("remove or move {}; ssh_ec2 creates it again", path.display())]
             }
             Self::Writable { path } => vec![format!(
-                "look through it, then `chmod go-w {}`, or remove it: it is made anew",
+                "check its contents, then run `chmod go-w {}`, or remove it; ssh_ec2 creates it again",
                 path.display()
             )],
         }
@@ -63,13 +64,14 @@ impl Explain for ReadError {
     }
 }
 
-/// The contents of a file that only `owner` can have written; none when there is no file.
+/// The contents of a file that only `owner` can have written. None if there is no file.
 ///
 /// # Errors
+///
 /// [`ReadError`].
 pub fn read(path: &Path, owner: u32) -> Result<Option<Vec<u8>>, ReadError> {
     let io = |source| ReadError::Io { path: path.to_owned(), source };
-    // A pipe would keep us waiting for somebody to open its other end.
+    // Otherwise opening a pipe would wait until a process opens its other end.
     let opened = OpenOptions::new().read(true).custom_flags(NONBLOCKING).open(path);
     let file = match opened {
         Ok(file) => file,
@@ -93,10 +95,11 @@ pub fn read(path: &Path, owner: u32) -> Result<Option<Vec<u8>>, ReadError> {
     Ok(Some(bytes))
 }
 
-/// Whether nobody but `owner` can put files into a directory, or take some out: what is not there is nobody's. A
-/// directory like `/tmp`, in which everybody has files and touches their own only, will do.
+/// Checks that only `owner` can create or replace their files in a directory. A directory that does not exist
+/// passes, and so does one with the sticky bit, like `/tmp`.
 ///
 /// # Errors
+///
 /// [`ReadError`].
 pub fn check_directory(directory: &Path, owner: u32) -> Result<(), ReadError> {
     let path = || directory.to_owned();
@@ -119,11 +122,12 @@ pub fn check_directory(directory: &Path, owner: u32) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Opens a file for reading and writing, which is made when it is not there. A link is not followed, and a pipe not
-/// waited for: either was put there by somebody else.
+/// Opens a file for reading and writing, and creates it if it does not exist. It follows no link and waits
+/// for no pipe: another user could have made them.
 ///
 /// # Errors
-/// When it cannot be opened, or is no plain file.
+///
+/// When it cannot be opened, or is no regular file of this user.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true).mode(0o600);
@@ -136,10 +140,12 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Writes `bytes` beside `path` and renames them over it. Its directory is made if it is not there.
+/// Writes `bytes` to a file beside `path`, and renames it over `path`. Creates the directory if it does not
+/// exist.
 ///
 /// # Errors
-/// When one of it cannot be done; then the old file is as it was.
+///
+/// When one of these steps fails; then the old file is as it was.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_by(path, bytes, |_, staged| fs::rename(staged, path))
 }
@@ -147,6 +153,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The same for data that must survive a crash of the machine. Waits for the disk.
 ///
 /// # Errors
+///
 /// As for [`replace`].
 pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_by(path, bytes, |file, staged| {
@@ -155,13 +162,14 @@ pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Renames a file whose contents are on disk, and puts its new name there.
+/// Renames a file whose contents are on disk, and writes the new name to disk as well.
 ///
 /// # Errors
+///
 /// When it cannot be renamed.
 pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
-    // Not every file system can do that. The file is whole in any case.
+    // Not every file system can sync a directory. The file is whole in any case.
     let _ = to.parent().map(|directory| File::open(directory)?.sync_all());
     Ok(())
 }
@@ -191,28 +199,30 @@ fn make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Held by one process at a time.
+/// A lock, which is released when this is dropped.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// Waits for a lock, at most `patience`.
+/// Takes the lock of the file at `path`, and waits for it at most for `patience`.
 ///
 /// # Errors
-/// When the file cannot be had; [`io::ErrorKind::WouldBlock`] when another process keeps it.
+///
+/// When the file cannot be opened; [`io::ErrorKind::WouldBlock`] when another process keeps the lock.
 pub async fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
     make_directory(path)?;
     lock_file(open(path)?, patience).await
 }
 
-/// The same for a file that is open already, or a directory.
+/// The same for an open file or directory.
 ///
 /// A stopped process may hold the lock for ever, and `flock` waits in the kernel for an NFS server that does
-/// not answer. So a thread waits, while this task handles signals. After `patience` the thread is left
-/// behind, and releases the lock at once if it gets it later.
+/// not answer. So a thread waits, while this task handles signals. After `patience` the thread is abandoned;
+/// if it gets the lock later, it releases it at once.
 ///
 /// # Errors
+///
 /// As for [`lock`].
 pub async fn lock_file(file: File, patience: Duration) -> io::Result<Lock> {
     let waiting = spawn_blocking(move || file.lock().map(|()| Lock { _file: file }));
@@ -229,7 +239,7 @@ const UNLINKED: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 const ROOT: u32 = 0;
 /// `S_ISVTX`.
 const STICKY: u32 = 0o1000;
-/// A line of known_hosts has 200 bytes.
+/// Room for 80,000 lines of known_hosts, of 200 bytes each.
 const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Unix sockets that only this user can reach, and the frames that go over them.
+//! Unix sockets that only this user can connect to, and the frames that go over them.
 //!
-//! The directory is 0700 and the socket 0600; the peer's user id is checked besides, on both sides. A frame
-//! is a length of four bytes and a body, as in the protocol of SSH agents; its length is checked before
-//! memory is taken.
+//! The directory's mode is 0700 and the socket's 0600; besides, both sides check the peer's user id. A frame
+//! is a length of four bytes and a body, as in the SSH agent protocol; its length is checked before memory is
+//! allocated.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -21,15 +21,16 @@ use tokio::time::sleep;
 /// The directory of a socket cannot be used.
 #[derive(Debug)]
 pub enum DirectoryError {
-    /// It belongs to somebody else, or others can enter it.
+    /// Another user owns it, or its mode lets other users in.
     Exposed,
-    /// The operating system refuses.
+    /// The operating system refused to make or examine it.
     Io(io::Error),
 }
 
-/// Makes a directory that nobody else can enter, or checks that it is one.
+/// Makes a directory that no other user can enter, or checks the one that exists.
 ///
 /// # Errors
+///
 /// [`DirectoryError`].
 pub fn make_directory(directory: &Path) -> Result<(), DirectoryError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -40,23 +41,24 @@ pub fn make_directory(directory: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-/// Whether nobody else can reach into a directory, or lead its name elsewhere: in `/tmp` anybody could have
-/// taken the name before us, for a link that they own.
+/// Whether no other user can enter a directory or owns its name: in `/tmp` another user could have taken the
+/// name first, for a link of theirs.
 fn is_private(directory: &Path) -> io::Result<bool> {
     let uid = own_user();
     let (entry, metadata) = (fs::symlink_metadata(directory)?, fs::metadata(directory)?);
     Ok(entry.uid() == uid && metadata.uid() == uid && metadata.mode() & 0o077 == 0)
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub struct PrivateSocket(UnixListener);
 
 impl PrivateSocket {
-    /// Listens at `path`, in a directory that [`make_directory`] made. A socket that is there is replaced.
+    /// Listens at `path`, in a directory from [`make_directory`], and replaces a socket that is there.
     ///
     /// # Errors
-    /// Those of the operating system.
+    ///
+    /// Errors of the operating system.
     pub fn listen(path: &Path) -> io::Result<Self> {
         remove_if_there(path)?;
         let listener = UnixListener::bind(path)?;
@@ -64,10 +66,10 @@ impl PrivateSocket {
         Ok(Self(listener))
     }
 
-    /// The next connection of our own user. Cancel-safe.
+    /// The next connection of this user. Cancel-safe.
     ///
     /// At the limit of open files the connection stays in the backlog, and the system reports it as ready all
-    /// the time. So this waits before it tries again.
+    /// the time. So this pauses before it tries again.
     pub async fn accept(&self) -> UnixStream {
         loop {
             let stream = match self.0.accept().await {
@@ -87,10 +89,11 @@ impl PrivateSocket {
     }
 }
 
-/// Connects to a socket of our own user; none if nothing listens there.
+/// Connects to a socket of this user. None if nothing listens there.
 ///
 /// # Errors
-/// When the socket, or its directory, belongs to somebody else or is open to others, and those of the
+///
+/// When another user owns the socket or its directory, or can enter the directory; and errors of the
 /// operating system.
 pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
@@ -111,6 +114,7 @@ pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
 /// then the process exists.
 ///
 /// # Errors
+///
 /// Those of the operating system.
 pub fn sweep(directory: &Path, process_of: impl Fn(&str) -> Option<u32>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
@@ -139,14 +143,13 @@ fn is_abandoned(path: &Path) -> bool {
     connect() == Err(Errno::CONNREFUSED)
 }
 
-/// The process at the other end, where the system reports it.
+/// The id of the process at the other end. None where the system does not report it.
 pub fn peer(stream: &UnixStream) -> Option<u32> {
     u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
 }
 
-/// Whether the process at the other end was started by the process that started this one, and still has it
-/// for a parent. A parent that has ended is no parent any more, so that a process number that came to be used
-/// again does not mislead. Without `/proc` nothing is known of other processes.
+/// Whether the process at the other end has the same parent as this one. A parent that ends is replaced by
+/// another, so a process id that is used again does not mislead. False where there is no `/proc`.
 pub fn is_sibling(stream: &UnixStream) -> bool {
     let parent = std::os::unix::process::parent_id();
     peer(stream).and_then(parent_of) == Some(parent)
@@ -156,24 +159,26 @@ fn parent_of(process: u32) -> Option<u32> {
     stat_field(process, 1)?.parse().ok()
 }
 
-/// Whether a process cannot answer: it was stopped by a signal or a debugger, or is a zombie. False where
+/// Whether a process cannot answer, since a signal or a debugger stopped it or it is a zombie. False where
 /// there is no `/proc`.
 pub fn is_stopped(process: u32) -> bool {
     stat_field(process, 0).is_some_and(|state| matches!(&*state, "T" | "t" | "X" | "Z"))
 }
 
-/// A field of proc_pid_stat(5), counted from the one behind the program's name. The name is in parentheses
-/// and may contain any character.
+/// A field of proc_pid_stat(5), counted from the one after the program's name, which is in parentheses and
+/// may contain any character.
 fn stat_field(process: u32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(index).map(str::to_owned)
 }
 
-/// The body of the next frame; none at the end. The length is checked before anything is allocated.
+/// The body of the next frame. None at the end of the stream. The length is checked before memory is
+/// allocated.
 ///
 /// # Errors
-/// Those of reading, and that a frame has no bytes, or more than `limit`.
+///
+/// When reading fails, and when a frame is empty or longer than `limit`.
 pub async fn read_frame(stream: &mut UnixStream, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let length = match stream.read_u32().await {
         Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
@@ -191,16 +196,18 @@ pub async fn read_frame(stream: &mut UnixStream, limit: usize) -> io::Result<Opt
 /// Writes a frame.
 ///
 /// # Errors
-/// Those of writing.
+///
+/// When writing fails, and when the body has 4 GiB or more.
 pub async fn write_frame(stream: &mut UnixStream, body: &[u8]) -> io::Result<()> {
     let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidData)?;
     stream.write_all(&[&length.to_be_bytes(), body].concat()).await
 }
 
-/// Removes a file, if there is one.
+/// Removes a file, if it exists.
 ///
 /// # Errors
-/// Those of the operating system.
+///
+/// Errors of the operating system.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -214,7 +221,7 @@ fn own_user() -> u32 {
 
 /// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
 pub const PATH_LIMIT: usize = 103;
-/// Short for a user who waits, and long enough to cost a thousandth of a processor's time at most.
+/// Short for a user who waits, and long enough to use at most a thousandth of a processor's time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Text from elsewhere, made fit for one line of a message.
+//! Errors and foreign text on one line of a message.
 
 use std::error::Error;
 
-/// The message of an error, and each cause behind it.
-pub(crate) fn chain(error: &dyn Error) -> String {
+/// The message of an error, followed by those of its causes.
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -17,8 +17,9 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Text from a stranger, fit for a terminal: no control characters, blanks joined, at most `limit` characters.
-pub(crate) fn foreign_text(text: &str, limit: usize) -> String {
+/// Foreign text, made safe for a terminal: without control characters, with single spaces, of at most `limit`
+/// characters.
+pub fn foreign_text(text: &str, limit: usize) -> String {
     // Besides C0 and C1: characters that reorder or hide what follows them.
     let hidden = |c: char| {
         c.is_control()
@@ -37,8 +38,8 @@ pub(crate) fn foreign_text(text: &str, limit: usize) -> String {
     }
 }
 
-/// The text of an SSM agent on one line, without its rulers: a failed session begins with an empty line and
-/// `----------ERROR-------`.
+/// The SSM agent's output on one line, without its rulers: that of a failed session begins with an empty line
+/// and `----------ERROR-------`.
 pub fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("-----"));
     lines.collect::<Vec<_>>().join(" ")

@@ -1,8 +1,8 @@
-//! Asks the person at the terminal, whatever standard input and output are used for.
+//! Asks the user at the terminal, even if standard input and output are redirected.
 //!
-//! As ssh does: on the terminal itself, or by the program that SSH_ASKPASS names. What is typed is not shown. A
-//! question that is given up leaves the terminal as it was: Ctrl-C is read as a key, since as a signal it would end us
-//! before that.
+//! As ssh does: on the terminal itself, or by the program in SSH_ASKPASS. The terminal does not show the keys
+//! that are typed. Cancelling restores the terminal: Ctrl-C is read as a key, since as a signal it would end
+//! this process before that.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,19 +20,19 @@ use thiserror::Error;
 use tokio::process::Command;
 use tokio::task::spawn_blocking;
 
-/// There is no answer.
+/// The user gave no answer.
 #[derive(Debug, Error)]
 pub enum AskError {
-    /// Nobody can be asked.
+    /// There is neither a terminal nor a program to ask with.
     #[error("there is no terminal to ask on")]
     Nobody,
-    /// In batch mode, and while ssh has the terminal.
+    /// In batch mode, and while ssh uses the terminal.
     #[error("nothing may be asked now")]
     Unwanted,
-    /// The question was declined.
+    /// The user cancelled, or entered nothing.
     #[error("no answer was given")]
     Declined,
-    /// The terminal, or the program that asks.
+    /// The terminal, or the program that asks, failed.
     #[error("cannot ask")]
     Io(#[from] io::Error),
 }
@@ -40,6 +40,7 @@ pub enum AskError {
 /// Asks, and returns the line that was typed.
 ///
 /// # Errors
+///
 /// [`AskError`].
 pub async fn ask(question: &str) -> Result<String, AskError> {
     let program = env::var_os("SSH_ASKPASS").filter(|program| !program.is_empty());
@@ -62,19 +63,21 @@ pub async fn ask(question: &str) -> Result<String, AskError> {
 /// Waits for Enter.
 ///
 /// # Errors
-/// [`AskError::Declined`] when something else was decided, [`AskError::Nobody`] when there is no terminal.
+///
+/// [`AskError::Declined`] when the user cancelled, [`AskError::Nobody`] when there is no terminal.
 pub async fn confirm(question: &str) -> Result<(), AskError> {
     ask_terminal(terminal().ok_or(AskError::Nobody)?, question).await.map(|_| ())
 }
 
-/// Writes a line to the terminal, for who has just answered there.
-pub fn tell(text: &str) {
+/// Writes a line to the terminal, for the user who has just answered there.
+pub fn print_line(text: &str) {
     if let Some(mut terminal) = terminal() {
         let _ = terminal.write_all(format!("{}\n", foreign_text(text, LIMIT)).as_bytes());
     }
 }
 
-/// The terminal that we are in the foreground of. Reading another one would stop us.
+/// The terminal, if this process is in its foreground. Reading it from the background would stop this
+/// process.
 pub fn terminal() -> Option<File> {
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
     (tcgetpgrp(&terminal).ok()? == getpgrp()).then_some(terminal)
@@ -120,7 +123,7 @@ async fn ask_program(program: OsString, question: &str) -> Result<String, AskErr
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// A terminal that does not show what is typed.
+/// A terminal that does not show the keys that are typed.
 struct Hidden {
     terminal: Arc<File>,
     before: Termios,
@@ -133,7 +136,7 @@ impl Hidden {
         hidden.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
         hidden.special_codes[SpecialCodeIndex::VMIN] = 1;
         hidden.special_codes[SpecialCodeIndex::VTIME] = 0;
-        // What was typed ahead was not meant for us.
+        // Keys that were typed before were not meant for this question.
         tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
         Ok(Self { terminal, before })
     }

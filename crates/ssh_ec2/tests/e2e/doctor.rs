@@ -355,7 +355,7 @@ fn the_host_key() {
     check(&[
         row("host-key", "i-0dead00000000001d presents the host key ED25519 SHA256:")
             .on("i-0dead00000000001d"),
-        row("host-key", "others than you may write to ").where_(|sandbox, _| {
+        row("host-key", "other users can write to ").where_(|sandbox, _| {
             let file = sandbox.directory().join("known_hosts");
             fs::write(&file, "").unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();

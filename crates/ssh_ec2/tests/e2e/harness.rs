@@ -14,7 +14,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use ec2_sandbox::{Faults, Options, Region, SessionState, SessionSummary, Workspace};
-use ssh_ec2::ssh::config::{Places, ProxyOptions, block};
+use ssh_ec2::ssh::config::{ProxyOptions, block};
+use ssh_ec2::ssh::own_files::OwnFiles;
 use tokio::runtime::Runtime;
 
 pub(crate) use self::files::{assert_same, files_below, random_file};
@@ -296,8 +297,8 @@ impl Sandbox {
 }
 
 /// All files of the program below one directory.
-pub(crate) fn places(directory: &Path) -> Places {
-    Places::below(directory, directory)
+pub(crate) fn places(directory: &Path) -> OwnFiles {
+    OwnFiles::below(directory, directory)
 }
 
 /// The program under test.

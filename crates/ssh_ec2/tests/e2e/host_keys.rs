@@ -330,7 +330,7 @@ fn a_file_that_others_can_write_is_refused() {
     let file = known_hosts(&sandbox);
     let before = fs::read(&file).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
-    let error = format!("ssh_ec2: error: others than you may write to {}\n", file.display());
+    let error = format!("ssh_ec2: error: other users can write to {}\n", file.display());
     for target in [sandbox.target(), sandbox.at(NO_CONSOLE)] {
         let ended = run(sandbox.ssh(&target).arg("echo in")).status(255);
         assert!(ended.stderr.contains(&error) && ended.text().is_empty(), "{ended}");

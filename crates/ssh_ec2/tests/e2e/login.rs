@@ -270,7 +270,7 @@ fn a_session_that_is_not_there_or_not_whole_is_named() {
     let mut command = configured(&sandbox, sandbox.proxy(HEALTHY));
     let ended = run(&mut alone(&sandbox, &command)).status(1);
     let error = format!(
-        "the AWS sign-in of profile login is not trusted: others than you may write to {}",
+        "the AWS sign-in of profile login is not trusted: other users can write to {}",
         file(&sandbox).display()
     );
     assert_eq!(ended.stderr, told(&error, &[HINT]));

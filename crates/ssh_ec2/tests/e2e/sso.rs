@@ -338,7 +338,7 @@ fn a_token_that_others_could_have_written_is_not_used() {
     let before = calls(&sandbox, "sso:GetRoleCredentials");
     let ended = run(&mut alone(&sandbox, &ssh_ec2(&sandbox))).status(1);
     let error = format!(
-        "the AWS sign-in of profile sso is not trusted: others than you may write to {}",
+        "the AWS sign-in of profile sso is not trusted: other users can write to {}",
         token(&sandbox).display()
     );
     assert!(ended.stderr.starts_with(&format!("ssh_ec2: error: {error}\n")), "{ended}");

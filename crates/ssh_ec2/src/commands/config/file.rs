@@ -6,7 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
-use crate::ssh::config::{Places, is_literal};
+use crate::ssh::own_files::OwnFiles;
+use crate::ssh::quote::is_literal;
 use crate::system::private_file::rename_durably;
 
 /// New contents of a file, written beside it. Dropping it removes them.
@@ -111,7 +112,7 @@ pub(super) fn remove(path: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When it cannot be made, or ssh would read its name differently.
-pub(in crate::commands) fn make_own_directory(places: &Places) -> Result<(), Failure> {
+pub(in crate::commands) fn make_own_directory(places: &OwnFiles) -> Result<(), Failure> {
     let path = places.directory();
     if !is_literal(&path.to_string_lossy()) {
         let source = io::Error::other("ssh cannot be given a path with `${` or a line break");

@@ -220,7 +220,7 @@ fn of_files(answer: &Answer, instance: &InstanceId) -> Told {
 }
 
 fn tells(told: &Told, key: &HostKey) -> bool {
-    matches!(told, Told::Keys(evidence, _) if evidence.tells(key))
+    matches!(told, Told::Keys(evidence, _) if evidence.lists(key))
 }
 
 /// For calls that AWS throttles: ssh's user waits.

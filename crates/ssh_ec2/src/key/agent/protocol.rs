@@ -4,7 +4,8 @@
 //! answered: 11 lists the identities (12), 13 signs (14). All else gets 5, "failure", which OpenSSH takes
 //! calmly, `session-bind@openssh.com` included.
 
-use crate::key::one_time::{COMMENT, OneTimeKey, push_string};
+use crate::key::one_time::{COMMENT, OneTimeKey};
+use crate::ssh::wire::{push_string, take_string};
 
 /// What a client asks.
 #[derive(Debug, Eq, PartialEq)]
@@ -33,7 +34,7 @@ impl<'a> Request<'a> {
         match body {
             [REQUEST_IDENTITIES] => Self::List,
             [SIGN_REQUEST, rest @ ..] => Self::parse_sign(rest).unwrap_or(Self::Unsupported),
-            [EXTENSION, rest @ .., 1] if split_string(rest).is_some_and(|(name, _)| name == BIND) => {
+            [EXTENSION, rest @ .., 1] if take_string(rest).is_some_and(|(name, _)| name == BIND) => {
                 Self::BindForwarded
             }
             _ => Self::Unsupported,
@@ -41,8 +42,8 @@ impl<'a> Request<'a> {
     }
 
     fn parse_sign(body: &'a [u8]) -> Option<Self> {
-        let (key, rest) = split_string(body)?;
-        let (data, flags) = split_string(rest)?;
+        let (key, rest) = take_string(body)?;
+        let (data, flags) = take_string(rest)?;
         let flags = u32::from_be_bytes(flags.try_into().ok()?);
         Some(Self::Sign { key, data, flags })
     }
@@ -84,11 +85,6 @@ pub fn refusal() -> Vec<u8> {
     let mut frame = Vec::with_capacity(5);
     push_string(&mut frame, &[FAILURE]);
     frame
-}
-
-fn split_string(body: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = body.split_first_chunk::<4>()?;
-    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
 /// OpenSSH's own limit for a frame (`AGENT_MAX_LEN`).

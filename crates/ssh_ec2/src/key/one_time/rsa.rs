@@ -4,10 +4,11 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding};
 
-use super::{KeyError, push_string};
+use super::KeyError;
+use crate::ssh::wire::push_string;
 
-/// A pair whose private half the library keeps, in memory that it wipes when it frees it (AWS-LC,
-/// `OPENSSL_free`). What its arithmetic leaves on the stack or in registers is out of our reach.
+/// A pair whose private half the library keeps, in memory that it wipes before it frees it (AWS-LC,
+/// `OPENSSL_free`). Its arithmetic may leave parts on the stack or in registers, which we cannot wipe.
 pub(super) struct RsaKey {
     pair: KeyPair,
     /// In the encoding of RFC 4253, section 6.6.
@@ -26,10 +27,10 @@ impl RsaKey {
         &self.blob
     }
 
-    /// A signature with the hash that the flags of the agent protocol ask for (RFC 8332). Without one of them
-    /// the client wants SHA-1, which is not made.
+    /// A signature with the hash that the flags of the agent protocol choose (RFC 8332). None without such a
+    /// flag: the client expects SHA-1 then.
     pub(super) fn sign(&self, data: &[u8], flags: u32) -> Option<Vec<u8>> {
-        // The order of OpenSSH's own agent, for a client that asks for both.
+        // In the order of OpenSSH's own agent, for a client that sets both.
         let (algorithm, encoding): (&[u8], &dyn RsaEncoding) = match flags {
             flags if flags & SHA2_256 != 0 => (b"rsa-sha2-256", &RSA_PKCS1_SHA256),
             flags if flags & SHA2_512 != 0 => (b"rsa-sha2-512", &RSA_PKCS1_SHA512),
@@ -44,8 +45,8 @@ impl RsaKey {
     }
 }
 
-/// The blob of a public key, from the structure of PKCS #1: the modulus and the exponent, whose bytes are
-/// those of an `mpint` already, a zero in front of a first bit that is set included.
+/// The blob of a public key, from the structure of PKCS #1: modulus and exponent. Their bytes are those of an
+/// `mpint` already, with a zero byte before a first bit that is set.
 fn blob(public: &[u8]) -> Option<Vec<u8>> {
     let (sequence, _) = element(public, 0x30)?;
     let (modulus, rest) = element(sequence, 0x02)?;
@@ -83,21 +84,14 @@ mod tests {
     use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512};
 
     use super::*;
-
-    fn fields(mut rest: &[u8]) -> Vec<&[u8]> {
-        let mut fields = Vec::new();
-        while let Some((length, after)) = rest.split_first_chunk::<4>() {
-            let (field, after) = after.split_at(u32::from_be_bytes(*length) as usize);
-            fields.push(field);
-            rest = after;
-        }
-        fields
-    }
+    use crate::ssh::wire::strings;
 
     #[test]
     fn signatures_have_the_hash_that_was_asked_for_and_verify_by_the_blob() {
         let key = RsaKey::generate().unwrap();
-        let [name, exponent, modulus] = fields(key.public_blob())[..] else { panic!("three fields") };
+        let [name, exponent, modulus] = strings(key.public_blob()).unwrap()[..] else {
+            panic!("three fields")
+        };
         assert_eq!((name, exponent), (&b"ssh-rsa"[..], &[1, 0, 1][..]));
         assert!(modulus.len() == 385 && modulus[0] == 0 && modulus[1] >= 0x80, "3072 bits, and not negative");
         let public = PublicKeyComponents { n: &modulus[1..], e: exponent };
@@ -105,7 +99,7 @@ mod tests {
             [(2, "rsa-sha2-256"), (4, "rsa-sha2-512"), (6, "rsa-sha2-256"), (0x8000_0004, "rsa-sha2-512")]
         {
             let signature = key.sign(b"data", flags).unwrap();
-            let [name, raw] = fields(&signature)[..] else { panic!("two fields") };
+            let [name, raw] = strings(&signature).unwrap()[..] else { panic!("two fields") };
             assert_eq!(name, algorithm.as_bytes());
             let parameters = match algorithm {
                 "rsa-sha2-256" => &RSA_PKCS1_2048_8192_SHA256,

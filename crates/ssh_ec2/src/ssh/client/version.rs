@@ -1,4 +1,4 @@
-//! The version of the ssh in PATH: what it can do, and what is dangerous in it.
+//! The version of the ssh in PATH, and whether it has a known vulnerability.
 
 use std::fmt;
 use std::io;
@@ -7,19 +7,19 @@ use std::process::{Command, Stdio};
 /// The version of an OpenSSH client.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Version {
-    /// 9 of 9.2.
+    /// The 9 of 9.2.
     pub major: u32,
-    /// 2 of 9.2.
+    /// The 2 of 9.2.
     pub minor: u32,
-    /// Whether a distribution built it, which may have fixed it.
+    /// Whether a distribution built it, and may have backported fixes.
     pub is_distributed: bool,
 }
 
 impl Version {
-    /// The first with `KnownHostsCommand`, without which the host keys could not be checked.
+    /// The first with `KnownHostsCommand`, without which host keys could not be checked.
     pub const NEEDED: Self = Self { major: 8, minor: 5, is_distributed: false };
 
-    /// The first that refuses host and user names with characters that have a meaning for a shell.
+    /// The first that refuses host and user names with shell metacharacters.
     const SAFE: Self = Self { major: 9, minor: 6, is_distributed: false };
 
     /// A warning about CVE-2023-51385, unless this version is safe or its distribution has fixed it.
@@ -34,9 +34,10 @@ impl Version {
         })
     }
 
-    /// Asks the ssh in PATH. None if it says none, as another program than OpenSSH's would.
+    /// Runs `ssh -V`. None if the ssh in PATH is not OpenSSH's.
     ///
     /// # Errors
+    ///
     /// When it cannot be run.
     pub fn of_ssh() -> Result<Option<Self>, io::Error> {
         let output = Command::new("ssh").arg("-V").stdin(Stdio::null()).output()?;
@@ -57,7 +58,7 @@ impl Version {
     }
 }
 
-/// Whether ssh refuses a host name with a quote.
+/// Whether ssh refuses a host name with a quote: the distribution has fixed CVE-2023-51385.
 fn refuses_shell_characters() -> bool {
     let mut ssh = Command::new("ssh");
     ssh.args(["-F", "none", "-G", "--", "a'b"]).stdin(Stdio::null());

@@ -1,6 +1,7 @@
-//! Reads the file that `ssh_ec2 config --install` wrote.
+//! Reads the file that `ssh_ec2 config --install` wrote. (Pure.)
 
-use super::{BLOCK, SECTION, Suffix, quote_for_shell};
+use super::{BLOCK, SECTION, Suffix};
+use crate::ssh::quote::shell_word;
 
 /// The sections of an installed file, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
 pub fn sections(file: &str) -> Vec<(Suffix, String)> {
@@ -32,27 +33,27 @@ pub fn installed_block(file: &str) -> Option<String> {
     file.find(BLOCK).map(|at| file[at..].to_owned())
 }
 
-/// Whether an earlier version wrote the file. Its blocks work, but match more hosts than ours and put the
-/// agent's socket where a long name does not fit.
+/// Whether an earlier version wrote the file. Its blocks work, but match more hosts, and its paths of the key
+/// agent's socket are too long for long host names.
 pub fn is_outdated(file: &str) -> bool {
     let count = |keyword: &str| file.lines().filter(|line| line.trim_start().starts_with(keyword)).count();
     // Version 0.1.0 wrote no VerifyHostKeyDNS beside its ProxyCommand.
     count("ProxyCommand ") > count("VerifyHostKeyDNS ")
 }
 
-/// The commands that write the blocks of `file` again, with the options that they were written with: one for
-/// each suffix, and one for ids. A file without blocks needs the plain command.
+/// The commands that install the blocks of `file` again with the same options: one for each suffix, and one
+/// for ids. For a file without blocks it is the plain command.
 pub fn install_commands(file: &str) -> Vec<String> {
     let suffixes = sections(file).into_iter().map(|(suffix, text)| {
         let user = text.lines().find_map(|line| line.trim_start().strip_prefix("User "));
-        let user = user.map(|user| format!(" --user {}", quote_for_shell(user))).unwrap_or_default();
+        let user = user.map(|user| format!(" --user {}", shell_word(user.as_ref()))).unwrap_or_default();
         format!("ssh_ec2{} config --install --suffix {}{user}", common_options(&text), suffix.suffix)
     });
     let block = installed_block(file).unwrap_or_default();
     suffixes.chain([format!("ssh_ec2{} config --install", common_options(&block))]).collect()
 }
 
-/// The options of `config` in the first ProxyCommand, where they stand in front of all others.
+/// The options of `config` in the first ProxyCommand, in which they come before all others.
 fn common_options(block: &str) -> String {
     let command = block.lines().find_map(|line| line.trim_start().strip_prefix("ProxyCommand "));
     let mut options = String::new();
@@ -62,7 +63,7 @@ fn common_options(block: &str) -> String {
             "--newest" | "--any" | "--batch" | "-v" => options.push_str(&format!(" {word}")),
             "--profile" | "--region" | "--reason" | "--key-file" | "--key-type" => {
                 let value = words.next().unwrap_or_default();
-                options.push_str(&format!(" {word} {}", quote_for_shell(&value)));
+                options.push_str(&format!(" {word} {}", shell_word(value.as_ref())));
             }
             _ => break,
         }
@@ -70,7 +71,7 @@ fn common_options(block: &str) -> String {
     options
 }
 
-/// Undoes [`shell_word`](super::shell_word) for each word of a command.
+/// The words of a ProxyCommand, without the quotes of [`proxy_word`](crate::ssh::quote::proxy_word).
 fn shell_words(command: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
@@ -85,7 +86,7 @@ fn shell_words(command: &str) -> Vec<String> {
                 words.push(String::new());
                 continue;
             }
-            // Outside quotes only a quote is escaped.
+            // Outside quotes, only a quote is escaped.
             '\\' if !quoted => characters.next(),
             character => Some(character),
         };
@@ -101,11 +102,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::ssh::config::{Places, ProxyOptions, block, section};
+    use crate::ssh::config::{ProxyOptions, block, section};
+    use crate::ssh::own_files::OwnFiles;
 
     #[test]
     fn the_install_command_repeats_what_was_installed() {
-        let places = Places::below(Path::new("/home/me/.ssh/ssh_ec2"), Path::new("/tmp/short"));
+        let places = OwnFiles::below(Path::new("/home/me/.ssh/ssh_ec2"), Path::new("/tmp/short"));
         let program = Path::new("/opt/my tools/ssh_ec2");
         assert_eq!(install_commands(""), ["ssh_ec2 config --install"]);
         let plain = block(program, &places, &ProxyOptions::default());

@@ -1,4 +1,4 @@
-//! The signals that concern a job, and whether its whole group got them.
+//! The signals for a job, and whether its whole process group got each.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,10 +13,10 @@ use signal_hook::low_level::siginfo::Cause;
 
 use super::ignored::IgnoredSignals;
 
-/// A signal that came.
+/// A signal that this process got.
 pub(super) struct Arrival {
     pub(super) signal: Signal,
-    /// Whether every process of the group got it.
+    /// Whether every process of the group got it, the program included.
     pub(super) is_for_group: bool,
 }
 
@@ -24,12 +24,12 @@ pub(super) struct Arrival {
 pub(super) struct Signals(SignalDelivery<UnixStream, WithOrigin>);
 
 impl Signals {
-    /// From here on they neither kill nor are lost.
+    /// Catches them: from here on they neither kill this process nor are lost.
     pub(super) fn catch() -> io::Result<Self> {
         let (reader, writer) = UnixStream::pair()?;
         let ignored = IgnoredSignals::read();
-        // `exec` sets signals that are caught back to their default, and ssh is to ignore these as well.
-        // Where they are not known, none is caught.
+        // Signals that are ignored stay ignored: `exec` would reset a caught one to its default, and ssh is
+        // to ignore it as well. Where the mask is unknown, none is caught.
         let is_caught = |signal: &Signal| ignored.contain(signal.as_raw()) == Some(false);
         let passed_on = PASSED_ON.into_iter().filter(is_caught);
         let signals = [Signal::CHILD, Signal::CONT].into_iter().chain(passed_on);
@@ -37,13 +37,13 @@ impl Signals {
         Ok(Self(SignalDelivery::with_pipe(reader, writer, WithOrigin::default(), signals)?))
     }
 
-    /// Those that have come, without SIGCHLD, which only ends the sleep.
+    /// The signals since the last call, without SIGCHLD, which only ends the sleep.
     pub(super) fn arrived(&mut self) -> Vec<Arrival> {
         let arrived = self.0.pending().filter_map(|origin| {
             let known = |signal: &Signal| signal.as_raw() == origin.signal;
             let signal = PASSED_ON.into_iter().chain([Signal::CONT]).find(known)?;
-            // The terminal sends its keys and its size to the foreground group. When it hangs up, the kernel
-            // may signal the leader of the session alone (`tty_signal_session_leader` in Linux's
+            // The terminal's signals for keys and its size go to the foreground group. When it hangs up, the
+            // kernel may signal the session leader alone (`tty_signal_session_leader` in Linux's
             // tty_jobctrl.c).
             let of_terminal = [Signal::INT, Signal::QUIT, Signal::WINCH].contains(&signal);
             Some(Arrival { signal, is_for_group: of_terminal && matches!(origin.cause, Cause::Kernel) })
@@ -51,7 +51,7 @@ impl Signals {
         arrived.collect()
     }
 
-    /// Sleeps until a signal comes, one of `others` can be read, or the time is over.
+    /// Sleeps until a signal comes, one of `others` can be read, or `deadline`.
     pub(super) fn sleep(&self, others: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
         let all = [self.0.get_read().as_fd()].into_iter().chain(others.iter().copied());
         let mut all: Vec<_> = all.map(|one| PollFd::from_borrowed_fd(one, PollFlags::IN)).collect();
@@ -64,8 +64,8 @@ impl Signals {
     }
 }
 
-/// All that may be sent to ssh, except for the signals that stop: these stop this process by default, and a
-/// process that catches one cannot be stopped by it.
+/// The signals that users send to ssh, but for those that stop: these stop this process by default, and a
+/// process that catches one is not stopped by it.
 const PASSED_ON: [Signal; 8] = [
     Signal::ALARM,
     Signal::HUP,

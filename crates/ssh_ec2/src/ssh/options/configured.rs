@@ -1,4 +1,4 @@
-//! Options that ssh's configuration has for a host, looked up before ssh is started.
+//! The options that ssh will have for a host, read before ssh is started.
 
 use std::io::{self, Write as _};
 use std::path;
@@ -8,30 +8,31 @@ use super::SshOptions;
 use crate::ssh::client::Invocation;
 
 impl SshOptions {
-    /// What ssh's configuration and these options come to. None if ssh does not say.
+    /// The options from ssh's files and this command line. None if `ssh -G` fails.
     pub fn configured(ssh: &Invocation) -> Option<Self> {
         let files = match ssh.config_file() {
             Some(file) if file == "none" => String::new(),
             Some(file) => format!("Include \"{}\"\n", path::absolute(file).ok()?.display()),
             None => "Include ~/.ssh/config\nInclude /etc/ssh/ssh_config\n".to_owned(),
         };
-        // ssh reports a user in any case. This one, behind all others, shows that none is configured.
+        // `ssh -G` prints a user in any case. This one, after all others, shows that none is configured.
         let config = format!("{files}Match all\n    User {UNCONFIGURED}\n");
         let mut command = Command::new("ssh");
-        // The last `-F` and `-E` count: the user's log gets no second set of messages.
+        // ssh takes the last `-F` and the last `-E`: messages of `ssh -G` do not go to the user's log file.
         command.arg("-G").args(&ssh.options).args(["-F", "/dev/stdin", "-E", "/dev/null"]);
         command.arg(&ssh.destination);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut running = command.spawn().ok()?;
-        // Smaller than a pipe: it does not wait for ssh to read.
+        // Smaller than a pipe's buffer, so the write does not block until ssh reads.
         running.stdin.take()?.write_all(config.as_bytes()).ok()?;
         let output = running.wait_with_output().ok()?;
         output.status.success().then(|| Self::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
-    /// What ssh's configuration comes to for a host. An inner error is what ssh complains of.
+    /// The options from ssh's files for a host. The inner error is ssh's message.
     ///
     /// # Errors
+    ///
     /// When ssh cannot be run.
     pub fn for_host(host: &str) -> Result<Result<Self, String>, io::Error> {
         let output = Command::new("ssh").args(["-G", "--", host]).stdin(Stdio::null()).output()?;
@@ -42,18 +43,19 @@ impl SshOptions {
         Ok(Ok(Self::parse(&String::from_utf8_lossy(&output.stdout))))
     }
 
-    /// The configured login name, among options from [`configured`](Self::configured).
+    /// The user in the options from [`configured`](Self::configured). None if the files and the options name
+    /// none.
     pub fn user(&self) -> Option<String> {
         self.get("user").filter(|user| *user != UNCONFIGURED).map(str::to_owned)
     }
 }
 
-/// The name that ssh's configuration has for a host, by `HostName`, if it has another one.
+/// The `HostName` that ssh's files have for a host, if it differs from the host.
 pub fn alias(host: &str) -> Option<String> {
     let options = SshOptions::for_host(host).ok()?.ok()?;
     let name = options.get("hostname")?;
     (!name.eq_ignore_ascii_case(host)).then(|| name.to_owned())
 }
 
-/// A user that nobody has.
+/// A user name that nobody has.
 const UNCONFIGURED: &str = "ssh_ec2-asks";

@@ -6,10 +6,11 @@ use std::path::Path;
 use super::Tool;
 
 impl Tool {
-    /// The options that decide how ssh connects and which agent it forwards, in ssh's own form.
+    /// The options that determine how ssh connects and whether it forwards an agent, as ssh itself takes
+    /// them.
     pub fn ssh_options(self, arguments: &[OsString]) -> Vec<OsString> {
         if self == Self::Rsync {
-            // The shell that rsync is given, or its own choice.
+            // The remote shell from rsync's options, or its default.
             let with_shell = self.with_settings(arguments.to_vec(), 0, &[]);
             let words = words(&with_shell[1].to_string_lossy());
             let is_ssh = words.first().is_some_and(|word| Path::new(word).ends_with("ssh"));
@@ -40,7 +41,7 @@ impl Tool {
     }
 }
 
-/// The words of a command as rsync splits it: a quote within quotes of its kind is doubled.
+/// The words of a command, split as by rsync: inside quotes, a quote of the same kind is doubled.
 fn words(command: &str) -> Vec<String> {
     let (mut words, mut open) = (Vec::new(), None);
     let mut word: Option<String> = None;

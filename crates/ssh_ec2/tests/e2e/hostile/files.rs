@@ -34,11 +34,12 @@ fn names_with(directory: &Path, extension: &str) -> Vec<PathBuf> {
 type Spoil = (fn(&Path), fn(&Path) -> String);
 
 const OPEN_FILE: Spoil =
-    (|file| set_mode(file, 0o666), |file| format!("others than you may write to {}", file.display()));
-const PIPE: Spoil = (replace_by_pipe, |file| format!("{} is not a file of ours", file.display()));
+    (|file| set_mode(file, 0o666), |file| format!("other users can write to {}", file.display()));
+const PIPE: Spoil =
+    (replace_by_pipe, |file| format!("{} has the wrong file type, or is too large", file.display()));
 const OPEN_DIRECTORY: Spoil = (
     |file| set_mode(file.parent().unwrap(), 0o777),
-    |file| format!("others than you may write to {}", file.parent().unwrap().display()),
+    |file| format!("other users can write to {}", file.parent().unwrap().display()),
 );
 const FOREIGN_FILE: Spoil = (
     |file| chown(file, Some(NOBODY), None).unwrap(),

@@ -44,7 +44,7 @@ impl SsoRole {
         let device = self.authorize(&client).await.map_err(failed)?;
         let url = text(&device, "verificationUriComplete").or(text(&device, "verificationUri"));
         let (url, code) = (url.unwrap_or_default(), text(&device, "userCode").unwrap_or_default());
-        tty::tell(&format!("Confirm the code {code} at {url}"));
+        tty::print_line(&format!("Confirm the code {code} at {url}"));
         open(url).await;
         let response = self.wait(&client, &device).await?;
         self.keep(&client, &response)?;
