@@ -157,15 +157,18 @@ impl Limit {
 
 /// The value of a sum, product or shift.
 fn number(expression: &str) -> Option<u64> {
-    let operators: [(&str, fn(u64, u64) -> u64); 4] =
-        [(" << ", |a, b| a << b), (" + ", |a, b| a + b), (" - ", |a, b| a - b), (" * ", |a, b| a * b)];
-    for (operator, apply) in operators {
+    for (operator, apply) in OPERATORS {
         if let Some((left, right)) = expression.rsplit_once(operator) {
             return Some(apply(number(left)?, number(right)?));
         }
     }
     expression.replace('_', "").parse().ok()
 }
+
+type Operator = (&'static str, fn(u64, u64) -> u64);
+/// Those that bind least come first.
+const OPERATORS: [Operator; 4] =
+    [(" << ", |a, b| a << b), (" + ", |a, b| a + b), (" - ", |a, b| a - b), (" * ", |a, b| a * b)];
 
 /// The limits in the sources.
 fn constants() -> BTreeSet<Limit> {
