@@ -33,8 +33,14 @@ fn only_tests_count_as_such() {
 
 #[test]
 fn every_source_file_that_a_document_names_exists() {
-    let bases =
-        ["", "crates/ssh_ec2", "crates/ssh_ec2/src", "crates/ssh_ec2/tests", "crates/ec2-sandbox/src"];
+    let bases = [
+        "",
+        "crates/ssh_ec2",
+        "crates/ssh_ec2/src",
+        "crates/ssh_ec2/tests",
+        "crates/ssm-channel/src",
+        "crates/ec2-sandbox/src",
+    ];
     let exists = |path: &str| bases.iter().any(|base| root().join(base).join(path).is_file());
     let mut named = Vec::new();
     for document in documents() {
@@ -151,15 +157,18 @@ impl Limit {
 
 /// The value of a sum, product or shift.
 fn number(expression: &str) -> Option<u64> {
-    let operators: [(&str, fn(u64, u64) -> u64); 4] =
-        [(" << ", |a, b| a << b), (" + ", |a, b| a + b), (" - ", |a, b| a - b), (" * ", |a, b| a * b)];
-    for (operator, apply) in operators {
+    for (operator, apply) in OPERATORS {
         if let Some((left, right)) = expression.rsplit_once(operator) {
             return Some(apply(number(left)?, number(right)?));
         }
     }
     expression.replace('_', "").parse().ok()
 }
+
+type Operator = (&'static str, fn(u64, u64) -> u64);
+/// Those that bind least come first.
+const OPERATORS: [Operator; 4] =
+    [(" << ", |a, b| a << b), (" + ", |a, b| a + b), (" - ", |a, b| a - b), (" * ", |a, b| a * b)];
 
 /// The limits in the sources.
 fn constants() -> BTreeSet<Limit> {
