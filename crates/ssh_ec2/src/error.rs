@@ -4,6 +4,8 @@
 //! on as they are; here stand only those that need the whole story.
 
 mod plain_ssh;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::io;

@@ -26,6 +26,9 @@ pub mod key;
 pub mod net;
 pub mod policy;
 pub mod road;
+#[cfg(test)]
+#[path = "../tests/snapshot/mod.rs"]
+mod snapshot;
 pub mod ssh;
 pub mod system;
 pub mod target;
