@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
 use crate::doctor::report::{Check, Layer, Report, Verdict};
 use crate::instances::cache::Cache;
-use crate::instances::resolve::{Choice, age};
+use crate::instances::resolve::Choice;
 use crate::net::network::Network;
 use crate::net::websocket::{Way, prepare_within};
 use crate::policy::{Feature, Policy, Wanted};
@@ -29,7 +29,8 @@ use crate::road::probe::{Interrupt, Prober};
 use crate::ssh::config::ProxyOptions;
 use crate::ssh::known_hosts::Store;
 use crate::ssh::own_files::OwnFiles;
-use crate::system::explain::Explain as _;
+use crate::system::age::Age;
+use crate::system::explain::Explain;
 use crate::system::text::{self, foreign_text};
 use crate::target::{InstanceId, OsUser, Port, Target};
 
@@ -115,8 +116,14 @@ impl Finding {
         Self::new(Verdict::Broken, fact)
     }
 
-    fn failed(error: &dyn Error, hints: Vec<String>) -> Self {
-        Self { hints, ..Self::broken(chain(error)) }
+    /// What an error says of itself.
+    fn of(error: &dyn Explain) -> Self {
+        let details = error.details(SystemTime::now());
+        Self {
+            hints: error.hints(),
+            details: details.iter().map(|line| foreign_text(line, 200)).collect(),
+            ..Self::broken(chain(error))
+        }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -127,7 +134,7 @@ impl Finding {
 
 impl From<diagnosis::Diagnosis> for Finding {
     fn from(cause: diagnosis::Diagnosis) -> Self {
-        Self::failed(&cause, cause.hints())
+        Self::of(&cause)
     }
 }
 
@@ -177,7 +184,7 @@ impl Walk<'_> {
                     AwsError::NoRegion | AwsError::BadRegion { .. } => Layer::Region,
                     _ => Layer::Credentials,
                 };
-                let _ = self.note(layer, since, Finding::failed(&error, error.hints()));
+                let _ = self.note(layer, since, Finding::of(&error));
                 return ControlFlow::Break(());
             }
         };
@@ -185,7 +192,7 @@ impl Walk<'_> {
         self.note(Layer::Region, since, Finding::ok(aws.region()))?;
         let since = Instant::now();
         if let Err(error) = aws.sign_in().await {
-            let _ = self.note(Layer::Credentials, since, Finding::failed(&error, error.hints()));
+            let _ = self.note(Layer::Credentials, since, Finding::of(&error));
             return ControlFlow::Break(());
         }
         let caller = aws.caller().await;
@@ -218,7 +225,7 @@ impl Walk<'_> {
         match caller {
             Ok(Caller { account, arn }) => {
                 let ends = aws.credentials_end().await.ok().flatten();
-                let ends = ends.map(|end| format!(", for {} more", age(SystemTime::now(), end)));
+                let ends = ends.map(|end| format!(", for {} more", Age::between(SystemTime::now(), end)));
                 let source = aws.credentials_source();
                 let fact = format!("{} from {source}{}", foreign_text(&arn, 200), ends.unwrap_or_default());
                 self.report.account = Some(foreign_text(&account, 20));
@@ -231,7 +238,7 @@ impl Walk<'_> {
                 | AwsError::AccessDenied { .. }
                 | AwsError::Throttled { .. }),
             ) => Finding::warning(format!("who calls is not known: {}", chain(&error))),
-            Err(error) => Finding::failed(&error, error.hints()),
+            Err(error) => Finding::of(&error),
         }
     }
 
@@ -240,7 +247,7 @@ impl Walk<'_> {
         let since = Instant::now();
         let endpoints = match aws.endpoints() {
             Ok(endpoints) => endpoints,
-            Err(error) => return self.note(Layer::Endpoints, since, Finding::failed(&error, error.hints())),
+            Err(error) => return self.note(Layer::Endpoints, since, Finding::of(&error)),
         };
         let network = self.means.network;
         let looks = endpoints.iter().map(async |endpoint| {
@@ -249,7 +256,7 @@ impl Walk<'_> {
                 Ok(prepared) => {
                     Finding::ok(format!("{} answers{}", endpoint.url.host(), way(prepared.way())))
                 }
-                Err(error) => Finding::failed(&error, error.hints()),
+                Err(error) => Finding::of(&error),
             };
             // Who gives an id needs nothing of EC2.
             let spare =

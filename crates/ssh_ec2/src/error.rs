@@ -24,7 +24,8 @@ use crate::key::file::KeyFileError;
 use crate::key::one_time::KeyError;
 use crate::net::network::NetworkError;
 use crate::road::error::RoadError;
-use crate::ssh::client::{InvocationError, Version};
+use crate::ssh::client::InvocationError;
+use crate::ssh::error::SshError;
 use crate::ssh::host_key::{HostKey, Source};
 use crate::ssh::known_hosts::StoreError;
 use crate::system::explain::{Anchor, Explain};
@@ -80,12 +81,6 @@ pub enum Failure {
     /// sshd did not want the key.
     #[error(transparent)]
     KeyRefused(Box<RefusedKey>),
-    /// An ssh without `KnownHostsCommand` would refuse our settings, and with them the user's whole file.
-    #[error("ssh is OpenSSH {found}, and checking host keys takes {}", Version::NEEDED)]
-    OldSsh {
-        /// What is in PATH.
-        found: Version,
-    },
     /// Nobody can be asked for the host key, for a reason that may pass.
     #[error("the host key of {instance} cannot be checked: {why}")]
     HostKeyUnchecked {
@@ -160,14 +155,9 @@ pub enum Failure {
         /// What was called.
         program: &'static str,
     },
-    /// ssh could not be started.
-    #[error("cannot run {program}")]
-    Ssh {
-        /// What was looked for.
-        program: String,
-        /// Why.
-        source: io::Error,
-    },
+    /// ssh, or a program that runs it, cannot be used.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// Standard input or output of the proxy.
     #[error("cannot use standard input and output")]
     Stdio(#[source] io::Error),
@@ -245,7 +235,6 @@ impl Explain for Failure {
             }
             Self::PlainSsh(failure) => failure.hints(),
             Self::Moved { .. } => vec!["connect again".into()],
-            Self::OldSsh { .. } => vec!["put a newer ssh in PATH; nothing was changed".into()],
             Self::NoHome => vec!["set HOME, or SSH_EC2_DIR to a directory that you can write to".into()],
             Self::UserConfig { hint, .. } => vec![hint.clone()],
             Self::NoKey { .. } => {
@@ -267,14 +256,7 @@ impl Explain for Failure {
                     "to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"
                 ),
             ],
-            Self::Ssh { program, source } if source.kind() == io::ErrorKind::NotFound => {
-                let (package, name) = match program.as_str() {
-                    "rsync" => ("rsync", "rsync"),
-                    _ => ("openssh-client", "OpenSSH's client"),
-                };
-                vec![format!("install {name} (Debian: `apt install {package}`), or put it in PATH")]
-            }
-            Self::Ssh { program, .. } => vec![format!("check that the {program} in PATH can be executed")],
+            Self::Ssh(error) => error.hints(),
             Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
                 vec!["make room where standard output goes, or send it elsewhere".into()]
             }
@@ -307,6 +289,7 @@ impl Explain for Failure {
             Self::Network(error) => return error.anchor(),
             Self::PlainSsh(failure) => return failure.anchor(),
             Self::Resolve(error) => return error.anchor(),
+            Self::Ssh(error) => return error.anchor(),
             Self::Target(error) => return error.anchor(),
             Self::Command { .. } | Self::Sandbox(_) => Anchor::Sandbox,
             Self::File { .. } | Self::NoHome | Self::UserConfig { .. } => Anchor::Files,
@@ -315,7 +298,6 @@ impl Explain for Failure {
             Self::ManagedNode { .. } => Anchor::ManagedNode,
             Self::Moved { .. } => Anchor::NameMoved,
             Self::NoKey { .. } => Anchor::OwnKey,
-            Self::OldSsh { .. } | Self::Ssh { .. } => Anchor::SshClient,
             Self::Output(_) | Self::Stdio(_) => Anchor::StandardStreams,
             Self::System { .. } => Anchor::SystemLimits,
         };

@@ -1,7 +1,6 @@
 //! This machine's part: the ssh client, and what its configuration does with a host.
 
 use std::fs;
-use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use super::{Finding, Walk};
 use crate::doctor::report::{Layer, Verdict};
 use crate::ssh::client::Version;
 use crate::ssh::config::{Keys, install_commands, is_outdated};
+use crate::ssh::error::{NEWER_HINT, SshError};
 use crate::ssh::options::SshOptions;
 use crate::target::Target;
 
@@ -18,22 +18,13 @@ impl Walk<'_> {
     pub(super) fn client(&mut self) -> ControlFlow<()> {
         let since = Instant::now();
         let finding = match Version::of_ssh() {
-            Ok(Some(version)) if version < Version::NEEDED => Finding::broken(format!(
-                "ssh is OpenSSH {version}, and checking host keys takes {}",
-                Version::NEEDED
-            ))
-            .hint("put a newer ssh in PATH"),
+            Ok(Some(found)) if found < Version::NEEDED => Finding::of(&SshError::Old { found }),
             Ok(Some(version)) => match version.danger() {
-                Some(danger) => Finding::warning(danger).hint("put a newer ssh in PATH"),
+                Some(danger) => Finding::warning(danger).hint(NEWER_HINT),
                 None => Finding::ok(format!("OpenSSH {version}")),
             },
             Ok(None) => Finding::warning("the ssh in PATH does not call itself OpenSSH"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::broken(
-                "there is no ssh in PATH",
-            )
-            .hint("install OpenSSH's client (Debian: `apt install openssh-client`), or put it in PATH"),
-            Err(error) => Finding::broken(format!("the ssh in PATH cannot be run: {error}"))
-                .hint("check that the ssh in PATH can be executed"),
+            Err(source) => Finding::of(&SshError::NotRun { program: "ssh".into(), source }),
         };
         self.note(Layer::Ssh, since, finding)?;
         let Some(host) = self.request.host.clone() else { return ControlFlow::Continue(()) };

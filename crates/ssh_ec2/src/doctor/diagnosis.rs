@@ -7,7 +7,7 @@ mod kept_back;
 mod refusal;
 mod sshd_files;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use ssm_channel::SsmAgentVersion;
 use thiserror::Error;
@@ -16,7 +16,8 @@ use tokio::time::timeout;
 pub use self::kept_back::{KeptBack, KeptBackList, Offered, kept_back};
 pub use self::refusal::{Cleared, Refusal, RefusedKey, of_refusal};
 use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
-use crate::instances::resolve::{age, region_of};
+use crate::instances::resolve::region_of;
+use crate::system::age::Age;
 use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, OsUser};
 
@@ -116,12 +117,12 @@ pub enum Diagnosis {
         state: String,
     },
     /// Its SSM agent was heard once.
-    #[error("{instance} {}Session Manager last heard from it {silent} ago", if *.runs { "is running, but " } else { "is out of reach: " })]
+    #[error("{instance} {}Session Manager last heard from it {} ago", if *.runs { "is running, but " } else { "is out of reach: " }, silence(*.silent))]
     Offline {
         /// The instance.
         instance: InstanceId,
-        /// For how long.
-        silent: String,
+        /// Since the last ping; none if AWS does not say.
+        silent: Option<Age>,
         /// Whether EC2 says that it runs.
         runs: bool,
         /// Where it is.
@@ -146,12 +147,12 @@ pub enum Diagnosis {
         shell: String,
     },
     /// Its SSM agent may yet be heard.
-    #[error("{instance} started {since} ago; its SSM agent registers within a few minutes")]
+    #[error("{instance} started {} ago; its SSM agent registers within a few minutes", .since.in_words())]
     Starting {
         /// The instance.
         instance: InstanceId,
-        /// How long ago.
-        since: String,
+        /// The time since EC2 started it.
+        since: Age,
         /// Whether it has an instance profile.
         profile: bool,
     },
@@ -301,8 +302,7 @@ pub fn of_agent(
         let profile = described.profile.is_some();
         let since = described.launched.and_then(|launched| now.duration_since(launched).ok());
         if let Some(since) = since.filter(|since| *since < REGISTRATION_TIME) {
-            let since = in_words(&age(UNIX_EPOCH, UNIX_EPOCH + since));
-            return Some(Diagnosis::Starting { instance, since, profile });
+            return Some(Diagnosis::Starting { instance, since: since.into(), profile });
         }
         if managed.is_none() {
             return Some(Diagnosis::Unregistered { instance, profile, region });
@@ -310,8 +310,8 @@ pub fn of_agent(
     }
     let managed = managed?;
     if !managed.online {
-        let silent = managed.last_ping.map_or_else(|| "some time".to_owned(), |ping| age(ping, now));
-        return Some(Diagnosis::Offline { instance, silent: in_words(&silent), runs, region });
+        let silent = managed.last_ping.map(|ping| Age::between(ping, now));
+        return Some(Diagnosis::Offline { instance, silent, runs, region });
     }
     let version = SsmAgentVersion::parse(&managed.agent_version)?;
     let version = (!version.knows_session_type("Port")).then(|| version.to_string())?;
@@ -336,25 +336,14 @@ fn in_other(region: Option<&str>) -> String {
     region.map(|region| format!("; {region} has one")).unwrap_or_default()
 }
 
+fn silence(time: Option<Age>) -> String {
+    time.map_or_else(|| "some time".into(), Age::in_words)
+}
+
 /// Rounded, since an asker is always a little late.
 fn span(time: Duration) -> String {
     let rounded = if time > Duration::from_secs(60) { time + Duration::from_secs(30) } else { time };
-    in_words(&age(UNIX_EPOCH, UNIX_EPOCH + rounded))
-}
-
-/// `3d` as "3 days".
-fn in_words(age: &str) -> String {
-    let Some((number, unit)) = age.split_at_checked(age.len().saturating_sub(1)) else {
-        return age.to_owned();
-    };
-    let unit = match unit {
-        "d" => "day",
-        "h" => "hour",
-        "m" => "minute",
-        "s" => "second",
-        _ => return age.to_owned(),
-    };
-    format!("{number} {unit}{}", if number == "1" { "" } else { "s" })
+    Age::from(rounded).in_words()
 }
 
 /// An instance boots, and its SSM agent registers, in less.
@@ -386,6 +375,5 @@ mod tests {
         assert!(told(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, and"));
         assert_eq!(told(Some(&managed(true, "?"))), None);
         assert_eq!(told(None), None, "what EC2 says is not known");
-        assert_eq!(in_words("1h"), "1 hour");
     }
 }

@@ -10,8 +10,8 @@ use crate::aws::{Aws, Filter, Instance, InstanceState};
 use crate::doctor::diagnosis;
 use crate::doctor::report::Layer;
 use crate::instances::default_user::DEFAULT_USER;
-use crate::instances::resolve::{ResolveError, Resolved, Resolver, age};
-use crate::system::explain::Explain as _;
+use crate::instances::resolve::{ResolveError, Resolved, Resolver};
+use crate::system::age::Age;
 use crate::system::text::foreign_text;
 use crate::target::{InstanceId, Target};
 
@@ -31,9 +31,7 @@ impl Walk<'_> {
                 Resolved { id: instance, user: None, cached: false, described: false }
             }
             Err(error) => {
-                let details = error.details(SystemTime::now());
-                let details = details.iter().map(|line| foreign_text(line, 200)).collect();
-                let finding = Finding { details, ..Finding::failed(&error, error.hints()) };
+                let finding = Finding::of(&error);
                 let action = match &error {
                     ResolveError::Aws(error) => denied(error),
                     _ => None,
@@ -141,7 +139,8 @@ impl Walk<'_> {
             let name = profile.rsplit('/').next().unwrap_or(profile);
             self.note(Layer::InstanceProfile, since, Finding::ok(foreign_text(name, 130)))?;
         }
-        let heard = managed.last_ping.map(|ping| format!(", heard {} ago", age(ping, SystemTime::now())));
+        let heard =
+            managed.last_ping.map(|ping| format!(", heard {} ago", Age::between(ping, SystemTime::now())));
         let version = foreign_text(&managed.agent_version, 30);
         let fact = format!("online{}; SSM agent {version}", heard.unwrap_or_default());
         let lacks = SsmAgentVersion::parse(&managed.agent_version).map(shortcomings).unwrap_or_default();
@@ -173,7 +172,7 @@ fn shortcomings(version: SsmAgentVersion) -> Vec<&'static str> {
 
 fn summary(instance: &Instance) -> String {
     let name = instance.name().map(|name| format!(" ({})", foreign_text(name, 60))).unwrap_or_default();
-    let age = instance.launched.map(|launched| format!(" for {}", age(launched, SystemTime::now())));
+    let age = instance.launched.map(|launched| format!(" for {}", Age::between(launched, SystemTime::now())));
     format!(
         "{}{name} is running{} in {}",
         instance.id,

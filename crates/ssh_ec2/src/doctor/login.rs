@@ -12,7 +12,7 @@ use crate::doctor::diagnosis::{self, Cleared, Refusal, RefusedKey};
 use crate::doctor::report::{Layer, Told};
 use crate::ssh::client::{Command, Invocation, Login};
 use crate::ssh::config::{Keys, settings};
-use crate::system::explain::Explain as _;
+use crate::ssh::error::SshError;
 use crate::system::text::foreign_text;
 
 impl Walk<'_> {
@@ -50,12 +50,9 @@ impl Walk<'_> {
         let limit = if self.report.broken().is_some() { BROKEN_LOGIN_TIMEOUT } else { LOGIN_TIMEOUT };
         let login = match command.log_in(limit).await {
             Ok(login) => login,
-            Err(error) => {
-                return self.note(
-                    Layer::Login,
-                    since,
-                    Finding::broken(format!("ssh cannot be run: {error}")),
-                );
+            Err(source) => {
+                let program = "ssh".to_owned();
+                return self.note(Layer::Login, since, Finding::of(&SshError::NotRun { program, source }));
             }
         };
         let (layer, finding) = match login {
@@ -126,7 +123,7 @@ impl Walk<'_> {
 
 /// No cause was seen.
 fn refused(refused: &RefusedKey) -> Finding {
-    let finding = Finding::failed(refused, refused.hints());
+    let finding = Finding::of(refused);
     if refused.cleared == Cleared::default() {
         let document = Document::NonInteractiveCommand.name();
         return finding.hint(format!("a caller who may start {document} learns which of them it is"));

@@ -13,7 +13,6 @@ use crate::road::error::RoadError;
 use crate::road::probe::{self, Answer, ProbeError, Question};
 use crate::road::tunnel::Closed;
 use crate::ssh::known_hosts::Host;
-use crate::system::explain::Explain as _;
 use crate::system::text::foreign_text;
 use crate::target::OsUser;
 
@@ -28,7 +27,7 @@ impl Walk<'_> {
         }
         let key = match OneTimeKey::generate(KeyType::Ed25519) {
             Ok(key) => key.public_line(),
-            Err(error) => return self.note(Layer::KeyPush, since, Finding::failed(&error, Vec::new())),
+            Err(error) => return self.note(Layer::KeyPush, since, Finding::of(&error)),
         };
         match aws.push_key(instance, user, &key).await {
             Ok(_) => {
@@ -51,11 +50,11 @@ impl Walk<'_> {
                 return self.blame(Layer::Tunnel, since, aws, &error, None);
             }
             Err(ProbeError::Road(RoadError::Dial(error @ DialError::Denied { .. }))) => {
-                let finding = Finding::failed(&error, error.hints());
+                let finding = Finding::of(&error);
                 let finding = self.with_statement(finding, Some("ssmmessages:OpenDataChannel"), aws, None);
                 return self.note(Layer::Permissions, since, finding);
             }
-            Err(error) => return self.note(Layer::Tunnel, since, Finding::failed(&error, error.hints())),
+            Err(error) => return self.note(Layer::Tunnel, since, Finding::of(&error)),
         };
         self.own_session(aws, &answer, since).await?;
         let Some(ready) = answer.ready else {
@@ -134,7 +133,7 @@ impl Walk<'_> {
                     }
                 },
             },
-            Err(error) => Finding::failed(&error, error.hints()),
+            Err(error) => Finding::of(&error),
         };
         self.note(Layer::HostKey, since, finding)
     }
@@ -155,7 +154,7 @@ impl Walk<'_> {
             AwsError::NoConnection { .. } | AwsError::Unreachable { .. } => Layer::Endpoints,
             _ => layer,
         };
-        let finding = self.with_statement(Finding::failed(error, error.hints()), denied(error), aws, user);
+        let finding = self.with_statement(Finding::of(error), denied(error), aws, user);
         self.note(layer, since, finding)
     }
 }

@@ -22,6 +22,7 @@ use crate::net::websocket::{DialError, HeadError, ProxyError};
 use crate::road::probe::ProbeError;
 use crate::snapshot::assert_snapshot;
 use crate::ssh::client::{InvocationError, Version};
+use crate::ssh::error::SshError;
 use crate::ssh::host_key::{HostKey, Source};
 use crate::ssh::known_hosts::StoreError;
 use crate::ssh::options::SshOptions;
@@ -123,6 +124,13 @@ fn of_targets(all: &mut Examples) {
         NodeUser ("-x".into());
         Target ("a b/c".into());
         Port ("0".into());
+    }
+    examples! {
+        all, SshError:
+        NotRun { program: "ssh".into(), source: not_found() },
+            { program: "rsync".into(), source: not_found() },
+            { program: "ssh".into(), source: denied() };
+        Old { found: Version { major: 8, minor: 4, is_distributed: false } };
     }
     examples! { all, InvocationError:
         MissingValue ('p');
@@ -362,12 +370,12 @@ fn of_diagnoses(all: &mut Examples) {
         NotRunning { instance: instance(), state: "stopped".into() },
             { instance: instance(), state: "pending".into() },
             { instance: instance(), state: "terminated".into() };
-        Offline { instance: instance(), silent: "3 days".into(), runs: true, region: region() },
-            { instance: instance(), silent: "some time".into(), runs: false, region: region() };
+        Offline { instance: instance(), silent: Some(Duration::from_secs(3 * 86_400).into()), runs: true, region: region() },
+            { instance: instance(), silent: None, runs: false, region: region() };
         OldAgent { instance: instance(), version: "2.3.50.0".into() };
         Shell { instance: instance(), user: user(), shell: "/bin/fish".into() };
-        Starting { instance: instance(), since: "2 minutes".into(), profile: true },
-            { instance: instance(), since: "2 minutes".into(), profile: false };
+        Starting { instance: instance(), since: Duration::from_secs(120).into(), profile: true },
+            { instance: instance(), since: Duration::from_secs(120).into(), profile: false };
         Unregistered { instance: instance(), profile: true, region: region() },
             { instance: instance(), profile: false, region: region() };
         User { instance: instance(), user: user() };
@@ -423,7 +431,6 @@ fn of_commands(all: &mut Examples) {
         Key (KeyError::Rsa);
         KeyFile (KeyFileError::Missing { path: path() });
         KeyRefused (Box::new(RefusedKey { instance: instance(), user: user(), is_own: true, algorithm: "ssh-rsa".into(), system_user: None, cleared: Cleared::default(), is_enforcing: false }));
-        OldSsh { found: Version { major: 8, minor: 4, is_distributed: false } };
         SshdBusy { instance: instance(), port: port(), greeting: "Exceeded MaxStartups".into() };
         HostKeyUnchecked { instance: instance(), why: "cannot reach ec2.eu-west-1.amazonaws.com".into(), hints: vec!["check the region and the network".into()] };
         ProxySilent { target: "web".into(), fault: "does not answer" };
@@ -444,9 +451,7 @@ fn of_commands(all: &mut Examples) {
         SessionEnded { instance: instance(), output: "Session idle timed out".into() };
         SessionExpired { instance: instance() };
         OtherWay { option: "-J".into(), program: "ssh" };
-        Ssh { program: "ssh".into(), source: not_found() },
-            { program: "rsync".into(), source: not_found() },
-            { program: "ssh".into(), source: denied() };
+        Ssh (SshError::NotRun { program: "ssh".into(), source: not_found() });
         Stdio (denied());
         Output (denied()),
             (io::ErrorKind::StorageFull.into());

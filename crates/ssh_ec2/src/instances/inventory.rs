@@ -10,8 +10,9 @@ use futures_util::future::join_all;
 
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState, Managed, Settings};
 use crate::instances::cache::{Cache, Entry, Key};
-use crate::instances::resolve::{age, scope, user_of};
+use crate::instances::resolve::{scope, user_of};
 use crate::net::network::Network;
+use crate::system::age::Age;
 use crate::target::{InstanceId, Target};
 
 /// An account's region.
@@ -52,7 +53,7 @@ impl Managed {
     pub fn describe(&self, now: SystemTime) -> String {
         match self.last_ping {
             _ if self.online => "online".into(),
-            Some(ping) => format!("lost {} ago", age(ping, now)),
+            Some(ping) => format!("lost {} ago", Age::between(ping, now)),
             None => "lost".into(),
         }
     }

@@ -3,19 +3,19 @@
 //! One call with a filter, or none when the cache knows. What is ambiguous is refused, never guessed. What is not
 //! found is looked for a moment longer, so that the refusal says where it is.
 
+mod error;
+
 use std::cell::RefCell;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
+pub use self::error::{Candidate, ResolveError};
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState};
 use crate::instances::cache::{Cache, Entry, Key, Scope, Turn};
 use crate::instances::default_user;
-use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, OsUser, Target};
 
 /// What to do when several instances match.
@@ -41,142 +41,6 @@ pub struct Resolved {
     pub cached: bool,
     /// Whether EC2 has told all it knows of the user.
     pub described: bool,
-}
-
-/// An instance that would match.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Candidate {
-    /// The id.
-    pub id: InstanceId,
-    /// Its name, or nothing.
-    pub name: String,
-    /// Where it is.
-    pub availability_zone: String,
-    /// Since when it runs.
-    pub launched: Option<SystemTime>,
-}
-
-/// No instance, or no single one.
-#[derive(Debug, Error)]
-pub enum ResolveError {
-    /// AWS was asked and did not tell.
-    #[error(transparent)]
-    Aws(#[from] AwsError),
-    /// Nothing matches.
-    #[error("no instance in {region} is {}", Meaning(.target))]
-    NotFound {
-        /// What was looked for.
-        target: Target,
-        /// Where.
-        region: String,
-        /// Other regions that have one.
-        elsewhere: Vec<(String, InstanceId)>,
-    },
-    /// Something matches, and does not run.
-    #[error("{instance}, {}, is {state}", Meaning(.target))]
-    NotRunning {
-        /// What was looked for.
-        target: Target,
-        /// The one that was found.
-        instance: InstanceId,
-        /// What it does instead.
-        state: String,
-    },
-    /// More than one matches.
-    #[error("{} running instances are {}", .candidates.len(), Meaning(.target))]
-    Several {
-        /// What was looked for.
-        target: Target,
-        /// All of them, newest first.
-        candidates: Vec<Candidate>,
-    },
-}
-
-impl Explain for ResolveError {
-    fn hints(&self) -> Vec<String> {
-        match self {
-            Self::Aws(error) => error.hints(),
-            Self::NotFound { target, elsewhere, .. } if elsewhere.is_empty() => {
-                let mut hints = vec![
-                    "`ssh_ec2 list` shows what there is; `--region` and `--profile` look elsewhere".into(),
-                ];
-                if let Some((name, region)) = target.name_and_region() {
-                    hints.push(format!("with a region, the name ends in `.ec2`: `{name}.{region}.ec2`"));
-                } else if let Target::Name(name) = target
-                    && !has_wildcards(name)
-                {
-                    hints.push(format!(
-                        "names are compared letter by letter; `'{name}*'` finds those that begin so"
-                    ));
-                }
-                hints
-            }
-            Self::NotFound { elsewhere, .. } => elsewhere
-                .iter()
-                .map(|(region, id)| format!("{id} in {region} is: add `--region {region}`"))
-                .collect(),
-            Self::NotRunning { instance, .. } => {
-                vec![format!("start it: `aws ec2 start-instances --instance-ids {instance}`")]
-            }
-            Self::Several { .. } => {
-                vec!["give an id, or let `--newest` take the one started last, or `--any` whichever".into()]
-            }
-        }
-    }
-
-    fn anchor(&self) -> Option<Anchor> {
-        match self {
-            Self::Aws(error) => error.anchor(),
-            Self::NotFound { .. } => Some(Anchor::InstanceNotFound),
-            Self::NotRunning { .. } => Some(Anchor::InstanceNotRunning),
-            Self::Several { .. } => Some(Anchor::SeveralInstances),
-        }
-    }
-
-    fn details(&self, now: SystemTime) -> Vec<String> {
-        let Self::Several { candidates, .. } = self else { return Vec::new() };
-        let width = |text: fn(&Candidate) -> &str| {
-            candidates.iter().map(|candidate| text(candidate).chars().count()).max().unwrap_or(0)
-        };
-        let (names, zones) = (width(|found| &found.name), width(|found| &found.availability_zone));
-        let line = |found: &Candidate| {
-            let age = found.launched.map(|launched| age(launched, now)).unwrap_or_default();
-            format!(
-                "  {:<19}  {:names$}  {:zones$}  up {age}",
-                found.id.as_str(),
-                found.name,
-                found.availability_zone
-            )
-        };
-        candidates.iter().map(line).collect()
-    }
-}
-
-/// How a sentence goes on with a target: "named web-1".
-struct Meaning<'a>(&'a Target);
-
-impl fmt::Display for Meaning<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Target::Id(id) => write!(f, "{id}"),
-            Target::Name(name) => write!(f, "named `{name}`"),
-            Target::Tag { key, value } => write!(f, "tagged `{key}={value}`"),
-            Target::Address(address) => write!(f, "at {address}"),
-            Target::DnsName(name) => write!(f, "at {name}"),
-            Target::AutoScalingGroup(group) => write!(f, "in the Auto Scaling group `{group}`"),
-        }
-    }
-}
-
-/// How long ago, in the largest unit that fits: `3d`, `5h`, `12m`.
-pub fn age(then: SystemTime, now: SystemTime) -> String {
-    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
-    match seconds {
-        ..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m", seconds / 60),
-        3_600..86_400 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
 }
 
 /// Finds instances in one account and region.
@@ -473,15 +337,6 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_told_in_one_unit() {
-        let now = SystemTime::now();
-        for (seconds, text) in [(0, "0s"), (61, "1m"), (7200, "2h"), (200_000, "2d")] {
-            assert_eq!(age(now - Duration::from_secs(seconds), now), text);
-        }
-        assert_eq!(age(now + Duration::from_secs(5), now), "0s");
-    }
-
-    #[test]
     fn addresses_are_looked_for_where_they_most_likely_are() {
         let names = |text: &str| {
             let filters = filters(&text.parse().unwrap());
@@ -491,29 +346,5 @@ mod tests {
         assert_eq!(names("203.0.113.9"), ["ip-address", PRIVATE_ADDRESS, ANY_ADDRESS]);
         assert_eq!(names("ip-10-0-0-1.ec2.internal"), ["private-dns-name"]);
         assert_eq!(names("ec2-203-0-113-9.compute-1.amazonaws.com"), ["dns-name"]);
-    }
-
-    #[test]
-    fn a_refusal_lists_what_matches() {
-        let candidate = |id: &str, name: &str, hours: u64, now: SystemTime| Candidate {
-            id: id.parse().unwrap(),
-            name: name.into(),
-            availability_zone: "eu-west-1a".into(),
-            launched: Some(now - Duration::from_secs(hours * 3600)),
-        };
-        let now = SystemTime::now();
-        let candidates = vec![
-            candidate("i-0a1b2c3d4e5f60718", "worker", 5, now),
-            candidate("i-0a1b2c3d", "worker-2", 50, now),
-        ];
-        let error = ResolveError::Several { target: "worker*".parse().unwrap(), candidates };
-        assert_eq!(error.to_string(), "2 running instances are named `worker*`");
-        assert_eq!(
-            error.details(now),
-            [
-                "  i-0a1b2c3d4e5f60718  worker    eu-west-1a  up 5h",
-                "  i-0a1b2c3d           worker-2  eu-west-1a  up 2d"
-            ]
-        );
     }
 }
