@@ -1,4 +1,4 @@
-//! AWS's part and the instance's: the key, the session, sshd, its host key.
+//! The checks of the key push, the session, sshd and its host key.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::system::text::foreign_text;
 use crate::target::OsUser;
 
 impl Walk<'_> {
-    /// Pushes a key that nobody has.
+    /// Pushes a public key whose private half is discarded.
     pub(super) async fn push_key(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let Subject { instance, user, .. } = subject;
@@ -38,7 +38,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Opens a session to sshd's port and hears its greeting.
+    /// Opens a session to sshd's port and reads its greeting.
     pub(super) async fn tunnel(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let (instance, port) = (&subject.instance, self.request.port);
@@ -70,7 +70,7 @@ impl Walk<'_> {
             Finding::ok(fact)
         } else {
             Finding::warning(fact + ", which is slow")
-                .hint("look at the load of the instance, and for what keeps its SSM agent busy")
+                .hint("check the load of the instance and of its SSM agent")
         };
         self.note(Layer::Tunnel, since, finding)?;
         let line = String::from_utf8_lossy(&answer.output);
@@ -94,7 +94,8 @@ impl Walk<'_> {
         self.note(Layer::Sshd, since, finding)
     }
 
-    /// What a caller may do with a session of its own: both are tried on one that is over.
+    /// Whether the caller may resume and terminate its own sessions: tries both on the session that has
+    /// ended.
     async fn own_session(&mut self, aws: &Aws, answer: &Answer, since: Instant) -> ControlFlow<()> {
         let resumed = aws.resume_session(&answer.session, &answer.stream_url).await.map(|_| ());
         let terminated = aws.terminate_session(&answer.session).await.map(|_| ());
@@ -112,14 +113,14 @@ impl Walk<'_> {
         ControlFlow::Continue(())
     }
 
-    /// What is known of the host key; whether it is the one that is presented, the login shows.
+    /// Whether a host key is known. The login check compares it with the key that sshd presents.
     pub(super) async fn host_key(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let instance = &subject.instance;
         let finding = match self.means.store.find(&Host::new(instance, self.request.port)) {
             Ok(known) => match known.first() {
                 Some(entry) => {
-                    Finding::ok(format!("{} known, told by {}", count(known.len(), "key"), entry.source))
+                    Finding::ok(format!("{} known, from {}", count(known.len(), "key"), entry.source))
                 }
                 None if instance.is_managed_node() => {
                     Finding::ok("none known yet; it is asked for at the first connection")
@@ -127,8 +128,10 @@ impl Walk<'_> {
                 None => match aws.console_output(instance, crate::aws::Latest::No).await {
                     Ok(_) => Finding::ok("none known yet; AWS is asked at the first connection"),
                     Err(error) => {
-                        let fact =
-                            format!("none known yet, and the console does not tell: {}", chain(&error));
+                        let fact = format!(
+                            "none known yet, and the console output cannot be read: {}",
+                            chain(&error)
+                        );
                         self.with_statement(Finding::warning(fact), denied(&error), aws, None)
                     }
                 },
@@ -138,7 +141,7 @@ impl Walk<'_> {
         self.note(Layer::HostKey, since, finding)
     }
 
-    /// A failed call, at its layer or, if IAM said no, among the permissions.
+    /// A failed call, at its layer or, if IAM denied it, at the permissions.
     fn blame(
         &mut self,
         layer: Layer,
@@ -159,7 +162,7 @@ impl Walk<'_> {
     }
 }
 
-/// The session was started, but its handshake was not completed.
+/// The session was started, but the SSM agent did not complete its handshake.
 fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
     let instance = &subject.instance;
     let output = match &answer.closed {
@@ -185,7 +188,7 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// An SSM agent completes the handshake within a second or two, and within [`SLOW_HANDSHAKE`] where its
-/// instance is busy. ssh waits for a minute; the user of a report should not.
+/// An SSM agent completes the handshake within a second or two, and within [`SLOW_HANDSHAKE`] on a busy
+/// instance. A connection waits for a minute; a report should not.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const SLOW_HANDSHAKE: Duration = Duration::from_secs(6);

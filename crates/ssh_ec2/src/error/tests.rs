@@ -11,7 +11,7 @@ use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem;
 
 use super::{ChangedKey, Failure, PlainHost, PlainSsh};
-use crate::aws::{AwsError, ConfigurationError, KeyPlace, ProcessError, Renewal, SignIn, SyntaxError};
+use crate::aws::{AwsError, ConfigurationError, KeyLocation, ProcessError, Renewal, SignIn, SyntaxError};
 use crate::doctor::diagnosis::{Cleared, Diagnosis, KeptBack, Offered, RefusedKey, kept_back};
 use crate::instances::resolve::{Candidate, ResolveError};
 use crate::key::agent::socket::SocketError;
@@ -90,7 +90,8 @@ fn text(examples: &Examples) -> String {
     text
 }
 
-/// Examples of each variant, in the order of the list: `Type { Variant { field: value }, { field: value }; … }`.
+/// Examples of each variant, in the order of the list: `Type { Variant { field: value }, { field: value }; …
+/// }`.
 macro_rules! examples {
     ($examples:ident, $type:ident: $($variant:ident $($value:tt),+;)*) => {
         // A match without a wildcard: a variant that has no example is not compiled.
@@ -238,9 +239,9 @@ fn of_configuration(all: &mut Examples) {
         NoSource { profile: profile() };
         NotText { profile: profile(), option: "region" };
         OtherHome { path: "~root/config".into() };
-        PartialKey { place: KeyPlace::Environment, missing: "AWS_SECRET_ACCESS_KEY" },
-            { place: KeyPlace::Profile("dev".into()), missing: "aws_secret_access_key" },
-            { place: KeyPlace::File("/home/me/.boto".into()), missing: "aws_secret_access_key" };
+        PartialKey { place: KeyLocation::Environment, missing: "AWS_SECRET_ACCESS_KEY" },
+            { place: KeyLocation::Profile("dev".into()), missing: "aws_secret_access_key" },
+            { place: KeyLocation::File("/home/me/.boto".into()), missing: "aws_secret_access_key" };
         SourceWithoutCredentials { profile: profile(), source_profile: source_profile() };
         SsoConflict { profile: profile(), session: "corp".into(), options: vec!["sso_region".into()] };
         SsoIncomplete { profile: profile(), missing: vec!["sso_role_name", "sso_account_id"] };
@@ -512,7 +513,7 @@ fn changed_key(confirmed: Option<Source>, other_kind: bool) -> ChangedKey {
     ChangedKey {
         host: "[i-0a1b2c3d]:2222".into(),
         old: "ED25519 SHA256:abc".into(),
-        told_by: Source::FirstUse,
+        learned_from: Source::FirstUse,
         since: if other_kind { String::new() } else { "2026-01-01T00:00:00Z".into() },
         new: HostKey::parse(new).unwrap(),
         confirmed,

@@ -18,7 +18,8 @@ pub enum SshError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The ssh has no `KnownHostsCommand`. It would refuse the user's whole configuration because of that keyword.
+    /// The ssh has no `KnownHostsCommand`. It would refuse the user's whole configuration because of that
+    /// keyword.
     #[error("ssh is OpenSSH {found}, and checking host keys takes {}", Version::NEEDED)]
     Old {
         /// The version of the ssh in PATH.

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::{env, fs};
 
-/// Compares a text with the file at `path`, which is relative to this crate. With `SNAPSHOTS=overwrite` in the
-/// environment, writes it to the file instead.
+/// Compares a text with the file at `path`, which is relative to this crate. With `SNAPSHOTS=overwrite` in
+/// the environment, writes it to the file instead.
 pub(crate) fn assert_snapshot(path: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if env::var("SNAPSHOTS").is_ok_and(|value| value == "overwrite") {

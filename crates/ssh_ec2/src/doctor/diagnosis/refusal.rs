@@ -1,4 +1,4 @@
-//! Why a key that was pushed is refused: facts that a command on the instance tells, and what they lead to.
+//! Why sshd refused a pushed key, from facts that a command on the instance collects.
 
 mod facts;
 
@@ -13,44 +13,44 @@ use crate::road::probe::{self, Prober, Question};
 use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, OsUser};
 
-/// What a look at an instance that refused a key has shown.
+/// The result of looking for the cause on an instance that refused a key.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Refusal {
-    /// The cause, if it was seen.
+    /// The cause, if it was found.
     pub cause: Option<Diagnosis>,
-    /// What is not the cause.
+    /// The causes that are excluded.
     pub cleared: Cleared,
-    /// Whether SELinux is enforcing, which is no cause by itself: some systems come so, and let sshd run what
-    /// it needs.
+    /// Whether SELinux is enforcing. That alone is no cause: some systems ship like this and allow sshd to
+    /// run the program that reads pushed keys.
     pub is_enforcing: bool,
 }
 
-/// Usual causes that were checked and are not the cause.
+/// Common causes that are excluded.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Cleared {
-    /// The user exists there.
+    /// The user exists on the instance.
     pub user: bool,
-    /// The program that reads pushed keys is there, and the clock is right.
+    /// The program that reads pushed keys is installed and configured, and the clock is right.
     pub package: bool,
 }
 
-/// A key that was pushed and is refused, without a cause that was seen.
+/// sshd refused a pushed key, and the cause is not known.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{instance} refused {} for the user `{user}`", if *.is_own { "the key of `--key-file`" } else { "the one-time key" })]
 pub struct RefusedKey {
-    /// The target.
+    /// The instance that refused it.
     pub instance: InstanceId,
-    /// For whom the key was pushed.
+    /// The user for whom the key was pushed.
     pub user: OsUser,
-    /// Whether it is a key of the user's own.
+    /// Whether the key is the user's own, from `--key-file`.
     pub is_own: bool,
     /// The key's algorithm.
     pub algorithm: String,
-    /// The usual user of the system that sshd's version names.
+    /// The default user of the system that sshd's greeting names.
     pub system_user: Option<&'static str>,
-    /// What is not the cause.
+    /// The causes that are excluded.
     pub cleared: Cleared,
-    /// Whether SELinux is enforcing there.
+    /// Whether SELinux is enforcing on the instance.
     pub is_enforcing: bool,
 }
 
@@ -65,7 +65,7 @@ impl Explain for RefusedKey {
 }
 
 impl RefusedKey {
-    /// What to look at, the likeliest first, with a way to ask for an RSA key.
+    /// The hints, the likeliest cause first. `rsa_key` says how to use an RSA key.
     pub fn hints_with(&self, rsa_key: &str) -> Vec<String> {
         let user = self.user.as_str();
         let mut hints = Vec::new();
@@ -76,7 +76,7 @@ impl RefusedKey {
         let are_files_in_order = self.is_enforcing || self.cleared.package;
         if !self.cleared.user && !self.is_enforcing {
             let images = match self.system_user.filter(|usual| *usual != user) {
-                Some(usual) => format!("its sshd greets like a system whose images have `{usual}`"),
+                Some(usual) => format!("its sshd looks like that of a system whose images have `{usual}`"),
                 None => format!("images have {}", other_users(user)),
             };
             hints.push(format!("check that the user `{user}` exists there; {images}"));
@@ -96,32 +96,33 @@ impl RefusedKey {
     }
 }
 
-/// The users of images but one.
+/// The default users of images, without this one.
 pub(super) fn other_users(user: &str) -> String {
     COMMON_USERS.into_iter().filter(|usual| *usual != user).collect::<Vec<_>>().join(", ")
 }
 
-/// Why an instance does not take a key of this algorithm that was pushed, from the output of a command on it,
-/// if the caller may run one. No cause if all is in order, or nothing is known.
+/// Looks for the cause with a command on the instance, if the caller may run one. No cause is reported if
+/// nothing is wrong or the command cannot be run.
 pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, algorithm: &str, limit: Duration) -> Refusal {
     let script = facts::script(user);
     let (question, instance) = (Question::Script(&script), prober.instance);
     match probe::ask(Prober { reason: REASON, ..prober }, question, limit).await {
         Ok(answer) => {
             let facts = Facts::parse(&String::from_utf8_lossy(&answer.output)).unwrap_or_default();
-            // After the answer, so that what it took does not count for the clock. AWS dates the keys.
+            // The time is read after the answer arrived, as a slow answer must not count as a wrong clock.
+            // AWS's clock dates the keys.
             let cause = facts.cause(instance, user, algorithm, prober.aws.now());
             Refusal { cause, cleared: facts.cleared(), is_enforcing: facts.is_enforcing }
         }
         Err(error) => {
-            tracing::info!("the instance cannot be asked why: {error}");
+            tracing::info!("cannot look for the cause on the instance: {error}");
             Refusal::default()
         }
     }
 }
 
 const ED25519: &str = "ssh-ed25519";
-/// For Session Manager's records.
-const REASON: &str = "ssh_ec2 looks for why a key was refused";
-/// Where SELinux is enforcing, and no other cause was seen.
+/// The reason that Session Manager records for the session.
+const REASON: &str = "ssh_ec2 looks for the reason of a refused key";
+/// For an enforcing SELinux, where no other cause was found.
 const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` through a session shell";

@@ -6,56 +6,56 @@ use std::time::SystemTime;
 use thiserror::Error;
 
 use super::has_wildcards;
-use crate::aws::AwsError;
+use crate::aws::{AwsError, start_hint};
 use crate::system::age::Age;
 use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, Target};
 
-/// An instance that would match.
+/// One of several matching instances.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Candidate {
-    /// The id.
+    /// The instance's id.
     pub id: InstanceId,
-    /// Its name, or nothing.
+    /// The `Name` tag; empty if there is none.
     pub name: String,
-    /// Where it is.
+    /// The availability zone.
     pub availability_zone: String,
-    /// Since when it runs.
+    /// The time of the last start, if EC2 reports it.
     pub launched: Option<SystemTime>,
 }
 
-/// No instance, or no single one.
+/// The target is not exactly one running instance.
 #[derive(Debug, Error)]
 pub enum ResolveError {
-    /// AWS was asked and did not tell.
+    /// A call to AWS failed.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// Nothing matches.
+    /// No instance matches.
     #[error("no instance in {region} is {}", Meaning(.target))]
     NotFound {
-        /// What was looked for.
+        /// The target as typed.
         target: Target,
-        /// Where.
+        /// The region that was searched.
         region: String,
-        /// Other regions that have one.
+        /// Other regions that have a matching instance, with its id.
         elsewhere: Vec<(String, InstanceId)>,
     },
-    /// Something matches, and does not run.
+    /// The matching instance does not run.
     #[error("{instance}, {}, is {state}", Meaning(.target))]
     NotRunning {
-        /// What was looked for.
+        /// The target as typed.
         target: Target,
-        /// The one that was found.
+        /// The matching instance.
         instance: InstanceId,
-        /// What it does instead.
+        /// Its state in EC2.
         state: String,
     },
-    /// More than one matches.
+    /// More than one running instance matches.
     #[error("{} running instances are {}", .candidates.len(), Meaning(.target))]
     Several {
-        /// What was looked for.
+        /// The target as typed.
         target: Target,
-        /// All of them, newest first.
+        /// All matching instances, the latest start first.
         candidates: Vec<Candidate>,
     },
 }
@@ -66,7 +66,7 @@ impl Explain for ResolveError {
             Self::Aws(error) => error.hints(),
             Self::NotFound { target, elsewhere, .. } if elsewhere.is_empty() => {
                 let mut hints = vec![
-                    "`ssh_ec2 list` shows what there is; `--region` and `--profile` look elsewhere".into(),
+                    "`ssh_ec2 list` lists the instances; `--region` and `--profile` search elsewhere".into(),
                 ];
                 if let Some((name, region)) = target.name_and_region() {
                     hints.push(format!("with a region, the name ends in `.ec2`: `{name}.{region}.ec2`"));
@@ -74,7 +74,7 @@ impl Explain for ResolveError {
                     && !has_wildcards(name)
                 {
                     hints.push(format!(
-                        "names are compared letter by letter; `'{name}*'` finds those that begin so"
+                        "names must match exactly, upper and lower case too; `'{name}*'` matches a prefix"
                     ));
                 }
                 hints
@@ -83,11 +83,9 @@ impl Explain for ResolveError {
                 .iter()
                 .map(|(region, id)| format!("{id} in {region} is: add `--region {region}`"))
                 .collect(),
-            Self::NotRunning { instance, .. } => {
-                vec![format!("start it: `aws ec2 start-instances --instance-ids {instance}`")]
-            }
+            Self::NotRunning { instance, state, .. } => vec![not_running_hint(instance, state)],
             Self::Several { .. } => {
-                vec!["give an id, or let `--newest` take the one started last, or `--any` whichever".into()]
+                vec!["give an id, or choose with `--newest` (the latest start) or `--any`".into()]
             }
         }
     }
@@ -121,7 +119,16 @@ impl Explain for ResolveError {
     }
 }
 
-/// How a sentence goes on with a target: "named web-1".
+/// What to do about an instance in this state of EC2.
+pub fn not_running_hint(instance: &InstanceId, state: &str) -> String {
+    match state {
+        "stopped" => start_hint(instance.as_str()),
+        "pending" => "wait until it has started".into(),
+        _ => "choose another instance: `ssh_ec2 list`".into(),
+    }
+}
+
+/// The target as the end of a sentence: "named web-1".
 struct Meaning<'a>(&'a Target);
 
 impl fmt::Display for Meaning<'_> {
@@ -144,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_lists_what_matches() {
+    fn several_matches_are_listed() {
         let candidate = |id: &str, name: &str, hours: u64, now: SystemTime| Candidate {
             id: id.parse().unwrap(),
             name: name.into(),

@@ -8,27 +8,27 @@ use crate::doctor::diagnosis::sshd_files::{ACCEPTED_ALGORITHMS, Setting, SshdFil
 use crate::system::text::foreign_text;
 use crate::target::{InstanceId, OsUser};
 
-/// What the script prints. Nothing in it changes anything, and it needs no privileges.
+/// The facts that the script prints. The script changes nothing and needs no privileges.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Facts {
     user: Option<bool>,
     package: Option<bool>,
     keys_command: Option<bool>,
-    /// Whether the package's own user is missing, as which sshd runs its program.
+    /// Whether the package's user, as which sshd runs its program, is missing.
     lacks_keys_user: bool,
     clock: Option<u64>,
     pub(super) is_enforcing: bool,
     is_fips: bool,
     /// The user's groups.
     groups: Vec<String>,
-    /// The user's login shell, if it is not there.
+    /// The user's login shell, if it does not exist.
     missing_shell: Option<String>,
-    /// A file that keeps all but root from logging in.
+    /// A nologin file.
     nologin: Option<String>,
     files: SshdFiles,
 }
 
-/// A user has no character that ends single quotes.
+/// The script. A user name has no character that could end the single quotes.
 pub(super) fn script(user: &OsUser) -> String {
     format!(
         "for f in {CONTAINER_FILES}; do test -e $f && echo container=yes; done; \
@@ -73,14 +73,14 @@ impl Facts {
         value("end")?;
         let clock = value("clock").and_then(|seconds| seconds.parse().ok());
         if value("container").is_some() {
-            // sshd's users and files are somewhere else; the clock is the same.
+            // sshd's users and files are outside of the container; the clock is the same.
             return Some(Self { clock, ..Self::default() });
         }
         let is_yes = |name| value(name).map(|value| value == "yes");
         let says = |answer| values("keys").any(|value| value == answer);
         let keys_command = match () {
             () if says("yes") => Some(true),
-            // It may stand in the file that cannot be read.
+            // The unreadable file may have it.
             () if says("hidden") => None,
             () => says("no").then_some(false),
         };
@@ -100,13 +100,13 @@ impl Facts {
         })
     }
 
-    /// What the facts exclude.
+    /// The causes that the facts exclude.
     pub(super) fn cleared(&self) -> Cleared {
         let package = self.package == Some(true) && self.keys_command == Some(true);
         Cleared { user: self.user == Some(true), package: package && self.clock.is_some() }
     }
 
-    /// The surest first.
+    /// The first cause that the facts show, the most certain checked first.
     pub(super) fn cause(
         &self,
         instance: &InstanceId,
@@ -140,7 +140,7 @@ impl Facts {
             let algorithm = algorithm.to_owned();
             return Some(Diagnosis::Algorithm { instance: of_instance(), algorithm, reason });
         }
-        // One that is behind takes keys for longer, and that is all.
+        // A clock that is behind only extends the keys' life.
         let theirs = self.clock.map(|clock| UNIX_EPOCH + Duration::from_secs(clock));
         let off = theirs.and_then(|theirs| theirs.duration_since(now).ok());
         if let Some(off) = off.filter(|off| *off > TOLERATED_CLOCK) {
@@ -154,7 +154,7 @@ impl Facts {
         matches!(self.files.first(names), Setting::Set(values) if values.iter().any(|value| is_so(value)))
     }
 
-    /// The option by which sshd takes no public key, or wants another method first.
+    /// The option with which sshd accepts no public key, or requires another method first.
     fn without_publickey(&self) -> Option<String> {
         let is_no = |value: &str| value.eq_ignore_ascii_case("no");
         if self.is_set(&["pubkeyauthentication"], is_no) {
@@ -162,7 +162,7 @@ impl Facts {
         }
         let Setting::Set(values) = self.files.first(&["authenticationmethods"]) else { return None };
         let methods = values.concat();
-        // Lists of methods, of which each begins with the one that is offered first.
+        // Each list of methods begins with the one that sshd offers first.
         let begins = |list: &str| {
             let first = list.split([',', ':']).next().unwrap_or_default();
             first == "publickey" || first == "any"
@@ -171,11 +171,11 @@ impl Facts {
         (!is_offered).then(|| foreign_text(&format!("AuthenticationMethods {methods}"), SHOWN_PATH))
     }
 
-    /// The option that keeps this user out.
+    /// The option that excludes the user.
     fn keeps_out(&self, user: &OsUser) -> Option<String> {
         let user = user.as_str();
-        // Whether such an option names one of `wanted`. None if that also depends on the client's address, or
-        // if a pattern is negated.
+        // Whether the option names one of `wanted`. None if that also depends on the client's address, or if
+        // a pattern is negated.
         let names = |option: &str, wanted: &[&str]| {
             let Setting::Set(values) = self.files.every(option) else { return None };
             let mut is_named = false;
@@ -208,7 +208,7 @@ impl Facts {
             .next()
     }
 
-    /// Why sshd takes no keys of this algorithm.
+    /// Why sshd rejects keys of the algorithm.
     fn refuses(&self, algorithm: &str) -> Option<String> {
         if self.is_fips && algorithm == ED25519 {
             return Some("it is in FIPS mode".into());
@@ -218,7 +218,7 @@ impl Facts {
                 Some("its sshd has PubkeyAcceptedAlgorithms without them".into())
             }
             Setting::Set(_) | Setting::Unset => None,
-            // On Red Hat's systems sshd's own files can rarely be read, and include this.
+            // Red Hat's systems let only root read sshd's own files, which include the crypto policy.
             Setting::Unknown => {
                 let policy = self.files.crypto_policy()?;
                 (!accepts(policy, algorithm)).then(|| "its crypto policy leaves them out".into())
@@ -227,11 +227,12 @@ impl Facts {
     }
 }
 
-/// Whether a value of `PubkeyAcceptedAlgorithms` takes a key. It is a list of patterns, or what is added to
-/// or removed from the defaults (sshd_config(5)), which have the algorithms of all our keys.
+/// Whether a value of `PubkeyAcceptedAlgorithms` accepts the key. The value is a list of patterns, or a list
+/// to add to or remove from the defaults (sshd_config(5)). The defaults have the algorithms of all one-time
+/// keys.
 fn accepts(list: &str, algorithm: &str) -> bool {
     let signatures: &[&str] = match algorithm {
-        // RFC 8332. Nothing here makes `ssh-rsa` signatures, which use SHA-1.
+        // RFC 8332. The key agent makes no `ssh-rsa` signatures, which use SHA-1.
         "ssh-rsa" => &["rsa-sha2-256", "rsa-sha2-512"],
         _ => &[algorithm],
     };
@@ -249,14 +250,14 @@ fn accepts(list: &str, algorithm: &str) -> bool {
     }
 }
 
-/// Where Session Manager leads into a container, in which sshd is not: those of Docker and Podman, and what
-/// Bottlerocket's own containers have.
+/// Signs of a container: Docker, Podman, Bottlerocket. If the SSM agent runs in one, the session sees the
+/// container's files, and sshd's are elsewhere.
 const CONTAINER_FILES: &str = "/.dockerenv /run/.containerenv /.bottlerocket";
-/// Amazon Linux and the others have the package's program in different places.
+/// The package's program, on Amazon Linux and on the other systems.
 const PACKAGE_FILES: &str =
     "/opt/aws/bin/eic_run_authorized_keys /usr/share/ec2-instance-connect/eic_run_authorized_keys";
-/// sshd's own files, where Ubuntu's and Debian's package puts it instead, and where an administrator may;
-/// with the directories, whose files could be hidden.
+/// The files that can have `AuthorizedKeysCommand`: sshd's own, the systemd drop-ins of Ubuntu's and Debian's
+/// package, those of an administrator. The directories are listed too, because their files may be unreadable.
 const CONFIGURATION: &str = "/etc/ssh/sshd_config /etc/ssh/sshd_config.d /etc/ssh/sshd_config.d/* \
                              /usr/lib/systemd/system/ssh*.service.d/* /lib/systemd/system/ssh*.service.d/* \
                              /etc/systemd/system/ssh*.service.d /etc/systemd/system/ssh*.service.d/*";
@@ -264,12 +265,12 @@ const CONFIGURATION: &str = "/etc/ssh/sshd_config /etc/ssh/sshd_config.d /etc/ss
 const KEYS_USER: &str = "ec2-instance-connect";
 /// pam_nologin(8), and sshd itself.
 const NOLOGIN_FILES: &str = "/etc/nologin /run/nologin";
-/// The options of sshd that are looked at.
+/// The options of sshd that the script prints.
 const OPTIONS: &str = "^[[:space:]]*(match|include|pubkeyauthentication|authenticationmethods|pubkeyacceptedalgorithms|pubkeyacceptedkeytypes|allowusers|denyusers|allowgroups|denygroups|permitrootlogin|authorizedkeyscommanduser)[[:space:]=]";
 const ROOT: &str = "root";
-/// Of a path or a list of methods that the instance reports.
+/// The limit for a path or a list of methods from the instance, in characters.
 const SHOWN_PATH: usize = 200;
-/// A pushed key is good for a minute.
+/// A pushed key is valid for a minute.
 const TOLERATED_CLOCK: Duration = Duration::from_secs(45);
 
 #[cfg(test)]
@@ -303,7 +304,7 @@ mod tests {
             (
                 "clock=1000",
                 "clock=1600",
-                "the clock of i-0a1b2c3d is 10 minutes ahead: it takes pushed keys for expired",
+                "the clock of i-0a1b2c3d is 10 minutes ahead: pushed keys count as expired there",
             ),
         ] {
             assert_eq!(cause(&GOOD.replacen(good, bad, 1)).as_deref(), Some(said));
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_does_not_tell_of_the_users_of_sshd() {
+    fn a_container_does_not_have_the_users_of_sshd() {
         for file in [".bottlerocket", ".dockerenv", "etc/os-release"] {
             let root = tempfile::tempdir().unwrap();
             fs::create_dir_all(root.path().join("etc/ssh")).unwrap();
