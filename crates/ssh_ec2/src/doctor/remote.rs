@@ -13,8 +13,9 @@ use crate::road::error::RoadError;
 use crate::road::probe::{self, Answer, ProbeError, Question};
 use crate::road::tunnel::Closed;
 use crate::ssh::known_hosts::Host;
+use crate::system::explain::Explain as _;
 use crate::system::text::foreign_text;
-use crate::target::OsUser;
+use crate::target::{OsUser, Port};
 
 impl Walk<'_> {
     /// Pushes a public key whose private half is discarded.
@@ -73,25 +74,7 @@ impl Walk<'_> {
                 .hint("check the load of the instance and of its SSM agent")
         };
         self.note(Layer::Tunnel, since, finding)?;
-        let line = String::from_utf8_lossy(&answer.output);
-        let greeting = line.lines().find(|line| line.starts_with("SSH-")).or(line.lines().next());
-        let finding = match greeting {
-            Some(greeting) if greeting.starts_with("SSH-") => Finding::ok(foreign_text(greeting, 100)),
-            Some(greeting) if default_user::is_turned_away(greeting) => {
-                let said = foreign_text(greeting, 60);
-                Finding::broken(format!("sshd on port {port} of {instance} turns connections away: {said:?}"))
-                    .hint("wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for")
-            }
-            Some(greeting) => Finding::broken(format!(
-                "port {port} of {instance} answers, but not as an SSH server: {:?}",
-                foreign_text(greeting, 60)
-            ))
-            .hint(format!("give the port that sshd listens on: `--port PORT` (tried {port})")),
-            None => Finding::broken(format!("nothing answers on port {port} of {instance}")).hint(format!(
-                "start sshd on the instance, or give the port it listens on: `--port PORT` (tried {port})"
-            )),
-        };
-        self.note(Layer::Sshd, since, finding)
+        self.note(Layer::Sshd, since, greeting(subject, port, &answer))
     }
 
     /// Whether the caller may resume and terminate its own sessions: tries both on the session that has
@@ -162,26 +145,46 @@ impl Walk<'_> {
     }
 }
 
+/// sshd's greeting, or the error of what came instead.
+fn greeting(subject: &Subject, port: Port, answer: &Answer) -> Finding {
+    let target = subject.instance.clone().into();
+    let output = String::from_utf8_lossy(&answer.output);
+    let Some(line) = output.lines().find(|line| line.starts_with("SSH-")).or(output.lines().next()) else {
+        return Finding::of(&RoadError::NothingAnswered {
+            target,
+            port,
+            reason: String::new(),
+            is_noted: false,
+        });
+    };
+    let greeting = foreign_text(line, 60);
+    if line.starts_with("SSH-") {
+        Finding::ok(foreign_text(line, 100))
+    } else if default_user::is_turned_away(line) {
+        Finding::of(&RoadError::SshdBusy { target, port, greeting })
+    } else {
+        Finding::of(&RoadError::NotSsh { target, port, greeting })
+    }
+}
+
 /// The session was started, but the SSM agent did not complete its handshake.
 fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
-    let instance = &subject.instance;
-    let output = match &answer.closed {
+    let target = subject.instance.clone().into();
+    let reason = match &answer.closed {
         Some(Closed::ByPeer { reason } | Closed::Refused { reason }) => reason.as_str(),
         _ => "",
     };
-    if output.is_empty() {
-        let fact = format!(
-            "the session started after {} ms, its websocket opened after {} ms, and nothing came from the SSM agent \
-             of {instance} within {} seconds",
-            answer.started.as_millis(),
-            answer.opened.as_millis(),
-            HANDSHAKE_TIMEOUT.as_secs()
-        );
-        return Finding::broken(fact)
-            .hint("restart the SSM agent, or reboot the instance, and check that it can reach ssmmessages on port 443");
+    if !reason.is_empty() {
+        return Finding::of(&RoadError::ChannelRefused { target, reason: foreign_text(reason, 300) });
     }
-    Finding::broken(format!("the session on {instance} could not begin: {}", foreign_text(output, 300)))
-        .hint("check the SSM agent's version, and update it")
+    let fact = format!(
+        "the session started after {} ms, its websocket opened after {} ms, and the SSM agent of {target} sent nothing \
+         within {} seconds",
+        answer.started.as_millis(),
+        answer.opened.as_millis(),
+        HANDSHAKE_TIMEOUT.as_secs()
+    );
+    Finding { hints: RoadError::HandshakeTimeout { target }.hints(), ..Finding::broken(fact) }
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -19,6 +19,7 @@ use crate::key::file::{Flaw, KeyFileError};
 use crate::key::one_time::KeyError;
 use crate::net::network::NetworkError;
 use crate::net::websocket::{DialError, HeadError, ProxyError};
+use crate::road::error::RoadError;
 use crate::road::probe::ProbeError;
 use crate::snapshot::assert_snapshot;
 use crate::ssh::client::{InvocationError, Version};
@@ -30,7 +31,7 @@ use crate::system::explain::{Anchor, Explain};
 use crate::system::private_file::ReadError;
 use crate::system::text::chain;
 use crate::system::tty::AskError;
-use crate::target::{InstanceId, OsUser, Port, Target, TargetError};
+use crate::target::{InstanceId, OsUser, Port, SessionTarget, Target, TargetError};
 
 const MESSAGES: &str = "src/error/messages.txt";
 
@@ -401,29 +402,41 @@ fn of_diagnoses(all: &mut Examples) {
 }
 
 fn of_sessions(all: &mut Examples) {
-    examples! { all, ProbeError:
+    let target = || SessionTarget::from(instance());
+    let reason = || "text of the SSM agent".to_owned();
+    examples! {
+        all, RoadError:
         Aws (AwsError::NoRegion);
+        ChannelRefused { target: target(), reason: reason() };
         Dial (DialError::Network(NetworkError::NoRoots));
+        HandshakeTimeout { target: target() };
+        Lost { target: target(), minutes: 20, source: Box::new(RoadError::Aws(AwsError::NoConnection { host: host(), source: refused().into() })) };
+        NoProgress { target: target() };
+        NotSsh { target: target(), port: Port::SSH, greeting: "HTTP/1.1 400 Bad Request".into() };
+        NothingAnswered { target: target(), port: Port::SSH, reason: String::new(), is_noted: false },
+            { target: target(), port: Port::SSH, reason: reason(), is_noted: true };
+        Random (getrandom::Error::UNSUPPORTED);
+        SessionEnded { target: target(), reason: "Session idle timed out".into() };
+        SessionExpired { target: target() };
+        SshdBusy { target: target(), port: Port::SSH, greeting: "Exceeded MaxStartups".into() };
+        WebsocketLost { target: target() };
+    }
+    examples! {
+        all, ProbeError:
         Interrupted {};
-        Key (KeyError::Rsa);
         Late { instance: instance() };
         NotRun { instance: instance(), words: "Unable to start command".into() };
-        Lost { instance: instance() };
+        Road (RoadError::WebsocketLost { target: target() });
     }
 }
 
 fn of_commands(all: &mut Examples) {
-    let (greeting, port) = (|| "HTTP/1.1 400 Bad Request".to_owned(), || Port::SSH);
-    let output = || "words of the SSM agent".to_owned();
     examples! { all, Failure:
         AgentSocket (SocketError::TooLong { path: path() });
         Aws (AwsError::NoRegion);
-        ChannelRefused { instance: instance(), output: output() };
         Diagnosed (Diagnosis::NotInstalled { instance: instance() });
-        Dial (DialError::Network(NetworkError::NoRoots));
         File { action: "make", path: path(), source: denied() },
             { action: "write", path: path(), source: denied() };
-        HandshakeTimeout { instance: instance() };
         HostKeyChanged (Box::new(changed_key(None, false)));
         HostKeyUnknown { instance: instance() };
         KnownHosts (StoreError::Busy { path: path() });
@@ -432,25 +445,18 @@ fn of_commands(all: &mut Examples) {
         Key (KeyError::Rsa);
         KeyFile (KeyFileError::Missing { path: path() });
         KeyRefused (Box::new(RefusedKey { instance: instance(), user: user(), is_own: true, algorithm: "ssh-rsa".into(), system_user: None, cleared: Cleared::default(), is_enforcing: false }));
-        SshdBusy { instance: instance(), port: port(), greeting: "Exceeded MaxStartups".into() };
         HostKeyUnchecked { instance: instance(), why: "cannot reach ec2.eu-west-1.amazonaws.com".into(), hints: vec!["check the region and the network".into()] };
         ProxySilent { target: "web".into(), fault: "does not answer" };
-        NotSsh { instance: instance(), port: port(), greeting: greeting() };
-        Lost { instance: instance(), minutes: 20, source: Box::new(Failure::Aws(AwsError::NoConnection { host: host(), source: refused().into() })) };
         Moved { target: "web".into(), old: instance(), new: "i-0a1b2c3e".parse().unwrap() };
         ManagedNode { instance: "mi-0a1b2c3d4e5f60718".parse().unwrap() };
         PlainSsh (Box::new(plain(AwsError::NoRegion.into())));
         Network (NetworkError::NoRoots);
         NoHome {};
         NoKey { directory: "/home/me/.ssh".into() };
-        NoProgress { instance: instance() };
-        NothingAnswered { instance: instance(), port: port(), output: String::new(), told: false },
-            { instance: instance(), port: port(), output: "Connection to destination port failed".into(), told: true };
         Command { program: "make".into(), source: not_found() };
+        Road (RoadError::SessionExpired { target: instance().into() });
         Resolve (ResolveError::Aws(AwsError::NoRegion));
         Sandbox (denied());
-        SessionEnded { instance: instance(), output: "Session idle timed out".into() };
-        SessionExpired { instance: instance() };
         OtherWay { option: "-J".into(), program: "ssh" };
         Ssh (SshError::NotRun { program: "ssh".into(), source: not_found() });
         Stdio (denied());
