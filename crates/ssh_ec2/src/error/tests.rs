@@ -240,9 +240,9 @@ fn of_configuration(all: &mut Examples) {
         NoSource { profile: profile() };
         NotText { profile: profile(), option: "region" };
         OtherHome { path: "~root/config".into() };
-        PartialKey { place: KeyLocation::Environment, missing: "AWS_SECRET_ACCESS_KEY" },
-            { place: KeyLocation::Profile("dev".into()), missing: "aws_secret_access_key" },
-            { place: KeyLocation::File("/home/me/.boto".into()), missing: "aws_secret_access_key" };
+        PartialKey { location: KeyLocation::Environment, missing: "AWS_SECRET_ACCESS_KEY" },
+            { location: KeyLocation::Profile("dev".into()), missing: "aws_secret_access_key" },
+            { location: KeyLocation::File("/home/me/.boto".into()), missing: "aws_secret_access_key" };
         SourceWithoutCredentials { profile: profile(), source_profile: source_profile() };
         SsoConflict { profile: profile(), session: "corp".into(), options: vec!["sso_region".into()] };
         SsoIncomplete { profile: profile(), missing: vec!["sso_role_name", "sso_account_id"] };
@@ -316,7 +316,7 @@ fn of_aws(all: &mut Examples) {
         Signing { source: source() };
         TargetNotConnected { instance: instance(), region: region() };
         SignedOut { sign_in: profile(Renewal::Sso), why: "has expired".into() };
-        SignOn { source: source() },
+        SsoLogin { source: source() },
             { source: AwsError::NoRegion.into() };
         Throttled { action: action() };
         Unsupported { action: action(), message: message() };
