@@ -19,8 +19,8 @@ use crate::ssh::config::{
     DEFAULT_SUFFIX, ProxyOptions, Suffix, block, exclude, for_aliases, include, include_line,
     installed_block, is_suffix, section, sections, without_section,
 };
-use crate::ssh::own_files::OwnFiles;
 use crate::ssh::error::SshError;
+use crate::ssh::own_files::OwnFiles;
 use crate::target::OsUser;
 use crate::ui;
 
