@@ -39,7 +39,7 @@ pub use self::credentials::ini::SyntaxError;
 pub use self::credentials::process::ProcessError;
 use self::credentials::providers;
 pub use self::credentials::sign_in::{Renewal, SignIn};
-pub use self::error::AwsError;
+pub use self::error::{AwsError, start_hint};
 pub use self::load::{Settings, ca_bundle, profile_names};
 use crate::system::private_file::ReadError;
 

@@ -1,8 +1,9 @@
-//! Walks every layer between a user and an instance, and reports what it sees.
+//! `ssh_ec2 doctor`: checks every layer between the user and an instance, and reports what it finds.
 //!
-//! Nothing that is asked changes the instance: a key is pushed whose private half is thrown away, a session looks at
-//! sshd's greeting, and the real ssh logs in without running anything. The walk stops at the first broken layer, since
-//! what lies behind it cannot be seen, unless everything is wanted. How a report is written down is in `report`.
+//! No check changes the instance. One pushes a key whose private half is discarded, one reads sshd's greeting
+//! in a session, and the real ssh logs in without running a command. The walk stops at the first broken
+//! layer, because the layers behind it cannot be checked; `--all` continues. `report` has the data and its
+//! two formats.
 
 mod channel;
 mod client;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::aws::{Aws, AwsError, Caller, Instance, Settings};
 use crate::doctor::report::{Check, Layer, Report, Verdict};
 use crate::instances::cache::Cache;
-use crate::instances::resolve::{Choice, age};
+use crate::instances::resolve::Choice;
 use crate::net::network::Network;
 use crate::net::websocket::{Way, prepare_within};
 use crate::policy::{Feature, Policy, Wanted};
@@ -29,49 +30,50 @@ use crate::road::probe::{Interrupt, Prober};
 use crate::ssh::config::ProxyOptions;
 use crate::ssh::known_hosts::Store;
 use crate::ssh::own_files::OwnFiles;
-use crate::system::explain::Explain as _;
+use crate::system::age::Age;
+use crate::system::explain::Explain;
 use crate::system::text::{self, foreign_text};
 use crate::target::{InstanceId, OsUser, Port, Target};
 
-/// Whom to examine, and how far.
+/// The options of one run.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The instance; without one, only what all have in common is looked at.
+    /// The instance. Without one, only the layers that all instances share are checked.
     pub target: Option<Target>,
-    /// The host as plain ssh would be given it.
+    /// The host as the user would type it for plain ssh.
     pub host: Option<String>,
-    /// What to do when several match.
+    /// The choice among several matching instances.
     pub choice: Choice,
-    /// Profile and region.
+    /// The profile, the region and how to sign in.
     pub settings: Settings,
-    /// The login name, if it is known.
+    /// The login name, if the user gave one.
     pub user: Option<OsUser>,
     /// sshd's port.
     pub port: Port,
-    /// Whether to go on behind what is broken.
+    /// Whether to continue behind a broken layer.
     pub all: bool,
 }
 
-/// What is used here.
+/// This machine's part: network settings, files and the program itself.
 #[derive(Debug)]
 pub struct Means<'a> {
-    /// For all connections.
+    /// Certificates and proxies of all connections.
     pub network: &'a Network,
-    /// For names.
+    /// The instances that names were resolved to.
     pub cache: &'a Cache,
-    /// For host keys.
+    /// The known host keys.
     pub store: &'a Store,
-    /// This program.
+    /// The path of this program, for ssh's ProxyCommand.
     pub program: PathBuf,
-    /// Where our files are.
+    /// The paths of this program's files.
     pub places: &'a OwnFiles,
-    /// For our own ProxyCommand.
+    /// The options of the ProxyCommand of the login check.
     pub options: ProxyOptions,
-    /// To give up what is under way.
+    /// Cancels the check that is running.
     pub interrupt: &'a Interrupt,
 }
 
-/// Looks at everything, in order.
+/// Checks the layers in order.
 pub async fn examine(request: &Request, means: &Means<'_>) -> Report {
     let report = Report { target: request.host.clone(), ..Report::default() };
     let mut walk = Walk { request, means, report };
@@ -86,7 +88,7 @@ struct Walk<'a> {
     report: Report,
 }
 
-/// What a look at a layer ends with.
+/// The result of one check.
 struct Finding {
     verdict: Verdict,
     fact: String,
@@ -115,8 +117,14 @@ impl Finding {
         Self::new(Verdict::Broken, fact)
     }
 
-    fn failed(error: &dyn Error, hints: Vec<String>) -> Self {
-        Self { hints, ..Self::broken(chain(error)) }
+    /// A broken layer, in the words of the error.
+    fn of(error: &dyn Explain) -> Self {
+        let details = error.details(SystemTime::now());
+        Self {
+            hints: error.hints(),
+            details: details.iter().map(|line| foreign_text(line, 200)).collect(),
+            ..Self::broken(chain(error))
+        }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -127,11 +135,11 @@ impl Finding {
 
 impl From<diagnosis::Diagnosis> for Finding {
     fn from(cause: diagnosis::Diagnosis) -> Self {
-        Self::failed(&cause, cause.hints())
+        Self::of(&cause)
     }
 }
 
-/// Who is examined, once it is known.
+/// The instance to check and the user to log in as.
 struct Subject {
     instance: InstanceId,
     user: OsUser,
@@ -152,7 +160,7 @@ impl Walk<'_> {
         self.log_in(&aws, &subject).await
     }
 
-    /// Keeps what was found; a break when there is no point in going on.
+    /// Adds a check to the report. A break ends the walk.
     fn note(&mut self, layer: Layer, since: Instant, finding: Finding) -> ControlFlow<()> {
         self.note_timed(layer, since.elapsed(), finding)
     }
@@ -167,7 +175,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Region, credentials, clock. Without them nothing else can be looked at.
+    /// Region, credentials, clock. Without them no other layer can be checked.
     async fn account(&mut self) -> ControlFlow<(), Aws> {
         let since = Instant::now();
         let aws = match Aws::load(&self.request.settings, self.means.network).await {
@@ -177,7 +185,7 @@ impl Walk<'_> {
                     AwsError::NoRegion | AwsError::BadRegion { .. } => Layer::Region,
                     _ => Layer::Credentials,
                 };
-                let _ = self.note(layer, since, Finding::failed(&error, error.hints()));
+                let _ = self.note(layer, since, Finding::of(&error));
                 return ControlFlow::Break(());
             }
         };
@@ -185,7 +193,7 @@ impl Walk<'_> {
         self.note(Layer::Region, since, Finding::ok(aws.region()))?;
         let since = Instant::now();
         if let Err(error) = aws.sign_in().await {
-            let _ = self.note(Layer::Credentials, since, Finding::failed(&error, error.hints()));
+            let _ = self.note(Layer::Credentials, since, Finding::of(&error));
             return ControlFlow::Break(());
         }
         let caller = aws.caller().await;
@@ -218,29 +226,29 @@ impl Walk<'_> {
         match caller {
             Ok(Caller { account, arn }) => {
                 let ends = aws.credentials_end().await.ok().flatten();
-                let ends = ends.map(|end| format!(", for {} more", age(SystemTime::now(), end)));
+                let ends = ends.map(|end| format!(", for {} more", Age::between(SystemTime::now(), end)));
                 let source = aws.credentials_source();
                 let fact = format!("{} from {source}{}", foreign_text(&arn, 200), ends.unwrap_or_default());
                 self.report.account = Some(foreign_text(&account, 20));
                 Finding::ok(fact)
             }
-            // What else there is goes to other hosts, and may be allowed.
+            // The other calls use other hosts and permissions, and may succeed.
             Err(
                 error @ (AwsError::NoConnection { .. }
                 | AwsError::Unreachable { .. }
                 | AwsError::AccessDenied { .. }
                 | AwsError::Throttled { .. }),
-            ) => Finding::warning(format!("who calls is not known: {}", chain(&error))),
-            Err(error) => Finding::failed(&error, error.hints()),
+            ) => Finding::warning(format!("cannot get the caller's identity: {}", chain(&error))),
+            Err(error) => Finding::of(&error),
         }
     }
 
-    /// Whether the hosts can be connected to: name, proxy, TCP, TLS. Side by side, since each may take its time.
+    /// Whether the endpoints can be reached: name, proxy, TCP, TLS. Concurrently, as each may take seconds.
     async fn endpoints(&mut self, aws: &Aws) -> ControlFlow<()> {
         let since = Instant::now();
         let endpoints = match aws.endpoints() {
             Ok(endpoints) => endpoints,
-            Err(error) => return self.note(Layer::Endpoints, since, Finding::failed(&error, error.hints())),
+            Err(error) => return self.note(Layer::Endpoints, since, Finding::of(&error)),
         };
         let network = self.means.network;
         let looks = endpoints.iter().map(async |endpoint| {
@@ -249,13 +257,13 @@ impl Walk<'_> {
                 Ok(prepared) => {
                     Finding::ok(format!("{} answers{}", endpoint.url.host(), way(prepared.way())))
                 }
-                Err(error) => Finding::failed(&error, error.hints()),
+                Err(error) => Finding::of(&error),
             };
-            // Who gives an id needs nothing of EC2.
-            let spare =
+            // A target that is an id needs no call to EC2.
+            let is_optional =
                 endpoint.service == "ec2" && matches!(self.request.target, Some(Target::Id(_)) | None);
             let verdict = match finding.verdict {
-                Verdict::Broken if spare => Verdict::Warning,
+                Verdict::Broken if is_optional => Verdict::Warning,
                 verdict => verdict,
             };
             let fact = format!("{}: {}", endpoint.service, finding.fact);
@@ -267,13 +275,13 @@ impl Walk<'_> {
         ControlFlow::Continue(())
     }
 
-    /// Who looks at an instance.
+    /// Runs sessions on the instance for the checks.
     fn prober<'a>(&'a self, aws: &'a Aws, instance: &'a InstanceId) -> Prober<'a> {
         let (network, interrupt) = (self.means.network, self.means.interrupt);
         Prober { aws, network, instance, reason: REASON, interrupt }
     }
 
-    /// Adds the statement that is missing from the caller's policies.
+    /// Adds the policy statement that the caller lacks.
     fn with_statement(
         &self,
         mut finding: Finding,
@@ -284,7 +292,7 @@ impl Walk<'_> {
         let Some(action) = action else { return finding };
         let is_node = self.report.instance.as_deref().is_some_and(|id| id.starts_with("mi-"));
         let wanted = Wanted {
-            // With some features, more documents may be started, of which one runs commands.
+            // Other features allow more session documents, one of which runs commands.
             features: Feature::ALL
                 .into_iter()
                 .filter(|feature| {
@@ -306,14 +314,14 @@ impl Walk<'_> {
     }
 }
 
-/// Services of such a region do not know any of the account's credentials.
+/// In a region that is not enabled, the services reject all of the account's credentials.
 fn disabled(region: &str) -> Finding {
     Finding::broken(format!("the region {region} is not enabled for this account")).hint(format!(
         "enable it: `aws account enable-region --region-name {region}`; or choose another with `--region`"
     ))
 }
 
-/// Worth telling where it is not the usual one. Loopback is neither.
+/// How the endpoint was reached, if not over the internet. Loopback is not shown.
 fn way(way: &Way) -> String {
     match way {
         Way::Proxy(proxy) => format!(" through the proxy {}", foreign_text(proxy, 100)),
@@ -325,7 +333,7 @@ fn way(way: &Way) -> String {
     }
 }
 
-/// The action that IAM denied, if that is what it is.
+/// The action that IAM denied.
 fn denied(error: &AwsError) -> Option<&str> {
     match error {
         AwsError::AccessDenied { action, .. } => Some(action),
@@ -338,16 +346,16 @@ fn chain(error: &dyn Error) -> String {
     foreign_text(&text::chain(error), 1000)
 }
 
-/// For Session Manager's records.
+/// The reason that Session Manager records for the session.
 const REASON: &str = "ssh_ec2 doctor looks for what is wrong";
-/// AWS refuses signatures that are five minutes off.
+/// AWS rejects signatures that are five minutes off.
 const TOLERATED_SKEW: Duration = Duration::from_secs(4 * 60);
-/// There are a dozen calls, and somebody waits.
+/// A run makes a dozen calls while the user waits.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// AWS starts three sessions a second for all of an account in a region. The doctor starts some one after the
-/// other, and a quota that others use up for a moment breaks nothing.
+/// AWS starts three sessions a second for an account in a region. The checks start a few, one after the
+/// other; a quota that other callers exhaust for a moment is not a broken layer.
 const THROTTLED_PATIENCE: Duration = Duration::from_secs(5);
-/// A host that drops packets does not answer at all.
+/// A firewall that drops packets never answers.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -355,14 +363,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unusual_way_is_told() {
-        for (address, told) in [
+    fn an_unusual_way_is_shown() {
+        for (address, shown) in [
             ("10.0.3.7:443", " at 10.0.3.7, an interface endpoint"),
             ("52.94.1.1:443", ""),
             ("127.0.0.1:1", ""),
             ("[fd00::1]:443", " at fd00::1, an interface endpoint"),
         ] {
-            assert_eq!(way(&Way::Direct(address.parse().unwrap())), told);
+            assert_eq!(way(&Way::Direct(address.parse().unwrap())), shown);
         }
         assert_eq!(way(&Way::Proxy("proxy:3128".into())), " through the proxy proxy:3128");
     }

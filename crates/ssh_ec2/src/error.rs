@@ -1,10 +1,13 @@
-//! What a command can fail with, and how the process then exits.
+//! The errors of commands, and the exit status of the process.
 //!
-//! A message names the thing and states one fact; its hints are actions. Messages of the layers below are passed
-//! on as they are; here stand only those that need the whole story.
+//! A message names the thing and states one fact; its hints are actions. Errors of the floors below are
+//! passed on as they are; only those that a command itself finds are defined here. `messages.txt` shows all
+//! of them.
 
 mod plain_ssh;
-mod told;
+mod reported;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,13 +25,14 @@ use crate::key::file::KeyFileError;
 use crate::key::one_time::KeyError;
 use crate::net::network::NetworkError;
 use crate::road::error::RoadError;
-use crate::ssh::client::{InvocationError, Version};
+use crate::ssh::client::InvocationError;
+use crate::ssh::error::SshError;
 use crate::ssh::host_key::{HostKey, Source};
 use crate::ssh::known_hosts::StoreError;
 use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, TargetError};
 
-/// A command failed.
+/// Why a command failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -38,110 +42,104 @@ pub enum Failure {
     /// A call to AWS.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// The cause of what went wrong was found.
+    /// The cause was found on the instance or in AWS.
     #[error(transparent)]
     Diagnosed(#[from] Diagnosis),
-    /// A file of the user's or of ours.
+    /// A file of this program or of the user.
     #[error("cannot {action} {path}")]
     File {
-        /// A verb.
+        /// The verb of the message.
         action: &'static str,
-        /// Which file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// sshd presented another key than the known one.
+    /// sshd presented another host key than the known one.
     #[error(transparent)]
     HostKeyChanged(Box<ChangedKey>),
-    /// Nothing and nobody tells a key.
+    /// No host key is known, and AWS lists none.
     #[error("no host key of {instance} is known")]
     HostKeyUnknown {
         /// The target.
         instance: InstanceId,
     },
-    /// Our own known_hosts.
+    /// The file of known host keys.
     #[error(transparent)]
     KnownHosts(#[from] StoreError),
-    /// A signal came.
+    /// A signal ended the command.
     #[error("interrupted")]
     Interrupted,
     /// The command line of ssh.
     #[error(transparent)]
     Invocation(#[from] InvocationError),
-    /// Randomness.
+    /// No one-time key could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The public key that the user chose.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
-    /// sshd did not want the key.
+    /// sshd refused the key.
     #[error(transparent)]
     KeyRefused(Box<RefusedKey>),
-    /// An ssh without `KnownHostsCommand` would refuse our settings, and with them the user's whole file.
-    #[error("ssh is OpenSSH {found}, and checking host keys takes {}", Version::NEEDED)]
-    OldSsh {
-        /// What is in PATH.
-        found: Version,
-    },
-    /// Nobody can be asked for the host key, for a reason that may pass.
+    /// AWS could not be asked for the host key now: throttled, unreachable, no credentials.
     #[error("the host key of {instance} cannot be checked: {why}")]
     HostKeyUnchecked {
         /// The target.
         instance: InstanceId,
-        /// What kept AWS from telling.
+        /// The error of the call.
         why: String,
-        /// What to do about that, an action a line.
+        /// The hints of that error.
         hints: Vec<String>,
     },
-    /// The proxy of the connection was asked for the host key, and gave no answer.
+    /// `ssh_ec2 known-hosts` asked the proxy of its connection for the host key and got no answer.
     #[error("the host key of {target} cannot be checked: the ssh_ec2 proxy of this connection {fault}")]
     ProxySilent {
         /// The target.
         target: String,
-        /// What it does instead.
+        /// The proxy's fault, as the end of the sentence.
         fault: &'static str,
     },
-    /// A name means another instance than it did when ssh was started.
-    #[error("{target} is {new} now, and {old}, which it was a few minutes ago, cannot be connected to")]
+    /// The name resolves to another instance than when ssh was started.
+    #[error("{target} is {new} now; a few minutes ago it was {old}, which cannot be reached")]
     Moved {
         /// The name.
         target: String,
-        /// What the cache said.
+        /// The cached instance.
         old: InstanceId,
-        /// What EC2 says.
+        /// The instance in EC2 now.
         new: InstanceId,
     },
-    /// A managed node takes no pushed keys.
+    /// EC2 Instance Connect does not support managed nodes.
     #[error("{instance} is not an EC2 instance: EC2 Instance Connect cannot push a key to it")]
     ManagedNode {
         /// The target.
         instance: InstanceId,
     },
-    /// Another failure, of a connection that the user began with plain ssh.
+    /// An error of a connection that the user began with plain ssh.
     #[error(transparent)]
     PlainSsh(Box<PlainSsh>),
     /// Proxies and certificates.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Without a home directory there is nowhere for our files.
+    /// The directory of this program's files is below the home directory.
     #[error("there is no home directory")]
     NoHome,
-    /// None of the user's own keys is there.
+    /// The user has no public key.
     #[error("there is no public key in {directory}")]
     NoKey {
-        /// Where it was looked for.
+        /// The directory that was searched.
         directory: PathBuf,
     },
     /// The command for the local region could not be started.
     #[error("cannot run {program}")]
     Command {
-        /// What was asked for.
+        /// The program of the command line.
         program: String,
-        /// Why.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// A name does not mean one instance.
+    /// The target is not one running instance.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// Bytes do not reach the instance. Calls to AWS are [`Aws`](Self::Aws).
@@ -150,37 +148,32 @@ pub enum Failure {
     /// The local region.
     #[error("the local region failed")]
     Sandbox(#[source] io::Error),
-    /// The command line leads ssh to the host without our ProxyCommand.
-    #[error("`{option}` would lead {program} to the instance without Session Manager")]
+    /// The command line would make ssh reach the host without our ProxyCommand.
+    #[error("`{option}` would make {program} bypass Session Manager")]
     OtherWay {
-        /// As typed.
+        /// The option as typed.
         option: String,
-        /// What was called.
+        /// The program: ssh, scp, sftp or rsync.
         program: &'static str,
     },
-    /// ssh could not be started.
-    #[error("cannot run {program}")]
-    Ssh {
-        /// What was looked for.
-        program: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Standard input or output of the proxy.
+    /// ssh, or a program that runs it, cannot be used.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// The proxy cannot read standard input or write standard output.
     #[error("cannot use standard input and output")]
     Stdio(#[source] io::Error),
     /// The output of a command could not be written.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
-    /// The system refused what every process needs.
+    /// The system refused a basic operation.
     #[error("cannot {action}")]
     System {
-        /// A verb and its object.
+        /// The verb of the message, with its object.
         action: &'static str,
-        /// Why.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// Something that should name an instance, a user or a port.
+    /// A word that should be an instance, a user or a port.
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The command line.
@@ -189,11 +182,11 @@ pub enum Failure {
     /// The user's ssh_config cannot be changed.
     #[error("cannot change {path}")]
     UserConfig {
-        /// Which file.
+        /// The file's path.
         path: PathBuf,
-        /// What to do about it.
+        /// The action for the user.
         hint: String,
-        /// Why.
+        /// The operating system's reason.
         source: io::Error,
     },
 }
@@ -243,7 +236,6 @@ impl Explain for Failure {
             }
             Self::PlainSsh(failure) => failure.hints(),
             Self::Moved { .. } => vec!["connect again".into()],
-            Self::OldSsh { .. } => vec!["put a newer ssh in PATH; nothing was changed".into()],
             Self::NoHome => vec!["set HOME, or SSH_EC2_DIR to a directory that you can write to".into()],
             Self::UserConfig { hint, .. } => vec![hint.clone()],
             Self::NoKey { .. } => {
@@ -251,7 +243,7 @@ impl Explain for Failure {
             }
             Self::HostKeyUnchecked { instance, hints, .. } => {
                 let trust = format!(
-                    "try again; or say yourself which key it has: `ssh_ec2 known-hosts --trust KEY {instance}`"
+                    "try again, or give the key yourself: `ssh_ec2 known-hosts --trust KEY {instance}`"
                 );
                 hints.iter().cloned().chain([trust]).collect()
             }
@@ -260,23 +252,16 @@ impl Explain for Failure {
                 vec!["check that loopback ports and the temporary directory can be used".into()]
             }
             Self::OtherWay { program, .. } => vec![
-                "leave it out".into(),
+                "remove that option".into(),
                 format!(
                     "to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"
                 ),
             ],
-            Self::Ssh { program, source } if source.kind() == io::ErrorKind::NotFound => {
-                let (package, name) = match program.as_str() {
-                    "rsync" => ("rsync", "rsync"),
-                    _ => ("openssh-client", "OpenSSH's client"),
-                };
-                vec![format!("install {name} (Debian: `apt install {package}`), or put it in PATH")]
-            }
-            Self::Ssh { program, .. } => vec![format!("check that the {program} in PATH can be executed")],
+            Self::Ssh(error) => error.hints(),
             Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["make room where standard output goes, or send it elsewhere".into()]
+                vec!["free disk space, or redirect standard output elsewhere".into()]
             }
-            Self::Output(_) => vec!["check where standard output goes".into()],
+            Self::Output(_) => vec!["check the file, pipe or terminal that standard output goes to".into()],
             Self::System { .. } => {
                 vec!["check the limits of this process (`ulimit -a`) and of the system".into()]
             }
@@ -305,6 +290,7 @@ impl Explain for Failure {
             Self::Network(error) => return error.anchor(),
             Self::PlainSsh(failure) => return failure.anchor(),
             Self::Resolve(error) => return error.anchor(),
+            Self::Ssh(error) => return error.anchor(),
             Self::Target(error) => return error.anchor(),
             Self::Command { .. } | Self::Sandbox(_) => Anchor::Sandbox,
             Self::File { .. } | Self::NoHome | Self::UserConfig { .. } => Anchor::Files,
@@ -313,7 +299,6 @@ impl Explain for Failure {
             Self::ManagedNode { .. } => Anchor::ManagedNode,
             Self::Moved { .. } => Anchor::NameMoved,
             Self::NoKey { .. } => Anchor::OwnKey,
-            Self::OldSsh { .. } | Self::Ssh { .. } => Anchor::SshClient,
             Self::Output(_) | Self::Stdio(_) => Anchor::StandardStreams,
             Self::System { .. } => Anchor::SystemLimits,
         };
@@ -330,12 +315,12 @@ impl Explain for Failure {
 }
 
 impl Failure {
-    /// Where more is said about it.
+    /// The address of the heading in docs/troubleshooting.md.
     pub fn link(&self) -> Option<String> {
         self.anchor().map(|anchor| format!("{TROUBLESHOOTING}#{}", anchor.heading()))
     }
 
-    /// How the process exits.
+    /// The exit status for this error.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Invocation(_)
@@ -345,30 +330,30 @@ impl Failure {
             | Self::Usage(_) => ExitCode::Usage,
             Self::Interrupted => ExitCode::Interrupted,
             Self::PlainSsh(failure) => failure.error.exit_code(),
-            // As a shell says it.
+            // The status with which a shell reports a command that it cannot run.
             Self::Command { .. } => ExitCode::Passed(127),
             _ => ExitCode::Failure,
         }
     }
 }
 
-/// A host key that is not the known one.
+/// sshd presented a host key that is not the known one.
 #[derive(Debug, Error)]
-#[error("{host} presents the host key {} {}, and {told_by} told {old}{}; {}", .new.kind(), .new.fingerprint(), at(.since), told(*.confirmed))]
+#[error("{host} presents the host key {} {}, but the known key is {old}, from {learned_from}{}; {}", .new.kind(), .new.fingerprint(), at(.since), listed(*.confirmed))]
 pub struct ChangedKey {
-    /// As known_hosts names it.
+    /// The host as in known_hosts.
     pub host: String,
-    /// The key that is known.
+    /// The known key: its type and fingerprint.
     pub old: String,
-    /// Who told it.
-    pub told_by: Source,
-    /// When it was written down, if it was.
+    /// The source of the known key.
+    pub learned_from: Source,
+    /// The time when the known key was stored; empty if it was not.
     pub since: String,
-    /// The key that was presented.
+    /// The presented key.
     pub new: HostKey,
-    /// Who else tells this one.
+    /// The source in AWS that lists the presented key.
     pub confirmed: Option<Source>,
-    /// Whether none of its algorithm is known.
+    /// Whether no key of the same algorithm is known.
     pub other_kind: bool,
 }
 
@@ -379,11 +364,11 @@ impl Explain for ChangedKey {
         let trust = format!("`ssh_ec2 known-hosts --trust '{}'{port} {instance}`", self.new);
         let hint = match self.confirmed {
             None if self.other_kind => format!(
-                "if HostKeyAlgorithms in your configuration asks for such keys, take it out; only if you know that the instance has it: {trust}"
+                "if HostKeyAlgorithms in your ssh configuration asks for such keys, remove it; only if you know that the instance has this key: {trust}"
             ),
-            Some(_) => format!("its keys were made anew since; accept the new one: {trust}"),
+            Some(_) => format!("the instance has made new host keys since; accept this one: {trust}"),
             None => format!(
-                "somebody may be between you and it; only if you know that its keys were made anew: {trust}"
+                "another machine may be intercepting the connection; only if you know that the instance has made new host keys: {trust}"
             ),
         };
         vec![hint]
@@ -398,23 +383,23 @@ fn at(since: &str) -> String {
     if since.is_empty() { String::new() } else { format!(" on {since}") }
 }
 
-fn told(confirmed: Option<Source>) -> String {
+fn listed(confirmed: Option<Source>) -> String {
     match confirmed {
-        Some(source) => format!("the presented one is told by {source}"),
-        None => "the presented one is told by nothing in AWS".into(),
+        Some(source) => format!("{source} lists the presented key"),
+        None => "AWS does not list the presented key".into(),
     }
 }
 
-/// How the process exits.
+/// The exit status of the process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ExitCode {
-    /// Done.
+    /// 0.
     Success,
-    /// A diagnosed failure, 1.
+    /// 1: an error that was printed.
     Failure,
-    /// The command line, 2.
+    /// 2: the command line cannot be understood.
     Usage,
-    /// Interrupted, 130 as a shell reports it.
+    /// 130: interrupted, as a shell reports it.
     Interrupted,
     /// The exit status of ssh, of a copying program, or of a command in the local region.
     Passed(u8),
@@ -432,5 +417,5 @@ impl From<ExitCode> for process::ExitCode {
     }
 }
 
-/// One heading for each kind of error.
+/// The document with a heading for each kind of error.
 const TROUBLESHOOTING: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubleshooting.md");

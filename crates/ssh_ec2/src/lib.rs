@@ -26,6 +26,9 @@ pub mod key;
 pub mod net;
 pub mod policy;
 pub mod road;
+#[cfg(test)]
+#[path = "../tests/snapshot/mod.rs"]
+mod snapshot;
 pub mod ssh;
 pub mod system;
 pub mod target;
@@ -56,6 +59,7 @@ use crate::net::network::{Network, NetworkEnvironment};
 use crate::road::probe::Interrupt;
 use crate::ssh::client::{Invocation, InvocationError};
 use crate::ssh::config::Connection;
+use crate::ssh::error::SshError;
 use crate::ssh::job::Child;
 use crate::ssh::known_hosts::Store;
 use crate::ssh::options::SshOptions;
@@ -120,7 +124,7 @@ fn is_for_a_connection(parsed: &Parsed) -> bool {
 fn become_program(child: &Child) -> ExitCode {
     if let Some(source) = child.exec() {
         let program = child.command.program.to_string_lossy().into_owned();
-        ui::error(&Failure::Ssh { program, source });
+        ui::error(&SshError::NotRun { program, source }.into());
     }
     ExitCode::Failure
 }
@@ -132,7 +136,7 @@ fn run_query(version: bool, arguments: Vec<OsString>) -> Result<ExitCode, Failur
         ui::print(concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n")).map_err(Failure::Output)?;
     }
     match (client::Command { program: "ssh".into(), arguments }).exec() {
-        Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
+        Err(source) => Err(SshError::NotRun { program: "ssh".into(), source }.into()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod config;
+pub mod error;
 pub mod host_key;
 pub mod job;
 pub mod known_hosts;

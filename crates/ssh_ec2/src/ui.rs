@@ -1,5 +1,5 @@
-//! The only file that prints. People read standard error; standard output carries what a command was asked for,
-//! and SSH bytes in proxy mode, which do not pass through here.
+//! The only file that prints. Standard error is for people; standard output has the result of a command. The
+//! SSH bytes of the proxy do not pass through here.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::SystemTime;
@@ -9,21 +9,21 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use crate::error::Failure;
 use crate::system::explain::Explain as _;
 
-/// Whether somebody sits at a terminal, and sees and types.
+/// Whether standard input, output and error are a terminal.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()
 }
 
-/// An error: what was seen, each cause below it, and what to do next.
+/// Prints an error: the message with its causes, then the hints.
 pub fn error(error: &Failure) {
     error_lines(error).iter().for_each(|text| line(text));
 }
 
-/// The same, to be printed by another process.
+/// The lines of [`error`], for another process to print.
 pub fn error_lines(error: &Failure) -> Vec<String> {
     let mut lines = vec![format!("error: {}", error.chain())];
     lines.extend(error.details(SystemTime::now()));
-    // Two lines in all, and one for a note before: ssh and its callers have some of their own.
+    // Two lines in all, as ssh and its callers print lines of their own.
     let link = error.link().map(|link| format!("more: {link}"));
     let hints: Vec<_> = error.hints().into_iter().chain(link).collect();
     match hints.as_slice() {
@@ -34,15 +34,16 @@ pub fn error_lines(error: &Failure) -> Vec<String> {
     lines
 }
 
-/// A line for the user who waits.
+/// Prints a line for the waiting user.
 pub fn note(text: &str) {
     line(text);
 }
 
-/// What a command was asked for.
+/// Prints the result of a command on standard output.
 ///
 /// # Errors
-/// When standard output does not take it; a closed pipe is no error.
+///
+/// When it cannot be written. A closed pipe is not an error.
 pub fn print(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
@@ -51,24 +52,24 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Text for standard error, as it is.
+/// Prints text on standard error as it is.
 pub fn explain(text: &str) {
-    // Nobody is left to tell when standard error is gone.
+    // There is no other place to report that standard error is closed.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Makes foreign text harmless for a terminal: what would be obeyed, or would hide or reorder what follows, is shown
-/// as a replacement character.
+/// Makes foreign text safe for a terminal: control characters, and characters that hide or reorder the
+/// following text, become replacement characters.
 pub fn sanitise(text: &str) -> String {
     text.chars().map(|character| if is_harmful(character) { '\u{fffd}' } else { character }).collect()
 }
 
-/// [`sanitise`] for JSON, which escapes only some of it by itself: every program still reads what was
-/// written.
+/// [`sanitise`] for JSON, as escapes: parsers still read the original text. JSON itself escapes only some of
+/// these.
 pub fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
-        // Outside of strings there is nothing harmful but the line breaks between them.
+        // Outside of strings, JSON has only line breaks.
         if is_harmful(character) && character != '\n' {
             escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
@@ -86,8 +87,8 @@ fn is_harmful(character: char) -> bool {
         )
 }
 
-/// Text of at most `width` columns, with an ellipsis for what is left out. Characters without a width, such as accents
-/// of their own, can be many in a column, but not without end.
+/// Shortens text to `width` columns, with an ellipsis. Characters without a width, such as combining accents,
+/// are limited too.
 pub fn shorten(text: &str, width: usize) -> String {
     let limit = 4 * width;
     if text.width() <= width && text.chars().nth(limit).is_none() {
@@ -124,8 +125,7 @@ pub fn align(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Takes the log: each event is one line of standard error, as harmless as all others. The names and words in it are
-/// foreign as well.
+/// The writer of the log: an event is one sanitised line on standard error, because it may have foreign text.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
@@ -146,12 +146,13 @@ fn line(text: &str) {
 }
 
 fn whole_line(text: &str) {
-    // ssh has the terminal in raw mode while the proxy speaks: a bare newline would not return the carriage.
+    // ssh has set the terminal to raw mode when the proxy prints: a newline alone would not return the
+    // carriage.
     let end = if io::stderr().is_terminal() { "\r\n" } else { "\n" };
     explain(&(shorten(&sanitise(text), LINE_WIDTH) + end));
 }
 
-/// More than any line needs; the longest have a public RSA key in them. Foreign text could be endless.
+/// More than the longest line, which has a public RSA key. Foreign text could be endless.
 const LINE_WIDTH: usize = 4096;
 
 #[cfg(test)]

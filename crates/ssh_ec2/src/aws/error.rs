@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use self::explain::start_hint;
 use crate::aws::client::request_id::RequestId;
 use crate::aws::credentials::configuration::ConfigurationError;
 use crate::aws::credentials::process::ProcessError;

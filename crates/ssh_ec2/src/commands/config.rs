@@ -19,6 +19,7 @@ use crate::ssh::config::{
     DEFAULT_SUFFIX, ProxyOptions, Suffix, block, exclude, for_aliases, include, include_line,
     installed_block, is_suffix, section, sections, without_section,
 };
+use crate::ssh::error::SshError;
 use crate::ssh::own_files::OwnFiles;
 use crate::target::OsUser;
 use crate::ui;
@@ -61,7 +62,7 @@ pub fn run(config: &Config, installation: &Installation<'_>) -> Result<ExitCode,
     if let Some(found) = ssh
         && found < Version::NEEDED
     {
-        return Err(Failure::OldSsh { found });
+        return Err(SshError::Old { found }.into());
     }
     let user_config = installation.install(&blocks)?;
     ui::note(&format!(

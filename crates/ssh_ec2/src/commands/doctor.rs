@@ -1,4 +1,4 @@
-//! Finds out what stands between a user and an instance, and prints the report.
+//! `ssh_ec2 doctor`: checks the way to an instance, and prints the report.
 
 use crate::commands::config::file::make_own_directory;
 use crate::commands::tell_distrust;
@@ -6,25 +6,26 @@ use crate::doctor::{Means, Request, examine};
 use crate::error::{ExitCode, Failure};
 use crate::ui;
 
-/// How the report is wanted.
+/// The report's format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Form {
-    /// For programs.
+    /// JSON, for programs.
     Json,
-    /// For people.
+    /// Text, for people.
     Text,
 }
 
-/// Examines, and prints. Whether all is well is the exit status.
+/// Runs the checks and prints the report. The exit status is 1 if a layer is broken.
 ///
 /// # Errors
-/// When our directory cannot be made, or standard output does not take the report.
+///
+/// When the directory of our files cannot be made, or standard output cannot be written.
 pub async fn run(request: &Request, means: &Means<'_>, form: Form) -> Result<ExitCode, Failure> {
     make_own_directory(means.places)?;
     let report = examine(request, means).await;
     let text = match form {
         Form::Json => ui::escape_json(&report.json()),
-        // Facts quote what others say.
+        // Facts quote text of AWS, ssh and the instance.
         Form::Text => report.text().lines().map(|line| ui::sanitise(line) + "\n").collect(),
     };
     ui::print(&text).map_err(Failure::Output)?;

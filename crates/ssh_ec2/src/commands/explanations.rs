@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{ExitCode, Failure};
 use crate::ssh::client::Command;
+use crate::ssh::error::SshError;
 use crate::ssh::job::{End, Job};
 use crate::system::private_socket::{PATH_LIMIT, make_directory, sweep};
 use crate::ui;
@@ -109,7 +110,7 @@ pub(super) fn run(
     explanations: Option<Explanations>,
     may_need_words: impl Fn(u8) -> bool,
 ) -> Result<ExitCode, Failure> {
-    let fail = |source| Failure::Ssh { program: command.program.to_string_lossy().into_owned(), source };
+    let fail = |source| SshError::NotRun { program: command.program.to_string_lossy().into_owned(), source };
     let mut job = Job::start(own_program, command).map_err(fail)?;
     let end = job.wait().map_err(fail)?;
     if let (Some(explanations), End::Exited(code)) = (&explanations, end)

@@ -1,11 +1,11 @@
-//! Which host keys an instance has: the KnownHostsCommand of ssh, and a look at what is known for people.
+//! `ssh_ec2 known-hosts`: ssh's KnownHostsCommand, and the commands that list, trust and forget host keys.
 //!
-//! ssh asks twice. Before the key exchange it wants to know what to ask the server for; afterwards it shows the key
-//! that the server presented. What our file says comes first, and is never overruled; else `sources` asks
-//! AWS, from the proxy of the same ssh or from this process (`way`). If AWS answers that it lists no key, the
-//! presented one is accepted once, and that is said. If no connection to EC2 can be made, as in networks with
-//! a few interface endpoints, it is accepted for one connection, and nothing is written down. In all other
-//! cases it is refused.
+//! ssh runs it twice. Before the key exchange ssh needs the algorithms to ask the server for; afterwards it
+//! passes the key that the server presented. A stored key comes first and is never overruled. Without one,
+//! `sources` asks AWS, in the proxy of the same ssh or in this process (`way`). If AWS answers that it lists
+//! no key, the presented key is accepted on first use and stored, with a note. If no connection to EC2 can be
+//! made, as in networks with few interface endpoints, the key is accepted for this connection and not stored.
+//! In all other cases it is refused.
 
 pub(in crate::commands) mod inquiry;
 pub(in crate::commands) mod sources;
@@ -14,7 +14,7 @@ mod way;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::sources::{Reason, Told};
+use self::sources::{Listing, Reason};
 use self::way::Way;
 use crate::aws::Settings;
 use crate::aws::timestamp;
@@ -29,50 +29,51 @@ use crate::ssh::known_hosts::{Entry, Host, Store, StoreError};
 use crate::target::{InstanceId, Port, Target};
 use crate::ui;
 
-/// What ssh, or somebody, wants to know.
+/// The options of one run.
 #[derive(Debug)]
 pub struct Request {
-    /// The instance.
+    /// The instance as typed, or as ssh's host name has it.
     pub target: Target,
-    /// What to do when several match.
+    /// The choice among several matching instances.
     pub choice: Choice,
-    /// Profile and region.
+    /// The profile and the region.
     pub settings: Settings,
-    /// sshd's port.
+    /// The port of sshd.
     pub port: Port,
-    /// What ssh calls the host; people get the instance's id.
+    /// ssh's name of the host. None in a run by the user, whose lines have the instance's id.
     pub host: Option<String>,
-    /// The host as typed, if our blocks match it in plain ssh too.
+    /// The host as typed, if the installed blocks match it in plain ssh.
     pub typed: Option<String>,
-    /// The key that the server presented, as ssh's `%t:%K`, once there is one.
+    /// The key that the server presented, as ssh's `%t:%K`. None before the key exchange.
     pub presented: Option<String>,
 }
 
-/// With what an answer is found.
+/// The files and connections that a run uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Means<'a> {
-    /// What is known.
+    /// The stored host keys.
     pub store: &'a Store,
-    /// For all connections.
+    /// Certificates and proxies of all connections.
     pub network: &'a Network,
-    /// For names.
+    /// The instances that names were resolved to.
     pub cache: &'a Cache,
-    /// To give up what is under way.
+    /// Cancels a session that is open.
     pub interrupt: &'a Interrupt,
-    /// Where proxies listen.
+    /// The directory of the proxies' sockets.
     pub sockets: &'a Path,
 }
 
 /// Prints the keys as lines of known_hosts.
 ///
 /// # Errors
-/// When the server presented another key than is known, or the file cannot be used.
+///
+/// When the server presented another key than the known one, or the file cannot be used.
 pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
     let (presented, is_certificate) = presented(request);
     let mut lookup = Lookup { request, store: means.store, way: Way::new(request, means) };
     let instance = lookup.way.instance().await?;
     if request.host.is_none() {
-        // ssh's users have heard it from the proxy.
+        // In a run by ssh, the proxy has printed it.
         tell_distrust(lookup.way.loaded(), means.cache);
     }
     let host = Host::new(&instance, request.port);
@@ -80,7 +81,7 @@ pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failur
     if known.is_empty() {
         known = lookup.learn(&instance, &host, presented.as_ref()).await?;
     }
-    // Of certificates ssh is the judge: it knows the authorities, and falls back to the plain key.
+    // ssh itself checks certificates: it has the authorities, and falls back to the plain key.
     if let Some(key) = presented.filter(|key| !is_certificate && !known.iter().any(|entry| entry.key == *key))
     {
         return Err(lookup.changed(&instance, &host, &known, &key).await);
@@ -90,7 +91,7 @@ pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failur
     }
     let pattern = match (&request.host, &request.typed) {
         (Some(host), _) => pattern(host),
-        // Other programs look up a key by the name that the user gave them.
+        // Other programs look up a key by the name that the user typed.
         (None, Some(name)) if name != instance.as_str() && is_plain(name) => {
             format!("{},{}", host.as_str(), host.as_str().replace(instance.as_str(), name))
         }
@@ -102,7 +103,8 @@ pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failur
     Ok(ExitCode::Success)
 }
 
-/// The key that ssh shows, or the plain one of a certificate. Of a kind that is not known here, ssh is the judge.
+/// The presented key, or the plain key of a certificate, and whether it is one. ssh itself checks types that
+/// are not known here.
 fn presented(request: &Request) -> (Option<HostKey>, bool) {
     let Some(text) = request.presented.as_deref().filter(|text| *text != NOTHING_PRESENTED) else {
         return (None, false);
@@ -114,9 +116,10 @@ fn presented(request: &Request) -> (Option<HostKey>, bool) {
     }
 }
 
-/// Shows what is known.
+/// Lists the stored keys.
 ///
 /// # Errors
+///
 /// When the file cannot be read.
 pub fn list(store: &Store) -> Result<ExitCode, Failure> {
     let row = |entry: Entry| {
@@ -124,7 +127,7 @@ pub fn list(store: &Store) -> Result<ExitCode, Failure> {
             &entry.host,
             entry.key.kind(),
             &entry.key.fingerprint(),
-            &format!("told by {}", entry.source),
+            &format!("from {}", entry.source),
             &entry.since,
         ]
         .map(|cell: &str| ui::sanitise(cell))
@@ -135,10 +138,11 @@ pub fn list(store: &Store) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Success)
 }
 
-/// Takes the user's word for the key of a host, in the place of all that is known.
+/// Stores the key that the user gives, in place of all stored keys of the host.
 ///
 /// # Errors
-/// When the text is no key, or the file cannot be written.
+///
+/// When the text is not a key, or the file cannot be written.
 pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<ExitCode, Failure> {
     let key = HostKey::parse(key).ok_or_else(|| {
         Failure::Usage(format!(
@@ -153,9 +157,10 @@ pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<Exi
     Ok(ExitCode::Success)
 }
 
-/// Forgets the keys of an instance.
+/// Removes the stored keys of an instance.
 ///
 /// # Errors
+///
 /// When there are none, or the file cannot be written.
 pub async fn forget(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
     let instance = Way::new(request, means).instance().await?;
@@ -181,7 +186,7 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// Finds out the keys of a host of which none is known, and writes them down.
+    /// Asks for the keys of a host without stored keys, and stores them.
     async fn learn(
         &mut self,
         instance: &InstanceId,
@@ -189,45 +194,45 @@ impl Lookup<'_> {
         presented: Option<&HostKey>,
     ) -> Result<Vec<Entry>, Failure> {
         match (self.way.ask(instance).await?, presented) {
-            (Told::Keys(evidence, source), _)
+            (Listing::Keys(evidence, source), _)
                 if self.request.port == Port::SSH && !evidence.keys.is_empty() =>
             {
-                tracing::info!("the host keys of {instance} are told by {source}");
+                tracing::info!("{source} lists the host keys of {instance}");
                 self.keep(host, &evidence.keys, source, presented.is_some()).await
             }
-            (Told::Keys(evidence, source), Some(key)) if evidence.lists(key) => {
+            (Listing::Keys(evidence, source), Some(key)) if evidence.lists(key) => {
                 self.keep(host, std::slice::from_ref(key), source, true).await
             }
-            (Told::Keys(evidence, source), Some(key)) if self.request.port == Port::SSH => {
+            (Listing::Keys(evidence, source), Some(key)) if self.request.port == Port::SSH => {
                 let old = format!("a key with {}", evidence.all_fingerprints().join(" or "));
                 Err(self.differs(instance, host, old, source, String::new(), key, false).await)
             }
-            // Another sshd, of a container perhaps, may have keys of its own; those of the machine's come first.
-            (Told::Keys(evidence, source), None) => Ok(unsaved(host, &evidence.keys, source)),
-            (Told::Keys(..), Some(key)) => {
+            // Another sshd, in a container for example, may have keys of its own; the machine's come first.
+            (Listing::Keys(evidence, source), None) => Ok(unsaved(host, &evidence.keys, source)),
+            (Listing::Keys(..), Some(key)) => {
                 let why = format!(
-                    "what AWS tells of {instance} is of another sshd than that on port {}",
+                    "AWS lists the host keys of the sshd on port 22 of {instance}, not of the one on port {}",
                     self.request.port
                 );
                 self.trust_first(host, key, &why).await
             }
-            // ssh asks again, with a key, and the person reads of it once.
-            (Told::Unknown(_), None) if self.request.host.is_some() => Ok(Vec::new()),
-            (Told::Nothing | Told::OutOfReach(_), None) => Ok(Vec::new()),
-            (Told::Nothing, Some(key)) => {
+            // ssh runs this again with a key, and the error is printed then.
+            (Listing::Unknown(_), None) if self.request.host.is_some() => Ok(Vec::new()),
+            (Listing::Nothing | Listing::OutOfReach(_), None) => Ok(Vec::new()),
+            (Listing::Nothing, Some(key)) => {
                 self.trust_first(
                     host,
                     key,
-                    &format!("nothing that you may ask tells the host key of {instance}"),
+                    &format!("AWS lists no host key of {instance} that you have permission to read"),
                 )
                 .await
             }
-            (Told::Unknown(Reason { why, hints }), _) => {
+            (Listing::Unknown(Reason { why, hints }), _) => {
                 Err(Failure::HostKeyUnchecked { instance: instance.clone(), why, hints })
             }
-            (Told::OutOfReach(why), Some(key)) => {
+            (Listing::OutOfReach(why), Some(key)) => {
                 ui::note(&format!(
-                    "AWS cannot be asked for the host key of {instance} ({why}): its {} key {} is taken unchecked, for this connection only",
+                    "AWS cannot be asked for the host key of {instance} ({why}): its {} key {} is accepted unchecked, for this connection only",
                     key.kind(),
                     key.fingerprint()
                 ));
@@ -238,7 +243,7 @@ impl Lookup<'_> {
 
     async fn trust_first(&self, host: &Host, key: &HostKey, why: &str) -> Result<Vec<Entry>, Failure> {
         let known = self.store.add(host, std::slice::from_ref(key), Source::FirstUse, &now()).await?;
-        // A process that came first may have written down another one, which is told by the caller.
+        // Another process may have stored a different key first; the caller then reports that.
         if known.iter().any(|entry| entry.key == *key) {
             let (kind, print) = (key.kind(), key.fingerprint());
             ui::note(&format!("{why}: its {kind} key {print} is trusted from this first connection on"));
@@ -246,7 +251,7 @@ impl Lookup<'_> {
         Ok(known)
     }
 
-    /// What AWS tells can be told again, so that it is used also where it cannot be kept.
+    /// Stores keys that AWS lists. AWS can be asked again, so they are used even if they cannot be stored.
     async fn keep(
         &self,
         host: &Host,
@@ -257,7 +262,7 @@ impl Lookup<'_> {
         match self.store.add(host, keys, source, &now()).await {
             Err(error @ (StoreError::Busy { .. } | StoreError::Write { .. })) => {
                 if is_last || self.request.host.is_none() {
-                    ui::note(&format!("the host keys of {} are not kept: {error}", host.as_str()));
+                    ui::note(&format!("the host keys of {} cannot be stored: {error}", host.as_str()));
                 }
                 Ok(unsaved(host, keys, source))
             }
@@ -288,17 +293,17 @@ impl Lookup<'_> {
         instance: &InstanceId,
         host: &Host,
         old: String,
-        told_by: Source,
+        learned_from: Source,
         since: String,
         key: &HostKey,
         other_kind: bool,
     ) -> Failure {
-        // Whether AWS tells it is worth the time now.
-        let confirmed = self.way.who_tells(instance, key).await;
+        // For this error it is worth the time to ask AWS about the presented key.
+        let confirmed = self.way.source_of(instance, key).await;
         Failure::HostKeyChanged(Box::new(ChangedKey {
             host: host.as_str().to_owned(),
             old,
-            told_by,
+            learned_from,
             since,
             new: key.clone(),
             confirmed,
@@ -317,14 +322,14 @@ fn unsaved(host: &Host, keys: &[HostKey], source: Source) -> Vec<Entry> {
     keys.iter().map(entry).collect()
 }
 
-/// To the second: people compare it with their own clocks.
+/// To the second, which is enough to compare with a clock.
 fn now() -> String {
     let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     timestamp(UNIX_EPOCH + Duration::from_secs(age.as_secs()))
 }
 
-/// The host as a pattern of known_hosts. ssh reads these lines for this one host only, so that a name which would
-/// mean something there can be replaced by what means every host.
+/// The host as a pattern of known_hosts. ssh reads these lines for this host only, so a name with characters
+/// that are special there can be replaced by `*`.
 fn pattern(host: &str) -> String {
     if is_plain(host) { host.to_owned() } else { "*".to_owned() }
 }
@@ -334,5 +339,5 @@ fn is_plain(host: &str) -> bool {
     !host.is_empty() && host.bytes().all(plain)
 }
 
-/// What ssh says for a key while there is none.
+/// ssh's text before the server has presented a key.
 const NOTHING_PRESENTED: &str = "NONE:NONE";

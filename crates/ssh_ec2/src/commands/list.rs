@@ -12,8 +12,8 @@ use crate::commands::tell_distrust;
 use crate::error::{ExitCode, Failure};
 use crate::instances::cache::Cache;
 use crate::instances::inventory::{Place, Update, places, remember, search};
-use crate::instances::resolve::age;
 use crate::net::network::Network;
+use crate::system::age::Age;
 use crate::system::explain::Explain as _;
 use crate::system::text::chain;
 use crate::ui;
@@ -140,7 +140,7 @@ fn table(rows: &[Row<'_>], now: SystemTime) -> String {
             or_dash(instance.private_address.as_deref().or(instance.public_address.as_deref())),
             or_dash(Some(&instance.instance_type)),
             or_dash(Some(&instance.availability_zone)),
-            instance.launched.map_or_else(|| "-".into(), |launched| age(launched, now)),
+            instance.launched.map_or_else(|| "-".into(), |launched| Age::between(launched, now).to_string()),
             row.managed.map_or_else(|| "-".into(), |managed| managed.describe(now)),
         ];
         if profiles {

@@ -27,8 +27,8 @@ use crate::commands::signals::{Signal, Signals};
 use crate::error::Failure;
 use crate::instances::cache::Cache;
 use crate::instances::inventory::{Place, Update, places, remember, search};
-use crate::instances::resolve::age;
 use crate::net::network::Network;
+use crate::system::age::Age;
 use crate::target::InstanceId;
 use crate::ui;
 
@@ -219,7 +219,7 @@ impl List {
             address.unwrap_or_default().to_owned(),
             instance.instance_type.clone(),
             zone.clone(),
-            instance.launched.map(|launched| age(launched, now)).unwrap_or_default(),
+            instance.launched.map(|launched| Age::between(launched, now).to_string()).unwrap_or_default(),
             instance.state.as_str().to_owned(),
             online,
         ];

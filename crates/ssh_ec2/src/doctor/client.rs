@@ -1,7 +1,6 @@
-//! This machine's part: the ssh client, and what its configuration does with a host.
+//! The checks of this machine: the ssh client, and its configuration for the host.
 
 use std::fs;
-use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -10,30 +9,22 @@ use super::{Finding, Walk};
 use crate::doctor::report::{Layer, Verdict};
 use crate::ssh::client::Version;
 use crate::ssh::config::{Keys, install_commands, is_outdated};
+use crate::ssh::error::{NEWER_HINT, SshError};
 use crate::ssh::options::SshOptions;
 use crate::target::Target;
 
 impl Walk<'_> {
-    /// The client, and its configuration for the host.
+    /// Checks ssh's version and its configuration.
     pub(super) fn client(&mut self) -> ControlFlow<()> {
         let since = Instant::now();
         let finding = match Version::of_ssh() {
-            Ok(Some(version)) if version < Version::NEEDED => Finding::broken(format!(
-                "ssh is OpenSSH {version}, and checking host keys takes {}",
-                Version::NEEDED
-            ))
-            .hint("put a newer ssh in PATH"),
+            Ok(Some(found)) if found < Version::NEEDED => Finding::of(&SshError::Old { found }),
             Ok(Some(version)) => match version.danger() {
-                Some(danger) => Finding::warning(danger).hint("put a newer ssh in PATH"),
+                Some(danger) => Finding::warning(danger).hint(NEWER_HINT),
                 None => Finding::ok(format!("OpenSSH {version}")),
             },
             Ok(None) => Finding::warning("the ssh in PATH does not call itself OpenSSH"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::broken(
-                "there is no ssh in PATH",
-            )
-            .hint("install OpenSSH's client (Debian: `apt install openssh-client`), or put it in PATH"),
-            Err(error) => Finding::broken(format!("the ssh in PATH cannot be run: {error}"))
-                .hint("check that the ssh in PATH can be executed"),
+            Err(source) => Finding::of(&SshError::NotRun { program: "ssh".into(), source }),
         };
         self.note(Layer::Ssh, since, finding)?;
         let Some(host) = self.request.host.clone() else { return ControlFlow::Continue(()) };
@@ -45,7 +36,7 @@ impl Walk<'_> {
                     Some(Target::Id(id)) if id.is_managed_node() => Keys::Own,
                     _ => Keys::Pushed,
                 };
-                match judge(&host, &options, !installed.is_empty(), keys) {
+                match check_options(&host, &options, !installed.is_empty(), keys) {
                     Finding { verdict: Verdict::Ok, .. } if is_outdated(&installed) => Finding::warning(
                         "plain ssh works with the blocks of an earlier version, which match other hosts too",
                     )
@@ -57,15 +48,16 @@ impl Walk<'_> {
                 Finding::broken(format!("ssh does not accept its configuration: {complaint}"))
                     .hint(format!("`ssh -G {host}` says where"))
             }
-            Err(error) => Finding::skipped(format!("ssh cannot be asked: {error}")),
+            Err(error) => Finding::skipped(format!("cannot run `ssh -G`: {error}")),
         };
         self.note(Layer::SshConfig, since, finding)
     }
 }
 
-/// What ssh would do with a host. `ssh_ec2` puts its settings on ssh's command line, where they beat all
-/// files. So only a setting that it does not make can keep it from connecting; the others break plain ssh.
-fn judge(host: &str, options: &SshOptions, installed: bool, keys: Keys) -> Finding {
+/// Whether ssh's configuration allows connections to the host. `ssh_ec2` puts its settings on ssh's command
+/// line, where they override all files. So only a setting that it leaves alone can stop it; the others break
+/// plain ssh.
+fn check_options(host: &str, options: &SshOptions, installed: bool, keys: Keys) -> Finding {
     let value = |keyword: &str| options.get(keyword).unwrap_or_default();
     let is_alias = !value("hostname").is_empty() && !value("hostname").eq_ignore_ascii_case(host);
     let to_the_top = if is_alias { IN_THE_ALIAS } else { TO_THE_TOP };
@@ -92,7 +84,7 @@ fn judge(host: &str, options: &SshOptions, installed: bool, keys: Keys) -> Findi
         let fact = format!("ProxyCommand runs {program}, which is not there");
         return only_plain(fact, "`ssh_ec2 config --install` writes it again");
     }
-    // What the user has set for a managed node is for the keys that the user has there, or for passwords.
+    // For a managed node, these options are about the user's own keys or passwords.
     if keys != Keys::Own
         && let Some(obstacle) = obstacle_to_the_one_time_key(options)
     {
@@ -107,7 +99,7 @@ fn judge(host: &str, options: &SshOptions, installed: bool, keys: Keys) -> Findi
     Finding::ok(format!("plain ssh goes through {program} for {host}"))
 }
 
-/// What keeps ssh from offering any key, and the setting that would not.
+/// The setting that keeps ssh from offering any key, and the one that would allow it.
 fn obstacle_to_every_key(options: &SshOptions) -> Option<(&'static str, &'static str)> {
     if matches!(options.get("pubkeyauthentication"), Some("false" | "no")) {
         return Some(("PubkeyAuthentication is off", "PubkeyAuthentication yes"));
@@ -122,7 +114,7 @@ fn obstacle_to_every_key(options: &SshOptions) -> Option<(&'static str, &'static
     ))
 }
 
-/// What keeps ssh from offering the one-time key, where our ProxyCommand is in use.
+/// The setting that keeps ssh from offering the one-time key, where our ProxyCommand is in use.
 fn obstacle_to_the_one_time_key(options: &SshOptions) -> Option<&'static str> {
     let value = |keyword: &str| options.get(keyword).unwrap_or_default();
     if value("identitiesonly") == "yes" && value("identityfile") == "none" {
@@ -134,13 +126,13 @@ fn obstacle_to_the_one_time_key(options: &SshOptions) -> Option<&'static str> {
     is_another.then_some("another IdentityAgent comes first, which does not have the one-time key")
 }
 
-/// Whether a path ends in what ssh makes of `%C`.
+/// Whether a path ends in a hash, as ssh expands `%C`.
 fn is_of_a_connection(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The program of a command of ours: what stands in front of the subcommand.
+/// The path of `ssh_ec2` in one of its own commands: the text in front of the subcommand.
 fn own_program(command: &str, subcommand: &str) -> Option<String> {
     let (program, _) = command.split_once(subcommand)?;
     let program = program.trim_matches(['\'', '"']);
@@ -152,18 +144,18 @@ fn is_runnable(program: &Path) -> bool {
     program.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// The signatures that one-time keys make.
+/// The signature algorithms of one-time keys.
 const ONE_TIME_KEYS: [&str; 3] = ["ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"];
-/// For names and ids.
+/// The hint for names and ids.
 const TO_THE_TOP: &str = "put the line `Include …/ssh_ec2/config` at the top of ~/.ssh/config, as `ssh_ec2 config --install` does: ssh takes the first value it finds";
-/// For an alias, whose `HostName` ssh reads after the blocks at the top.
+/// The hint for an alias, whose `HostName` ssh reads after the blocks at the top.
 const IN_THE_ALIAS: &str = "put the line `Include ~/.ssh/ssh_ec2/alias` into the `Host` block of the alias, below its HostName, and that block in front of `Host *`: ssh takes the first value it finds";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What `ssh -G` prints for a host of ours, changed in one place.
+    /// The finding for an installed configuration with one option changed.
     fn finding(keyword: &str, value: &str) -> Finding {
         finding_with(keyword, value, Keys::Pushed)
     }
@@ -184,23 +176,23 @@ mod tests {
              identitiesonly no\n\
              pubkeyauthentication true\n"
         ));
-        judge("i-0a1b2c3d", &options, true, keys)
+        check_options("i-0a1b2c3d", &options, true, keys)
     }
 
     #[test]
-    fn the_installed_settings_are_well() {
+    fn the_installed_settings_are_ok() {
         assert_eq!(finding("loglevel", "INFO").verdict, Verdict::Ok);
     }
 
     #[test]
-    fn a_node_has_no_key_of_ours_to_be_kept_from() {
+    fn a_managed_node_needs_no_one_time_key() {
         for (keyword, value) in [("identityagent", "SSH_AUTH_SOCK"), ("identitiesonly", "yes")] {
             assert_eq!(finding_with(keyword, value, Keys::Own).verdict, Verdict::Ok, "{keyword}");
         }
     }
 
     #[test]
-    fn what_comes_first_and_is_not_ours_is_told() {
+    fn an_option_that_comes_before_ours_is_reported() {
         for (keyword, value, verdict, fact) in [
             (
                 "proxycommand",

@@ -1,13 +1,13 @@
-//! Why an instance cannot be reached, or does not take a key: from a few facts to one cause.
+//! The cause for which an instance cannot be reached or refuses a key, from a few facts.
 //!
-//! Every question is one that a caller may be denied, and then goes unanswered: a cause is named only when it
-//! is seen. Asking changes nothing. How long it may take, the caller says.
+//! The caller may be denied any of the calls; a fact that is not known is skipped, and only an observed cause
+//! is reported. Nothing is changed on the instance. The caller sets the time limit.
 
 mod kept_back;
 mod refusal;
 mod sshd_files;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use ssm_channel::SsmAgentVersion;
 use thiserror::Error;
@@ -16,160 +16,161 @@ use tokio::time::timeout;
 pub use self::kept_back::{KeptBack, KeptBackList, Offered, kept_back};
 pub use self::refusal::{Cleared, Refusal, RefusedKey, of_refusal};
 use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
-use crate::instances::resolve::{age, region_of};
+use crate::instances::resolve::{not_running_hint, region_of};
+use crate::system::age::Age;
 use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, OsUser};
 
-/// A cause.
+/// A cause for which a connection to an instance fails.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Diagnosis {
-    /// sshd does not take keys of this kind.
+    /// sshd rejects keys of this algorithm.
     #[error("{instance} takes no {} keys: {reason}", kind(.algorithm))]
     Algorithm {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
         /// The key's algorithm.
         algorithm: String,
-        /// Why that is.
+        /// The reason, as the end of a sentence.
         reason: String,
     },
-    /// Pushed keys have a time on them, until which they are good.
-    #[error("the clock of {instance} is {} ahead: it takes pushed keys for expired", span(*.off))]
+    /// Pushed keys have an expiry time, which the instance compares with its own clock.
+    #[error("the clock of {instance} is {} ahead: pushed keys count as expired there", span(*.off))]
     Clock {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
-        /// By how much.
+        /// The difference to AWS's clock.
         off: Duration,
     },
-    /// sshd does not ask for pushed keys.
+    /// sshd has no AuthorizedKeysCommand that reads pushed keys.
     #[error("{instance} has EC2 Instance Connect, but its sshd does not ask it for keys")]
     KeysCommand {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
     },
     /// The user as which sshd runs the program for pushed keys is missing.
     #[error("sshd on {instance} has AuthorizedKeysCommandUser {user}, and there is no such user")]
     KeysUser {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
-        /// The package's own user.
+        /// The user of the package ec2-instance-connect.
         user: String,
     },
     /// ssh itself did not offer the key.
     #[error("{} ssh from offering {} to {instance}", KeptBackList(.options), if *.is_own { "the key of `--key-file`" } else { "the one-time key" })]
     KeptBack {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
-        /// The options that did it.
+        /// The options that keep the key back.
         options: Vec<KeptBack>,
-        /// Whether it is a key of the user's own.
+        /// Whether the key is the user's own, from `--key-file`.
         is_own: bool,
     },
-    /// sshd's configuration does not let the user log in.
+    /// sshd's configuration excludes the user.
     #[error("sshd on {instance} does not let `{user}` log in: its configuration has {option}")]
     KeptOut {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
         /// The login name.
         user: OsUser,
         /// The option, with its value if it has few.
         option: String,
     },
-    /// A file on the instance forbids logins.
+    /// A nologin file on the instance stops all logins but root's.
     #[error("{instance} lets nobody but root log in: {file} exists there")]
     NoLogin {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
         /// The file's path.
         file: String,
     },
-    /// sshd takes no keys.
+    /// sshd does not accept public keys as the first method.
     #[error("sshd on {instance} takes no public keys: its configuration has {option}")]
     NoPublicKey {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
         /// The option and its value.
         option: String,
     },
-    /// There is none of that id, as far as the caller sees.
+    /// The caller sees no instance with the id.
     #[error("no instance of this account in {region} has the id {instance}{}", in_other(.elsewhere.as_deref()))]
     NotFound {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
-        /// Where it was looked for.
+        /// The region that was searched.
         region: String,
-        /// Where there is one.
+        /// Another region that has the instance.
         elsewhere: Option<String>,
     },
-    /// Nothing on the instance reads pushed keys.
+    /// The package ec2-instance-connect is not installed on the instance.
     #[error("{instance} does not have EC2 Instance Connect: nothing there reads pushed keys")]
     NotInstalled {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
     },
-    /// It is stopped, and so on.
+    /// The instance is stopped, terminated or still starting.
     #[error("{instance} is {state}")]
     NotRunning {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
-        /// EC2's word.
+        /// The state's name in EC2.
         state: String,
     },
-    /// Its SSM agent was heard once.
-    #[error("{instance} {}Session Manager last heard from it {silent} ago", if *.runs { "is running, but " } else { "is out of reach: " })]
+    /// The SSM agent was online before and is not now.
+    #[error("{instance} {}Session Manager last heard from it {} ago", if *.runs { "is running, but " } else { "is out of reach: " }, silence(*.silent))]
     Offline {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
-        /// For how long.
-        silent: String,
-        /// Whether EC2 says that it runs.
+        /// Since the last ping; none if AWS does not say.
+        silent: Option<Age>,
+        /// Whether the instance runs, if EC2 says so.
         runs: bool,
-        /// Where it is.
+        /// The instance's region.
         region: String,
     },
-    /// Its SSM agent does not know sessions that carry bytes.
+    /// The SSM agent is older than port sessions.
     #[error("the SSM agent of {instance} is {version}, and connections to ports came with 2.3.672.0")]
     OldAgent {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
-        /// Its agent's version.
+        /// The SSM agent's version.
         version: String,
     },
     /// sshd refuses users whose login shell does not exist.
     #[error("the login shell of `{user}` on {instance} does not exist: {shell}")]
     Shell {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
         /// The login name.
         user: OsUser,
         /// The shell's path.
         shell: String,
     },
-    /// Its SSM agent may yet be heard.
-    #[error("{instance} started {since} ago; its SSM agent registers within a few minutes")]
+    /// The instance was started a moment ago, and its SSM agent may still register.
+    #[error("{instance} started {} ago; its SSM agent registers within a few minutes", .since.in_words())]
     Starting {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
-        /// How long ago.
-        since: String,
+        /// The time since EC2 started it.
+        since: Age,
         /// Whether it has an instance profile.
         profile: bool,
     },
-    /// Its SSM agent has never been heard. Without a profile it may be, where the account lets all instances
-    /// register.
+    /// The SSM agent has never registered. It can do so without an instance profile where the account has
+    /// Default Host Management.
     #[error("{instance} is running, but Session Manager has never heard from it{}", if *.profile { "" } else { "; it has no instance profile" })]
     Unregistered {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
         /// Whether it has an instance profile.
         profile: bool,
-        /// Where it is.
+        /// The instance's region.
         region: String,
     },
-    /// Nobody to log in as.
+    /// The user does not exist on the instance.
     #[error("there is no user `{user}` on {instance}")]
     User {
-        /// The instance.
+        /// The instance that fails.
         instance: InstanceId,
         /// The login name.
         user: OsUser,
@@ -206,24 +207,20 @@ impl Explain for Diagnosis {
             Self::NotInstalled { .. } => {
                 "install the package ec2-instance-connect there, or use a key that it knows: `--key-file`".into()
             }
-            Self::NotRunning { instance, state } if state == "stopped" => {
-                format!("start it: `aws ec2 start-instances --instance-ids {instance}`")
-            }
-            Self::NotRunning { state, .. } if state == "pending" => "wait until it has started".into(),
-            Self::NotRunning { .. } => "choose another instance: `ssh_ec2 list`".into(),
+            Self::NotRunning { instance, state } => not_running_hint(instance, state),
             Self::Offline { region, .. } => format!(
-                "restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and see that it reaches ssm.{region} and ssmmessages.{region} on port 443"
+                "restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and check that it reaches ssm.{region} and ssmmessages.{region} on port 443"
             ),
-            Self::OldAgent { .. } => "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`".into(),
+            Self::OldAgent { .. } => UPDATE_HINT.into(),
             Self::Starting { profile: true, .. } => "wait a minute, and connect again".into(),
             Self::Starting { profile: false, .. } => {
                 "wait a minute, and connect again; if that does not help, give it an instance profile with AmazonSSMManagedInstanceCore, and restart its SSM agent, which may sleep for up to 30 minutes".into()
             }
             Self::Unregistered { profile: false, region, .. } => format!(
-                "give it an instance profile with AmazonSSMManagedInstanceCore, unless the account has Default Host Management; then restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and see that it reaches ssm.{region} on port 443"
+                "give it an instance profile with AmazonSSMManagedInstanceCore, unless the account has Default Host Management; then restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and check that it reaches ssm.{region} on port 443"
             ),
             Self::Unregistered { region, .. } => format!(
-                "see that its profile has AmazonSSMManagedInstanceCore; if it was added lately, restart the SSM agent, or reboot: an agent that was denied credentials sleeps for up to 30 minutes; see that it runs, and reaches ssm.{region} on port 443"
+                "check that its profile has AmazonSSMManagedInstanceCore; if the profile was added after the start, restart the SSM agent, or reboot: an agent that was denied credentials sleeps for up to 30 minutes; check that it runs, and reaches ssm.{region} on port 443"
             ),
             Self::User { user, .. } => format!(
                 "log in as a user that exists there; images have {}",
@@ -253,7 +250,8 @@ impl Explain for Diagnosis {
     }
 }
 
-/// Why Session Manager cannot start a session, or nobody takes it up; none if all that can be seen is well.
+/// Why Session Manager cannot start a session, or the SSM agent does not answer. None if no cause can be
+/// seen.
 pub async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
     if instance.is_managed_node() {
         let managed = managed(aws, instance).await?;
@@ -276,7 +274,7 @@ pub async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
         .or_else(|| of_agent(described.as_ref(), managed?.as_ref(), instance, aws.region(), aws.now()))
 }
 
-/// What EC2 says against it.
+/// The cause in the instance's state.
 pub fn of_instance(described: Option<&Instance>) -> Option<Diagnosis> {
     let instance = described?;
     match &instance.state {
@@ -287,7 +285,7 @@ pub fn of_instance(described: Option<&Instance>) -> Option<Diagnosis> {
     }
 }
 
-/// What Session Manager says against it.
+/// The cause in the SSM agent's state.
 pub fn of_agent(
     described: Option<&Instance>,
     managed: Option<&Managed>,
@@ -301,8 +299,7 @@ pub fn of_agent(
         let profile = described.profile.is_some();
         let since = described.launched.and_then(|launched| now.duration_since(launched).ok());
         if let Some(since) = since.filter(|since| *since < REGISTRATION_TIME) {
-            let since = in_words(&age(UNIX_EPOCH, UNIX_EPOCH + since));
-            return Some(Diagnosis::Starting { instance, since, profile });
+            return Some(Diagnosis::Starting { instance, since: since.into(), profile });
         }
         if managed.is_none() {
             return Some(Diagnosis::Unregistered { instance, profile, region });
@@ -310,20 +307,20 @@ pub fn of_agent(
     }
     let managed = managed?;
     if !managed.online {
-        let silent = managed.last_ping.map_or_else(|| "some time".to_owned(), |ping| age(ping, now));
-        return Some(Diagnosis::Offline { instance, silent: in_words(&silent), runs, region });
+        let silent = managed.last_ping.map(|ping| Age::between(ping, now));
+        return Some(Diagnosis::Offline { instance, silent, runs, region });
     }
     let version = SsmAgentVersion::parse(&managed.agent_version)?;
     let version = (!version.knows_session_type("Port")).then(|| version.to_string())?;
     Some(Diagnosis::OldAgent { instance, version })
 }
 
-/// What Session Manager knows of an instance; an outer none when the caller may not ask.
+/// The SSM agent's state. The outer option is none when the call fails, the inner when there is no agent.
 async fn managed(aws: &Aws, instance: &InstanceId) -> Option<Option<Managed>> {
     aws.managed(instance).await.ok()
 }
 
-/// The name that ssh's messages have for an algorithm.
+/// The algorithm's name in ssh's messages.
 fn kind(algorithm: &str) -> &str {
     match algorithm {
         "ssh-ed25519" => "Ed25519",
@@ -336,30 +333,22 @@ fn in_other(region: Option<&str>) -> String {
     region.map(|region| format!("; {region} has one")).unwrap_or_default()
 }
 
-/// Rounded, since an asker is always a little late.
+fn silence(time: Option<Age>) -> String {
+    time.map_or_else(|| "some time".into(), Age::in_words)
+}
+
+/// Rounded to minutes, because the answer arrives a little late.
 fn span(time: Duration) -> String {
     let rounded = if time > Duration::from_secs(60) { time + Duration::from_secs(30) } else { time };
-    in_words(&age(UNIX_EPOCH, UNIX_EPOCH + rounded))
+    Age::from(rounded).in_words()
 }
 
-/// `3d` as "3 days".
-fn in_words(age: &str) -> String {
-    let Some((number, unit)) = age.split_at_checked(age.len().saturating_sub(1)) else {
-        return age.to_owned();
-    };
-    let unit = match unit {
-        "d" => "day",
-        "h" => "hour",
-        "m" => "minute",
-        "s" => "second",
-        _ => return age.to_owned(),
-    };
-    format!("{number} {unit}{}", if number == "1" { "" } else { "s" })
-}
-
-/// An instance boots, and its SSM agent registers, in less.
+/// For an SSM agent that is too old, or lacks a feature.
+pub(super) const UPDATE_HINT: &str =
+    "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`";
+/// An instance boots and its SSM agent registers in less time.
 const REGISTRATION_TIME: Duration = Duration::from_secs(5 * 60);
-/// For a look into other regions, at the end of a longer moment.
+/// For calls to all other regions, after the others have taken their time.
 const ELSEWHERE_TIMEOUT: Duration = Duration::from_millis(1200);
 
 #[cfg(test)]
@@ -367,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_silence_of_an_agent_is_told_in_words() {
+    fn the_silence_of_an_agent_is_in_words() {
         let now = SystemTime::now();
         let instance: InstanceId = "i-0a1b2c3d".parse().unwrap();
         let managed = |online, version: &str| Managed {
@@ -377,15 +366,14 @@ mod tests {
             platform: String::new(),
             agent_version: version.into(),
         };
-        let told = |managed: Option<&Managed>| {
-            of_agent(None, managed, &instance, "eu-west-1", now).map(|cause| cause.to_string())
+        let cause = |managed: Option<&Managed>| {
+            of_agent(None, managed, &instance, "eu-west-1", now).map(|found| found.to_string())
         };
-        let offline = told(Some(&managed(false, "3.3.987.0"))).unwrap();
+        let offline = cause(Some(&managed(false, "3.3.987.0"))).unwrap();
         assert_eq!(offline, "i-0a1b2c3d is out of reach: Session Manager last heard from it 3 days ago");
-        assert_eq!(told(Some(&managed(true, "3.3.987.0"))), None);
-        assert!(told(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, and"));
-        assert_eq!(told(Some(&managed(true, "?"))), None);
-        assert_eq!(told(None), None, "what EC2 says is not known");
-        assert_eq!(in_words("1h"), "1 hour");
+        assert_eq!(cause(Some(&managed(true, "3.3.987.0"))), None);
+        assert!(cause(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, and"));
+        assert_eq!(cause(Some(&managed(true, "?"))), None);
+        assert_eq!(cause(None), None, "the state in EC2 is not known");
     }
 }

@@ -1,4 +1,4 @@
-//! The instance: which one is meant, what EC2 knows of it, and what Session Manager does.
+//! The checks of the instance: resolving the target, its state in EC2, its SSM agent in Session Manager.
 
 use std::ops::ControlFlow;
 use std::time::{Instant, SystemTime};
@@ -10,30 +10,28 @@ use crate::aws::{Aws, Filter, Instance, InstanceState};
 use crate::doctor::diagnosis;
 use crate::doctor::report::Layer;
 use crate::instances::default_user::DEFAULT_USER;
-use crate::instances::resolve::{ResolveError, Resolved, Resolver, age};
-use crate::system::explain::Explain as _;
+use crate::instances::resolve::{ResolveError, Resolved, Resolver};
+use crate::system::age::Age;
 use crate::system::text::foreign_text;
 use crate::target::{InstanceId, Target};
 
 impl Walk<'_> {
-    /// The instance that is meant, and the user on it.
+    /// Resolves the target to an instance and a user.
     pub(super) async fn find(&mut self, aws: &Aws, target: &Target) -> ControlFlow<(), Subject> {
         let since = Instant::now();
         let resolver = Resolver::new(aws, self.means.cache);
         if !matches!(target, Target::Id(_)) {
-            // What the cache says may be what is wrong.
+            // A stale cache entry may be the problem.
             resolver.forget(target, self.request.choice).await;
         }
         let found = match resolver.instance(target, self.request.choice).await {
             Ok(found) => found,
-            // It will be found broken once more.
+            // The next check reports its state.
             Err(ResolveError::NotRunning { instance, .. }) if self.request.all => {
                 Resolved { id: instance, user: None, cached: false, described: false }
             }
             Err(error) => {
-                let details = error.details(SystemTime::now());
-                let details = details.iter().map(|line| foreign_text(line, 200)).collect();
-                let finding = Finding { details, ..Finding::failed(&error, error.hints()) };
+                let finding = Finding::of(&error);
                 let action = match &error {
                     ResolveError::Aws(error) => denied(error),
                     _ => None,
@@ -79,7 +77,7 @@ impl Walk<'_> {
             }
             Ok(found) => found.into_iter().next(),
             Err(error) => {
-                let fact = format!("what EC2 knows is not known: {}", chain(&error));
+                let fact = format!("cannot get the state of the instance: {}", chain(&error));
                 self.note(Layer::Instance, since, Finding::warning(fact))?;
                 return ControlFlow::Continue(None);
             }
@@ -93,7 +91,7 @@ impl Walk<'_> {
         ControlFlow::Continue(described)
     }
 
-    /// Whether the SSM agent is heard, which one it is, and what would let it register.
+    /// Whether the SSM agent is online, its version, and the instance profile that lets it register.
     pub(super) async fn session_manager(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let instance = &subject.instance;
@@ -108,11 +106,12 @@ impl Walk<'_> {
                         chain(&error)
                     )),
                     Ok(false) => Finding::broken(format!("Session Manager is not connected to {instance}"))
-                        .hint(format!("start {instance} if it is stopped, and see that its SSM agent runs")),
-                    Err(_) => Finding::warning(format!(
-                        "what Session Manager knows is not known: {}",
-                        chain(&error)
-                    )),
+                        .hint(format!(
+                            "start {instance} if it is stopped, and check that its SSM agent runs"
+                        )),
+                    Err(_) => {
+                        Finding::warning(format!("cannot get the state of the SSM agent: {}", chain(&error)))
+                    }
                 };
                 return self.note(Layer::SessionManager, since, finding);
             }
@@ -121,7 +120,7 @@ impl Walk<'_> {
             (described.map(|found| &found.state), managed.as_ref().is_some_and(|managed| managed.online))
         {
             let state = foreign_text(state, 30);
-            let fact = format!("Session Manager does not hear from {instance}, which is {state}");
+            let fact = format!("Session Manager has no connection to {instance}, which is {state}");
             return self.note(Layer::SessionManager, since, Finding::skipped(fact));
         }
         let cause = diagnosis::of_agent(described, managed.as_ref(), instance, aws.region(), aws.now());
@@ -141,21 +140,22 @@ impl Walk<'_> {
             let name = profile.rsplit('/').next().unwrap_or(profile);
             self.note(Layer::InstanceProfile, since, Finding::ok(foreign_text(name, 130)))?;
         }
-        let heard = managed.last_ping.map(|ping| format!(", heard {} ago", age(ping, SystemTime::now())));
+        let last_ping = managed
+            .last_ping
+            .map(|ping| format!(", last ping {} ago", Age::between(ping, SystemTime::now())));
         let version = foreign_text(&managed.agent_version, 30);
-        let fact = format!("online{}; SSM agent {version}", heard.unwrap_or_default());
+        let fact = format!("online{}; SSM agent {version}", last_ping.unwrap_or_default());
         let lacks = SsmAgentVersion::parse(&managed.agent_version).map(shortcomings).unwrap_or_default();
         let finding = if lacks.is_empty() {
             Finding::ok(fact)
         } else {
-            Finding::warning(format!("{fact}: {}", lacks.join("; ")))
-                .hint("update it: `aws ssm send-command --document-name AWS-UpdateSSMAgent`")
+            Finding::warning(format!("{fact}: {}", lacks.join("; "))).hint(diagnosis::UPDATE_HINT)
         };
         self.note(Layer::SessionManager, since, finding)
     }
 }
 
-/// What this version cannot do, of what is of use here.
+/// The features of newer SSM agents that this version lacks and this program uses.
 fn shortcomings(version: SsmAgentVersion) -> Vec<&'static str> {
     let lacks = [
         (
@@ -164,16 +164,16 @@ fn shortcomings(version: SsmAgentVersion) -> Vec<&'static str> {
         ),
         (
             !version.knows_session_type("NonInteractiveCommands"),
-            "it runs no commands through sessions, which would tell host keys (since 3.0.1124.0)",
+            "it runs no commands in sessions, which can read host keys (since 3.0.1124.0)",
         ),
-        (!version.takes_terminate_flag(), "it does not end sessions by itself (since 2.3.722.0)"),
+        (!version.takes_terminate_flag(), "it does not terminate sessions by itself (since 2.3.722.0)"),
     ];
-    lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, what)| what).collect()
+    lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, feature)| feature).collect()
 }
 
 fn summary(instance: &Instance) -> String {
     let name = instance.name().map(|name| format!(" ({})", foreign_text(name, 60))).unwrap_or_default();
-    let age = instance.launched.map(|launched| format!(" for {}", age(launched, SystemTime::now())));
+    let age = instance.launched.map(|launched| format!(" for {}", Age::between(launched, SystemTime::now())));
     format!(
         "{}{name} is running{} in {}",
         instance.id,

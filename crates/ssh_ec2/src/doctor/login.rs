@@ -1,4 +1,4 @@
-//! The login, by the real ssh with our proxy, and what is made of its failure.
+//! The login check: the real ssh logs in through `ssh_ec2 proxy`; a failure leads to its cause.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -9,14 +9,15 @@ use super::channel::Channel;
 use super::{Finding, Subject, Walk};
 use crate::aws::{Aws, Document};
 use crate::doctor::diagnosis::{self, Cleared, Refusal, RefusedKey};
-use crate::doctor::report::{Layer, Told};
+use crate::doctor::report::{Layer, Reported};
 use crate::ssh::client::{Command, Invocation, Login};
 use crate::ssh::config::{Keys, settings};
-use crate::system::explain::Explain as _;
+use crate::ssh::error::SshError;
+use crate::system::explain::Anchor;
 use crate::system::text::foreign_text;
 
 impl Walk<'_> {
-    /// Lets the real ssh log in, without running anything there.
+    /// Logs in with the real ssh, without running a command.
     pub(super) async fn log_in(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let Subject { instance, user, .. } = subject;
@@ -46,21 +47,18 @@ impl Walk<'_> {
         options.arguments.extend(["--report".into(), channel.file().to_string_lossy().into_owned()]);
         let keys = if instance.is_managed_node() { Keys::Own } else { Keys::Pushed };
         let command = Command::ssh(&invocation, &settings(&means.program, means.places, &options, keys));
-        // After a broken check a login rarely succeeds, and is not worth the whole time.
+        // After a broken check a login rarely succeeds and is not worth the full time limit.
         let limit = if self.report.broken().is_some() { BROKEN_LOGIN_TIMEOUT } else { LOGIN_TIMEOUT };
         let login = match command.log_in(limit).await {
             Ok(login) => login,
-            Err(error) => {
-                return self.note(
-                    Layer::Login,
-                    since,
-                    Finding::broken(format!("ssh cannot be run: {error}")),
-                );
+            Err(source) => {
+                let program = "ssh".to_owned();
+                return self.note(Layer::Login, since, Finding::of(&SshError::NotRun { program, source }));
             }
         };
         let (layer, finding) = match login {
             Login::Accepted => (Layer::Login, Finding::ok(format!("sshd lets `{user}` in"))),
-            Login::Refused(said) => self.why_not(aws, subject, channel.told(), &said).await,
+            Login::Refused(said) => self.why_not(aws, subject, channel.reported(), &said).await,
             Login::TimedOut => {
                 let fact = format!("ssh was not let in within {} seconds", limit.as_secs());
                 let finding = match self.report.broken() {
@@ -75,17 +73,17 @@ impl Walk<'_> {
         self.note(layer, since, finding)
     }
 
-    /// From what our own programs told, and else what ssh said, to the cause.
+    /// The cause, from the report of `ssh_ec2 proxy` or `known-hosts`, else from ssh's output.
     async fn why_not(
         &self,
         aws: &Aws,
         subject: &Subject,
-        told: Option<Told>,
+        reported: Option<Reported>,
         said: &str,
     ) -> (Layer, Finding) {
         let Subject { instance, user, .. } = subject;
-        let is_refused = match &told {
-            Some(told) => told.is("key-refused"),
+        let is_refused = match &reported {
+            Some(reported) => reported.is(Anchor::KeyRefused),
             None => said.lines().any(|line| line.contains("Permission denied (")),
         };
         if is_refused && instance.is_managed_node() {
@@ -110,23 +108,23 @@ impl Walk<'_> {
             };
             return (Layer::Login, cause.map_or_else(|| refused(&refused_key), Finding::from));
         }
-        if let Some(told) = told {
-            let about_host_key = HOST_KEY_ANCHORS.iter().any(|anchor| told.is(anchor));
+        if let Some(reported) = reported {
+            let about_host_key = HOST_KEY_ANCHORS.into_iter().any(|anchor| reported.is(anchor));
             let layer = if about_host_key { Layer::HostKey } else { Layer::Login };
-            let hints = told.hints.iter().map(|hint| foreign_text(hint, 1000)).collect();
-            return (layer, Finding { hints, ..Finding::broken(foreign_text(&told.message, 1000)) });
+            let hints = reported.hints.iter().map(|hint| foreign_text(hint, 1000)).collect();
+            return (layer, Finding { hints, ..Finding::broken(foreign_text(&reported.message, 1000)) });
         }
         let fact = match said.lines().rev().find(|line| !line.starts_with("debug")) {
-            Some(last) => format!("ssh gave up, and says {:?}", foreign_text(last, 300)),
-            None => "ssh gave up, and says nothing".to_owned(),
+            Some(last) => format!("ssh failed, with the message {:?}", foreign_text(last, 300)),
+            None => "ssh failed without a message".to_owned(),
         };
-        (Layer::Login, Finding::broken(fact).hint("`ssh -v` says more"))
+        (Layer::Login, Finding::broken(fact).hint("`ssh -v` shows each step"))
     }
 }
 
-/// No cause was seen.
+/// No cause was found.
 fn refused(refused: &RefusedKey) -> Finding {
-    let finding = Finding::failed(refused, refused.hints());
+    let finding = Finding::of(refused);
     if refused.cleared == Cleared::default() {
         let document = Document::NonInteractiveCommand.name();
         return finding.hint(format!("a caller who may start {document} learns which of them it is"));
@@ -134,7 +132,7 @@ fn refused(refused: &RefusedKey) -> Finding {
     finding
 }
 
-/// The algorithm of a key of the user's own, by the file that has its public half.
+/// The algorithm of the user's own key, from the file with its public half.
 fn algorithm_of(identity: &Path) -> Option<String> {
     let mut beside = identity.as_os_str().to_owned();
     beside.push(".pub");
@@ -144,7 +142,7 @@ fn algorithm_of(identity: &Path) -> Option<String> {
 
 /// The type of the one-time key, unless the user asks for another one.
 const ONE_TIME_KEY: &str = "ssh-ed25519";
-/// Nothing is asked, run, forwarded or shared.
+/// ssh asks for nothing, runs nothing, and forwards or shares no connection.
 const LOGIN_OPTIONS: [&str; 14] = [
     "-N",
     "-v",
@@ -161,12 +159,11 @@ const LOGIN_OPTIONS: [&str; 14] = [
     "-oUpdateHostKeys=no",
     "-oTunnel=no",
 ];
-/// What is wrong with a host key, or with what is known of it.
-const HOST_KEY_ANCHORS: [&str; 4] =
-    ["host-key-changed", "host-key-unchecked", "host-key-unknown", "known-hosts-file"];
-/// A slow SSM agent, after calls that are made again and again, and host keys that are read through a session
-/// of their own.
+/// Errors that belong to the host key check.
+const HOST_KEY_ANCHORS: [Anchor; 4] =
+    [Anchor::HostKeyChanged, Anchor::HostKeyUnchecked, Anchor::HostKeyUnknown, Anchor::KnownHostsFile];
+/// Enough for a slow SSM agent after retried calls, with host keys that are read in a session of their own.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 const BROKEN_LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// For a command on the instance, in a session of its own.
+/// For the command that looks for the cause, in a session of its own.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(25);

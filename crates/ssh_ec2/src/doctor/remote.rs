@@ -1,4 +1,4 @@
-//! AWS's part and the instance's: the key, the session, sshd, its host key.
+//! The checks of the key push, the session, sshd and its host key.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::road::tunnel::Closed;
 use crate::ssh::known_hosts::Host;
 use crate::system::explain::Explain as _;
 use crate::system::text::foreign_text;
-use crate::target::OsUser;
+use crate::target::{OsUser, Port};
 
 impl Walk<'_> {
-    /// Pushes a key that nobody has.
+    /// Pushes a public key whose private half is discarded.
     pub(super) async fn push_key(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let Subject { instance, user, .. } = subject;
@@ -28,7 +28,7 @@ impl Walk<'_> {
         }
         let key = match OneTimeKey::generate(KeyType::Ed25519) {
             Ok(key) => key.public_line(),
-            Err(error) => return self.note(Layer::KeyPush, since, Finding::failed(&error, Vec::new())),
+            Err(error) => return self.note(Layer::KeyPush, since, Finding::of(&error)),
         };
         match aws.push_key(instance, user, &key).await {
             Ok(_) => {
@@ -39,7 +39,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Opens a session to sshd's port and hears its greeting.
+    /// Opens a session to sshd's port and reads its greeting.
     pub(super) async fn tunnel(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let (instance, port) = (&subject.instance, self.request.port);
@@ -51,11 +51,11 @@ impl Walk<'_> {
                 return self.blame(Layer::Tunnel, since, aws, &error, None);
             }
             Err(ProbeError::Road(RoadError::Dial(error @ DialError::Denied { .. }))) => {
-                let finding = Finding::failed(&error, error.hints());
+                let finding = Finding::of(&error);
                 let finding = self.with_statement(finding, Some("ssmmessages:OpenDataChannel"), aws, None);
                 return self.note(Layer::Permissions, since, finding);
             }
-            Err(error) => return self.note(Layer::Tunnel, since, Finding::failed(&error, error.hints())),
+            Err(error) => return self.note(Layer::Tunnel, since, Finding::of(&error)),
         };
         self.own_session(aws, &answer, since).await?;
         let Some(ready) = answer.ready else {
@@ -71,31 +71,14 @@ impl Walk<'_> {
             Finding::ok(fact)
         } else {
             Finding::warning(fact + ", which is slow")
-                .hint("look at the load of the instance, and for what keeps its SSM agent busy")
+                .hint("check the load of the instance and of its SSM agent")
         };
         self.note(Layer::Tunnel, since, finding)?;
-        let line = String::from_utf8_lossy(&answer.output);
-        let greeting = line.lines().find(|line| line.starts_with("SSH-")).or(line.lines().next());
-        let finding = match greeting {
-            Some(greeting) if greeting.starts_with("SSH-") => Finding::ok(foreign_text(greeting, 100)),
-            Some(greeting) if default_user::is_turned_away(greeting) => {
-                let said = foreign_text(greeting, 60);
-                Finding::broken(format!("sshd on port {port} of {instance} turns connections away: {said:?}"))
-                    .hint("wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for")
-            }
-            Some(greeting) => Finding::broken(format!(
-                "port {port} of {instance} answers, but not as an SSH server: {:?}",
-                foreign_text(greeting, 60)
-            ))
-            .hint(format!("give the port that sshd listens on: `--port PORT` (tried {port})")),
-            None => Finding::broken(format!("nothing answers on port {port} of {instance}")).hint(format!(
-                "start sshd on the instance, or give the port it listens on: `--port PORT` (tried {port})"
-            )),
-        };
-        self.note(Layer::Sshd, since, finding)
+        self.note(Layer::Sshd, since, greeting(subject, port, &answer))
     }
 
-    /// What a caller may do with a session of its own: both are tried on one that is over.
+    /// Whether the caller may resume and terminate its own sessions: tries both on the session that has
+    /// ended.
     async fn own_session(&mut self, aws: &Aws, answer: &Answer, since: Instant) -> ControlFlow<()> {
         let resumed = aws.resume_session(&answer.session, &answer.stream_url).await.map(|_| ());
         let terminated = aws.terminate_session(&answer.session).await.map(|_| ());
@@ -113,14 +96,14 @@ impl Walk<'_> {
         ControlFlow::Continue(())
     }
 
-    /// What is known of the host key; whether it is the one that is presented, the login shows.
+    /// Whether a host key is known. The login check compares it with the key that sshd presents.
     pub(super) async fn host_key(&mut self, aws: &Aws, subject: &Subject) -> ControlFlow<()> {
         let since = Instant::now();
         let instance = &subject.instance;
         let finding = match self.means.store.find(&Host::new(instance, self.request.port)) {
             Ok(known) => match known.first() {
                 Some(entry) => {
-                    Finding::ok(format!("{} known, told by {}", count(known.len(), "key"), entry.source))
+                    Finding::ok(format!("{} known, from {}", count(known.len(), "key"), entry.source))
                 }
                 None if instance.is_managed_node() => {
                     Finding::ok("none known yet; it is asked for at the first connection")
@@ -128,18 +111,20 @@ impl Walk<'_> {
                 None => match aws.console_output(instance, crate::aws::Latest::No).await {
                     Ok(_) => Finding::ok("none known yet; AWS is asked at the first connection"),
                     Err(error) => {
-                        let fact =
-                            format!("none known yet, and the console does not tell: {}", chain(&error));
+                        let fact = format!(
+                            "none known yet, and the console output cannot be read: {}",
+                            chain(&error)
+                        );
                         self.with_statement(Finding::warning(fact), denied(&error), aws, None)
                     }
                 },
             },
-            Err(error) => Finding::failed(&error, error.hints()),
+            Err(error) => Finding::of(&error),
         };
         self.note(Layer::HostKey, since, finding)
     }
 
-    /// A failed call, at its layer or, if IAM said no, among the permissions.
+    /// A failed call, at its layer or, if IAM denied it, at the permissions.
     fn blame(
         &mut self,
         layer: Layer,
@@ -155,38 +140,58 @@ impl Walk<'_> {
             AwsError::NoConnection { .. } | AwsError::Unreachable { .. } => Layer::Endpoints,
             _ => layer,
         };
-        let finding = self.with_statement(Finding::failed(error, error.hints()), denied(error), aws, user);
+        let finding = self.with_statement(Finding::of(error), denied(error), aws, user);
         self.note(layer, since, finding)
     }
 }
 
-/// The session was started, but its handshake was not completed.
+/// sshd's greeting, or the error of what came instead.
+fn greeting(subject: &Subject, port: Port, answer: &Answer) -> Finding {
+    let target = subject.instance.clone().into();
+    let output = String::from_utf8_lossy(&answer.output);
+    let Some(line) = output.lines().find(|line| line.starts_with("SSH-")).or(output.lines().next()) else {
+        return Finding::of(&RoadError::NothingAnswered {
+            target,
+            port,
+            reason: String::new(),
+            is_noted: false,
+        });
+    };
+    let greeting = foreign_text(line, 60);
+    if line.starts_with("SSH-") {
+        Finding::ok(foreign_text(line, 100))
+    } else if default_user::is_turned_away(line) {
+        Finding::of(&RoadError::SshdBusy { target, port, greeting })
+    } else {
+        Finding::of(&RoadError::NotSsh { target, port, greeting })
+    }
+}
+
+/// The session was started, but the SSM agent did not complete its handshake.
 fn not_ready(subject: &Subject, answer: &Answer) -> Finding {
-    let instance = &subject.instance;
-    let output = match &answer.closed {
+    let target = subject.instance.clone().into();
+    let reason = match &answer.closed {
         Some(Closed::ByPeer { reason } | Closed::Refused { reason }) => reason.as_str(),
         _ => "",
     };
-    if output.is_empty() {
-        let fact = format!(
-            "the session started after {} ms, its websocket opened after {} ms, and nothing came from the SSM agent \
-             of {instance} within {} seconds",
-            answer.started.as_millis(),
-            answer.opened.as_millis(),
-            HANDSHAKE_TIMEOUT.as_secs()
-        );
-        return Finding::broken(fact)
-            .hint("restart the SSM agent, or reboot the instance, and check that it can reach ssmmessages on port 443");
+    if !reason.is_empty() {
+        return Finding::of(&RoadError::ChannelRefused { target, reason: foreign_text(reason, 300) });
     }
-    Finding::broken(format!("the session on {instance} could not begin: {}", foreign_text(output, 300)))
-        .hint("check the SSM agent's version, and update it")
+    let fact = format!(
+        "the session started after {} ms, its websocket opened after {} ms, and the SSM agent of {target} sent nothing \
+         within {} seconds",
+        answer.started.as_millis(),
+        answer.opened.as_millis(),
+        HANDSHAKE_TIMEOUT.as_secs()
+    );
+    Finding { hints: RoadError::HandshakeTimeout { target }.hints(), ..Finding::broken(fact) }
 }
 
 fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// An SSM agent completes the handshake within a second or two, and within [`SLOW_HANDSHAKE`] where its
-/// instance is busy. ssh waits for a minute; the user of a report should not.
+/// An SSM agent completes the handshake within a second or two, and within [`SLOW_HANDSHAKE`] on a busy
+/// instance. A connection waits for a minute; a report should not.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const SLOW_HANDSHAKE: Duration = Duration::from_secs(6);

@@ -1,47 +1,49 @@
-//! What an examination found, as data, and how it is written down. (Pure.)
+//! The report of `ssh_ec2 doctor` as data, as text and as JSON. (Pure.)
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What stands between a user and an instance, from here to there.
+use crate::system::explain::Anchor;
+
+/// The layers between the user and an instance, in the order of the checks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
-    /// The client program.
+    /// The ssh in PATH.
     Ssh,
-    /// What plain ssh reads.
+    /// ssh_config, as it applies to the host.
     SshConfig,
-    /// Which region is meant.
+    /// The AWS region.
     Region,
-    /// Who calls.
+    /// The AWS credentials and the caller's identity.
     Credentials,
-    /// This machine's, against AWS's.
+    /// This machine's clock compared with AWS's.
     Clock,
-    /// Names, TCP, TLS, proxies.
+    /// DNS, TCP, TLS and HTTP proxies to each service.
     Endpoints,
-    /// What EC2 knows.
+    /// The target, and the instance's state in EC2.
     Instance,
-    /// What lets the SSM agent register.
+    /// The role that lets the SSM agent register.
     InstanceProfile,
-    /// What Session Manager knows.
+    /// The SSM agent's state in Session Manager.
     SessionManager,
-    /// What the caller may do.
+    /// The caller's IAM policies.
     Permissions,
     /// EC2 Instance Connect.
     KeyPush,
-    /// Session, websocket, SSM agent.
+    /// The session, its websocket, and the SSM agent's answer.
     Tunnel,
-    /// Whatever has the port.
+    /// The server on the port.
     Sshd,
-    /// Whether it is the right one.
+    /// The known host key.
     HostKey,
-    /// Whether it takes the key.
+    /// The login with the real ssh.
     Login,
 }
 
 impl Layer {
-    /// As it is written in both forms.
+    /// The name in the text and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ssh => "ssh",
@@ -63,17 +65,17 @@ impl Layer {
     }
 }
 
-/// How a layer is.
+/// The state of a layer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// No connection is possible.
+    /// Connections fail here.
     Broken,
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// Could not be looked at, or need not be.
+    /// Cannot be checked, or need not be.
     Skipped,
-    /// Worth knowing; connections work nevertheless.
+    /// Connections work, but something deserves attention.
     Warning,
 }
 
@@ -88,42 +90,42 @@ impl Verdict {
     }
 }
 
-/// One look at one layer.
+/// One check of one layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
-    /// Where.
+    /// The checked layer.
     pub layer: Layer,
-    /// How it is.
+    /// Its state.
     pub verdict: Verdict,
-    /// What was seen, in one line; the cause, when it is broken.
+    /// The observed fact, in one line. For a broken layer, its cause.
     pub fact: String,
     /// What to do, an action a line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
-    /// What is to be pasted, or read at length.
+    /// Lines to paste or to read at length: a policy statement, a list of instances.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<String>,
-    /// How long the look took; in JSON in milliseconds.
+    /// The duration of the check; in JSON in milliseconds.
     #[serde(rename = "took_ms", serialize_with = "milliseconds")]
     pub took: Duration,
 }
 
-/// All that was looked at, in order.
+/// All checks, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// As it was typed.
+    /// The target as the user typed it.
     pub target: Option<String>,
-    /// The instance that is meant.
+    /// The instance's id, once the target is resolved.
     pub instance: Option<String>,
-    /// Where it was looked for.
+    /// The AWS region.
     pub region: Option<String>,
-    /// Whose it is.
+    /// The AWS account id.
     pub account: Option<String>,
-    /// Who would log in.
+    /// The login name.
     pub user: Option<String>,
-    /// Whether nothing is broken.
+    /// Whether no layer is broken.
     pub healthy: bool,
-    /// One or several for each layer.
+    /// One or more for each checked layer.
     pub checks: Vec<Check>,
 }
 
@@ -133,9 +135,9 @@ impl Report {
         self.checks.iter().find(|check| check.verdict == Verdict::Broken)
     }
 
-    /// JSON, for programs.
+    /// The report for programs.
     pub fn json(&self) -> String {
-        // Strings and numbers, none of which could fail.
+        // Strings and numbers: serialization cannot fail.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
@@ -143,10 +145,10 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for check in &self.checks {
-            // A line break in it would begin what looks like another check.
+            // A line break would start what looks like another check.
             let fact = check.fact.replace(['\r', '\n'], " ");
             text.push_str(&format!("{:<8} {:<16} {fact}", check.verdict.name(), check.layer.name()));
-            if check.took >= WORTH_TELLING {
+            if check.took >= SHOWN_TIME {
                 text.push_str(&format!(" ({} ms)", check.took.as_millis()));
             }
             text.push('\n');
@@ -169,32 +171,32 @@ impl Report {
     }
 }
 
-/// What a program of ours failed with, for the one that started it.
+/// An error of `ssh_ec2 proxy` or `known-hosts`, in the file that `--report` names.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Told {
-    /// The message and its causes.
+pub struct Reported {
+    /// The error's message, with its causes.
     pub message: String,
     /// What to do, an action a line.
     pub hints: Vec<String>,
-    /// The heading in the document on troubles, which tells one kind of failure from another.
+    /// The heading in docs/troubleshooting.md, which identifies the kind of error.
     pub anchor: Option<String>,
 }
 
-impl Told {
-    /// For the file.
+impl Reported {
+    /// The file's content.
     pub fn json(&self) -> String {
-        // Strings, none of which could fail.
+        // Strings: serialization cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// From the file; none if it was not written to its end.
+    /// Reads the file's content. None if it is incomplete.
     pub fn parse(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
     }
 
-    /// Whether it is of this kind.
-    pub fn is(&self, anchor: &str) -> bool {
-        self.anchor.as_deref() == Some(anchor)
+    /// Whether the error has this heading.
+    pub fn is(&self, anchor: Anchor) -> bool {
+        self.anchor.as_deref() == Some(anchor.heading())
     }
 }
 
@@ -202,10 +204,10 @@ fn milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, 
     serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Below the fact.
+/// Aligns hints with the fact above.
 const INDENT: &str = "                          ";
-/// What took less is not what anybody waits for.
-const WORTH_TELLING: Duration = Duration::from_millis(1);
+/// Shorter times are not shown.
+const SHOWN_TIME: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {

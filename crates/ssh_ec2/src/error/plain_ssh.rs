@@ -1,5 +1,5 @@
-//! Failures with hints for users of plain ssh, which does not have our options: there the host name has the
-//! region, and the block of ssh_config the other options.
+//! Errors with hints for users of plain ssh, which does not have this program's options: the host name has
+//! the region there, and the installed block of ssh_config the other options.
 
 use std::error::Error;
 use std::fmt;
@@ -11,14 +11,14 @@ use crate::doctor::diagnosis::Diagnosis;
 use crate::instances::resolve::ResolveError;
 use crate::system::explain::{Anchor, Explain};
 
-/// A host as plain ssh was given it.
+/// The host on the command line of plain ssh.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PlainHost {
     /// The part that names the instance.
     pub name: String,
     /// The region, if the host has one.
     pub region: Option<String>,
-    /// Its end, without the dot.
+    /// The suffix of the installed block, without the dot.
     pub suffix: String,
 }
 
@@ -28,7 +28,7 @@ impl PlainHost {
         format!("{}.{region}.{}", self.name, self.suffix)
     }
 
-    /// Another instance in the same place.
+    /// Another instance in the same region.
     fn of(&self, name: &str) -> String {
         match &self.region {
             Some(region) => format!("{name}.{region}.{}", self.suffix),
@@ -36,7 +36,7 @@ impl PlainHost {
         }
     }
 
-    /// The command that installs the block for such hosts, with an option.
+    /// The command that installs the block for such hosts with one more option.
     fn install(&self, option: &str) -> String {
         match self.suffix.as_str() {
             DEFAULT_SUFFIX => format!("`ssh_ec2 {option} config --install`"),
@@ -45,7 +45,7 @@ impl PlainHost {
     }
 }
 
-/// A failure of a connection that plain ssh has begun.
+/// An error of a connection that the user began with plain ssh.
 #[derive(Debug)]
 pub struct PlainSsh {
     pub(super) error: Failure,
@@ -53,7 +53,7 @@ pub struct PlainSsh {
 }
 
 impl Failure {
-    /// The same failure, with hints for plain ssh.
+    /// The same error, with hints for plain ssh.
     #[must_use]
     pub fn in_plain_ssh(self, host: &PlainHost) -> Self {
         Self::PlainSsh(Box::new(PlainSsh { error: self, host: host.clone() }))
@@ -109,10 +109,10 @@ impl PlainSsh {
                     )];
                 }
                 let look = format!(
-                    "`ssh_ec2 list` shows what there is; `ssh {}` looks in another region",
+                    "`ssh_ec2 list` lists the instances; `ssh {}` searches another region",
                     host.in_region("REGION")
                 );
-                // The first hint names options; the others are about the name.
+                // Only the first hint names options of ours.
                 [look].into_iter().chain(error.hints().into_iter().skip(1)).collect()
             }
             ResolveError::Several { candidates, .. } => {
@@ -176,9 +176,9 @@ impl PlainSsh {
     }
 }
 
-/// The suffix of names, unless another one was installed.
+/// The suffix of `ssh_ec2 config --install` without `--suffix`.
 const DEFAULT_SUFFIX: &str = "ec2";
-/// A line has room for this many.
+/// More do not fit in a line.
 const SHOWN_HOSTS: usize = 3;
 
 #[cfg(test)]
@@ -207,19 +207,19 @@ mod tests {
         let error =
             || ResolveError::NotFound { target: target(), region: "us-east-1".into(), elsewhere: Vec::new() };
         let hints_ = hints(error(), host("web", Some("us-east-1"), "prod.ec2"));
-        assert!(hints_[0].ends_with("`ssh web.REGION.prod.ec2` looks in another region"), "{hints_:?}");
+        assert!(hints_[0].ends_with("`ssh web.REGION.prod.ec2` searches another region"), "{hints_:?}");
         assert_eq!(hints_.len(), 2);
         let cause = Diagnosis::NotFound {
             instance: id,
             region: "us-east-1".into(),
             elsewhere: Some("eu-west-1".into()),
         };
-        let told = hints(cause, host("i-0a1b2c3d", None, "ec2"));
-        assert_eq!(told, ["name the region: `ssh i-0a1b2c3d.eu-west-1.ec2`"]);
+        let hints_ = hints(cause, host("i-0a1b2c3d", None, "ec2"));
+        assert_eq!(hints_, ["name the region: `ssh i-0a1b2c3d.eu-west-1.ec2`"]);
     }
 
     #[test]
-    fn several_are_told_apart_by_their_ids() {
+    fn several_instances_are_distinguished_by_their_ids() {
         let candidate = |id: &str| Candidate {
             id: id.parse().unwrap(),
             name: "worker".into(),
@@ -234,7 +234,7 @@ mod tests {
         );
     }
 
-    /// A hint may name our options only after `ssh_ec2`.
+    /// A hint may name our options only in a command of `ssh_ec2`.
     #[test]
     fn no_hint_names_an_option_that_ssh_does_not_have() {
         let instance = || "i-0a1b2c3d".parse().unwrap();
@@ -257,12 +257,15 @@ mod tests {
             .into(),
         ];
         for error in errors {
-            let told = hints(error, host("web", None, "prod.ec2")).join("\n");
+            let hints_ = hints(error, host("web", None, "prod.ec2")).join("\n");
             for option in ["--region", "--profile", "--newest", "--any", "--key-file", "--key-type"] {
                 let stands_alone = format!("`{option}");
-                assert!(!told.contains(&stands_alone), "{told}");
+                assert!(!hints_.contains(&stands_alone), "{hints_}");
             }
-            assert!(!told.contains("config --install") || told.contains("--suffix prod.ec2`"), "{told}");
+            assert!(
+                !hints_.contains("config --install") || hints_.contains("--suffix prod.ec2`"),
+                "{hints_}"
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What names were found to mean, kept for a few minutes on disk.
+//! Keeps the instances of resolved names on disk for a few minutes.
 //!
-//! A burst of forks of ssh or Ansible for one name makes one call. An entry may be stale: who uses one must forget it
-//! when it leads nowhere. The cache is a convenience, so that whatever goes wrong with it is only noted, and then it
-//! is as if it were empty. Files are private, and those that others could have written are not believed; [`Cache::fault`]
-//! tells of them.
+//! Many processes of ssh or Ansible that start at once for one name make one call. An entry may be stale: a
+//! caller must forget an entry whose instance cannot be reached. Errors of the cache are only logged, and it
+//! then counts as empty. Files are private; a file that other users could have written is not used, and
+//! [`Cache::fault`] has the reason.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -20,53 +20,53 @@ use crate::system::pace::{self, Pace};
 use crate::system::private_file::{self, ReadError};
 use crate::target::{InstanceId, OsUser};
 
-/// What a name is looked up by: a kind and a text, which nothing else can be mistaken for.
+/// The key of an entry: a kind and a text, so that no two kinds of targets share a key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Key(String);
 
 impl Key {
-    /// A Name tag that means one instance.
+    /// The key of a `Name` tag that one instance has.
     pub fn name(name: &str) -> Self {
         Self::of(&["name", name])
     }
 
-    /// Anything else, as parts. No part holds a NUL: neither a command line nor a tag can.
+    /// The key for any other parts. No part has a NUL: neither a command line nor a tag can.
     pub fn of(parts: &[&str]) -> Self {
         Self(parts.join("\0"))
     }
 
-    /// The Name tag that this is the key of.
+    /// The `Name` tag of a key.
     fn as_name(key: &str) -> Option<&str> {
         key.strip_prefix("name\0").filter(|name| !name.contains('\0'))
     }
 }
 
-/// The directory with the files, one for each [`Scope`].
+/// The cache's directory, with one file for each [`Scope`].
 #[derive(Clone, Debug)]
 pub struct Cache {
     directory: PathBuf,
     owner: u32,
-    /// The first. Clones share it.
+    /// The first fault. Clones share it.
     fault: Rc<OnceCell<ReadError>>,
 }
 
-/// Where a name means something: whose account, and which region of it.
+/// The account and region in which names are resolved.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Scope {
-    /// The profile, or the access key that the environment has.
+    /// The profile, or the access key in the environment.
     pub account: String,
-    /// The region.
+    /// The region's name.
     pub region: String,
-    /// The endpoint, where another one is configured.
+    /// The configured endpoint, if it is not AWS's own.
     pub endpoint: Option<String>,
 }
 
-/// What a name was found to mean.
+/// A cached result.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// The instance.
+    /// The instance's id.
     pub id: InstanceId,
-    /// Its user, where something tells.
+    /// The user on it, if one is known.
     pub user: Option<OsUser>,
 }
 
@@ -85,31 +85,32 @@ struct Stored {
     at: u64,
 }
 
-/// Held by the one process that finds out what a name means.
+/// A lock: only one process at a time resolves a name.
 #[derive(Debug)]
 pub struct Turn {
     _file: Option<File>,
 }
 
 impl Turn {
-    /// For who has waited long enough.
+    /// No lock, after waiting for too long.
     pub fn without() -> Self {
         Self { _file: None }
     }
 }
 
 impl Cache {
-    /// A cache in `directory`, which is made when there is something to keep, for the user `owner`.
+    /// A cache in `directory` for the user with the id `owner`. The directory is made when an entry is
+    /// stored.
     pub fn new(directory: PathBuf, owner: u32) -> Self {
         Self { directory, owner, fault: Rc::default() }
     }
 
-    /// Why something that was read or was to be written is not believed, if there was such a thing.
+    /// Why a file or the directory was not used, if that happened.
     pub fn fault(&self) -> Option<&ReadError> {
         self.fault.get()
     }
 
-    /// What a name meant not long ago.
+    /// The entry of a key, if it is not too old.
     pub fn find(&self, scope: &Scope, key: &Key, now: SystemTime) -> Option<Entry> {
         let contents = self.read(scope)?;
         let stored = contents.names.get(&key.0).filter(|stored| stored.is_fresh(now))?;
@@ -119,7 +120,7 @@ impl Cache {
         })
     }
 
-    /// Whether something was kept within so short a time.
+    /// Whether an entry was stored within the last `age`.
     pub fn was_kept_within(&self, scope: &Scope, key: &Key, now: SystemTime, age: Duration) -> bool {
         let contents = self.read(scope);
         let stored = contents.as_ref().and_then(|contents| contents.names.get(&key.0));
@@ -127,12 +128,12 @@ impl Cache {
         at.is_some_and(|at| now.duration_since(at).is_ok_and(|passed| passed <= age))
     }
 
-    /// Keeps what names mean.
+    /// Stores entries.
     pub async fn keep(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
         self.change(scope, |names| insert(names, found, now)).await;
     }
 
-    /// Keeps what Name tags mean, when these are all of the scope: others are dropped.
+    /// Stores the `Name` tags of the scope and drops all others. `found` must have all of them.
     pub async fn keep_all_names(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
         self.change(scope, |names| {
             names.retain(|key, _| !key.starts_with("name\0"));
@@ -141,7 +142,7 @@ impl Cache {
         .await;
     }
 
-    /// Drops a name that led nowhere.
+    /// Removes an entry.
     pub async fn forget(&self, scope: &Scope, key: &Key) {
         self.change(scope, |names| {
             names.remove(&key.0);
@@ -149,7 +150,7 @@ impl Cache {
         .await;
     }
 
-    /// Every Name tag that is known now, in any scope.
+    /// All `Name` tags in the cache, with their scopes.
     pub fn names(&self, now: SystemTime) -> Vec<(Scope, String)> {
         let mut found = Vec::new();
         if !self.is_ours() {
@@ -169,12 +170,12 @@ impl Cache {
         found
     }
 
-    /// The turn to find out what a name means; none while another process has it.
+    /// The turn to resolve a name. None while another process has it.
     pub fn try_turn(&self, scope: &Scope, key: &Key) -> Option<Turn> {
         if !self.is_ours() {
             return Some(Turn::without());
         }
-        // A file for each of 256 groups of names, or they would pile up.
+        // One file for each of 256 groups of names, so that their number is limited.
         let path = self.directory.join(format!("{}.turn", &digest(&(scope, &key.0))[..2]));
         match self.make_directory().and_then(|()| private_file::open(&path)) {
             Ok(file) => match file.try_lock() {
@@ -182,18 +183,18 @@ impl Cache {
                 Err(fs::TryLockError::WouldBlock) => None,
                 Err(fs::TryLockError::Error(_)) => Some(Turn::without()),
             },
-            // Nobody can take turns here.
+            // Without a lock file, each process resolves the name itself.
             Err(_) => Some(Turn::without()),
         }
     }
 
-    /// The pace that our processes keep for a scope's pushes of keys.
+    /// The pace of key pushes in a scope, shared by all processes of the user.
     pub fn pace(&self, scope: &Scope) -> Pace {
         Pace::new(self.pace_file(scope, "pace"), pace::PUSHES)
     }
 
-    /// The pace that our processes keep for sessions of a scope that Session Manager refused to start at
-    /// once.
+    /// The pace of session starts in a scope after Session Manager has throttled one, shared by all processes
+    /// of the user.
     pub fn session_pace(&self, scope: &Scope) -> Pace {
         Pace::new(self.pace_file(scope, "sessions.pace"), pace::REFUSED_SESSIONS)
     }
@@ -203,7 +204,7 @@ impl Cache {
         Some(self.directory.join(format!("{}.{extension}", digest(scope))))
     }
 
-    /// Whether nobody else has a hand in the directory.
+    /// Whether only the owner can write to the directory.
     fn is_ours(&self) -> bool {
         private_file::check_directory(&self.directory, self.owner)
             .map_err(|error| self.distrust(error))
@@ -211,7 +212,7 @@ impl Cache {
     }
 
     fn distrust(&self, error: ReadError) {
-        tracing::info!("what names meant is not believed: {error}");
+        tracing::info!("the cache of names is not used: {error}");
         let _ = self.fault.set(error);
     }
 
@@ -240,7 +241,7 @@ impl Cache {
             return None;
         }
         let contents = self.read_file(&self.path(scope))?;
-        // Different scopes could have the same digest, if somebody tried.
+        // A crafted scope could have the same digest.
         (contents.scope.as_ref() == Some(scope)).then_some(contents)
     }
 
@@ -271,21 +272,21 @@ fn insert(names: &mut BTreeMap<String, Stored>, found: &[(Key, Entry)], now: Sys
 impl Stored {
     fn is_fresh(&self, now: SystemTime) -> bool {
         let at = UNIX_EPOCH + Duration::from_secs(self.at);
-        // Neither too old nor from the future.
+        // An entry from the future is not used either.
         now.duration_since(at).is_ok_and(|age| age < LIFETIME)
     }
 }
 
-/// A file name for anything.
+/// A file name for any value.
 fn digest(value: &impl Serialize) -> String {
     use sha2::{Digest as _, Sha256};
     let text = serde_json::to_vec(value).unwrap_or_default();
     Sha256::digest(text).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Names move between instances with every deployment, rarely faster.
+/// A deployment can move a name to another instance, but rarely happens more often.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
-/// The lock is held for milliseconds, unless its process was stopped. Then the cache is left as it is.
+/// The lock is held for milliseconds, unless its process was stopped. Then the cache is not changed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_are_known_in_their_scope_for_a_while() {
+    async fn names_are_cached_in_their_scope_for_a_while() {
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(directory.path());
         let now = SystemTime::now();
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_are_private_and_those_of_others_are_not_believed() {
+    async fn files_are_private_and_those_of_others_are_not_used() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(directory.path());
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn one_process_at_a_time_finds_out() {
+    fn one_process_at_a_time_resolves_a_name() {
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(directory.path());
         let scope = scope("eu-west-1");

@@ -1,10 +1,42 @@
-//! Which user an image was made with. (Pure.)
+//! The default user of an image. (Pure.)
 //!
 //! Source: "Connect to your Linux instance", default user names, in the EC2 User Guide
-//! (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/managing-users.html>), and the images' own pages for those
-//! that are not in it (Kali, Oracle Linux).
+//! (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/managing-users.html>), and the images' own pages for
+//! those that are not in it (Kali, Oracle Linux).
 
-/// Systems and their users, by a word of the system's name in lower case. The first that occurs counts.
+/// The default user by the system's name in Session Manager or EC2: `Ubuntu`, `Amazon Linux`.
+pub fn of_system(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    USERS.iter().find(|(word, _)| name.contains(word)).map(|(_, user)| *user)
+}
+
+/// The default user by EC2's description of the instance.
+///
+/// EC2 calls Amazon Linux, Ubuntu and Debian alike `Linux/UNIX`. Their images differ in the root volume's
+/// name: `/dev/xvda` for Amazon Linux (and the less common Debian), `/dev/sda1` for all others.
+pub fn of_instance(platform_details: &str, root_device: &str) -> Option<&'static str> {
+    of_system(platform_details).or((root_device == "/dev/xvda").then_some(DEFAULT_USER))
+}
+
+/// The default user by sshd's greeting, which may name the system: `SSH-2.0-OpenSSH_9.6p1 Ubuntu-3ubuntu13`.
+pub fn of_banner(line: &str) -> Option<&'static str> {
+    let comment = line.split_once(' ')?.1;
+    of_system(comment)
+}
+
+/// Whether sshd turns the connection away, in place of its greeting: the texts of `MaxStartups` and
+/// `PerSourcePenalties` (OpenSSH, `srclimit.c` and `sshd.c`).
+pub fn is_turned_away(line: &str) -> bool {
+    line.starts_with("Exceeded MaxStartups") || line.starts_with("Not allowed at this time")
+}
+
+/// The user of an unknown system.
+pub const DEFAULT_USER: &str = "ec2-user";
+/// The users to suggest when one is refused, the most common first.
+pub const COMMON_USERS: [&str; 7] = ["ec2-user", "ubuntu", "admin", "rocky", "centos", "fedora", "bitnami"];
+/// The tag that names an instance's user.
+pub const USER_TAG: &str = "ssh_ec2:user";
+/// Default users by a word of the system's name, in lower case. The first word that occurs counts.
 const USERS: [(&str, &str); 17] = [
     ("bitnami", "bitnami"),
     ("ubuntu", "ubuntu"),
@@ -25,45 +57,12 @@ const USERS: [(&str, &str); 17] = [
     ("suse", "ec2-user"),
 ];
 
-/// For whatever is not known.
-pub const DEFAULT_USER: &str = "ec2-user";
-/// The users to try when one is refused, the commonest first.
-pub const COMMON_USERS: [&str; 7] = ["ec2-user", "ubuntu", "admin", "rocky", "centos", "fedora", "bitnami"];
-/// The tag that names an instance's user.
-pub const USER_TAG: &str = "ssh_ec2:user";
-
-/// The user of a system, by what Session Manager or the image calls it: `Ubuntu`, `Amazon Linux`.
-pub fn of_system(name: &str) -> Option<&'static str> {
-    let name = name.to_ascii_lowercase();
-    USERS.iter().find(|(word, _)| name.contains(word)).map(|(_, user)| *user)
-}
-
-/// The user of an instance, by what EC2 tells of it.
-///
-/// EC2 calls Amazon Linux, Ubuntu and Debian alike `Linux/UNIX`. Their images differ in the name of the root volume:
-/// `/dev/xvda` is Amazon Linux's (and, of the rarer ones, Debian's); the others have `/dev/sda1`, which tells nothing.
-pub fn of_instance(platform_details: &str, root_device: &str) -> Option<&'static str> {
-    of_system(platform_details).or((root_device == "/dev/xvda").then_some(DEFAULT_USER))
-}
-
-/// The user of the system that an SSH server names in its first line, as in `SSH-2.0-OpenSSH_9.6p1 Ubuntu-3ubuntu13`.
-pub fn of_banner(line: &str) -> Option<&'static str> {
-    let comment = line.split_once(' ')?.1;
-    of_system(comment)
-}
-
-/// Whether sshd says, in place of its greeting, that it has too many clients, or that one was too clumsy: the texts of
-/// `MaxStartups` and `PerSourcePenalties` (OpenSSH, `srclimit.c` and `sshd.c`).
-pub fn is_turned_away(line: &str) -> bool {
-    line.starts_with("Exceeded MaxStartups") || line.starts_with("Not allowed at this time")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_sshd_that_turns_one_away_is_no_other_server() {
+    fn an_sshd_that_turns_a_connection_away_is_recognized() {
         for line in ["Exceeded MaxStartups", "Not allowed at this time"] {
             assert!(is_turned_away(line), "{line}");
         }

@@ -1,7 +1,7 @@
-//! Every instance of several accounts and regions, asked for side by side.
+//! Lists all instances of several accounts and regions, concurrently.
 //!
-//! EC2 knows the instances, Systems Manager whether their agents are heard. Both come in pages; whoever shows them
-//! gets each page as it comes. A place that cannot be asked says so, and spoils nothing for the others.
+//! EC2 lists the instances, Systems Manager the state of their SSM agents. Both answer in pages, and each
+//! page is reported as it arrives. An error in one region does not affect the others.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -10,58 +10,60 @@ use futures_util::future::join_all;
 
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState, Managed, Settings};
 use crate::instances::cache::{Cache, Entry, Key};
-use crate::instances::resolve::{age, scope, user_of};
+use crate::instances::resolve::{scope, user_of};
 use crate::net::network::Network;
+use crate::system::age::Age;
 use crate::target::{InstanceId, Target};
 
-/// An account's region.
+/// A region of an account.
 #[derive(Debug)]
 pub struct Place {
-    /// The profile, if one was named.
+    /// The profile, if the user named one.
     pub profile: Option<String>,
     aws: Aws,
 }
 
-/// Something that was found.
+/// A page of a list, or the error that ended it. The number is the index of the place.
 #[derive(Debug)]
 pub enum Update {
-    /// Instances of the place with this index.
+    /// Instances in EC2.
     Instances(usize, Vec<Instance>),
-    /// What Systems Manager says of instances there.
+    /// SSM agents in Systems Manager.
     Managed(usize, Vec<Managed>),
-    /// EC2 could not be asked there.
+    /// A call to EC2 failed.
     Failed(usize, AwsError),
-    /// Systems Manager could not be asked there.
+    /// A call to Systems Manager failed.
     Unmanaged(usize, AwsError),
 }
 
 impl Place {
-    /// The region's name.
+    /// The name of the region.
     pub fn region(&self) -> &str {
         self.aws.region()
     }
 
-    /// Who asks there.
+    /// The client for calls in this region.
     pub fn aws(&self) -> &Aws {
         &self.aws
     }
 }
 
 impl Managed {
-    /// Whether Session Manager reaches it, and since when not.
+    /// The agent's state in a column: `online`, or since when it is not.
     pub fn describe(&self, now: SystemTime) -> String {
         match self.last_ping {
             _ if self.online => "online".into(),
-            Some(ping) => format!("lost {} ago", age(ping, now)),
+            Some(ping) => format!("lost {} ago", Age::between(ping, now)),
             None => "lost".into(),
         }
     }
 }
 
-/// The places that options name: one for each profile, or one for each of its regions.
+/// The places of the options: one for each profile, or one for each region of each profile.
 ///
 /// # Errors
-/// When a profile cannot be used, or its regions are to be listed and cannot.
+///
+/// When a profile cannot be used, or its regions cannot be listed.
 pub async fn places(
     profiles: &[String],
     common: &Settings,
@@ -73,7 +75,7 @@ pub async fn places(
         named => named.iter().cloned().map(Some).collect(),
     };
     let mut places = Vec::new();
-    // One after the other, since each may have to ask a person something.
+    // One after the other, since each profile may ask the user for a code or a sign-in.
     for profile in profiles {
         let aws = Aws::load(&Settings { profile: profile.clone(), ..common.clone() }, network).await?;
         aws.sign_in().await?;
@@ -90,22 +92,22 @@ pub async fn places(
     Ok(places)
 }
 
-/// Asks all places at once, and tells of each page as it comes.
-pub async fn search(places: &[Place], filters: &[Filter], tell: impl Fn(Update)) {
-    let tell = &tell;
-    let asked = (0..).zip(places).map(async |(index, place)| {
-        tokio::join!(instances(index, &place.aws, filters, tell), managed(index, &place.aws, tell));
+/// Lists all places concurrently, and reports each page as it arrives.
+pub async fn search(places: &[Place], filters: &[Filter], report: impl Fn(Update)) {
+    let report = &report;
+    let lists = (0..).zip(places).map(async |(index, place)| {
+        tokio::join!(instances(index, &place.aws, filters, report), managed(index, &place.aws, report));
     });
-    join_all(asked).await;
+    join_all(lists).await;
 }
 
-async fn instances(index: usize, aws: &Aws, filters: &[Filter], tell: &impl Fn(Update)) {
+async fn instances(index: usize, aws: &Aws, filters: &[Filter], report: &impl Fn(Update)) {
     let mut token = None;
     for _ in 0..PAGES {
         match aws.describe_page(filters, token.as_deref()).await {
-            Err(error) => return tell(Update::Failed(index, error)),
+            Err(error) => return report(Update::Failed(index, error)),
             Ok((page, next)) => {
-                tell(Update::Instances(index, page));
+                report(Update::Instances(index, page));
                 token = next;
             }
         }
@@ -115,13 +117,13 @@ async fn instances(index: usize, aws: &Aws, filters: &[Filter], tell: &impl Fn(U
     }
 }
 
-async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
+async fn managed(index: usize, aws: &Aws, report: &impl Fn(Update)) {
     let mut token = None;
     for _ in 0..PAGES {
         match aws.describe_managed(token.as_deref()).await {
-            Err(error) => return tell(Update::Unmanaged(index, error)),
+            Err(error) => return report(Update::Unmanaged(index, error)),
             Ok((page, next)) => {
-                tell(Update::Managed(index, page));
+                report(Update::Managed(index, page));
                 token = next;
             }
         }
@@ -131,8 +133,8 @@ async fn managed(index: usize, aws: &Aws, tell: &impl Fn(Update)) {
     }
 }
 
-/// Keeps the names that mean one instance of a place, for the connections and completions that follow, and drops all
-/// others. All of the place's running instances must be among `instances`.
+/// Caches the names that only one instance of a place has, for later connections and completions, and drops
+/// all others. `instances` must have all running instances of the place.
 pub async fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>, cache: &Cache) {
     let mut names: HashMap<&str, Vec<&Instance>> = HashMap::new();
     for instance in instances.filter(|instance| instance.state == InstanceState::Running) {
@@ -141,7 +143,7 @@ pub async fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Ins
         }
     }
     let unique = names.into_iter().filter_map(|(name, instances)| match instances[..] {
-        // A name that looks like an address, say, is asked for as one.
+        // A name that looks like an address, say, is resolved as an address.
         [instance] if name.parse() == Ok(Target::Name(name.to_owned())) => {
             Some((Key::name(name), entry(instance)))
         }
@@ -154,7 +156,7 @@ fn entry(instance: &Instance) -> Entry {
     Entry { id: InstanceId::clone(&instance.id), user: user_of(instance) }
 }
 
-/// More than an account's instances fill, whatever comes back.
+/// More pages than an account's instances fill; bounds a server that never ends a list.
 const PAGES: usize = 1000;
-/// In bytes: EC2 gives names no more than 256 characters. Completions show what is kept.
+/// In bytes: EC2's limit for names is 256 characters. Completions show the cached names.
 const NAME_SIZE: usize = 1024;

@@ -36,7 +36,7 @@ macro_rules! anchors {
             }
 
             #[cfg(test)]
-            const ALL: &[Self] = &[$(Self::$variant,)*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)*];
         }
     };
 }

@@ -166,7 +166,7 @@ fn other_ssh(sandbox: &Sandbox, command: &mut Command, script: Option<&str>) {
 #[test]
 fn the_client() {
     check(&[
-        row("ssh", "there is no ssh in PATH")
+        row("ssh", "cannot run ssh: No such file or directory")
             .where_(|sandbox, command| other_ssh(sandbox, command, None))
             .before_us(),
         row("ssh", "ssh is OpenSSH 8.4, and checking host keys takes 8.5")
@@ -334,7 +334,7 @@ fn the_key_and_the_tunnel() {
 /// A test of its own, since it takes long.
 #[test]
 fn the_silent_agent() {
-    check(&[row("tunnel", "and nothing came from the SSM agent of i-0dead000000000016 within 10 seconds")
+    check(&[row("tunnel", "and the SSM agent of i-0dead000000000016 sent nothing within 10 seconds")
         .on("i-0dead000000000016")
         .with_note("nothing comes from the SSM agent of i-0dead000000000016; the worker process")]);
 }
@@ -342,7 +342,7 @@ fn the_silent_agent() {
 #[test]
 fn sshd() {
     check(&[
-        row("sshd", "nothing answers on port 22 of i-0dead000000000004")
+        row("sshd", "nothing answered on port 22 of i-0dead000000000004")
             .on(PORT_CLOSED)
             .plainly("nothing answered on port 22 of i-0dead000000000004"),
         row("sshd", "answers, but not as an SSH server: \"HTTP/1.1 400 Bad Request\"")

@@ -418,7 +418,7 @@ fn the_reason_for_an_unreachable_instance_is_reported() {
     told(
         SSM_AGENT_OFFLINE,
         "is running, but Session Manager last heard from it 3 days ago",
-        "restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and see that it reaches ssm.us-east-1 and ssmmessages.us-east-1 on port 443",
+        "restart its SSM agent, or reboot it: an agent that was denied credentials sleeps for up to 30 minutes; and check that it reaches ssm.us-east-1 and ssmmessages.us-east-1 on port 443",
     );
     let sleeps = "an agent that was denied credentials sleeps for up to 30 minutes";
     told(
@@ -426,15 +426,15 @@ fn the_reason_for_an_unreachable_instance_is_reported() {
         "is running, but Session Manager has never heard from it; it has no instance profile",
         &format!(
             "give it an instance profile with AmazonSSMManagedInstanceCore, unless the account has Default Host Management; \
-             then restart its SSM agent, or reboot it: {sleeps}; and see that it reaches ssm.us-east-1 on port 443"
+             then restart its SSM agent, or reboot it: {sleeps}; and check that it reaches ssm.us-east-1 on port 443"
         ),
     );
     told(
         "i-0dead000000000014",
         "is running, but Session Manager has never heard from it",
         &format!(
-            "see that its profile has AmazonSSMManagedInstanceCore; if it was added lately, restart the SSM agent, or \
-             reboot: {sleeps}; see that it runs, and reaches ssm.us-east-1 on port 443"
+            "check that its profile has AmazonSSMManagedInstanceCore; if the profile was added after the start, restart the SSM agent, or \
+             reboot: {sleeps}; check that it runs, and reaches ssm.us-east-1 on port 443"
         ),
     );
     fails(

@@ -383,7 +383,7 @@ fn attempt(
     let known = fs::read_to_string(directory.path().join("known_hosts")).unwrap_or_default();
     let (is_accepted, is_written) = (ended.text().contains(accepted), !known.is_empty());
     let errors = ended.stderr.lines().filter(|line| line.starts_with("ssh_ec2: error: ")).count();
-    let once = ended.stderr.matches("is taken unchecked, for this connection only").count();
+    let once = ended.stderr.matches("is accepted unchecked, for this connection only").count();
     let is_right = match outcome {
         AcceptedAndWritten => ended.code == 0 && is_accepted && is_written && errors == 0,
         AcceptedOnce => ended.code == 0 && is_accepted && !is_written && errors == 0 && once == 1,

@@ -143,7 +143,7 @@ fn hints_are_for_the_program_in_use() {
         ),
         (
             "nobody.ec2",
-            "`ssh_ec2 list` shows what there is; `ssh nobody.REGION.ec2` looks in another region".to_owned(),
+            "`ssh_ec2 list` lists the instances; `ssh nobody.REGION.ec2` searches another region".to_owned(),
         ),
         ("stopped.ec2", "start it: `aws ec2 start-instances --instance-ids i-0dead000000000001`".to_owned()),
     ] {
@@ -201,11 +201,7 @@ fn what_is_ambiguous_is_listed_and_not_guessed() {
     assert!(told.starts_with("ssh_ec2: error: 2 running instances are named `worker`\n"), "{told}");
     assert!(told.contains("\nssh_ec2:   i-0decaf00000000006  worker  us-east-1"), "{told}");
     assert!(told.contains("\nssh_ec2:   i-0decaf00000000007  worker  us-east-1"), "{told}");
-    assert!(
-        told.ends_with(
-            "hint: give an id, or let `--newest` take the one started last, or `--any` whichever\n"
-        )
-    );
+    assert!(told.ends_with("hint: give an id, or choose with `--newest` (the latest start) or `--any`\n"));
     let told = refuses(&sandbox, &["tag:Name=web-?"], 2);
     assert!(told.starts_with("ssh_ec2: error: 3 running instances are tagged `Name=web-?`\n"), "{told}");
     let plain = run(sandbox.ssh("ec2-user@worker.ec2").arg("true")).status(255);
@@ -231,7 +227,7 @@ fn what_is_not_there_or_stopped_is_said() {
     assert_eq!(
         told,
         "ssh_ec2: error: no instance in us-east-1 is named `nobody`\n\
-         ssh_ec2: hint: `ssh_ec2 list` shows what there is; `--region` and `--profile` look elsewhere; names are compared letter by letter; `'nobody*'` finds those that begin so\n"
+         ssh_ec2: hint: `ssh_ec2 list` lists the instances; `--region` and `--profile` search elsewhere; names must match exactly, upper and lower case too; `'nobody*'` matches a prefix\n"
     );
     let told = refuses(&sandbox, &["stopped"], 1);
     assert_eq!(
@@ -262,7 +258,7 @@ fn a_stale_name_heals_itself() {
     let told = refuses(&sandbox, &["web-1"], 255);
     assert!(
         told.contains(
-            "error: web-1 is i-0decaf00000000001 now, and i-0ffff000000000001, which it was a few minutes ago, cannot be connected to\n"
+            "error: web-1 is i-0decaf00000000001 now; a few minutes ago it was i-0ffff000000000001, which cannot be reached\n"
         ),
         "{told}"
     );

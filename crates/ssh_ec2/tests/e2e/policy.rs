@@ -164,7 +164,7 @@ fn host_keys_need_the_console_or_commands() {
     assert_eq!(told_by("host-keys"), (true, 1));
     assert_eq!(told_by("commands"), (false, 2), "a session of its own reads them");
     let ended = connects(&enforcing(&printed(&[]), &[])).success();
-    assert!(ended.stderr.starts_with("ssh_ec2: nothing that you may ask tells the host key of "), "{ended}");
+    assert!(ended.stderr.starts_with("ssh_ec2: AWS lists no host key of "), "{ended}");
 }
 
 // ---- it allows nothing else ----
@@ -342,7 +342,7 @@ fn host_keys_need_the_console() {
     assert_eq!((ended.text(), ended.stderr.as_str()), ("in\n", ""));
     let sandbox = enforcing(&without(&policy, "ec2:GetConsoleOutput"), &[]);
     let ended = connects(&sandbox).success();
-    assert!(ended.stderr.contains("nothing that you may ask tells the host key"), "{ended}");
+    assert!(ended.stderr.contains("that you have permission to read"), "{ended}");
     let verbose = run(sandbox.ssh_ec2().args(["-v", "known-hosts", "i-0decaf00000000002"])).status(1);
     assert_names(&verbose, "ec2:GetConsoleOutput");
 }

@@ -193,11 +193,11 @@ fn a_way_round_the_tunnel_is_refused() {
         (&["rsync", "-e", "ssh -J web-2", "f", &remote], "-J web-2", "rsync"),
         (&["rsync", "f", &remote, "--rsh=ssh -o 'ProxyJump web-2'"], "-o 'ProxyJump web-2'", "rsync"),
     ] {
-        let error = format!("`{option}` would lead {program} to the instance without Session Manager");
+        let error = format!("`{option}` would make {program} bypass Session Manager");
         let hint = format!(
             "to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"
         );
-        fails(sandbox.ssh_ec2().args(words), 2, &error, &["leave it out", &hint]);
+        fails(sandbox.ssh_ec2().args(words), 2, &error, &["remove that option", &hint]);
     }
     // In a configuration file it comes after our ProxyCommand, which ssh took from its command line.
     let config = sandbox.file("config");

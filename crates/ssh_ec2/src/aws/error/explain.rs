@@ -29,9 +29,7 @@ impl Explain for AwsError {
             Self::InstanceNotFound { region, .. } => {
                 format!("check the id, the region ({region}) and the account of the credentials")
             }
-            Self::InstanceNotRunning { instance } => {
-                format!("start it: `aws ec2 start-instances --instance-ids {instance}`")
-            }
+            Self::InstanceNotRunning { instance } => start_hint(instance),
             Self::InvalidDocument { document } => {
                 format!("check that {document} exists in this region and account, and is of type Session")
             }
@@ -99,6 +97,11 @@ impl Explain for AwsError {
         };
         Some(anchor)
     }
+}
+
+/// The command that starts a stopped instance.
+pub fn start_hint(instance: &str) -> String {
+    format!("start it: `aws ec2 start-instances --instance-ids {instance}`")
 }
 
 fn access_hints(action: &str) -> Vec<String> {

@@ -1,8 +1,8 @@
-//! What `ssh_ec2 known-hosts` asks the proxy of the same ssh, and what it gets for an answer.
+//! The messages between `ssh_ec2 known-hosts` and the proxy of the same ssh.
 //!
-//! The proxy has an AWS client with credentials, and has found the instance. One process for each connection
-//! that talks to AWS is enough: credentials may take a touch of a hardware key. Both are the same program, so
-//! that the form, JSON, is nobody else's business; a text that does not fit it is no answer.
+//! The proxy has AWS credentials and has resolved the instance. Only one process of a connection should call
+//! AWS, because credentials may need a touch of a hardware key. Both are the same program, so the format,
+//! JSON, is internal; a text that does not fit it is not an answer.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Request;
-use super::sources::{Reason, Told};
+use super::sources::{Listing, Reason};
 use crate::instances::resolve::Choice;
 use crate::ssh::host_key::{Evidence, HostKey, Source};
 use crate::system::private_socket::PATH_LIMIT;
 use crate::target::{InstanceId, Target};
 
-/// A question about one connection.
+/// A request about one connection.
 #[derive(Debug, Deserialize, Serialize)]
 pub(in crate::commands) struct Inquiry {
     connection: Connection,
     pub(in crate::commands) matter: Matter,
 }
 
-/// The connection that a process of ssh's is for, by its own command line.
+/// The connection of a process that ssh started, by its command line.
 #[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(in crate::commands) struct Connection {
     target: String,
@@ -33,7 +33,7 @@ pub(in crate::commands) struct Connection {
     region: Option<String>,
 }
 
-/// What is asked.
+/// The subject of a request.
 #[derive(Debug, Deserialize, Serialize)]
 pub(in crate::commands) enum Matter {
     /// Which instance is it?
@@ -44,10 +44,10 @@ pub(in crate::commands) enum Matter {
     WhoLists(String),
 }
 
-/// The answer.
+/// The proxy's answer.
 #[derive(Debug, Deserialize, Serialize)]
 pub(in crate::commands) enum Reply {
-    /// The question was about another connection.
+    /// The request is about another connection.
     Elsewhere,
     /// The proxy is ending.
     Ending,
@@ -76,8 +76,8 @@ impl Inquiry {
         Self { connection, matter }
     }
 
-    /// Whether it is about a connection to `instance`. ssh has an id in the place of a name where the wrapper
-    /// found it.
+    /// Whether the request is about this connection to `instance`. If `ssh_ec2` resolved the name, ssh's host
+    /// is the instance's id.
     pub(in crate::commands) fn is_about(&self, own: &Connection, instance: &InstanceId) -> bool {
         let asked = &self.connection;
         let is_same = asked.target == own.target && asked.choice == own.choice;
@@ -107,38 +107,38 @@ impl Connection {
     }
 }
 
-impl From<Told> for Reply {
-    fn from(told: Told) -> Self {
-        match told {
-            Told::Keys(Evidence { keys, fingerprints }, source) => {
+impl From<Listing> for Reply {
+    fn from(listing: Listing) -> Self {
+        match listing {
+            Listing::Keys(Evidence { keys, fingerprints }, source) => {
                 let keys = keys.iter().map(ToString::to_string).collect();
                 Self::Keys { source: source.word().to_owned(), keys, fingerprints }
             }
-            Told::Nothing => Self::Nothing,
-            Told::OutOfReach(why) => Self::OutOfReach { why },
-            Told::Unknown(Reason { why, hints }) => Self::Unknown { why, hints },
+            Listing::Nothing => Self::Nothing,
+            Listing::OutOfReach(why) => Self::OutOfReach { why },
+            Listing::Unknown(Reason { why, hints }) => Self::Unknown { why, hints },
         }
     }
 }
 
 impl Reply {
-    /// What it says of keys. None if that is not what it is about, or a key is none.
-    pub(super) fn told(self) -> Option<Told> {
+    /// The listing of keys. None if this is another answer, or a key cannot be read.
+    pub(super) fn listing(self) -> Option<Listing> {
         Some(match self {
             Self::Keys { source, keys, fingerprints } => {
                 let keys = keys.iter().map(|key| HostKey::parse(key)).collect::<Option<_>>()?;
                 let evidence = Evidence { keys, fingerprints };
-                (!evidence.is_empty()).then(|| Told::Keys(evidence, Source::of_word(&source)))?
+                (!evidence.is_empty()).then(|| Listing::Keys(evidence, Source::of_word(&source)))?
             }
-            Self::Nothing => Told::Nothing,
-            Self::OutOfReach { why } => Told::OutOfReach(why),
-            Self::Unknown { why, hints } => Told::Unknown(Reason { why, hints }),
+            Self::Nothing => Listing::Nothing,
+            Self::OutOfReach { why } => Listing::OutOfReach(why),
+            Self::Unknown { why, hints } => Listing::Unknown(Reason { why, hints }),
             Self::Elsewhere | Self::Ending | Self::Instance(_) | Self::ListedBy(_) => return None,
         })
     }
 }
 
-/// Where the proxy of the ssh with this process number listens. None where the path would be too long.
+/// The socket of the proxy of the ssh with this process id. None if the path is too long for a socket.
 pub(in crate::commands) fn socket(directory: &Path, ssh: u32) -> Option<PathBuf> {
     // Containers that share the directory may number their processes alike.
     let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino());
@@ -146,14 +146,14 @@ pub(in crate::commands) fn socket(directory: &Path, ssh: u32) -> Option<PathBuf>
     (path.as_os_str().len() <= PATH_LIMIT).then_some(path)
 }
 
-/// The process number in such a name.
+/// The process id in the name of such a socket.
 pub(in crate::commands) fn ssh_of(name: &str) -> Option<u32> {
     name.strip_prefix(SOCKET)?.rsplit('.').next()?.parse().ok()
 }
 
-/// A connection's key agent has a user and a host in its name, so no two names meet.
+/// Distinct from the names of key agents, which have no such prefix.
 const SOCKET: &str = ".host-keys.";
-/// For questions and answers: a few host keys at most.
+/// The size limit for a message, which has a few host keys at most.
 pub(in crate::commands) const FRAME_LIMIT: usize = 256 * 1024;
 
 #[cfg(test)]
@@ -163,24 +163,24 @@ mod tests {
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1yIq8JQTmR8cYqk0kWkKqk9m0nNQ0yqGq5mJm1oGxk";
 
     #[test]
-    fn what_was_found_out_arrives_as_it_was() {
+    fn a_listing_arrives_unchanged() {
         let keys =
             Evidence { keys: vec![HostKey::parse(KEY).unwrap()], fingerprints: vec!["SHA256:x".into()] };
         let reason = Reason { why: "busy".into(), hints: vec!["wait".into()] };
-        for told in [
-            Told::Keys(keys, Source::Session),
-            Told::Nothing,
-            Told::OutOfReach("no route".into()),
-            Told::Unknown(reason),
+        for listing in [
+            Listing::Keys(keys, Source::Session),
+            Listing::Nothing,
+            Listing::OutOfReach("no route".into()),
+            Listing::Unknown(reason),
         ] {
-            let text = serde_json::to_vec(&Reply::from(told.clone())).unwrap();
+            let text = serde_json::to_vec(&Reply::from(listing.clone())).unwrap();
             let reply: Reply = serde_json::from_slice(&text).unwrap();
-            assert_eq!(reply.told(), Some(told));
+            assert_eq!(reply.listing(), Some(listing));
         }
     }
 
     #[test]
-    fn an_answer_that_makes_no_sense_is_none() {
+    fn an_answer_with_other_content_is_none() {
         for text in [
             r#"{"Keys": {"source": "console", "keys": ["ssh-ed25519 AAAA"], "fingerprints": []}}"#,
             r#"{"Keys": {"source": "console", "keys": [], "fingerprints": []}}"#,
@@ -188,13 +188,13 @@ mod tests {
             r#""Elsewhere""#,
             r#""Ending""#,
         ] {
-            assert_eq!(serde_json::from_str::<Reply>(text).unwrap().told(), None, "{text}");
+            assert_eq!(serde_json::from_str::<Reply>(text).unwrap().listing(), None, "{text}");
         }
         assert!(serde_json::from_str::<Reply>(r#""Anything""#).is_err());
     }
 
     #[test]
-    fn a_question_about_another_connection_is_noticed() {
+    fn a_request_about_another_connection_is_recognized() {
         let instance: InstanceId = "i-0a1b2c3d".parse().unwrap();
         let name = || "web-1".parse().unwrap();
         let own = Connection::new(&name(), Choice::Unique, Some("prod"), None);

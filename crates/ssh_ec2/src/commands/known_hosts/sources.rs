@@ -1,10 +1,9 @@
-//! Asks AWS which host keys an instance has: EC2 for its console output, then the instance itself, through a
+//! Asks AWS for the host keys of an instance: EC2 for its console output, then the instance itself, in a
 //! session.
 //!
-//! Only some outcomes are an answer: that an instance shows no host keys, and that this caller may not ask.
-//! An error of the service, the page of an HTTP proxy, a time-out and the like are none. A key that only the
-//! server itself presents must not be accepted after those, or an attacker who can disturb a call could
-//! present any key.
+//! Only two results mean that there is no listed key: the instance shows none, and IAM denies the calls. An
+//! error of the service, the page of an HTTP proxy or a time-out is no answer. After those a key that only
+//! the server presents must not be accepted, or an attacker who can disturb a call could present any key.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -20,25 +19,25 @@ use crate::system::explain::Explain as _;
 use crate::system::text::chain;
 use crate::target::InstanceId;
 
-/// What is known of an instance's host keys.
+/// What AWS lists of an instance's host keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(in crate::commands) enum Told {
-    /// These are its keys.
+pub(in crate::commands) enum Listing {
+    /// The keys, and the source that lists them.
     Keys(Evidence, Source),
-    /// AWS answered, and lists no key.
+    /// AWS answered that it lists no key, or IAM denies the calls.
     Nothing,
-    /// No connection to EC2 can be made, and the instance shows no key.
+    /// No connection to EC2 can be made, and the instance shows no key. The text is the error.
     OutOfReach(String),
     /// There is no answer.
     Unknown(Reason),
 }
 
-/// Why there is no answer.
+/// The error in place of an answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::commands) struct Reason {
-    /// The fact.
+    /// The message with its causes.
     pub(in crate::commands) why: String,
-    /// What to do about it, an action a line.
+    /// The hints.
     pub(in crate::commands) hints: Vec<String>,
 }
 
@@ -73,13 +72,13 @@ pub(in crate::commands) struct Sources<'a> {
     network: &'a Network,
     instance: &'a InstanceId,
     interrupt: &'a Interrupt,
-    /// What was found out before. ssh asks twice within a second, and AWS need not be asked twice.
-    told: RefCell<Option<Told>>,
+    /// The answer so far. ssh asks twice within a second, and AWS should be asked once.
+    listing: RefCell<Option<Listing>>,
 }
 
 impl<'a> Sources<'a> {
-    /// The sources, with the credentials of `aws`, which have to be there already: they may take any time,
-    /// and EC2 would be blamed for it.
+    /// The sources, with the credentials of `aws`. They must be loaded already: their time must not count for
+    /// EC2's time limit.
     pub(in crate::commands) fn new(
         aws: &Aws,
         network: &'a Network,
@@ -88,44 +87,45 @@ impl<'a> Sources<'a> {
     ) -> Self {
         let session_manager = aws.again().with_patience(PATIENCE);
         let ec2 = session_manager.again().with_limit(CONSOLE_TIMEOUT);
-        Self { ec2, session_manager, network, instance, interrupt, told: RefCell::default() }
+        Self { ec2, session_manager, network, instance, interrupt, listing: RefCell::default() }
     }
 
-    /// The keys from the first source that lists any, or why there are none.
+    /// The keys from the first source that lists any.
     ///
-    /// Not to be dropped half-way: a session may be open. [`Interrupt`] ends it.
+    /// Not cancel-safe: a session may be open. [`Interrupt`] cancels it.
     ///
     /// # Errors
+    ///
     /// [`Failure::Interrupted`].
-    pub(in crate::commands) async fn ask(&self) -> Result<Told, Failure> {
-        if let Some(told) = self.told.borrow().clone() {
-            return Ok(told);
+    pub(in crate::commands) async fn ask(&self) -> Result<Listing, Failure> {
+        if let Some(listing) = self.listing.borrow().clone() {
+            return Ok(listing);
         }
-        let told = match self.console().await {
-            told @ Told::Keys(..) => told,
-            told => told.and(self.files().await?),
+        let listing = match self.console().await {
+            keys @ Listing::Keys(..) => keys,
+            listing => listing.and(self.files().await?),
         };
-        // Its cause may pass, so the next question asks AWS again.
-        if !matches!(told, Told::Unknown(_)) {
-            self.told.replace(Some(told.clone()));
+        // The cause may be temporary, so the next request asks AWS again.
+        if !matches!(listing, Listing::Unknown(_)) {
+            self.listing.replace(Some(listing.clone()));
         }
-        Ok(told)
+        Ok(listing)
     }
 
     /// Which source lists this key.
     ///
-    /// Not to be dropped half-way, as [`ask`](Self::ask).
-    pub(in crate::commands) async fn who_tells(&self, key: &HostKey) -> Option<Source> {
-        if tells(&self.console().await, key) {
+    /// Not cancel-safe, as [`ask`](Self::ask).
+    pub(in crate::commands) async fn source_of(&self, key: &HostKey) -> Option<Source> {
+        if lists(&self.console().await, key) {
             return Some(Source::Console);
         }
-        tells(&self.files().await.ok()?, key).then_some(Source::Session)
+        lists(&self.files().await.ok()?, key).then_some(Source::Session)
     }
 
-    /// What cloud-init printed when the instance started for the first time.
-    async fn console(&self) -> Told {
+    /// The keys that cloud-init printed to the console at the first start.
+    async fn console(&self) -> Listing {
         if self.instance.is_managed_node() {
-            return Told::Nothing;
+            return Listing::Nothing;
         }
         let mut is_unclear = false;
         for latest in [Latest::No, Latest::Yes] {
@@ -134,28 +134,28 @@ impl<'a> Sources<'a> {
                 Err(error) => {
                     tracing::info!("EC2's console output has no host keys: {error}");
                     match of_console_error(error, latest) {
-                        Told::Nothing if is_unclear => break,
-                        told => return told,
+                        Listing::Nothing if is_unclear => break,
+                        listing => return listing,
                     }
                 }
             };
             let evidence = Evidence::of_console(&text);
             if !evidence.is_empty() {
-                return Told::Keys(evidence, Source::Console);
+                return Listing::Keys(evidence, Source::Console);
             }
             is_unclear |= Evidence::is_unclear(&text);
         }
         if is_unclear {
             let instance = self.instance;
-            return Told::Unknown(Reason::new(format!(
+            return Listing::Unknown(Reason::new(format!(
                 "the console output of {instance} lists different host keys in different places, or only a part of them"
             )));
         }
-        Told::Nothing
+        Listing::Nothing
     }
 
-    /// What sshd's files say, if the caller may start sessions that run a command.
-    async fn files(&self) -> Result<Told, Failure> {
+    /// The keys in sshd's files, if the caller may start sessions that run a command.
+    async fn files(&self) -> Result<Listing, Failure> {
         let Self { session_manager: aws, network, instance, interrupt, .. } = self;
         let prober = Prober { aws, network, instance, reason: REASON, interrupt };
         match probe::ask(prober, Question::Script(READ_KEYS), READ_TIMEOUT).await {
@@ -169,8 +169,9 @@ impl<'a> Sources<'a> {
     }
 }
 
-impl Told {
-    /// Combines the answers of two sources: keys first, then whatever keeps a key from being accepted.
+impl Listing {
+    /// Combines the answers of two sources: keys first, then the answer that forbids to accept an unlisted
+    /// key.
     fn and(self, second: Self) -> Self {
         match (self, second) {
             (_, keys @ Self::Keys(..)) | (keys @ Self::Keys(..), _) => keys,
@@ -181,61 +182,61 @@ impl Told {
     }
 }
 
-/// Which refusals of EC2 are an answer.
-fn of_console_error(error: AwsError, latest: Latest) -> Told {
+/// The listing after an error of EC2.
+fn of_console_error(error: AwsError, latest: Latest) -> Listing {
     match error {
-        AwsError::AccessDenied { .. } => Told::Nothing,
-        // Instances that are not on the Nitro system have no console that could be read now.
-        AwsError::Unsupported { .. } if latest == Latest::Yes => Told::Nothing,
-        error @ AwsError::NoConnection { .. } => Told::OutOfReach(chain(&error)),
-        error => Told::Unknown(error.into()),
+        AwsError::AccessDenied { .. } => Listing::Nothing,
+        // Instances that are not on the Nitro system do not support the latest console output.
+        AwsError::Unsupported { .. } if latest == Latest::Yes => Listing::Nothing,
+        error @ AwsError::NoConnection { .. } => Listing::OutOfReach(chain(&error)),
+        error => Listing::Unknown(error.into()),
     }
 }
 
-/// Which refusals of Session Manager are an answer: this caller may not, or there is no such document.
-fn of_files_error(error: ProbeError) -> Told {
+/// The listing after an error of Session Manager: IAM denies it, or the session document does not exist.
+fn of_files_error(error: ProbeError) -> Listing {
     match error {
         ProbeError::Road(RoadError::Aws(
             AwsError::AccessDenied { .. } | AwsError::InvalidDocument { .. },
-        )) => Told::Nothing,
-        error => Told::Unknown(error.into()),
+        )) => Listing::Nothing,
+        error => Listing::Unknown(error.into()),
     }
 }
 
-/// Whether the script ran to its end, with or without keys in what it printed.
-fn of_files(answer: &Answer, instance: &InstanceId) -> Told {
+/// The listing in the script's output, if the script ran to its end.
+fn of_files(answer: &Answer, instance: &InstanceId) -> Listing {
     let text = String::from_utf8_lossy(&answer.output);
     let evidence = Evidence::of_files(&text);
     match &answer.closed {
-        _ if !evidence.is_empty() => Told::Keys(evidence, Source::Session),
-        _ if text.lines().any(|line| line.trim_end() == ALL_READ) => Told::Nothing,
-        Some(Closed::ByPeer { .. }) => Told::Unknown(Reason::new(format!(
+        _ if !evidence.is_empty() => Listing::Keys(evidence, Source::Session),
+        _ if text.lines().any(|line| line.trim_end() == ALL_READ) => Listing::Nothing,
+        Some(Closed::ByPeer { .. }) => Listing::Unknown(Reason::new(format!(
             "the session that reads the host keys of {instance} ended before it had read them"
         ))),
-        _ => Told::Unknown(Reason::new(format!(
+        _ => Listing::Unknown(Reason::new(format!(
             "{instance} did not answer a session of Session Manager within {} seconds",
             READ_TIMEOUT.as_secs()
         ))),
     }
 }
 
-fn tells(told: &Told, key: &HostKey) -> bool {
-    matches!(told, Told::Keys(evidence, _) if evidence.lists(key))
+fn lists(listing: &Listing, key: &HostKey) -> bool {
+    matches!(listing, Listing::Keys(evidence, _) if evidence.lists(key))
 }
 
-/// For calls that AWS throttles: ssh's user waits.
+/// For throttled calls, while the user waits.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// For one call of GetConsoleOutput with all its attempts.
+/// For GetConsoleOutput with all retries.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(6);
-/// A session whose command was killed, whose SSM agent was restarted, or which somebody ended at AWS, closes
-/// like one whose command is done. The last line shows that all was read. `cat` ends with 1 where there are
-/// no such files.
+/// A session closes alike when its command ended, was killed, when the SSM agent was restarted, or when the
+/// session was terminated at AWS. The last line shows that all was read. `cat` exits with 1 if there are no
+/// such files.
 const READ_KEYS: &str = "cat /etc/ssh/ssh_host_*_key.pub; [ $? -le 1 ] && echo ssh_ec2: all read";
-/// What that prints last.
+/// The script's last line.
 const ALL_READ: &str = "ssh_ec2: all read";
-/// For Session Manager's records.
+/// The reason that Session Manager records for the session.
 const REASON: &str = "ssh_ec2 reads the public host keys";
-/// The SSM agent waits a second for acknowledgements at the end.
+/// Includes the second for which the SSM agent waits for acknowledgements at the end.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which process asks AWS about host keys: the proxy that the same ssh runs or, without one, this process.
+//! Asks AWS for host keys in the proxy of the same ssh or, without one, in this process.
 
 use std::os::unix::process::parent_id;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
 use super::inquiry::{FRAME_LIMIT, Inquiry, Matter, Reply, socket};
-use super::sources::{Reason, Sources, Told};
+use super::sources::{Listing, Reason, Sources};
 use super::{Means, Request};
 use crate::aws::{Aws, Settings};
 use crate::error::Failure;
@@ -16,7 +16,7 @@ use crate::ssh::host_key::{HostKey, Source};
 use crate::system::private_socket::{UnixStream, connect, is_sibling, read_frame, write_frame};
 use crate::target::{InstanceId, Target};
 
-/// Asks AWS, through the proxy or from this process.
+/// The process that asks AWS: the proxy or this one.
 pub(super) struct Way<'a> {
     request: &'a Request,
     means: Means<'a>,
@@ -26,17 +26,17 @@ pub(super) struct Way<'a> {
 
 impl<'a> Way<'a> {
     pub(super) fn new(request: &'a Request, means: Means<'a>) -> Self {
-        // A person's own call has a shell for its parent.
+        // In a run by the user, the parent is a shell.
         let has_proxy = request.host.is_none().then_some(false);
         Self { request, means, aws: None, has_proxy }
     }
 
-    /// The account, if this process needed it.
+    /// This process's AWS client, if it was needed.
     pub(super) fn loaded(&self) -> Option<&Aws> {
         self.aws.as_ref()
     }
 
-    /// The instance. Only a name has to be looked up, which the proxy has done.
+    /// The instance. A name must be resolved, which the proxy has done.
     pub(super) async fn instance(&mut self) -> Result<InstanceId, Failure> {
         if let Target::Id(id) = &self.request.target {
             return Ok(id.clone());
@@ -50,35 +50,35 @@ impl<'a> Way<'a> {
         Ok(Resolver::new(aws, cache).instance(target, choice).await?.id)
     }
 
-    /// What AWS says about the keys of the instance.
-    pub(super) async fn ask(&mut self, instance: &InstanceId) -> Result<Told, Failure> {
+    /// What AWS lists of the instance's keys.
+    pub(super) async fn ask(&mut self, instance: &InstanceId) -> Result<Listing, Failure> {
         if let Some(reply) = self.proxy(Matter::Keys).await? {
-            return reply.told().ok_or_else(|| self.misanswered());
+            return reply.listing().ok_or_else(|| self.misanswered());
         }
         let (cache, network, interrupt) = (self.means.cache, self.means.network, self.means.interrupt);
         let noted = noted(instance);
         let scope = match self.aws().await {
             Ok(aws) => scope(aws),
-            Err(Failure::Aws(error)) => return Ok(Told::Unknown(error.into())),
+            Err(Failure::Aws(error)) => return Ok(Listing::Unknown(error.into())),
             Err(error) => return Err(error),
         };
-        // ssh asks twice within a second, and by hand AWS would be asked twice.
+        // ssh runs this twice within a second, and AWS should be asked once.
         if cache.was_kept_within(&scope, &noted, SystemTime::now(), MOMENT) {
-            return Ok(Told::Nothing);
+            return Ok(Listing::Nothing);
         }
-        let told = match self.sign_in().await? {
+        let listing = match self.sign_in().await? {
             Ok(aws) => Sources::new(aws, network, instance, interrupt).ask().await?,
-            Err(reason) => Told::Unknown(reason),
+            Err(reason) => Listing::Unknown(reason),
         };
-        if told == Told::Nothing {
+        if listing == Listing::Nothing {
             let entry = Entry { id: instance.clone(), user: None };
             cache.keep(&scope, &[(noted, entry)], SystemTime::now()).await;
         }
-        Ok(told)
+        Ok(listing)
     }
 
     /// Which source lists this key.
-    pub(super) async fn who_tells(&mut self, instance: &InstanceId, key: &HostKey) -> Option<Source> {
+    pub(super) async fn source_of(&mut self, instance: &InstanceId, key: &HostKey) -> Option<Source> {
         match self.proxy(Matter::WhoLists(key.to_string())).await {
             Ok(Some(Reply::ListedBy(word))) => return Some(Source::of_word(&word?)),
             Ok(None) => {}
@@ -86,7 +86,7 @@ impl<'a> Way<'a> {
         }
         let (network, interrupt) = (self.means.network, self.means.interrupt);
         let aws = self.sign_in().await.ok()?.ok()?;
-        Sources::new(aws, network, instance, interrupt).who_tells(key).await
+        Sources::new(aws, network, instance, interrupt).source_of(key).await
     }
 
     async fn aws(&mut self) -> Result<&Aws, Failure> {
@@ -100,7 +100,7 @@ impl<'a> Way<'a> {
         Ok(self.aws.insert(aws))
     }
 
-    /// The account, once its credentials are there. They may take as long as a person takes to touch a
+    /// The AWS client with its credentials loaded, which may take as long as the user needs to touch a
     /// hardware key.
     async fn sign_in(&mut self) -> Result<Result<&Aws, Reason>, Failure> {
         let aws = self.aws().await?;
@@ -109,13 +109,13 @@ impl<'a> Way<'a> {
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
                 let minutes = CREDENTIALS_TIMEOUT.as_secs() / 60;
-                Err(Reason::new(format!("the AWS credentials did not come within {minutes} minutes")))
+                Err(Reason::new(format!("the AWS credentials were not available within {minutes} minutes")))
             }
         })
     }
 
-    /// What the proxy of the same ssh answers; none if there is no such proxy. One that is there and does not
-    /// answer is an error, and so is an answer that cannot be read.
+    /// The answer of the proxy of the same ssh. None if there is no such proxy. If a proxy does not answer,
+    /// or its answer cannot be read, that is an error.
     async fn proxy(&mut self, matter: Matter) -> Result<Option<Reply>, Failure> {
         if self.has_proxy == Some(false) {
             return Ok(None);
@@ -149,7 +149,7 @@ impl<'a> Way<'a> {
         match connect(&path).await {
             Ok(Some(stream)) if is_sibling(&stream) => Some(stream),
             Ok(_) => {
-                tracing::info!("ssh runs no proxy of this program; asking AWS from here");
+                tracing::info!("ssh runs no proxy of this program; this process asks AWS");
                 None
             }
             Err(error) => {
@@ -162,7 +162,7 @@ impl<'a> Way<'a> {
     fn misanswered(&self) -> Failure {
         Failure::ProxySilent {
             target: self.request.target.to_string(),
-            fault: "gives an answer that cannot be read",
+            fault: "sent an answer that cannot be read",
         }
     }
 }
@@ -171,12 +171,12 @@ fn noted(instance: &InstanceId) -> Key {
     Key::of(&["nothing tells its host keys", instance.as_str()])
 }
 
-/// Between the two questions of one connection.
+/// Longer than the time between the two runs of one connection.
 const MOMENT: Duration = Duration::from_secs(15);
-/// For a person who has to touch a key or type a code.
+/// For a user who must touch a hardware key or type a code.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// Longer than the proxy's own bounds for a question: 12 seconds for EC2, and for a session on the instance
-/// 30 seconds to start it, 8 to listen and 2 to end it.
+/// Longer than the proxy's own time limits: 12 seconds for EC2, and for a session on the instance 30 seconds
+/// to start, 8 to read and 2 to end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[cfg(test)]
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    /// A directory in which the proxy of this process's parent would listen, and its socket.
+    /// A directory for the socket of the proxy of this process's parent, and the socket's path.
     fn sockets() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let sockets = directory.path().join("s");
@@ -213,8 +213,8 @@ mod tests {
         (directory, sockets, path)
     }
 
-    /// What is found out about web-1 from that directory, with `proxy` beside it. This process is its own
-    /// sibling, so that it can be both.
+    /// The answer about web-1 from a proxy in that directory. This process counts as its own sibling, so it
+    /// can be both.
     async fn ask(sockets: &Path, proxy: impl Future<Output = ()>) -> Result<Option<Reply>, Failure> {
         let store = Store::new(sockets.join("known_hosts"), 0);
         let (network, cache) =
@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    /// Answers one question with these bytes.
+    /// Answers one request with these bytes.
     async fn answer(socket: &PrivateSocket, reply: &[u8]) {
         let mut stream = socket.accept().await;
         read_frame(&mut stream, FRAME_LIMIT).await.unwrap().unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_proxy_this_process_is_on_its_own() {
+    async fn without_a_proxy_this_process_asks_aws() {
         let (_directory, sockets, path) = sockets();
         assert!(ask(&sockets, std::future::pending()).await.unwrap().is_none());
         drop(PrivateSocket::listen(&path).unwrap());
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_taken() {
+    async fn an_answer_of_the_proxy_is_used() {
         let (_directory, sockets, path) = sockets();
         let socket = PrivateSocket::listen(&path).unwrap();
         let reply = ask(&sockets, answer(&socket, br#"{"Instance": "i-0a1b2c3d"}"#)).await;
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_proxy_that_stays_silent_is_waited_for_and_then_given_up() {
+    async fn a_proxy_that_does_not_answer_times_out() {
         let (_directory, sockets, path) = sockets();
         let _socket = PrivateSocket::listen(&path).unwrap();
         let error = ask(&sockets, std::future::pending()).await.unwrap_err();

@@ -98,7 +98,7 @@ impl<'a> HostKeys<'a> {
             },
             Matter::WhoLists(key) => {
                 let listed_by = match HostKey::parse(key) {
-                    Some(key) => self.sources.who_tells(&key).await,
+                    Some(key) => self.sources.source_of(&key).await,
                     None => None,
                 };
                 Reply::ListedBy(listed_by.map(Source::word).map(str::to_owned))

@@ -1,8 +1,8 @@
-//! Which of ssh's own options keep it from offering the key. (Pure.)
+//! The options of the user's ssh that keep it from offering the key. (Pure.)
 //!
-//! A key that ssh holds back looks to the key agent like one that the server refuses: it is listed, and
-//! nothing is signed with it. So an option is the cause only where ssh itself says that the option holds
-//! (`ssh -G`).
+//! To the key agent, a key that ssh does not offer looks like a key that the server refuses: ssh lists it and
+//! asks for no signature. So an option is reported as the cause only where `ssh -G` shows that it is in
+//! effect.
 
 use std::fmt;
 use std::path::Path;
@@ -16,10 +16,9 @@ use crate::ssh::options::SshOptions;
 pub struct Offered<'a> {
     /// The public half, as a line of `authorized_keys`.
     pub line: &'a str,
-    /// The key agent's socket, as ssh's options name it. None for a key that ssh has in a file or in the
-    /// user's own agent.
+    /// The key agent's socket as ssh's options name it. None for a key in a file or in the user's own agent.
     pub socket: Option<&'a Path>,
-    /// Whether ssh has asked the key agent for its keys.
+    /// Whether ssh has listed the key agent's keys.
     pub was_listed: bool,
 }
 
@@ -27,11 +26,11 @@ pub struct Offered<'a> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeptBack {
     option: Keyword,
-    /// As ssh has combined it.
+    /// The value in effect, from all files and the command line.
     value: String,
-    /// Whether it stands on ssh's command line, and not in a file.
+    /// Whether it is on ssh's command line, not in a file.
     is_on_command_line: bool,
-    /// What to set instead.
+    /// The setting that would allow the key.
     instead: String,
 }
 
@@ -45,8 +44,7 @@ enum Keyword {
     RequiredRsaSize,
 }
 
-/// All options that keep the key back, since each of them is enough. `invocation` is the command line of the
-/// ssh whose options these are.
+/// All options that keep the key back: each alone is enough. `invocation` is ssh's command line.
 pub fn kept_back(options: &SshOptions, invocation: Option<&Invocation>, key: Offered<'_>) -> Vec<KeptBack> {
     let algorithm = key.line.split_ascii_whitespace().next().unwrap_or_default();
     let found = [
@@ -91,11 +89,12 @@ fn other_agent(options: &SshOptions, key: Offered<'_>) -> Found {
         return None;
     }
     let instead = "the `Include` line of `ssh_ec2 config --install`".into();
-    // Without the option ssh asks the agent of this variable.
+    // Without the option ssh uses the agent of this variable.
     Some((Keyword::IdentityAgent, value.unwrap_or("SSH_AUTH_SOCK").to_owned(), instead))
 }
 
-/// Whether an `IdentityAgent` is our socket. ssh prints most of its values with their tokens replaced.
+/// Whether the value of `IdentityAgent` is our socket. `ssh -G` prints most values with their tokens
+/// replaced.
 fn leads_to(value: &str, socket: &Path) -> bool {
     let path = Path::new(value);
     let has_tokens = path.file_name().is_some_and(|name| name == "%C" || name == "%r@%h:%p");
@@ -113,7 +112,7 @@ fn algorithm_is_left_out(options: &SshOptions, algorithm: &str, key: Offered<'_>
     let accepts = |name: &str| value.split(',').any(|accepted| accepted == name);
     let takes_rsa = ["rsa-sha2-256", "rsa-sha2-512"].into_iter().any(accepts);
     let is_accepted = match algorithm {
-        // By this name ssh wants signatures with SHA-1, which the key agent does not make.
+        // Under this name ssh asks for signatures with SHA-1, which the key agent does not make.
         RSA => takes_rsa || key.socket.is_none() && accepts(RSA),
         _ => accepts(algorithm),
     };
@@ -129,7 +128,7 @@ fn algorithm_is_left_out(options: &SshOptions, algorithm: &str, key: Offered<'_>
 fn too_short(options: &SshOptions, algorithm: &str, line: &str) -> Found {
     let required: u32 = options.get("requiredrsasize")?.parse().ok()?;
     let bits = (algorithm == RSA).then(|| rsa_bits(line))??;
-    // A longer one-time key is not made. Without Ed25519 there is no other choice.
+    // One-time RSA keys have a fixed length. Without Ed25519 there is no other type.
     let or_other = match options.lists("pubkeyacceptedalgorithms", "ssh-ed25519") {
         Some(false) => "",
         _ => ", or use an Ed25519 key",
@@ -141,13 +140,13 @@ fn too_short(options: &SshOptions, algorithm: &str, line: &str) -> Found {
 }
 
 impl Keyword {
-    /// The name in the manual, and other names that ssh accepts for it.
+    /// The name in ssh_config(5), and other names that ssh accepts.
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::IdentitiesOnly => &["IdentitiesOnly"],
             Self::IdentityAgent => &["IdentityAgent"],
             Self::PreferredAuthentications => &["PreferredAuthentications"],
-            // The second is its name before OpenSSH 8.5.
+            // The second is the name before OpenSSH 8.5.
             Self::PubkeyAcceptedAlgorithms => &["PubkeyAcceptedAlgorithms", "PubkeyAcceptedKeyTypes"],
             Self::PubkeyAuthentication => &["PubkeyAuthentication"],
             Self::RequiredRsaSize => &["RequiredRSASize"],
@@ -160,7 +159,7 @@ impl Keyword {
 }
 
 impl KeptBack {
-    /// What to do about it.
+    /// The change that lets ssh offer the key.
     pub fn hint(&self) -> String {
         let (name, value) = (self.option.name(), shown(&self.value));
         let instead = &self.instead;
@@ -178,8 +177,7 @@ impl KeptBack {
         }
     }
 
-    /// Whether the blocks that `ssh_ec2 config` prints set this option, and so does `ssh_ec2` on ssh's
-    /// command line.
+    /// Whether the blocks of `ssh_ec2 config` set this option, and `ssh_ec2` sets it on ssh's command line.
     pub fn is_set_by_blocks(&self) -> bool {
         matches!(self.option, Keyword::IdentitiesOnly | Keyword::IdentityAgent)
     }
@@ -187,13 +185,13 @@ impl KeptBack {
 
 impl fmt::Display for KeptBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place =
+        let origin =
             if self.is_on_command_line { "on ssh's command line" } else { "in your ssh configuration" };
-        write!(f, "`{} {}` {place}", self.option.name(), shown(&self.value))
+        write!(f, "`{} {}` {origin}", self.option.name(), shown(&self.value))
     }
 }
 
-/// Options as the subject of a sentence, with its verb: "`IdentitiesOnly yes` on ssh's command line keeps".
+/// Options as the subject of a sentence, with their verb: "`IdentitiesOnly yes` on ssh's command line keeps".
 #[derive(Clone, Copy, Debug)]
 pub struct KeptBackList<'a>(pub &'a [KeptBack]);
 
@@ -204,7 +202,7 @@ impl fmt::Display for KeptBackList<'_> {
     }
 }
 
-/// Cuts long values: a list of algorithms has no limit.
+/// Shortens the value: a list of algorithms can be long.
 fn shown(value: &str) -> String {
     if value.chars().count() <= SHOWN_VALUE {
         return value.to_owned();
@@ -225,7 +223,7 @@ mod tests {
     const SOCKET: &str = "/home/me/.ssh/ssh_ec2/agent/07b142fd8bb80309016a1d712e44338199c5e3c5";
     const DEFAULTS: &str = "ecdsa-sha2-nistp256,ssh-ed25519,rsa-sha2-512,rsa-sha2-256";
 
-    /// What `ssh -G` prints for a host of ours, with other lines in front of it.
+    /// The output of `ssh -G` for an instance, with other lines in front.
     fn options(lines: &str) -> SshOptions {
         SshOptions::parse(&format!(
             "{lines}\nidentitiesonly no\nidentityagent {SOCKET}\nidentityfile none\npubkeyauthentication true\n\
@@ -237,7 +235,7 @@ mod tests {
         Offered { line, socket: Some(Path::new(SOCKET)), was_listed: false }
     }
 
-    fn told(lines: &str, command_line: &str, key: Offered<'_>) -> Vec<String> {
+    fn found(lines: &str, command_line: &str, key: Offered<'_>) -> Vec<String> {
         let words: Vec<OsString> = command_line.split_whitespace().map(OsString::from).collect();
         let ssh = Invocation::parse(&words).ok();
         kept_back(&options(lines), ssh.as_ref(), key).iter().map(KeptBack::to_string).collect()
@@ -263,7 +261,7 @@ mod tests {
             ("pubkeyacceptedalgorithms rsa-sha2-512", "`PubkeyAcceptedAlgorithms rsa-sha2-512`"),
         ] {
             assert_eq!(
-                told(line, "me@box", offered(LINE)),
+                found(line, "me@box", offered(LINE)),
                 [format!("{said} in your ssh configuration")],
                 "{line}"
             );
@@ -285,24 +283,28 @@ mod tests {
             // Of RSA keys alone.
             "requiredrsasize 4096",
         ] {
-            assert_eq!(told(line, "-oIdentitiesOnly=no -i k me@box", offered(LINE)), [""; 0], "{line}");
+            assert_eq!(found(line, "-oIdentitiesOnly=no -i k me@box", offered(LINE)), [""; 0], "{line}");
         }
         let listed = Offered { was_listed: true, ..offered(LINE) };
-        assert_eq!(told("identityagent /a/link/to/it", "me@box", listed), [""; 0], "ssh has asked the agent");
+        assert_eq!(
+            found("identityagent /a/link/to/it", "me@box", listed),
+            [""; 0],
+            "ssh has asked the agent"
+        );
     }
 
     #[test]
-    fn the_command_line_is_told_from_the_files() {
+    fn an_option_on_the_command_line_is_not_taken_for_one_in_a_file() {
         for (line, ssh) in [
             ("identitiesonly yes", "-o IdentitiesOnly=yes me@box"),
             ("identitiesonly yes", "me@box -oidentitiesonly=yes ls"),
             ("pubkeyacceptedalgorithms rsa-sha2-512", "-o PubkeyAcceptedKeyTypes=rsa-sha2-512 me@box"),
         ] {
-            let [told] = &told(line, ssh, offered(LINE))[..] else { panic!("{line}") };
-            assert!(told.ends_with("on ssh's command line"), "{told}");
+            let [option] = &found(line, ssh, offered(LINE))[..] else { panic!("{line}") };
+            assert!(option.ends_with("on ssh's command line"), "{option}");
         }
         assert_eq!(
-            told("identitiesonly yes\nidentityagent none", "-oIdentityAgent=none me@box", offered(LINE)),
+            found("identitiesonly yes\nidentityagent none", "-oIdentityAgent=none me@box", offered(LINE)),
             ["`IdentityAgent none` on ssh's command line", "`IdentitiesOnly yes` in your ssh configuration"]
         );
     }
@@ -319,9 +321,9 @@ mod tests {
     fn a_key_of_the_users_own_is_not_for_the_agent() {
         let own = Offered { socket: None, ..offered(LINE) };
         for line in ["identitiesonly yes", "identityagent none"] {
-            assert_eq!(told(line, "me@box", own), [""; 0], "{line}");
+            assert_eq!(found(line, "me@box", own), [""; 0], "{line}");
         }
-        assert_eq!(told("pubkeyauthentication false", "me@box", own).len(), 1);
+        assert_eq!(found("pubkeyauthentication false", "me@box", own).len(), 1);
     }
 
     #[test]
@@ -333,15 +335,15 @@ mod tests {
         let line = format!("ssh-rsa {} own", base64::engine::general_purpose::STANDARD.encode(blob));
         let key = offered(&line);
         assert_eq!(
-            told("requiredrsasize 3072", "h", key),
+            found("requiredrsasize 3072", "h", key),
             ["`RequiredRSASize 3072` in your ssh configuration"]
         );
-        assert_eq!(told("requiredrsasize 2048", "h", key), [""; 0]);
-        assert_eq!(told("pubkeyacceptedalgorithms rsa-sha2-256", "h", key), [""; 0]);
-        assert_eq!(told("pubkeyacceptedalgorithms ssh-ed25519", "h", key).len(), 1);
-        assert_eq!(told("pubkeyacceptedalgorithms ssh-rsa", "h", key).len(), 1, "that is SHA-1");
+        assert_eq!(found("requiredrsasize 2048", "h", key), [""; 0]);
+        assert_eq!(found("pubkeyacceptedalgorithms rsa-sha2-256", "h", key), [""; 0]);
+        assert_eq!(found("pubkeyacceptedalgorithms ssh-ed25519", "h", key).len(), 1);
+        assert_eq!(found("pubkeyacceptedalgorithms ssh-rsa", "h", key).len(), 1, "that is SHA-1");
         let own = Offered { socket: None, ..key };
-        assert_eq!(told("pubkeyacceptedalgorithms ssh-rsa", "h", own), [""; 0]);
+        assert_eq!(found("pubkeyacceptedalgorithms ssh-rsa", "h", own), [""; 0]);
     }
 
     #[test]
@@ -365,7 +367,7 @@ mod tests {
         let long = format!("pubkeyacceptedalgorithms {}", "rsa-sha2-512,".repeat(20));
         let [hint] = &hints(&long, "box")[..] else { panic!("one") };
         assert!(hint.contains("`--key-type rsa`"), "{hint}");
-        let [told] = &told(&long, "box", offered(LINE))[..] else { panic!("one") };
-        assert!(told.contains('…') && told.len() < 150, "{told}");
+        let [option] = &found(&long, "box", offered(LINE))[..] else { panic!("one") };
+        assert!(option.contains('…') && option.len() < 150, "{option}");
     }
 }

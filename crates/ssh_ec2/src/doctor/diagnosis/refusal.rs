@@ -1,55 +1,56 @@
-//! Why a key that was pushed is refused: facts that a command on the instance tells, and what they lead to.
+//! Why sshd refused a pushed key, from facts that a command on the instance collects.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod facts;
+
+use std::time::Duration;
 
 use thiserror::Error;
 
+use self::facts::Facts;
 use super::Diagnosis;
-use super::sshd_files::{ACCEPTED_ALGORITHMS, Setting, SshdFiles, matches};
 use crate::instances::default_user::COMMON_USERS;
 use crate::road::probe::{self, Prober, Question};
 use crate::system::explain::{Anchor, Explain};
-use crate::system::text::foreign_text;
 use crate::target::{InstanceId, OsUser};
 
-/// What a look at an instance that refused a key has shown.
+/// The result of looking for the cause on an instance that refused a key.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Refusal {
-    /// The cause, if it was seen.
+    /// The cause, if it was found.
     pub cause: Option<Diagnosis>,
-    /// What is not the cause.
+    /// The causes that are excluded.
     pub cleared: Cleared,
-    /// Whether SELinux is enforcing, which is no cause by itself: some systems come so, and let sshd run what
-    /// it needs.
+    /// Whether SELinux is enforcing. That alone is no cause: some systems ship like this and allow sshd to
+    /// run the program that reads pushed keys.
     pub is_enforcing: bool,
 }
 
-/// Usual causes that were checked and are not the cause.
+/// Common causes that are excluded.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Cleared {
-    /// The user exists there.
+    /// The user exists on the instance.
     pub user: bool,
-    /// The program that reads pushed keys is there, and the clock is right.
+    /// The program that reads pushed keys is installed and configured, and the clock is right.
     pub package: bool,
 }
 
-/// A key that was pushed and is refused, without a cause that was seen.
+/// sshd refused a pushed key, and the cause is not known.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{instance} refused {} for the user `{user}`", if *.is_own { "the key of `--key-file`" } else { "the one-time key" })]
 pub struct RefusedKey {
-    /// The target.
+    /// The instance that refused it.
     pub instance: InstanceId,
-    /// For whom the key was pushed.
+    /// The user for whom the key was pushed.
     pub user: OsUser,
-    /// Whether it is a key of the user's own.
+    /// Whether the key is the user's own, from `--key-file`.
     pub is_own: bool,
     /// The key's algorithm.
     pub algorithm: String,
-    /// The usual user of the system that sshd's version names.
+    /// The default user of the system that sshd's greeting names.
     pub system_user: Option<&'static str>,
-    /// What is not the cause.
+    /// The causes that are excluded.
     pub cleared: Cleared,
-    /// Whether SELinux is enforcing there.
+    /// Whether SELinux is enforcing on the instance.
     pub is_enforcing: bool,
 }
 
@@ -64,7 +65,7 @@ impl Explain for RefusedKey {
 }
 
 impl RefusedKey {
-    /// What to look at, the likeliest first, with a way to ask for an RSA key.
+    /// The hints, the likeliest cause first. `rsa_key` says how to use an RSA key.
     pub fn hints_with(&self, rsa_key: &str) -> Vec<String> {
         let user = self.user.as_str();
         let mut hints = Vec::new();
@@ -75,7 +76,7 @@ impl RefusedKey {
         let are_files_in_order = self.is_enforcing || self.cleared.package;
         if !self.cleared.user && !self.is_enforcing {
             let images = match self.system_user.filter(|usual| *usual != user) {
-                Some(usual) => format!("its sshd greets like a system whose images have `{usual}`"),
+                Some(usual) => format!("its sshd looks like that of a system whose images have `{usual}`"),
                 None => format!("images have {}", other_users(user)),
             };
             hints.push(format!("check that the user `{user}` exists there; {images}"));
@@ -95,399 +96,33 @@ impl RefusedKey {
     }
 }
 
-/// The users of images but one.
+/// The default users of images, without this one.
 pub(super) fn other_users(user: &str) -> String {
     COMMON_USERS.into_iter().filter(|usual| *usual != user).collect::<Vec<_>>().join(", ")
 }
 
-/// Where SELinux is enforcing, and no other cause was seen.
-const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` through a session shell";
-
-/// Why an instance does not take a key of this algorithm that was pushed, from the output of a command on it,
-/// if the caller may run one. No cause if all is in order, or nothing is known.
+/// Looks for the cause with a command on the instance, if the caller may run one. No cause is reported if
+/// nothing is wrong or the command cannot be run.
 pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, algorithm: &str, limit: Duration) -> Refusal {
-    let script = script(user);
+    let script = facts::script(user);
     let (question, instance) = (Question::Script(&script), prober.instance);
     match probe::ask(Prober { reason: REASON, ..prober }, question, limit).await {
         Ok(answer) => {
             let facts = Facts::parse(&String::from_utf8_lossy(&answer.output)).unwrap_or_default();
-            // After the answer, so that what it took does not count for the clock. AWS dates the keys.
+            // The time is read after the answer arrived, as a slow answer must not count as a wrong clock.
+            // AWS's clock dates the keys.
             let cause = facts.cause(instance, user, algorithm, prober.aws.now());
             Refusal { cause, cleared: facts.cleared(), is_enforcing: facts.is_enforcing }
         }
         Err(error) => {
-            tracing::info!("the instance cannot be asked why: {error}");
+            tracing::info!("cannot look for the cause on the instance: {error}");
             Refusal::default()
         }
     }
 }
 
-/// What the script prints. Nothing in it changes anything, and it needs no privileges.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct Facts {
-    user: Option<bool>,
-    package: Option<bool>,
-    keys_command: Option<bool>,
-    /// Whether the package's own user is missing, as which sshd runs its program.
-    lacks_keys_user: bool,
-    clock: Option<u64>,
-    is_enforcing: bool,
-    is_fips: bool,
-    /// The user's groups.
-    groups: Vec<String>,
-    /// The user's login shell, if it is not there.
-    missing_shell: Option<String>,
-    /// A file that keeps all but root from logging in.
-    nologin: Option<String>,
-    files: SshdFiles,
-}
-
-/// A user has no character that ends single quotes.
-fn script(user: &OsUser) -> String {
-    format!(
-        "for f in {CONTAINER_FILES}; do test -e $f && echo container=yes; done; \
-         test -n \"$container\" && echo container=yes; \
-         grep -qs '^ID=\"*bottlerocket' /etc/os-release && echo container=yes; \
-         test -e /etc/ssh/sshd_config || test -e /usr/etc/ssh/sshd_config || \
-         command -v sshd >/dev/null 2>&1 || echo container=yes; \
-         id -u '{user}' >/dev/null 2>&1 && echo user=yes || echo user=no; \
-         echo groups=$(id -Gn '{user}' 2>/dev/null); \
-         s=$(getent passwd '{user}' 2>/dev/null | cut -d: -f7); \
-         test -z \"$s\" || test -e \"$s\" || echo \"shell=$s\"; \
-         id -u {KEYS_USER} >/dev/null 2>&1 || echo keys-user=no; \
-         for f in {NOLOGIN_FILES}; do test -e $f && echo nologin=$f; done; \
-         for f in {PACKAGE_FILES}; do test -e $f && echo package=yes; done; echo package=no; \
-         for f in {CONFIGURATION}; do test -e \"$f\" || continue; \
-         if test -d \"$f\"; then test -r \"$f\" && test -x \"$f\" || echo keys=hidden; \
-         elif test -r \"$f\"; then \
-         grep -v '^[[:space:]]*#' \"$f\" | grep -q eic_run_authorized_keys && echo keys=yes; \
-         else echo keys=hidden; fi; done; \
-         test -e /etc/ssh/sshd_config && echo keys=no; \
-         show() {{ if test -r \"$2\"; then echo \"file=$1\"; grep -Ei \"$3\" \"$2\" | sed 's/^/line=/'; \
-         else echo \"hidden=$1\"; fi; }}; \
-         for f in /etc/ssh/sshd_config; do test -e $f && show main $f '{OPTIONS}'; done; \
-         for d in /etc/ssh/sshd_config.d; do test -d $d || continue; \
-         test -r $d && test -x $d || echo hidden=d; \
-         for f in $d/*; do test -f \"$f\" && show \"d/${{f##*/}}\" \"$f\" '{OPTIONS}'; done; done; \
-         for f in /etc/crypto-policies/back-ends/opensshserver.config; do test -r $f && echo file=crypto && \
-         grep -Eio 'pubkeyaccepted(algorithms|keytypes)[ =][^ ]*' $f | sed 's/^/line=/'; done; \
-         grep -qs 1 /proc/sys/crypto/fips_enabled && echo fips=yes; \
-         command -v getenforce >/dev/null 2>&1 && echo selinux=$(getenforce); \
-         echo clock=$(date +%s); echo end=yes"
-    )
-}
-
-impl Facts {
-    /// None if the script was cut short.
-    fn parse(text: &str) -> Option<Self> {
-        let values = |name: &'static str| {
-            text.lines().filter_map(move |line| line.trim().strip_prefix(name)?.strip_prefix('='))
-        };
-        let value = |name| values(name).next();
-        value("end")?;
-        let clock = value("clock").and_then(|seconds| seconds.parse().ok());
-        if value("container").is_some() {
-            // sshd's users and files are somewhere else; the clock is the same.
-            return Some(Self { clock, ..Self::default() });
-        }
-        let is_yes = |name| value(name).map(|value| value == "yes");
-        let says = |answer| values("keys").any(|value| value == answer);
-        let keys_command = match () {
-            () if says("yes") => Some(true),
-            // It may stand in the file that cannot be read.
-            () if says("hidden") => None,
-            () => says("no").then_some(false),
-        };
-        let text_of = |name| value(name).map(|text| foreign_text(text, SHOWN_PATH));
-        Some(Self {
-            user: is_yes("user"),
-            package: is_yes("package"),
-            keys_command,
-            lacks_keys_user: is_yes("keys-user") == Some(false),
-            clock,
-            is_enforcing: value("selinux") == Some("Enforcing"),
-            is_fips: is_yes("fips") == Some(true),
-            groups: value("groups").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
-            missing_shell: text_of("shell"),
-            nologin: text_of("nologin"),
-            files: SshdFiles::parse(text),
-        })
-    }
-
-    /// What the facts exclude.
-    fn cleared(&self) -> Cleared {
-        let package = self.package == Some(true) && self.keys_command == Some(true);
-        Cleared { user: self.user == Some(true), package: package && self.clock.is_some() }
-    }
-
-    /// The surest first.
-    fn cause(
-        &self,
-        instance: &InstanceId,
-        user: &OsUser,
-        algorithm: &str,
-        now: SystemTime,
-    ) -> Option<Diagnosis> {
-        let of_instance = || instance.clone();
-        if self.user == Some(false) {
-            return Some(Diagnosis::User { instance: of_instance(), user: user.clone() });
-        }
-        if let Some(option) = self.without_publickey() {
-            return Some(Diagnosis::NoPublicKey { instance: of_instance(), option });
-        }
-        if let Some(option) = self.keeps_out(user) {
-            return Some(Diagnosis::KeptOut { instance: of_instance(), user: user.clone(), option });
-        }
-        if let Some(shell) = self.missing_shell.clone() {
-            return Some(Diagnosis::Shell { instance: of_instance(), user: user.clone(), shell });
-        }
-        if self.package == Some(false) {
-            return Some(Diagnosis::NotInstalled { instance: of_instance() });
-        }
-        if self.keys_command == Some(false) {
-            return Some(Diagnosis::KeysCommand { instance: of_instance() });
-        }
-        if self.lacks_keys_user && self.is_set(&["authorizedkeyscommanduser"], |user| user == KEYS_USER) {
-            return Some(Diagnosis::KeysUser { instance: of_instance(), user: KEYS_USER.to_owned() });
-        }
-        if let Some(reason) = self.refuses(algorithm) {
-            let algorithm = algorithm.to_owned();
-            return Some(Diagnosis::Algorithm { instance: of_instance(), algorithm, reason });
-        }
-        // One that is behind takes keys for longer, and that is all.
-        let theirs = self.clock.map(|clock| UNIX_EPOCH + Duration::from_secs(clock));
-        let off = theirs.and_then(|theirs| theirs.duration_since(now).ok());
-        if let Some(off) = off.filter(|off| *off > TOLERATED_CLOCK) {
-            return Some(Diagnosis::Clock { instance: of_instance(), off });
-        }
-        let file = self.nologin.clone().filter(|_| user.as_str() != ROOT)?;
-        Some(Diagnosis::NoLogin { instance: of_instance(), file })
-    }
-
-    fn is_set(&self, names: &[&str], is_so: impl Fn(&str) -> bool) -> bool {
-        matches!(self.files.first(names), Setting::Set(values) if values.iter().any(|value| is_so(value)))
-    }
-
-    /// The option by which sshd takes no public key, or wants another method first.
-    fn without_publickey(&self) -> Option<String> {
-        let is_no = |value: &str| value.eq_ignore_ascii_case("no");
-        if self.is_set(&["pubkeyauthentication"], is_no) {
-            return Some("PubkeyAuthentication no".into());
-        }
-        let Setting::Set(values) = self.files.first(&["authenticationmethods"]) else { return None };
-        let methods = values.concat();
-        // Lists of methods, of which each begins with the one that is offered first.
-        let begins = |list: &str| {
-            let first = list.split([',', ':']).next().unwrap_or_default();
-            first == "publickey" || first == "any"
-        };
-        let is_offered = methods.trim_matches('"').split_ascii_whitespace().any(begins);
-        (!is_offered).then(|| foreign_text(&format!("AuthenticationMethods {methods}"), SHOWN_PATH))
-    }
-
-    /// The option that keeps this user out.
-    fn keeps_out(&self, user: &OsUser) -> Option<String> {
-        let user = user.as_str();
-        // Whether such an option names one of `wanted`. None if that also depends on the client's address, or
-        // if a pattern is negated.
-        let names = |option: &str, wanted: &[&str]| {
-            let Setting::Set(values) = self.files.every(option) else { return None };
-            let mut is_named = false;
-            for pattern in values.iter().flat_map(|value| value.split_ascii_whitespace()) {
-                if pattern.contains(['@', '!', '"']) {
-                    return None;
-                }
-                is_named |= wanted.iter().any(|wanted| matches(pattern, wanted));
-            }
-            Some(is_named)
-        };
-        let groups: Vec<_> = self.groups.iter().map(String::as_str).collect();
-        if user == ROOT {
-            for value in ["no", "forced-commands-only"] {
-                if self.is_set(&["permitrootlogin"], |found| found.eq_ignore_ascii_case(value)) {
-                    return Some(format!("PermitRootLogin {value}"));
-                }
-            }
-        }
-        let users: &[&str] = &[user];
-        let kept = [
-            ("DenyUsers", users, true),
-            ("AllowUsers", users, false),
-            ("DenyGroups", &groups, true),
-            ("AllowGroups", &groups, false),
-        ];
-        let kept = kept.into_iter().filter(|(_, wanted, _)| !wanted.is_empty());
-        kept.filter(|(option, wanted, out)| names(&option.to_ascii_lowercase(), wanted) == Some(*out))
-            .map(|(option, ..)| option.to_owned())
-            .next()
-    }
-
-    /// Why sshd takes no keys of this algorithm.
-    fn refuses(&self, algorithm: &str) -> Option<String> {
-        if self.is_fips && algorithm == ED25519 {
-            return Some("it is in FIPS mode".into());
-        }
-        match self.files.first(&ACCEPTED_ALGORITHMS) {
-            Setting::Set(values) if values.iter().all(|list| !accepts(list, algorithm)) => {
-                Some("its sshd has PubkeyAcceptedAlgorithms without them".into())
-            }
-            Setting::Set(_) | Setting::Unset => None,
-            // On Red Hat's systems sshd's own files can rarely be read, and include this.
-            Setting::Unknown => {
-                let policy = self.files.crypto_policy()?;
-                (!accepts(policy, algorithm)).then(|| "its crypto policy leaves them out".into())
-            }
-        }
-    }
-}
-
-/// Whether a value of `PubkeyAcceptedAlgorithms` takes a key. It is a list of patterns, or what is added to
-/// or removed from the defaults (sshd_config(5)), which have the algorithms of all our keys.
-fn accepts(list: &str, algorithm: &str) -> bool {
-    let signatures: &[&str] = match algorithm {
-        // RFC 8332. Nothing here makes `ssh-rsa` signatures, which use SHA-1.
-        "ssh-rsa" => &["rsa-sha2-256", "rsa-sha2-512"],
-        _ => &[algorithm],
-    };
-    let has = |list: &str| {
-        let mut patterns = list.split(',').map(str::trim);
-        patterns.any(|pattern| signatures.iter().any(|signature| matches(pattern, signature)))
-    };
-    let list = list.trim().trim_matches('"');
-    match list.split_at_checked(1) {
-        Some(("+" | "^", _)) => true,
-        Some(("-", taken)) => !signatures
-            .iter()
-            .all(|signature| taken.split(',').any(|pattern| matches(pattern.trim(), signature))),
-        _ => has(list),
-    }
-}
-
-/// Where Session Manager leads into a container, in which sshd is not: those of Docker and Podman, and what
-/// Bottlerocket's own containers have.
-const CONTAINER_FILES: &str = "/.dockerenv /run/.containerenv /.bottlerocket";
-/// Amazon Linux and the others have the package's program in different places.
-const PACKAGE_FILES: &str =
-    "/opt/aws/bin/eic_run_authorized_keys /usr/share/ec2-instance-connect/eic_run_authorized_keys";
-/// sshd's own files, where Ubuntu's and Debian's package puts it instead, and where an administrator may;
-/// with the directories, whose files could be hidden.
-const CONFIGURATION: &str = "/etc/ssh/sshd_config /etc/ssh/sshd_config.d /etc/ssh/sshd_config.d/* \
-                             /usr/lib/systemd/system/ssh*.service.d/* /lib/systemd/system/ssh*.service.d/* \
-                             /etc/systemd/system/ssh*.service.d /etc/systemd/system/ssh*.service.d/*";
-/// The user as which sshd runs the package's program.
-const KEYS_USER: &str = "ec2-instance-connect";
-/// pam_nologin(8), and sshd itself.
-const NOLOGIN_FILES: &str = "/etc/nologin /run/nologin";
-/// The options of sshd that are looked at.
-const OPTIONS: &str = "^[[:space:]]*(match|include|pubkeyauthentication|authenticationmethods|pubkeyacceptedalgorithms|pubkeyacceptedkeytypes|allowusers|denyusers|allowgroups|denygroups|permitrootlogin|authorizedkeyscommanduser)[[:space:]=]";
 const ED25519: &str = "ssh-ed25519";
-const ROOT: &str = "root";
-/// Of a path or a list of methods that the instance reports.
-const SHOWN_PATH: usize = 200;
-/// For Session Manager's records.
-const REASON: &str = "ssh_ec2 looks for why a key was refused";
-/// A pushed key is good for a minute.
-const TOLERATED_CLOCK: Duration = Duration::from_secs(45);
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-    use std::process::Command;
-
-    use super::*;
-
-    const GOOD: &str =
-        "user=yes\npackage=yes\npackage=no\nkeys=yes\nkeys=no\nselinux=Permissive\nclock=1000\nend=yes\n";
-
-    fn cause(text: &str) -> Option<String> {
-        let (instance, user) = ("i-0a1b2c3d".parse().unwrap(), "sam".parse().unwrap());
-        let now = UNIX_EPOCH + Duration::from_secs(1000);
-        Facts::parse(text)?.cause(&instance, &user, "ssh-ed25519", now).map(|cause| cause.to_string())
-    }
-
-    #[test]
-    fn facts_lead_to_one_cause() {
-        assert_eq!(cause(GOOD), None);
-        for (good, bad, said) in [
-            ("user=yes", "user=no", "there is no user `sam` on i-0a1b2c3d"),
-            (
-                "package=yes\n",
-                "",
-                "i-0a1b2c3d does not have EC2 Instance Connect: nothing there reads pushed keys",
-            ),
-            ("keys=yes\n", "", "i-0a1b2c3d has EC2 Instance Connect, but its sshd does not ask it for keys"),
-            (
-                "clock=1000",
-                "clock=1600",
-                "the clock of i-0a1b2c3d is 10 minutes ahead: it takes pushed keys for expired",
-            ),
-        ] {
-            assert_eq!(cause(&GOOD.replacen(good, bad, 1)).as_deref(), Some(said));
-        }
-    }
-
-    #[test]
-    fn what_is_not_seen_is_no_cause() {
-        assert_eq!(
-            cause(&GOOD.replace("keys=yes\nkeys=no\n", "")),
-            None,
-            "the configuration could not be read"
-        );
-        assert_eq!(cause(&GOOD.replace("end=yes", "")), None, "it was cut short");
-        assert_eq!(cause("sh: not found\nend=yes\n"), None);
-        assert_eq!(cause(&GOOD.replace("clock=1000", "clock=nonsense")), None);
-        assert_eq!(cause(&GOOD.replace("clock=1000", "clock=10")), None, "keys last longer there");
-        assert_eq!(cause(&GOOD.replace("Permissive", "Enforcing")), None, "some come so, and work");
-        assert!(Facts::parse(&GOOD.replace("Permissive", "Enforcing")).unwrap().is_enforcing);
-    }
-
-    /// Runs the script where the files of an instance are below `root`. What `hidden` names cannot be read
-    /// there, not even by root.
-    fn facts(root: &Path, hidden: &str) -> Facts {
-        let script = script(&"root".parse().unwrap());
-        let own = ["/etc/", "/.dockerenv", "/run/.containerenv", "/.bottlerocket", "/opt/aws", "/usr/"];
-        let script = own.iter().fold(script, |script, path| {
-            script.replace(&format!(" {path}"), &format!(" {}{path}", root.display()))
-        });
-        let test = format!(
-            "test() {{ case \"$1 $2\" in '-r '*/{hidden}) return 1;; esac; command test \"$@\"; }}; {script}"
-        );
-        let output = Command::new("sh").args(["-c", &test]).env_remove("container").output().unwrap();
-        Facts::parse(&String::from_utf8_lossy(&output.stdout)).unwrap()
-    }
-
-    #[test]
-    fn what_sshd_does_is_known_when_all_its_files_can_be_read() {
-        let root = tempfile::tempdir().unwrap();
-        let path = |name: &str| root.path().join(name);
-        let drop_in = "etc/systemd/system/ssh.service.d";
-        for directory in ["etc/ssh/sshd_config.d", drop_in] {
-            fs::create_dir_all(path(directory)).unwrap();
-        }
-        let command = "AuthorizedKeysCommand /opt/aws/bin/eic_run_authorized_keys %u %f\n";
-        fs::write(path("etc/ssh/sshd_config"), format!("\t# {command}")).unwrap();
-        fs::write(path("etc/ssh/sshd_config.d/50-x y.conf"), "# nothing\n").unwrap();
-        let keys_command = |hidden: &str| facts(root.path(), hidden).keys_command;
-        assert_eq!(keys_command("none"), Some(false));
-        for hidden in ["sshd_config", "sshd_config.d", "'50-x y.conf'", "ssh.service.d"] {
-            assert_eq!(keys_command(hidden), None, "{hidden}");
-        }
-        fs::write(path(&format!("{drop_in}/eic.conf")), command).unwrap();
-        assert_eq!((keys_command("none"), keys_command("sshd_config")), (Some(true), Some(true)));
-        assert_eq!(facts(root.path(), "none").user, Some(true));
-    }
-
-    #[test]
-    fn a_container_does_not_tell_of_the_users_of_sshd() {
-        for file in [".bottlerocket", ".dockerenv", "etc/os-release"] {
-            let root = tempfile::tempdir().unwrap();
-            fs::create_dir_all(root.path().join("etc/ssh")).unwrap();
-            fs::write(root.path().join("etc/ssh/sshd_config"), "").unwrap();
-            assert_eq!(facts(root.path(), "none").package, Some(false));
-            fs::write(root.path().join(file), "NAME=Bottlerocket\nID=bottlerocket\n").unwrap();
-            let facts = facts(root.path(), "none");
-            assert!(facts.user.is_none() && facts.package.is_none() && facts.clock.is_some(), "{file}");
-        }
-    }
-}
+/// The reason that Session Manager records for the session.
+const REASON: &str = "ssh_ec2 looks for the reason of a refused key";
+/// For an enforcing SELinux, where no other cause was found.
+const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` through a session shell";

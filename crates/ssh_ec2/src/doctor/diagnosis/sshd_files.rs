@@ -1,14 +1,13 @@
-//! What the readable configuration files of sshd say about a login. (Pure.)
+//! sshd's options for a login, from its readable configuration files. (Pure.)
 //!
-//! sshd takes the first value of an option that it finds outside of `Match`; a matching `Match` block beats
-//! that (sshd_config(5)). A value is reported only where no block and no file that could not be read can
-//! change it.
+//! sshd uses the first value of an option outside of `Match`; a matching `Match` block overrides it
+//! (sshd_config(5)). A value is reported only if no such block and no unreadable file can change it.
 
 /// The files, by the names that the script on the instance gives them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct SshdFiles {
     files: Vec<File>,
-    /// Those that are there and cannot be read.
+    /// Files that exist and cannot be read.
     hidden: Vec<String>,
 }
 
@@ -18,19 +17,19 @@ struct File {
     lines: Vec<String>,
 }
 
-/// What is known of an option.
+/// The value of an option, if the readable files determine it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Setting {
     /// It may have any value.
     Unknown,
     /// It has sshd's own default.
     Unset,
-    /// It has these values. Options whose lines add up may have several.
+    /// Its values; several only for options whose lines add up.
     Set(Vec<String>),
 }
 
 impl SshdFiles {
-    /// Takes the script's lines about files from all that it printed.
+    /// Reads the lines about files in the script's output.
     pub(super) fn parse(text: &str) -> Self {
         let mut files = Self::default();
         for line in text.lines() {
@@ -45,9 +44,9 @@ impl SshdFiles {
         files
     }
 
-    /// An option of which the first value counts, by any of its names, in lower case.
+    /// An option whose first value counts. `names` are its names in lower case.
     pub(super) fn first(&self, names: &[&str]) -> Setting {
-        let Search { values, is_whole, is_conditional, .. } = self.look(names);
+        let Search { values, is_whole, is_conditional, .. } = self.search(names);
         match values.into_iter().next() {
             _ if is_conditional => Setting::Unknown,
             Some(first) => Setting::Set(vec![first]),
@@ -58,7 +57,7 @@ impl SshdFiles {
 
     /// An option whose lines add up.
     pub(super) fn every(&self, name: &str) -> Setting {
-        let Search { values, is_whole, is_conditional, .. } = self.look(&[name]);
+        let Search { values, is_whole, is_conditional, .. } = self.search(&[name]);
         match values {
             _ if is_conditional || !is_whole => Setting::Unknown,
             values if values.is_empty() => Setting::Unset,
@@ -66,15 +65,15 @@ impl SshdFiles {
         }
     }
 
-    fn look<'a>(&'a self, names: &'a [&'a str]) -> Search<'a> {
+    fn search<'a>(&'a self, names: &'a [&'a str]) -> Search<'a> {
         let mut search =
             Search { files: self, names, values: Vec::new(), is_whole: true, is_conditional: false };
         search.file(MAIN);
         search
     }
 
-    /// The algorithms that the system-wide crypto policy of Red Hat's systems accepts. sshd may get it by an
-    /// `Include` or on its command line.
+    /// The algorithms that the system-wide crypto policy of Red Hat's systems accepts. sshd gets the policy
+    /// through an `Include` or on its command line.
     pub(super) fn crypto_policy(&self) -> Option<&str> {
         let file = self.files.iter().find(|file| file.name == CRYPTO_POLICY)?;
         file.lines.iter().find_map(|line| {
@@ -88,7 +87,7 @@ struct Search<'a> {
     files: &'a SshdFiles,
     names: &'a [&'a str],
     values: Vec<String>,
-    /// Whether all files so far could be read.
+    /// Whether all files up to here are readable.
     is_whole: bool,
     /// Whether a `Match` block has the option.
     is_conditional: bool,
@@ -106,14 +105,14 @@ impl Search<'_> {
             let Some((keyword, value)) = split(line) else { continue };
             match &*keyword {
                 "match" => is_in_match = true,
-                // It may apply to this login or not.
+                // The block may or may not match this login.
                 "include" if is_in_match => self.is_whole = false,
-                // Only the main file includes others here, so that there is no circle.
+                // Only the main file's includes are followed, so that no circle can occur.
                 "include" if name == MAIN || value.ends_with(CRYPTO_POLICY_FILE) => self.include(value),
                 "include" => self.is_whole = false,
                 keyword if !self.names.contains(&keyword) => {}
                 _ if is_in_match => self.is_conditional = true,
-                // Otherwise an unreadable file before this line may have a value that counts.
+                // Otherwise an unreadable file before this line may have the first value.
                 _ if self.is_whole => self.values.push(value.to_owned()),
                 _ => {}
             }
@@ -143,7 +142,7 @@ impl Search<'_> {
     }
 }
 
-/// A line's keyword, in lower case, and its value. An `=` may stand between them.
+/// A line's keyword, in lower case, and its value. An `=` may separate them.
 fn split(line: &str) -> Option<(String, &str)> {
     let line = line.trim();
     let end = line.find(|character: char| character.is_ascii_whitespace() || character == '=')?;
@@ -152,8 +151,8 @@ fn split(line: &str) -> Option<(String, &str)> {
     (!line.starts_with('#')).then(|| (line[..end].to_ascii_lowercase(), value))
 }
 
-/// Whether `pattern`, with `*` and `?`, matches all of `text`. Takes time in proportion to both lengths at
-/// most, since the pattern comes from the instance.
+/// Whether `pattern`, with `*` and `?`, matches all of `text`. The time is at most proportional to the
+/// product of the lengths, as the pattern comes from the instance.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut position) = (0, 0);
@@ -179,7 +178,7 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
     pattern[at..].iter().all(|left| *left == '*')
 }
 
-/// The option that says which keys sshd takes, and its name before OpenSSH 8.5.
+/// The option with the keys that sshd accepts, and its name before OpenSSH 8.5.
 pub(super) const ACCEPTED_ALGORITHMS: [&str; 2] = ["pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes"];
 /// sshd's main file.
 const MAIN: &str = "main";

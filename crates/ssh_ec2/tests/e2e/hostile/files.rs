@@ -134,7 +134,8 @@ fn a_lock_that_leads_elsewhere_makes_no_file_there() {
     symlink(&absent, sandbox.directory().join("known_hosts.lock")).unwrap();
     let ended = run(sandbox.ssh(&sandbox.target()).args(["-n", "echo in"])).success();
     let file = sandbox.directory().join("known_hosts");
-    let said = format!("ssh_ec2: the host keys of {HEALTHY} are not kept: cannot write {}", file.display());
+    let said =
+        format!("ssh_ec2: the host keys of {HEALTHY} cannot be stored: cannot write {}", file.display());
     assert!(ended.stderr.starts_with(&said) && ended.stderr.lines().count() == 1, "{ended}");
     assert!(!absent.exists() && !file.exists());
 }

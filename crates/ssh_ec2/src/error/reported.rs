@@ -1,4 +1,4 @@
-//! A failure, told to whoever called the process: to a person in a line, to the doctor in a file of its own.
+//! An error as a line for the user, and as the file that `ssh_ec2 doctor` reads.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::Failure;
-use crate::doctor::report::Told;
+use crate::doctor::report::Reported;
 use crate::system::explain::Explain as _;
 use crate::system::text::chain;
 
@@ -16,19 +16,19 @@ impl Failure {
         chain(self)
     }
 
-    /// Writes it down, unless another one is there already: what came first is the cause of what follows. A
-    /// process that cannot write it has printed it on standard error all the same.
+    /// Writes the error to the file, unless the file has one already: the first error is the cause of the
+    /// others. If that fails, the error is still on standard error.
     pub fn write_down(&self, file: &Path) {
         let anchor = self.anchor().map(|anchor| anchor.heading().to_owned());
-        let told = Told { message: self.chain(), hints: self.hints(), anchor };
+        let reported = Reported { message: self.chain(), hints: self.hints(), anchor };
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(file)
-            .and_then(|mut file| file.write_all(told.json().as_bytes()));
+            .and_then(|mut file| file.write_all(reported.json().as_bytes()));
         if let Err(error) = written {
-            tracing::info!("the failure is not written down: {error}");
+            tracing::info!("cannot write the report for the doctor: {error}");
         }
     }
 }
