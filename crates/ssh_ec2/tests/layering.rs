@@ -51,7 +51,7 @@ const MODULES: [(&str, &[&str]); 15] = [
 /// in `/` for all below it.
 const CONFINED: [(&str, &[&str]); 16] = [
     ("aws_*", &["aws.rs", "aws/", "key/one_time/rsa.rs", "net/network.rs"]),
-    ("clap", &["cli.rs"]),
+    ("clap", &["cli.rs", "cli/"]),
     ("crossterm", &["commands/pick.rs"]),
     ("dns_lookup", &["aws/client/connections.rs"]),
     ("ec2_sandbox", &["commands/sandbox.rs"]),
@@ -90,7 +90,7 @@ const CONFINED: [(&str, &[&str]); 16] = [
     ("tokio::spawn", &[]),
     ("tokio_rustls", &["aws/error/explain.rs", "net/network.rs", "net/websocket.rs", "net/websocket/"]),
     ("tokio_tungstenite", &["road/tunnel/", "net/websocket.rs", "net/websocket/"]),
-    ("tracing_subscriber", &["lib.rs"]),
+    ("tracing_subscriber", &["commands/runtime.rs"]),
 ];
 
 /// Files that only compute. Of the standard library they use these modules, of others none that could do more.
