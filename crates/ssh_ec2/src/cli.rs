@@ -1,8 +1,8 @@
 //! The command line, as typed. It is read here and used elsewhere.
 //!
-//! Three forms share one program name: subcommands; ssh's own command line, with a few long options in front; and
-//! `USER INSTANCE`, which a script took that this program replaces. The first word that is neither an option nor
-//! the value of one decides.
+//! Three forms share one program name: subcommands; ssh's own command line, with a few long options in front;
+//! and `USER INSTANCE`, which a script took that this program replaces. The first word that is neither an
+//! option nor the value of one decides.
 
 mod commands;
 mod common;
@@ -144,7 +144,8 @@ fn first_word(options: &clap::Command, arguments: &[OsString]) -> Option<usize> 
     None
 }
 
-/// Whether `words` begin with a subcommand. Its name in front of an instance id is the user of `USER INSTANCE`.
+/// Whether `words` begin with a subcommand. Its name in front of an instance id is the user of `USER
+/// INSTANCE`.
 fn is_subcommand(words: &[OsString]) -> bool {
     let Some(name) = words[0].to_str().filter(|word| is_subcommand_name(word)) else { return false };
     let is_id = |word: &OsString| word.to_str().is_some_and(|word| word.parse::<InstanceId>().is_ok());
@@ -153,6 +154,6 @@ fn is_subcommand(words: &[OsString]) -> bool {
 
 /// Subcommands that an instance id may follow.
 const TAKE_INSTANCE: &[&str] = &["doctor", "known-hosts"];
-/// Names that no host has even where there is no such subcommand: `help` is expected by habit, and `sandbox` is
-/// left out of some builds.
+/// Names that no host has even where there is no such subcommand: `help` is expected by habit, and `sandbox`
+/// is left out of some builds.
 const RESERVED: &[&str] = &["help", "sandbox"];

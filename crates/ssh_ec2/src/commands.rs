@@ -99,8 +99,8 @@ pub fn fail(error: &Failure) -> ExitCode {
     error.exit_code()
 }
 
-/// Lets ssh answer `-V` and `-Q`. Editors look for ssh's version, which it writes to standard error; the version
-/// of this program goes to standard output.
+/// Lets ssh answer `-V` and `-Q`. Editors look for ssh's version, which it writes to standard error; the
+/// version of this program goes to standard output.
 fn run_query(version: bool, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
     if version {
         ui::print(concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n")).map_err(Failure::Output)?;
@@ -120,7 +120,8 @@ fn refuse_unused(subcommand: &str, before: &Common, used: &[&str]) -> Result<(),
     }
 }
 
-/// Writes an error to the file of `--report` as well. The caller wants it apart from the rest of standard error.
+/// Writes an error to the file of `--report` as well. The caller wants it apart from the rest of standard
+/// error.
 fn write_report(result: Result<ExitCode, Failure>, report: Option<&Path>) -> Result<ExitCode, Failure> {
     if let (Err(error), Some(file)) = (&result, report) {
         error.write_down(file);

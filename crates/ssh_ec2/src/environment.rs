@@ -72,9 +72,9 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// A path of `program`, which is this one, that stays valid after an upgrade: package managers keep each version
-/// in a directory of its own, and a link to it in PATH. It is that link; for a program that is not in PATH, the
-/// path that it was called by; else `program`.
+/// A path of `program`, which is this one, that stays valid after an upgrade: package managers keep each
+/// version in a directory of its own, and a link to it in PATH. It is that link; for a program that is not in
+/// PATH, the path that it was called by; else `program`.
 pub fn installed_program(program: &Path) -> PathBuf {
     let is_this = |path: &Path| fs::canonicalize(path).is_ok_and(|path| path == program);
     let name = program.file_name().unwrap_or_default();

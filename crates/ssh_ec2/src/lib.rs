@@ -1,15 +1,17 @@
-//! The library behind the program `ssh_ec2`. It exists so that tests, benches and fuzz targets reach inside, and
-//! has no stable interface.
+//! The library behind the program `ssh_ec2`. It exists so that tests, benches and fuzz targets reach inside,
+//! and has no stable interface.
 //!
 //! From the top down; a room uses those below it, and `tests/layering.rs` checks that:
 //!
 //! - [`commands`]: one file a subcommand, from its options to its exit status.
-//! - [`cli`]: the command line, as typed. [`ui`]: what is printed. [`environment`]: what is read from it, once.
+//! - [`cli`]: the command line, as typed. [`ui`]: what is printed. [`environment`]: what is read from it,
+//!   once.
 //! - [`error`]: the errors of all rooms as the program reports them, with hints and exit status.
 //! - [`doctor`]: checks every layer between here and an instance, and finds the cause of a failure.
 //! - [`road`]: how bytes reach an instance: session, tunnel, probe. [`policy`]: the smallest IAM policy.
 //! - [`key`]: one-time keys, their push, the key agent. [`instances`]: from a target to one instance.
-//! - [`aws`]: credentials, and the calls to AWS. [`ssh`]: OpenSSH's command line, configuration and host keys.
+//! - [`aws`]: credentials, and the calls to AWS. [`ssh`]: OpenSSH's command line, configuration and host
+//!   keys.
 //! - [`net`]: proxies, certificates, the websocket. [`target`]: what a user typed, parsed.
 //! - [`system`]: files, terminals, time and memory.
 
@@ -60,8 +62,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     parsed.map_or_else(commands::explain, commands::run).unwrap_or_else(|error| commands::fail(&error))
 }
 
-/// Whether the command carries a connection of its caller. Other commands may have to pass inherited descriptors
-/// on, to a command in the sandbox or to rsync.
+/// Whether the command carries a connection of its caller. Other commands may have to pass inherited
+/// descriptors on, to a command in the sandbox or to rsync.
 fn carries_connection(parsed: &Result<Parsed, CliError>) -> bool {
     match parsed {
         Ok(Parsed::Connect(_)) => true,

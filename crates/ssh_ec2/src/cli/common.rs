@@ -8,8 +8,9 @@ use crate::key::one_time::KeyType;
 
 /// Which account and region, which of several instances, which key, and how much to print.
 ///
-/// This is the only list of these options: how they are parsed, completed and split from ssh's own words follows
-/// from it. What takes it apart does so without `..`, so that a new option does not compile until it is used there.
+/// This is the only list of these options: how they are parsed, completed and split from ssh's own words
+/// follows from it. What takes it apart does so without `..`, so that a new option does not compile until it
+/// is used there.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct Common {
     /// Use the credentials and the region of this AWS profile
@@ -62,7 +63,8 @@ impl Common {
         }
     }
 
-    /// The first option that was given and is not among `used`: a command that does not use it must refuse it.
+    /// The first option that was given and is not among `used`: a command that does not use it must refuse
+    /// it.
     pub fn unused(&self, used: &[&str]) -> Option<&'static str> {
         let Self { profile, region, newest, any, batch, reason, key_file, key_type, verbose } = self;
         let given = [

@@ -1,4 +1,5 @@
-//! The command line of a connection: ssh's own, with our long options anywhere in front of the remote command.
+//! The command line of a connection: ssh's own, with our long options anywhere in front of the remote
+//! command.
 //!
 //! The words are split by what clap knows of our options. Ours go to clap, the rest is read as ssh reads it.
 
@@ -66,8 +67,8 @@ struct Options {
     all_regions: bool,
 }
 
-/// clap's description of our options on ssh's command line. Unlike a subcommand's, they may be repeated: the last
-/// value counts, and of `--profile` all do.
+/// clap's description of our options on ssh's command line. Unlike a subcommand's, they may be repeated: the
+/// last value counts, and of `--profile` all do.
 pub(super) fn options() -> clap::Command {
     Options::command().version("").mut_args(|option| match option.get_action() {
         _ if option.get_id() == "profile" => option.action(ArgAction::Append),
@@ -146,8 +147,8 @@ impl Words {
         Ok(words)
     }
 
-    /// Whether the remote command has begun: with the second word that is no option, unless that is the instance
-    /// of `USER INSTANCE`, which our options may follow.
+    /// Whether the remote command has begun: with the second word that is no option, unless that is the
+    /// instance of `USER INSTANCE`, which our options may follow.
     fn end_in_command(&self) -> bool {
         let has_command = Invocation::parse(&self.ssh).is_ok_and(|ssh| !ssh.command.is_empty());
         has_command && script_words(&self.ssh).is_none()

@@ -1,7 +1,7 @@
 //! `ssh_ec2 config`: prints the ssh_config blocks, installs them, removes them.
 //!
-//! A file of the user is replaced in one step or not at all, keeps its mode and every other byte, and a symbolic
-//! link to it stays a link.
+//! A file of the user is replaced in one step or not at all, keeps its mode and every other byte, and a
+//! symbolic link to it stays a link.
 
 pub(super) mod file;
 
@@ -142,8 +142,8 @@ impl Installation {
             false => Some(stage_in_directory(path, &changed).map_err(unchanged)?),
         };
         let staged = [stage(&config, &blocks)?, stage(&self.places.alias(), &for_aliases(&blocks))?];
-        // The user's file first, since it may be one that cannot be replaced; ssh ignores an Include of a file
-        // that is missing.
+        // The user's file first, since it may be one that cannot be replaced; ssh ignores an Include of a
+        // file that is missing.
         user.map_or(Ok(()), Staged::replace).map_err(unchanged)?;
         for staged in staged {
             staged.replace().map_err(|source| failed("write", &config, source))?;

@@ -59,7 +59,8 @@ fn run(
     make_own_directory(&environment.places)?;
     let explanations = Explanations::listen(&environment.places.sockets());
     options.proxy_arguments.extend(explanations.iter().flat_map(Explanations::option));
-    // One run of the tool has one set of settings: if a key can be pushed to any of the instances, it must be.
+    // One run of the tool has one set of settings: if a key can be pushed to any of the instances, it must
+    // be.
     let keys = if only_nodes { Keys::Own } else { Keys::Pushed };
     let mut settings = settings(&environment.program, &environment.places, &options, keys);
     if keys == Keys::Pushed && options.identity.is_none() {

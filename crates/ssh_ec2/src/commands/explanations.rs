@@ -1,8 +1,8 @@
 //! Runs ssh, or a program that runs ssh, and returns only when its proxy has explained a failure.
 //!
 //! The proxy learns of ssh's end from the end of its own input, so it explains a failure after ssh has ended:
-//! behind the shell's next prompt, or after a program has read ssh's output. So the proxy gets the path of a socket,
-//! and stays connected to it while it may still print something; see `commands/proxy/words.rs`.
+//! behind the shell's next prompt, or after a program has read ssh's output. So the proxy gets the path of a
+//! socket, and stays connected to it while it may still print something; see `commands/proxy/words.rs`.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -53,8 +53,8 @@ impl Explanations {
         ["--words".to_owned(), self.path.to_string_lossy().into_owned()]
     }
 
-    /// Waits until every proxy that has connected has hung up. An ssh that shares another one's connection starts no
-    /// proxy. The proxy of an ssh in the background hangs up when it receives this byte.
+    /// Waits until every proxy that has connected has hung up. An ssh that shares another one's connection
+    /// starts no proxy. The proxy of an ssh in the background hangs up when it receives this byte.
     fn wait(&self, job: &mut Job) {
         let deadline = Instant::now() + PATIENCE;
         let mut proxies: Vec<Proxy> = Vec::new();

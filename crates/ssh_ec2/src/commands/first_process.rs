@@ -1,8 +1,8 @@
 //! `ssh_ec2` as process 1 of a container, as in `docker run … ssh_ec2 …`.
 //!
-//! The kernel delivers to process 1 no signal that it does not catch, and makes it the parent of every process whose
-//! parent has ended; when process 1 ends, the kernel kills all others (pid_namespaces(7)). So the command runs in a
-//! child.
+//! The kernel delivers to process 1 no signal that it does not catch, and makes it the parent of every
+//! process whose parent has ended; when process 1 ends, the kernel kills all others (pid_namespaces(7)). So
+//! the command runs in a child.
 
 use std::env;
 use std::ffi::OsString;
@@ -37,8 +37,8 @@ async fn run(arguments: &[OsString]) -> io::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut command = process::Command::new(env::current_exe()?);
     command.args(arguments);
-    // With a terminal the child stays in this process group, which is in the foreground: in another one, a read from
-    // the terminal would stop it.
+    // With a terminal the child stays in this process group, which is in the foreground: in another one, a
+    // read from the terminal would stop it.
     let has_terminal = File::open("/dev/tty").is_ok();
     if !has_terminal {
         // A signal to the group then reaches the child once, from this process.

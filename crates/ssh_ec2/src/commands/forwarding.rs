@@ -1,4 +1,5 @@
-//! Agent forwarding: ssh forwards the user's own agent, although it logs in with the key agent of the one-time key.
+//! Agent forwarding: ssh forwards the user's own agent, although it logs in with the key agent of the
+//! one-time key.
 
 use std::path::Path;
 

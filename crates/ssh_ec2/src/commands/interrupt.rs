@@ -40,8 +40,8 @@ pub async fn guard(
 /// Runs `work`, which has no session at AWS, to its end or to a signal. The signal drops it, which ends a
 /// `credential_process` that it waits for.
 ///
-/// SIGINT is not caught: the terminal sends it to that program as well, and a shell ends the loop in which it runs
-/// this program only if the signal ended this program.
+/// SIGINT is not caught: the terminal sends it to that program as well, and a shell ends the loop in which it
+/// runs this program only if the signal ended this program.
 ///
 /// # Errors
 ///

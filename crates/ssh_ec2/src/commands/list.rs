@@ -34,8 +34,8 @@ pub(super) fn start(mut list: List, before: Common) -> Result<ExitCode, Failure>
     }))
 }
 
-/// Lists the instances, and caches their names for later connections. If some regions cannot be searched, they are
-/// reported, the others are listed, and the exit status is 1.
+/// Lists the instances, and caches their names for later connections. If some regions cannot be searched,
+/// they are reported, the others are listed, and the exit status is 1.
 async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
     let filters = filters(list)?;
     let settings = Settings { region: list.region.clone(), batch, ..Settings::default() };

@@ -1,5 +1,5 @@
-//! From the common options to what the rooms below take: settings for AWS, the choice among several instances,
-//! the words of the ProxyCommand.
+//! From the common options to what the rooms below take: settings for AWS, the choice among several
+//! instances, the words of the ProxyCommand.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,8 @@ pub(super) fn target_of_host(
 
 /// The target that the host of a ProxyCommand or KnownHostsCommand stands for, and the region in its name.
 ///
-/// ssh makes `%h` lower case, so `typed` (`%n`) counts where it is the same host; if it is an alias, it is not.
+/// ssh makes `%h` lower case, so `typed` (`%n`) counts where it is the same host; if it is an alias, it is
+/// not.
 pub(super) fn target_of_proxy_host(
     host: &str,
     typed: Option<&str>,
@@ -132,8 +133,8 @@ fn absolute_key_file(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(failed)
 }
 
-/// The file that ssh is given as IdentityFile: the private key beside the `.pub` file, or the `.pub` file if the
-/// private key is only in the user's agent.
+/// The file that ssh is given as IdentityFile: the private key beside the `.pub` file, or the `.pub` file if
+/// the private key is only in the user's agent.
 fn private_half(path: &Path) -> PathBuf {
     let private = path.with_extension("");
     if path.extension().is_some_and(|extension| extension == "pub") && private.exists() {

@@ -1,7 +1,7 @@
 //! `ssh_ec2` without a target, on a terminal: the user chooses from all instances.
 //!
-//! The search runs while the user types; instances are shown as they are found. The screen is drawn on standard
-//! error, and is restored however this ends.
+//! The search runs while the user types; instances are shown as they are found. The screen is drawn on
+//! standard error, and is restored however this ends.
 
 mod picker;
 

@@ -51,8 +51,8 @@ fn connect(
     words: Rc<Words>,
 ) -> Result<ExitCode, Failure> {
     let environment = Environment::read()?;
-    // From the environment, which `known-hosts` inherits from the same ssh; the options may be older, from the
-    // user's ssh_config.
+    // From the environment, which `known-hosts` inherits from the same ssh; the options may be older, from
+    // the user's ssh_config.
     let sockets = environment.places.sockets();
     let agent_socket = proxy.agent_socket.clone().unwrap_or_else(|| {
         let local_host = &environment::local_host();

@@ -12,8 +12,8 @@ use crate::error::Failure;
 use crate::net::network::{Network, NetworkEnvironment};
 use crate::ui;
 
-/// Sets up the log, on standard error: the default of `tracing_subscriber` is standard output, which carries ssh's
-/// bytes.
+/// Sets up the log, on standard error: the default of `tracing_subscriber` is standard output, which carries
+/// ssh's bytes.
 pub(super) fn log_to_stderr(verbose: u8) {
     let level = match verbose {
         0 => return,

@@ -1,7 +1,7 @@
 //! `ssh_ec2 sandbox`: starts the local region, runs one command in it, and removes it again.
 //!
-//! Only this file knows both the program and the region. The command finds the region by its environment and by an
-//! ssh_config of its own; for the `ssh_ec2` that it runs, the region differs from AWS only in its URL.
+//! Only this file knows both the program and the region. The command finds the region by its environment and
+//! by an ssh_config of its own; for the `ssh_ec2` that it runs, the region differs from AWS only in its URL.
 
 use std::ffi::OsString;
 use std::fs;
@@ -40,7 +40,8 @@ async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     workspace.add_program("ssh_ec2", &program).map_err(Failure::Sandbox)?;
     let directory = workspace.directory().as_os_str().to_owned();
     workspace.set("SSH_EC2_DIR", directory);
-    // The file that `config --install` changes here: the one that ssh reads in the region, not the user's own.
+    // The file that `config --install` changes here: the one that ssh reads in the region, not the user's
+    // own.
     workspace.set("SSH_EC2_SSH_CONFIG", workspace.ssh_config());
     let status = if sandbox.command.is_empty() {
         greet(&region, sandbox);

@@ -1,4 +1,5 @@
-//! `--send-key-only`: pushes a public key of the user's own to the instance for 60 seconds, and does not connect.
+//! `--send-key-only`: pushes a public key of the user's own to the instance for 60 seconds, and does not
+//! connect.
 
 use std::path::{Path, PathBuf};
 

@@ -88,9 +88,9 @@ impl Signals {
 
     /// The same signal a second time, from a user who does not want to wait. Cancel-safe.
     ///
-    /// One event causes several signals: a terminal and `timeout` send theirs to ssh and to this process, so that
-    /// ssh's end may be noticed before the signal, and a shell and ssh send SIGHUP besides. Only a signal that comes
-    /// twice means to end at once.
+    /// One event causes several signals: a terminal and `timeout` send theirs to ssh and to this process, so
+    /// that ssh's end may be noticed before the signal, and a shell and ssh send SIGHUP besides. Only a
+    /// signal that comes twice means to end at once.
     pub(crate) async fn insisted(&mut self) -> Signal {
         loop {
             let signal = self.any().await;
@@ -114,8 +114,8 @@ impl Signals {
     }
 }
 
-/// Catches SIGCHLD where the caller ignores it: children inherit that, and then the system keeps no exit status of
-/// theirs (waitpid(2), NOTES).
+/// Catches SIGCHLD where the caller ignores it: children inherit that, and then the system keeps no exit
+/// status of theirs (waitpid(2), NOTES).
 pub(crate) fn keep_exit_statuses() -> io::Result<()> {
     if is_ignored(IgnoredSignals::read(), SignalKind::child()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -126,8 +126,8 @@ pub(crate) fn keep_exit_statuses() -> io::Result<()> {
     Ok(())
 }
 
-/// False where the system does not report it: it is better that nohup has no effect than that a session is left
-/// open at AWS.
+/// False where the system does not report it: it is better that nohup has no effect than that a session is
+/// left open at AWS.
 fn is_ignored(ignored: IgnoredSignals, kind: SignalKind) -> bool {
     ignored.contain(kind.as_raw_value()) == Some(true)
 }

@@ -67,8 +67,8 @@ fn keep_owner(new: &File, old: &Metadata) -> io::Result<()> {
     }
 }
 
-/// The file behind a path's links, which need not exist. A dangling link is an error: its target may be on a disk
-/// that is not mounted now.
+/// The file behind a path's links, which need not exist. A dangling link is an error: its target may be on a
+/// disk that is not mounted now.
 fn behind_links(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {

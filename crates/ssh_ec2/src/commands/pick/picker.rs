@@ -1,7 +1,9 @@
-//! A list that grows while the user chooses from it: rows, query, matches, selection, and the lines to draw. (Pure.)
+//! A list that grows while the user chooses from it: rows, query, matches, selection, and the lines to draw.
+//! (Pure.)
 //!
-//! Each word of the query must be in some cell of a row, whole or as letters in order that are close together. The
-//! selection stays on its row while rows are added. The cells must be free of control characters already.
+//! Each word of the query must be in some cell of a row, whole or as letters in order that are close
+//! together. The selection stays on its row while rows are added. The cells must be free of control
+//! characters already.
 
 use std::ops::Range;
 
@@ -199,8 +201,8 @@ impl Picker {
     }
 }
 
-/// How well a cell matches a word: whole words better than parts, parts better than scattered letters, early ones
-/// better than late ones. Capital letters in the word must be capital.
+/// How well a cell matches a word: whole words better than parts, parts better than scattered letters, early
+/// ones better than late ones. Capital letters in the word must be capital.
 fn score(word: &str, cell: &str) -> Option<usize> {
     let folded;
     let cell = if word.chars().any(char::is_uppercase) {
@@ -214,7 +216,8 @@ fn score(word: &str, cell: &str) -> Option<usize> {
         let whole = usize::from(cell.len() == word.len());
         return Some(WHOLE + 200 * whole + 100 * usize::from(begins) + LATE.saturating_sub(start));
     }
-    // The letters in order, from the first place where all of them are: then from behind, for the shortest piece.
+    // The letters in order, from the first place where all of them are: then from behind, for the shortest
+    // piece.
     let letters: Vec<_> = word.chars().collect();
     let text: Vec<_> = cell.chars().collect();
     let mut wanted = letters.iter();
