@@ -113,11 +113,11 @@ pub struct Completions {
 /// A shell with completions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Shell {
-    /// GNU's.
+    /// `eval "$(ssh_ec2 completions bash)"` in `~/.bashrc`
     Bash,
-    /// The one of macOS.
+    /// `eval "$(ssh_ec2 completions zsh)"` in `~/.zshrc`, after `compinit`
     Zsh,
-    /// The friendly one.
+    /// `ssh_ec2 completions fish | source` in `config.fish`
     Fish,
 }
 
@@ -166,7 +166,7 @@ pub struct Config {
     /// Write the blocks to a file of their own, and include it from ~/.ssh/config
     #[arg(long, conflicts_with = "uninstall")]
     pub install: bool,
-    /// Remove file and line again; with --suffix, only that suffix
+    /// Remove that file and its Include; with --suffix, only the block of that suffix
     #[arg(long)]
     pub uninstall: bool,
     /// Match hosts with this suffix, as web-1.prod.ec2 has the suffix prod.ec2
@@ -212,11 +212,11 @@ pub enum Extra {
     Doctor,
     /// Forward ports without sshd
     Forwarding,
-    /// Read host keys from the console output
+    /// Read host keys from the EC2 console output
     HostKeys,
     /// Connect to mi-… targets
     ManagedNodes,
-    /// Connect by name, list, choose
+    /// Connect by name, list instances, choose from them
     Names,
 }
 
