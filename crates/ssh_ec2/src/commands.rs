@@ -2,10 +2,10 @@
 //!
 //! A command's `start` goes from its options and the environment to what it needs; its `run` does the work.
 
-pub mod complete;
-pub mod config;
-pub mod connect;
-pub mod copy;
+mod complete;
+mod config;
+mod connect;
+mod copy;
 pub mod doctor;
 mod doctor_start;
 mod explanations;
@@ -14,16 +14,16 @@ mod forwarding;
 pub mod interrupt;
 pub mod known_hosts;
 mod known_hosts_start;
-pub mod list;
-pub mod options;
-pub mod pick;
-pub mod policy;
+mod list;
+mod options;
+mod pick;
+mod policy;
 pub mod proxy;
 mod proxy_start;
 mod runtime;
 #[cfg(feature = "sandbox")]
-pub mod sandbox;
-pub mod send_key;
+mod sandbox;
+mod send_key;
 pub mod signals;
 
 use std::ffi::OsString;

@@ -101,8 +101,9 @@ const IMPURE: &str = "aws_config getrandom rustix tokio tracing";
 /// Macros that no file may call: standard output is ssh's. `ui.rs` writes to it without them.
 const PRINTING: &str = "dbg eprint eprintln print println";
 
-/// Files that may use each other: a role is assumed with the credentials of another profile.
-const RECURSIVE: [&str; 2] = ["aws/credentials/assume_role.rs", "aws/credentials/providers.rs"];
+/// Files that may use each other: a role is assumed with the credentials of another profile, and those may be
+/// cached.
+const RECURSIVE: [&str; 2] = ["aws/credentials/assume_role.rs", "aws/credentials/cache.rs"];
 
 /// All that the channel's crate may depend on: nothing that could do I/O or know the time.
 const CHANNEL_DEPENDENCIES: &str = "bytes serde serde_json sha2 thiserror";
