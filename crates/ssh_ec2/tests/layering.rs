@@ -84,11 +84,7 @@ const PURE: &str = "
     ssh/host_key/evidence.rs
     ssh/own_files.rs
     ssh/quote.rs
-    ssh/transfer.rs
-    ssh/transfer/mistake.rs
-    ssh/transfer/remote.rs
-    ssh/transfer/settings.rs
-    ssh/transfer/ssh.rs
+    ssh/transfer.rs ssh/transfer/mistake.rs ssh/transfer/remote.rs ssh/transfer/settings.rs ssh/transfer/ssh.rs
     ssh/wire.rs
     target.rs
 ";
