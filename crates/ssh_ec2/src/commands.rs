@@ -34,6 +34,7 @@ use crate::cli::{self, CliError, Common, Completions, Parsed, Pick};
 use crate::error::{ExitCode, Failure};
 use crate::instances::cache::Cache;
 use crate::ssh::client::{self, InvocationError};
+use crate::ssh::error::SshError;
 use crate::ssh::transfer::Tool;
 use crate::ui;
 
@@ -106,7 +107,7 @@ fn run_query(version: bool, arguments: Vec<OsString>) -> Result<ExitCode, Failur
         ui::print(concat!("ssh_ec2 ", env!("CARGO_PKG_VERSION"), "\n")).map_err(Failure::Output)?;
     }
     match (client::Command { program: "ssh".into(), arguments }).exec() {
-        Err(source) => Err(Failure::Ssh { program: "ssh".into(), source }),
+        Err(source) => Err(SshError::NotRun { program: "ssh".into(), source }.into()),
     }
 }
 
