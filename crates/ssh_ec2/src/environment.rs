@@ -1,4 +1,4 @@
-//! What the program takes from its environment, read once, at the start. The AWS SDK reads its own variables.
+//! What the program reads from its environment, once, at the start. The AWS SDK reads its own variables.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,37 +11,31 @@ use crate::error::Failure;
 use crate::instances::cache::Cache;
 use crate::ssh::own_files::OwnFiles;
 
-/// The user's directories, and this program.
+/// The user's directories and agent, and this program.
 #[derive(Debug)]
 pub struct Environment {
     /// `~/.ssh`, unless there is no home directory.
     pub ssh_directory: Option<PathBuf>,
     /// The file in which ssh looks for the user's settings: `~/.ssh/config`, or the one of the local region.
     pub user_config: Option<PathBuf>,
-    /// What names meant a short while ago.
+    /// The names and instances of the last minutes.
     pub cache: Cache,
-    /// Who runs this program.
+    /// The real user id of this process.
     pub user: u32,
-    /// For connections.
-    pub surroundings: Surroundings,
-}
-
-/// What the environment says about a connection.
-#[derive(Debug)]
-pub struct Surroundings {
     /// This program, for the ProxyCommand.
     pub program: PathBuf,
-    /// Where our files are.
+    /// The paths of the files that this program writes.
     pub places: OwnFiles,
     /// `SSH_AUTH_SOCK`: the user's own agent, which ssh forwards on request.
     pub user_agent: Option<String>,
 }
 
 impl Environment {
-    /// Reads it.
+    /// Reads the environment of this process.
     ///
     /// # Errors
-    /// When there is no directory for our files, or this program cannot be found.
+    ///
+    /// When there is no home directory to write files to, or the path of this program is unknown.
     pub fn read() -> Result<Self, Failure> {
         let ssh_directory = env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".ssh"));
         let own = absolute("SSH_EC2_DIR");
@@ -67,7 +61,9 @@ impl Environment {
             ssh_directory,
             cache: Cache::new(cache, user),
             user,
-            surroundings: Surroundings { program, places, user_agent },
+            program,
+            places,
+            user_agent,
         })
     }
 }
@@ -76,8 +72,8 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// A name of `program`, which is this one, that stays valid after an upgrade: package managers keep each
-/// version in a directory of its own, and a link to it in PATH. That link or, for a program that is not in
+/// A path of `program`, which is this one, that stays valid after an upgrade: package managers keep each
+/// version in a directory of its own, and a link to it in PATH. It is that link; for a program that is not in
 /// PATH, the path that it was called by; else `program`.
 pub fn installed_program(program: &Path) -> PathBuf {
     let is_this = |path: &Path| fs::canonicalize(path).is_ok_and(|path| path == program);
@@ -90,7 +86,7 @@ pub fn installed_program(program: &Path) -> PathBuf {
     candidates.find(|candidate| is_this(candidate)).unwrap_or_else(|| program.to_owned())
 }
 
-/// The name that gethostname(3) returns.
+/// The name that gethostname(3) returns, which is `%l` of ssh.
 pub fn local_host() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_vec()
 }
@@ -103,7 +99,7 @@ pub fn parent() -> Vec<OsString> {
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
-/// The same on systems without `/proc`, such as macOS. A word with spaces counts as several.
+/// The same on systems without `/proc`, such as macOS. A word with spaces becomes several words.
 fn shown_by_ps(process: i32) -> Vec<OsString> {
     let mut ps = Command::new("/bin/ps");
     ps.args(["-ww", "-o", "args=", "-p", &process.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());

@@ -1,12 +1,14 @@
 //! Completions: a script for each shell, and what the script asks for.
 //!
-//! Targets are the names that are known from a short while ago: nothing is asked while somebody presses Tab.
+//! Targets are the names in the cache: AWS is not called while a user presses Tab.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crate::aws;
 use crate::cli::{self, Shell};
+use crate::commands::runtime::on_runtime;
+use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::instances::cache::Cache;
 use crate::key::one_time::KeyType;
@@ -15,8 +17,9 @@ use crate::ui;
 /// Prints the script for a shell.
 ///
 /// # Errors
+///
 /// When standard output does not take it.
-pub fn script(shell: Shell) -> Result<ExitCode, Failure> {
+pub(super) fn script(shell: Shell) -> Result<ExitCode, Failure> {
     let script = match shell {
         Shell::Bash => include_str!("complete/bash.sh"),
         Shell::Zsh => include_str!("complete/zsh.zsh"),
@@ -26,11 +29,13 @@ pub fn script(shell: Shell) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Success)
 }
 
-/// Prints what the last of `words` could become, a line each.
-///
-/// # Errors
-/// When standard output does not take it.
-pub async fn complete(words: &[String], cache: &Cache) -> Result<ExitCode, Failure> {
+pub(super) fn start(words: &[String]) -> Result<ExitCode, Failure> {
+    let cache = Environment::read()?.cache;
+    on_runtime(async { complete(words, &cache) })
+}
+
+/// Prints the words that the last of `words` can become, one a line.
+fn complete(words: &[String], cache: &Cache) -> Result<ExitCode, Failure> {
     let (current, before) =
         words.split_last().map_or(("", &[][..]), |(last, before)| (last.as_str(), before));
     let found = match before.last().map(String::as_str) {
@@ -64,7 +69,7 @@ fn targets(before: &[String], current: &str, cache: &Cache) -> Vec<String> {
         .filter(|(scope, _)| region.is_none_or(|region| scope.region == *region))
         .filter(|(scope, _)| profile.is_none_or(|profile| scope.account == format!("profile {profile}")))
         .map(|(_, name)| name)
-        // Those with a space or a quote could not be completed, and need none.
+        // The scripts do not quote, so names with a space or a quote are left out.
         .filter(|name| name.chars().all(|character| character.is_alphanumeric() || "._-".contains(character)))
         .collect();
     let subcommand = before.iter().find(|word| !word.starts_with('-')).map(String::as_str);
@@ -75,16 +80,16 @@ fn targets(before: &[String], current: &str, cache: &Cache) -> Vec<String> {
             names.into_iter().map(|name| format!("{user}{name}")).collect()
         }
         Some(other) if cli::is_subcommand_name(other) => Vec::new(),
-        // The first word of ours, or ssh's destination behind options.
-        None => {
-            let subcommands = cli::subcommand_names().map(str::to_owned);
-            subcommands.chain(names.into_iter().map(|name| format!("{user}{name}"))).collect()
-        }
+        // A subcommand, or ssh's destination.
+        None => cli::subcommand_names()
+            .into_iter()
+            .chain(names.into_iter().map(|name| format!("{user}{name}")))
+            .collect(),
         Some(_) => names.into_iter().map(|name| format!("{user}{name}")).collect(),
     }
 }
 
-/// Those of the partition `aws` that accounts have without asking.
+/// The regions of the partition `aws` that are enabled in every account.
 const REGIONS: [&str; 17] = [
     "ap-northeast-1",
     "ap-northeast-2",

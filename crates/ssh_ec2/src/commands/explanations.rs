@@ -1,8 +1,8 @@
-//! Runs ssh, or a program that runs it, and does not return before its proxy has explained a failure.
+//! Runs ssh, or a program that runs ssh, and returns only when its proxy has explained a failure.
 //!
 //! The proxy learns of ssh's end from the end of its own input, so it explains a failure after ssh has ended:
 //! behind the shell's next prompt, or after a program has read ssh's output. So the proxy gets the path of a
-//! socket, and stays connected to it for as long as it may print something; see `commands/proxy/words.rs`.
+//! socket, and stays connected to it while it may still print something; see `commands/proxy/words.rs`.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -26,7 +26,7 @@ pub(super) struct Explanations {
 }
 
 impl Explanations {
-    /// Listens in the directory of our sockets. None if that fails: then the proxies are not waited for.
+    /// Listens in the directory of the sockets. None if that fails: then nothing waits for the proxies.
     pub(super) fn listen(directory: &Path) -> Option<Self> {
         let listen = || {
             make_directory(directory).map_err(|_| io::ErrorKind::PermissionDenied)?;
@@ -48,14 +48,13 @@ impl Explanations {
             .ok()
     }
 
-    /// The option of `ssh_ec2 proxy` that names it.
+    /// The option of `ssh_ec2 proxy` with the path of this socket.
     pub(super) fn option(&self) -> [String; 2] {
         ["--words".to_owned(), self.path.to_string_lossy().into_owned()]
     }
 
-    /// Waits until every proxy that has connected has hung up. An ssh that uses the connection of another one
-    /// starts no proxy.
-    /// A proxy that goes on for an ssh in the background hangs up when it hears of this.
+    /// Waits until every proxy that has connected has hung up. An ssh that shares another one's connection
+    /// starts no proxy. The proxy of an ssh in the background hangs up when it receives this byte.
     fn wait(&self, job: &mut Job) {
         let deadline = Instant::now() + PATIENCE;
         let mut proxies: Vec<Proxy> = Vec::new();
@@ -76,12 +75,12 @@ impl Explanations {
 
 struct Proxy {
     stream: UnixStream,
-    /// What it could not print itself.
+    /// What it could not print, since ssh has closed its standard error.
     said: Vec<u8>,
 }
 
 impl Proxy {
-    /// Whether there may be more to come. At the end, what it said is printed.
+    /// Whether the proxy is still connected. When it hangs up, its text is printed.
     fn is_speaking(&mut self) -> bool {
         match self.stream.read_to_end(&mut self.said) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
@@ -103,7 +102,8 @@ impl Drop for Explanations {
 /// proxies get time to explain it.
 ///
 /// # Errors
-/// When it cannot be started.
+///
+/// When the program cannot be started.
 pub(super) fn run(
     own_program: &Path,
     command: &Command,
@@ -118,12 +118,12 @@ pub(super) fn run(
     {
         explanations.wait(&mut job);
     }
-    // The signal that ended ssh ends us as well, and nothing is dropped then.
+    // Now, since the signal that ended ssh is about to end this process, and then nothing is dropped.
     drop(explanations);
     Ok(ExitCode::Passed(end.imitate()))
 }
 
 /// How the names of these sockets begin.
 const SOCKET: &str = ".wait.";
-/// A proxy begins to look for the cause when ssh ends, and gives up shortly before this.
+/// A proxy begins to look for the cause when ssh ends, and its time limit ends shortly before this.
 const PATIENCE: Duration = Duration::from_secs(5);

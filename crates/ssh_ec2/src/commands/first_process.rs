@@ -1,8 +1,8 @@
-//! Process 1 of a container, as `docker run … ssh_ec2 …` makes us one.
+//! `ssh_ec2` as process 1 of a container, as in `docker run … ssh_ec2 …`.
 //!
-//! The kernel gives process 1 no signal that it does not catch, and every process whose parent has ended;
-//! when process 1 ends, it kills all the others (pid_namespaces(7)). So the command runs in a child, as
-//! anywhere else.
+//! The kernel delivers to process 1 no signal that it does not catch, and makes it the parent of every
+//! process whose parent has ended; when process 1 ends, the kernel kills all others (pid_namespaces(7)). So
+//! the command runs in a child.
 
 use std::env;
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ use crate::commands::signals::{Signal, Signals};
 use crate::error::ExitCode;
 use crate::road::stdio;
 
-/// Runs the command in a child if this is process 1; none if it is not, or if no child can be started.
+/// Runs the command in a child if this is process 1. None if it is not, or if no child can be started.
 pub fn run_child(arguments: &[OsString]) -> Option<ExitCode> {
     if process::id() != 1 {
         return None;
@@ -32,20 +32,20 @@ pub fn run_child(arguments: &[OsString]) -> Option<ExitCode> {
 }
 
 async fn run(arguments: &[OsString]) -> io::Result<ExitCode> {
-    // Before the child is there, whose end must not be missed.
+    // Before the child exists, whose end must not be missed.
     let mut ends = unix::signal(SignalKind::child())?;
     let mut signals = Signals::new()?;
     let mut command = process::Command::new(env::current_exe()?);
     command.args(arguments);
-    // With a terminal the child stays in our group, which is in the foreground: elsewhere reading would stop
-    // it.
+    // With a terminal the child stays in this process group, which is in the foreground: in another one, a
+    // read from the terminal would stop it.
     let has_terminal = File::open("/dev/tty").is_ok();
     if !has_terminal {
-        // A signal to our group then reaches the child once, through us.
+        // A signal to the group then reaches the child once, from this process.
         command.process_group(0);
     }
     let child = command.spawn()?.id();
-    // Readers of our output are to see its end when the child ends, and not only when this process does.
+    // A reader of the output must see its end when the child ends, not only when this process does.
     let _ = stdio::leave();
     let status = loop {
         if let Some(status) = reap(child) {
@@ -100,5 +100,5 @@ async fn end_the_others(ends: &mut unix::Signal) {
     let _ = timeout(GRACE, all_ended).await;
 }
 
-/// As long as a proxy may take to end its session.
+/// A proxy takes at most this long to end its session.
 const GRACE: Duration = Duration::from_secs(5);

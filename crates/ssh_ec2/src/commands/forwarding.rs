@@ -1,47 +1,49 @@
-//! Which agent ssh forwards: the user's own, although ssh itself uses the one with the one-time key.
+//! Agent forwarding: ssh forwards the user's own agent, although it logs in with the key agent of the
+//! one-time key.
 
 use std::path::Path;
 
-use crate::environment::Surroundings;
+use crate::environment::Environment;
 use crate::error::Failure;
 use crate::ssh::options::SshOptions;
 use crate::ssh::quote::{escape_tokens, is_literal, split_word};
 
-/// The agent that is to be forwarded instead of the one with the one-time key.
+/// The agent to forward in the place of the key agent.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Agent {
-    /// The one that this value of `ForwardAgent` names.
+    /// At this value of `ForwardAgent`.
     At(String),
-    /// None: the user has no agent.
+    /// The user has no agent.
     Missing,
 }
 
-/// The agent to be forwarded. None where ssh's options need no change: they forward no agent, or name one.
+/// The agent to forward. None if ssh's options need no change: they forward no agent, or name one.
 ///
 /// # Errors
+///
 /// When the path cannot be written as a value of `ForwardAgent`.
 pub(super) fn to_forward(
     is_asked: bool,
     configured: Option<&SshOptions>,
-    surroundings: &Surroundings,
+    environment: &Environment,
 ) -> Result<Option<Agent>, Failure> {
     let get = |keyword| configured.and_then(|configured| configured.get(keyword));
     let forwards = match get("forwardagent") {
-        // ssh sets this variable to the agent that it uses itself before it looks it up.
+        // ssh sets this variable to its IdentityAgent before it reads it.
         Some(value) => matches!(value, "yes" | "$SSH_AUTH_SOCK"),
         None => is_asked,
     };
     if !forwards {
         return Ok(None);
     }
-    // Plain ssh forwards the user's `IdentityAgent`. One in our directory comes from an installed block.
-    let sockets = surroundings.places.sockets();
+    // Plain ssh forwards its `IdentityAgent`. One among our sockets comes from an installed block.
+    let sockets = environment.places.sockets();
     let named = get("identityagent").filter(|path| *path != "SSH_AUTH_SOCK");
-    // Blocks may have been installed with another SSH_EC2_DIR than this process has.
+    // The blocks may have been installed with another SSH_EC2_DIR.
     let is_block = |command: &str| command.contains("--sockets ") || command.contains("--agent-socket ");
     let is_installed = get("proxycommand").is_some_and(is_block);
     let named = named.filter(|path| !is_installed && !Path::new(path).starts_with(&sockets));
-    Ok(Some(match named.or(surroundings.user_agent.as_deref()) {
+    Ok(Some(match named.or(environment.user_agent.as_deref()) {
         None | Some("none") => Agent::Missing,
         // The name of a variable.
         Some(name) if named.is_some() && name.starts_with('$') => Agent::At(name.to_owned()),

@@ -1,4 +1,4 @@
-//! Ends a command when a signal says so, and first what it has open at AWS, or has started here.
+//! Ends a command on a signal, after the sessions that it has at AWS and the programs that it has started.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -8,9 +8,10 @@ use crate::commands::signals::{Signal, Signals};
 use crate::error::{ExitCode, Failure};
 use crate::road::probe::Interrupt;
 
-/// Runs `work`, which asks its questions with `interrupt`, to its end or to a signal.
+/// Runs `work` to its end or to a signal, which cancels the probes that `work` makes with `interrupt`.
 ///
 /// # Errors
+///
 /// Those of the work.
 pub async fn guard(
     work: impl Future<Output = Result<ExitCode, Failure>>,
@@ -28,7 +29,7 @@ pub async fn guard(
         let over = !interrupt.is_open() || work.as_mut().poll(cx).is_ready();
         if over { Poll::Ready(()) } else { Poll::Pending }
     });
-    // A session that is being started can be ended only once it has started. A second signal skips the wait.
+    // A session can be ended only once it has started, so that is waited for. A second signal ends the wait.
     tokio::select! {
         () = ended => {}
         signal = signals.insisted() => tracing::info!("ending at once: {signal}"),
@@ -36,13 +37,14 @@ pub async fn guard(
     Ok(ExitCode::Interrupted)
 }
 
-/// Runs `work`, which has nothing open at AWS, to its end or to a signal. The signal drops it, which ends a
+/// Runs `work`, which has no session at AWS, to its end or to a signal. The signal drops it, which ends a
 /// `credential_process` that it waits for.
 ///
-/// SIGINT is left alone: at the terminal such a program gets it as we do, and a shell that runs us in a loop
-/// ends the loop only if the signal ended us.
+/// SIGINT is not caught: the terminal sends it to that program as well, and a shell ends the loop in which it
+/// runs this program only if the signal ended this program.
 ///
 /// # Errors
+///
 /// Those of the work; [`Failure::Interrupted`].
 pub async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let handle = |source| Failure::System { action: "handle signals", source };

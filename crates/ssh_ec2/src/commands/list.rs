@@ -7,8 +7,10 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::aws::{AwsError, Filter, Instance, Managed, Settings, timestamp};
-use crate::cli::List;
-use crate::commands::tell_distrust;
+use crate::cli::{Common, List};
+use crate::commands::runtime::{log_to_stderr, network, on_runtime};
+use crate::commands::{interrupt, refuse_unused, tell_distrust};
+use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 use crate::instances::cache::Cache;
 use crate::instances::inventory::{Place, Update, places, remember, search};
@@ -18,11 +20,23 @@ use crate::system::explain::Explain as _;
 use crate::system::text::chain;
 use crate::ui;
 
-/// Lists, and keeps the names for the connections that follow.
-///
-/// # Errors
-/// When nothing can be asked. A place that fails among others is told of, and then the exit status is 1.
-pub async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
+pub(super) fn start(mut list: List, before: Common) -> Result<ExitCode, Failure> {
+    refuse_unused("list", &before, &["--profile", "--region", "--batch", "--verbose"])?;
+    log_to_stderr(list.verbose.max(before.verbose));
+    list.region = list.region.or(before.region);
+    if list.profile.is_empty() {
+        list.profile.extend(before.profile);
+    }
+    let cache = Environment::read()?.cache;
+    let first = Settings { profile: list.profile.first().cloned(), ..Settings::default() };
+    on_runtime(interrupt::unless_ended(async {
+        run(&list, before.batch, &network(&first).await?, &cache).await
+    }))
+}
+
+/// Lists the instances, and caches their names for later connections. If some regions cannot be searched,
+/// they are reported, the others are listed, and the exit status is 1.
+async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
     let filters = filters(list)?;
     let settings = Settings { region: list.region.clone(), batch, ..Settings::default() };
     let places = places(&list.profile, &settings, list.all_regions, network).await?;
@@ -48,24 +62,24 @@ pub async fn run(list: &List, batch: bool, network: &Network, cache: &Cache) -> 
     let text = if list.json { ui::escape_json(&json(&rows)?) } else { table(&rows, SystemTime::now()) };
     ui::print(&text).map_err(Failure::Output)?;
     tell_distrust(places.first().map(Place::aws), cache);
-    tell(&places, &unmanaged);
-    tell(&places, &failures);
+    report(&places, &unmanaged);
+    report(&places, &failures);
     Ok(if failures.is_empty() { ExitCode::Success } else { ExitCode::Failure })
 }
 
-/// Tells what could not be asked, the same of several places once.
-fn tell(places: &[Place], errors: &[(usize, AwsError)]) {
-    let mut told = Vec::new();
+/// Reports errors, one that several regions have only once.
+fn report(places: &[Place], errors: &[(usize, AwsError)]) {
+    let mut reported = Vec::new();
     for (index, error) in errors {
         let text = chain(error);
-        if told.contains(&text) {
+        if reported.contains(&text) {
             continue;
         }
         ui::note(&format!("{}: {text}", places[*index].region()));
         for hint in error.hints() {
             ui::note(&format!("hint: {hint}"));
         }
-        told.push(text);
+        reported.push(text);
     }
 }
 
@@ -92,7 +106,7 @@ struct Found {
     instances: Vec<(usize, Instance)>,
     managed: HashMap<String, Managed>,
     failures: Vec<(usize, AwsError)>,
-    /// Without Systems Manager a column is empty, and that is all.
+    /// Regions without an answer of Systems Manager: only the column for it is empty.
     unmanaged: Vec<(usize, AwsError)>,
 }
 
@@ -151,7 +165,7 @@ fn table(rows: &[Row<'_>], now: SystemTime) -> String {
     ui::align(&cells)
 }
 
-/// An instance for programs. Fields are added, never renamed or removed.
+/// An instance in JSON. Fields are added, never renamed or removed.
 #[derive(Serialize)]
 struct Object<'a> {
     id: &'a str,
@@ -166,7 +180,7 @@ struct Object<'a> {
     public_address: Option<&'a str>,
     launched: Option<String>,
     tags: BTreeMap<&'a str, &'a str>,
-    /// Null when Systems Manager does not know it.
+    /// Null if the instance is not registered with Systems Manager.
     session_manager: Option<SessionManager<'a>>,
 }
 

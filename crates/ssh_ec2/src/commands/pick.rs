@@ -1,9 +1,10 @@
-//! Without a target on a terminal: choose one from all instances.
+//! `ssh_ec2` without a target, on a terminal: the user chooses from all instances.
 //!
-//! The search runs while the user types; what is found is shown as it comes. The screen is drawn on standard error,
-//! and is given back whatever way this ends.
+//! The search runs while the user types; instances are shown as they are found. The screen is drawn on
+//! standard error, and is restored however this ends.
 
-pub mod picker;
+mod picker;
+
 use std::collections::HashMap;
 use std::io;
 use std::pin::pin;
@@ -21,34 +22,50 @@ use tokio::sync::mpsc;
 use tokio::time::interval;
 
 use crate::aws::{AwsError, Filter, Instance, InstanceState, Managed, Settings};
-use crate::cli::Pick;
+use crate::cli::{Common, Connect, Pick, Shape};
+use crate::commands::connect;
 use crate::commands::pick::picker::{Key, Line, Look, Picker, Row};
+use crate::commands::runtime::{network, on_runtime};
 use crate::commands::signals::{Signal, Signals};
-use crate::error::Failure;
+use crate::environment::Environment;
+use crate::error::{ExitCode, Failure};
 use crate::instances::cache::Cache;
 use crate::instances::inventory::{Place, Update, places, remember, search};
 use crate::net::network::Network;
+use crate::ssh::client::Invocation;
 use crate::system::age::Age;
+use crate::system::memory;
 use crate::target::InstanceId;
 use crate::ui;
 
-/// What was chosen.
 #[derive(Debug)]
-pub struct Chosen {
-    /// The instance.
-    pub instance: InstanceId,
-    /// The profile that it was found with.
-    pub profile: Option<String>,
-    /// Where it is.
-    pub region: String,
+struct Chosen {
+    instance: InstanceId,
+    /// The profile with which it was found.
+    profile: Option<String>,
+    region: String,
 }
 
-/// Lets the user choose; none if they leave.
+pub(super) fn start(pick: &Pick) -> Result<ExitCode, Failure> {
+    // Before a choice that may take long: in it, credentials are in memory.
+    memory::forbid_dumps();
+    let environment = Environment::read()?;
+    let first = Settings { profile: pick.profiles.first().cloned(), ..Settings::default() };
+    let chosen = on_runtime(async { run(pick, &network(&first).await?, &environment.cache).await })?;
+    let Some(Chosen { instance, profile, region }) = chosen else { return Ok(ExitCode::Interrupted) };
+    let common = Common { profile, region: Some(region), ..pick.common.clone() };
+    let (options, destination) = (pick.options.clone(), instance.as_str().into());
+    let shape = Shape::Ssh(Invocation { options, destination, command: Vec::new() });
+    connect::start(&Connect { common, dry_run: false, shape })
+}
+
+/// Lets the user choose; none if the user leaves.
 ///
 /// # Errors
-/// When the terminal cannot be used, or nothing could be found anywhere.
-pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option<Chosen>, Failure> {
-    // Before the screen is ours: a question would be drawn over, and its answer taken for a search.
+///
+/// When the terminal cannot be used, or no region could be searched.
+async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option<Chosen>, Failure> {
+    // Before the screen is taken: a prompt would be overwritten, and the answer would be read as a search.
     let settings =
         Settings { region: pick.common.region.clone(), batch: pick.common.batch, ..Settings::default() };
     places(&pick.profiles, &settings, false, network).await?;
@@ -56,7 +73,7 @@ pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option
     let mut searching = pin!(find(pick, network, cache, tell));
     let mut list = List::new();
     let mut events = EventStream::new();
-    // Ctrl-C is a key on our screen; later it ends the look-up of the instance, or ssh.
+    // On this screen Ctrl-C is a key; later it ends the look-up of the instance, or ssh.
     let handle = |source| Failure::System { action: "handle signals", source };
     let mut signals = Signals::without(&[Signal::Interrupt]).map_err(handle)?;
     let terminal = |source| Failure::System { action: "use the terminal", source };
@@ -84,7 +101,7 @@ pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option
                 }
             }
             _ = clock.tick() => {}
-            // The screen is given back first.
+            // The screen is restored first.
             _ = signals.next() => return Ok(None),
         }
         if is_over && told.is_empty() {
@@ -96,18 +113,18 @@ pub async fn run(pick: &Pick, network: &Network, cache: &Cache) -> Result<Option
     }
 }
 
-/// What the search says to the screen.
+/// What the search has found.
 enum News {
-    /// The places that are asked, as profile and region.
+    /// The profiles and regions that are searched.
     Places(Vec<(Option<String>, String)>),
     Update(Update),
-    /// Not even the places are known.
+    /// The regions are not known.
     Failed(AwsError),
 }
 
 async fn find(pick: &Pick, network: &Network, cache: &Cache, tell: mpsc::UnboundedSender<News>) {
     let say = |news| {
-        // Nobody listens any more when the user has left.
+        // It fails when the user has left.
         let _ = tell.send(news);
     };
     let settings = Settings { region: pick.common.region.clone(), batch: true, ..Settings::default() };
@@ -118,7 +135,7 @@ async fn find(pick: &Pick, network: &Network, cache: &Cache, tell: mpsc::Unbound
     let names = |place: &Place| (place.profile.clone(), place.region().to_owned());
     say(News::Places(places.iter().map(names).collect()));
     let found = std::cell::RefCell::new(vec![Some(Vec::new()); places.len()]);
-    // Terminated ones linger for an hour, and are of no use.
+    // Without terminated ones, which AWS lists for another hour.
     let filter = Filter {
         name: "instance-state-name".into(),
         values: ["pending", "running", "stopping", "stopped"].map(str::to_owned).to_vec(),
@@ -148,13 +165,13 @@ enum Action {
     Leave,
 }
 
-/// What is known of the instances, and the list that shows it.
+/// The instances found, and the list that shows them.
 struct List {
     picker: Picker,
     places: Vec<(Option<String>, String)>,
     instances: HashMap<String, (usize, Instance)>,
     managed: HashMap<String, Managed>,
-    /// Places that EC2 has told something of, or refused to.
+    /// By place: whether EC2 has answered, be it with an error.
     answered: Vec<bool>,
     errors: Vec<AwsError>,
     searching: bool,
@@ -187,7 +204,7 @@ impl List {
                 self.answered[place] = true;
                 self.errors.push(error);
             }
-            // Then it is not known which are online, and that is all.
+            // Then the column for Session Manager stays empty.
             News::Update(Update::Unmanaged(..)) => {}
             News::Update(Update::Instances(place, page)) => {
                 self.answered[place] = true;
@@ -273,7 +290,7 @@ impl List {
         Some(Action::Choose(Chosen { instance: instance.id.clone(), profile, region }))
     }
 
-    /// What goes on, or went wrong.
+    /// The state of the search, or what went wrong.
     fn status(&self) -> String {
         if let Some(refusal) = &self.refusal {
             return refusal.clone();
@@ -294,14 +311,14 @@ impl List {
         parts.join("; ")
     }
 
-    /// The reason, when everything failed and there is nothing to choose from.
+    /// The error to end with: all searches failed, and there is nothing to choose from.
     fn hopeless(&mut self) -> Option<AwsError> {
         let failed = self.instances.is_empty() && self.errors.len() >= self.places.len().max(1);
         if failed { self.errors.pop() } else { None }
     }
 }
 
-/// The terminal, while we have it for ourselves.
+/// The terminal in raw mode, on its alternate screen.
 struct Screen;
 
 impl Screen {
@@ -341,7 +358,7 @@ impl Drop for Screen {
     }
 }
 
-/// A command of the terminal's, whichever.
+/// Any command for the terminal. crossterm's own trait is not dyn-compatible.
 trait Ansi {
     fn write(&self, text: &mut String) -> std::fmt::Result;
 }
@@ -361,5 +378,5 @@ fn show(commands: &[&dyn Ansi]) -> io::Result<()> {
 
 const HEADER: [&str; 8] = ["NAME", "ID", "ADDRESS", "TYPE", "ZONE", "AGE", "STATE", "SESSION MANAGER"];
 const NAME_WIDTH: usize = 40;
-/// Ages grow.
+/// So that the ages on the screen are right.
 const REFRESH: Duration = Duration::from_secs(30);

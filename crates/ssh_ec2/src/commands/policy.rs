@@ -1,16 +1,15 @@
-//! Prints the least IAM policy for what a user does. Nothing is asked of AWS.
+//! `ssh_ec2 policy`: prints the smallest IAM policy for what a user does, without a call to AWS.
 
-use crate::cli::{Extra, Policy as Options};
+use crate::cli::{Common, Extra, Policy as Options};
+use crate::commands::refuse_unused;
 use crate::error::{ExitCode, Failure};
 use crate::policy::{Feature, Policy, PolicyError, Wanted};
 use crate::ui;
 
-/// Prints it, as JSON or for Terraform.
-///
-/// # Errors
-/// When an option has not its form, or standard output does not take the policy.
-pub fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let policy = Policy::least(&wanted(options)?);
+pub(super) fn start(mut options: Options, before: Common) -> Result<ExitCode, Failure> {
+    refuse_unused("policy", &before, &["--region", "--batch", "--verbose"])?;
+    options.region = options.region.or(before.region);
+    let policy = Policy::least(&wanted(&options)?);
     let text = if options.terraform {
         policy.terraform()
     } else {

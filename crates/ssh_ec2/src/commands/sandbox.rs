@@ -1,7 +1,7 @@
-//! The local region: starts it, runs one command in it, and takes everything away again.
+//! `ssh_ec2 sandbox`: starts the local region, runs one command in it, and removes it again.
 //!
-//! This is the only place where the tool and the region meet. The command finds the region by its environment and
-//! by an ssh_config of its own; the tool that it calls cannot tell the region from AWS but by the URL.
+//! Only this file knows both the program and the region. The command finds the region by its environment and
+//! by an ssh_config of its own; for the `ssh_ec2` that it runs, the region differs from AWS only in its URL.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,17 +13,20 @@ use std::time::Duration;
 
 use ec2_sandbox::{Faults, Options, Region, Workspace, parse_time};
 
-use crate::cli::Sandbox;
+use crate::cli::{Common, Sandbox};
+use crate::commands::runtime::{log_to_stderr, on_runtime};
 use crate::error::{ExitCode, Failure};
 use crate::ssh::config::{ProxyOptions, block};
 use crate::ssh::own_files::OwnFiles;
 use crate::ui;
 
-/// Runs a command, or a shell, in a fresh region.
-///
-/// # Errors
-/// When the region cannot be started, or the command cannot.
-pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
+pub(super) fn start(sandbox: &Sandbox, before: &Common) -> Result<ExitCode, Failure> {
+    log_to_stderr(sandbox.verbose.max(before.verbose));
+    on_runtime(run(sandbox))
+}
+
+/// Runs a command, or a shell, in a new region.
+async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     let Some(options) = options(sandbox)? else {
         ui::print(Faults::list()).map_err(Failure::Output)?;
         return Ok(ExitCode::Success);
@@ -37,7 +40,8 @@ pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     workspace.add_program("ssh_ec2", &program).map_err(Failure::Sandbox)?;
     let directory = workspace.directory().as_os_str().to_owned();
     workspace.set("SSH_EC2_DIR", directory);
-    // What `config --install` changes: the file that ssh reads here, and not the user's own.
+    // The file that `config --install` changes here: the one that ssh reads in the region, not the user's
+    // own.
     workspace.set("SSH_EC2_SSH_CONFIG", workspace.ssh_config());
     let status = if sandbox.command.is_empty() {
         greet(&region, sandbox);
@@ -52,7 +56,7 @@ pub async fn run(sandbox: &Sandbox) -> Result<ExitCode, Failure> {
     Ok(exit_code(status))
 }
 
-/// What the region shall do; none when the faults are to be listed.
+/// The options of the region; none for `--fault help`.
 fn options(sandbox: &Sandbox) -> Result<Option<Options>, Failure> {
     let mut faults = Faults::default();
     for fault in &sandbox.fault {
@@ -83,7 +87,7 @@ fn read_policy(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(file)
 }
 
-/// A region refuses of its options only the policy.
+/// The policy is the only option that a region refuses.
 fn refused(sandbox: &Sandbox, error: io::Error) -> Failure {
     match &sandbox.policy {
         Some(path) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -114,5 +118,5 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::Passed(u8::try_from(code).unwrap_or(1))
 }
 
-/// Longer than a proxy's own bounds for ending a session.
+/// Longer than a proxy takes at most to end its session.
 const FAREWELL: Duration = Duration::from_secs(5);

@@ -1,4 +1,5 @@
-//! Pushes a public key of the user's own and connects to nothing, as the original script does.
+//! `--send-key-only`: pushes a public key of the user's own to the instance for 60 seconds, and does not
+//! connect.
 
 use std::path::{Path, PathBuf};
 
@@ -8,24 +9,24 @@ use crate::key::file::read_public_key;
 use crate::net::network::Network;
 use crate::target::{InstanceId, OsUser};
 
-/// What to push, and where.
 #[derive(Debug)]
-pub struct Options {
-    /// The login name.
-    pub user: OsUser,
-    /// The target.
-    pub instance: InstanceId,
-    /// The public key; none means the first of the user's own.
-    pub key_file: Option<PathBuf>,
+pub(super) struct Options {
+    /// The user to push it for.
+    pub(super) user: OsUser,
+    /// An EC2 instance: nothing can be pushed to a managed node.
+    pub(super) instance: InstanceId,
+    /// The file of the public key; none means `id_ed25519.pub` or else `id_rsa.pub` in `~/.ssh`.
+    pub(super) key_file: Option<PathBuf>,
     /// Profile and region.
-    pub settings: Settings,
+    pub(super) settings: Settings,
 }
 
 /// Pushes the key.
 ///
 /// # Errors
+///
 /// When there is no key, or the push is refused.
-pub async fn run(
+pub(super) async fn run(
     options: &Options,
     network: &Network,
     ssh_directory: Option<&Path>,

@@ -1,4 +1,4 @@
-//! The signals that end a program in good order, unless it was started with them ignored.
+//! The signals that end the program in good order, unless it was started with them ignored.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -9,7 +9,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 use crate::ssh::job::IgnoredSignals;
 
-/// Why a process is asked to end.
+/// A signal that asks a process to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Signal {
     Alarm,
@@ -37,7 +37,6 @@ impl Signal {
         }
     }
 
-    /// Its number.
     pub(crate) fn number(self) -> i32 {
         self.kind().as_raw_value()
     }
@@ -47,7 +46,7 @@ impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Alarm => "SIGALRM",
-            Self::Hangup => "SIGHUP, which ssh sends when it is done",
+            Self::Hangup => "SIGHUP, which ssh sends when it ends",
             Self::Interrupt => "SIGINT",
             Self::Quit => "SIGQUIT",
             Self::Terminate => "SIGTERM",
@@ -63,12 +62,12 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Catches the signals, which no longer kill this process then.
+    /// Catches the signals, so that they no longer kill this process.
     pub(crate) fn new() -> io::Result<Self> {
         Self::without(&[])
     }
 
-    /// Catches all but some.
+    /// Catches all of them but `left_alone`.
     pub(crate) fn without(left_alone: &[Signal]) -> io::Result<Self> {
         let ignored = IgnoredSignals::read();
         let mut watched = Vec::new();
@@ -80,18 +79,18 @@ impl Signals {
         Ok(Self { watched, seen: Vec::new() })
     }
 
-    /// The next one. Cancel-safe.
+    /// The next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
         let signal = self.any().await;
         self.seen.push(signal);
         signal
     }
 
-    /// A second signal, from a user who does not want to wait. Cancel-safe.
+    /// The same signal a second time, from a user who does not want to wait. Cancel-safe.
     ///
-    /// One event brings several signals: a terminal and `timeout` send them to ssh and to us, so that ssh's
-    /// end may be noticed before the signal, and a shell and ssh send SIGHUP besides. Only a signal
-    /// that comes twice is a demand to end at once.
+    /// One event causes several signals: a terminal and `timeout` send theirs to ssh and to this process, so
+    /// that ssh's end may be noticed before the signal, and a shell and ssh send SIGHUP besides. Only a
+    /// signal that comes twice means to end at once.
     pub(crate) async fn insisted(&mut self) -> Signal {
         loop {
             let signal = self.any().await;
@@ -115,8 +114,8 @@ impl Signals {
     }
 }
 
-/// Catches SIGCHLD where the caller ignores it: programs inherit that, and the system then keeps no exit
-/// status of their children (waitpid(2), NOTES).
+/// Catches SIGCHLD where the caller ignores it: children inherit that, and then the system keeps no exit
+/// status of theirs (waitpid(2), NOTES).
 pub(crate) fn keep_exit_statuses() -> io::Result<()> {
     if is_ignored(IgnoredSignals::read(), SignalKind::child()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -127,7 +126,8 @@ pub(crate) fn keep_exit_statuses() -> io::Result<()> {
     Ok(())
 }
 
-/// Where it is not known, none: better that nohup has no effect on us than that a session is left at AWS.
+/// False where the system does not report it: it is better that nohup has no effect than that a session is
+/// left open at AWS.
 fn is_ignored(ignored: IgnoredSignals, kind: SignalKind) -> bool {
     ignored.contain(kind.as_raw_value()) == Some(true)
 }

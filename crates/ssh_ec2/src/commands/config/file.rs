@@ -1,4 +1,4 @@
-//! Files of the user's, replaced in one step.
+//! Files of the user, replaced in one step.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,14 +10,14 @@ use crate::ssh::own_files::OwnFiles;
 use crate::ssh::quote::is_literal;
 use crate::system::private_file::rename_durably;
 
-/// New contents of a file, written beside it. Dropping it removes them.
+/// New contents of a file, written to a temporary file beside it, which is removed on drop.
 pub(super) struct Staged {
     file: PathBuf,
     staged: PathBuf,
 }
 
 impl Staged {
-    /// Writes the contents, to disk. The new file gets the old one's mode and owner, and a link stays a link.
+    /// Writes the contents to disk. The new file has the old one's mode and owner, and a link stays a link.
     pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let file = behind_links(path)?;
         let old = fs::metadata(&file).ok();
@@ -34,7 +34,7 @@ impl Staged {
         if let Some(old) = old {
             keep_owner(&new, &old)?;
         }
-        // The mask may have taken bits from the mode.
+        // The umask may have removed bits from the mode.
         new.set_permissions(PermissionsExt::from_mode(mode))?;
         new.write_all(bytes)?;
         new.sync_all()?;
@@ -49,26 +49,26 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // After `replace` it is not there.
+        // After `replace` it does not exist.
         let _ = fs::remove_file(&self.staged);
     }
 }
 
-/// Below `sudo` the file may belong to the user who called it, and must stay readable to them.
+/// Under `sudo` the file may belong to the user who called it, and must stay readable for that user.
 fn keep_owner(new: &File, old: &Metadata) -> io::Result<()> {
     let metadata = new.metadata()?;
     if (metadata.uid(), metadata.gid()) == (old.uid(), old.gid()) {
         return Ok(());
     }
     match fchown(new, Some(old.uid()), Some(old.gid())) {
-        // A group that the user is not in cannot be given; the owner is what counts.
+        // The user may not be in the old group. Only the owner matters.
         Err(_) if metadata.uid() == old.uid() => Ok(()),
         result => result,
     }
 }
 
-/// The file that a path leads to, which need not be there. A link to nothing is an error: its target may be
-/// on a disk that is not mounted now.
+/// The file behind a path's links, which need not exist. A dangling link is an error: its target may be on a
+/// disk that is not mounted now.
 fn behind_links(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
@@ -82,10 +82,11 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The file's bytes; none when there is no file.
+/// The file's bytes; none if there is no file.
 ///
 /// # Errors
-/// When there is one that cannot be read.
+///
+/// When the file cannot be read.
 pub(in crate::commands) fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     // A pipe would wait for a writer.
     let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
@@ -108,10 +109,11 @@ pub(super) fn remove(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Makes the directory of our files, unless it is there.
+/// Makes the directory for this program's files, if it does not exist.
 ///
 /// # Errors
-/// When it cannot be made, or ssh would read its name differently.
+///
+/// When it cannot be made, or ssh would change its path.
 pub(in crate::commands) fn make_own_directory(places: &OwnFiles) -> Result<(), Failure> {
     let path = places.directory();
     if !is_literal(&path.to_string_lossy()) {
@@ -121,7 +123,7 @@ pub(in crate::commands) fn make_own_directory(places: &OwnFiles) -> Result<(), F
     make_private_directory(path)
 }
 
-/// Makes a directory that only its owner can enter, unless it is there.
+/// Makes a directory that only its owner can enter, if it does not exist.
 pub(super) fn make_private_directory(path: &Path) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| Failure::File { action: "make", path: path.to_owned(), source })

@@ -1,68 +1,64 @@
-//! Choosing from a list that still grows: what is in it, what matches, what is selected, and how it looks. (Pure.)
+//! A list that grows while the user chooses from it: rows, query, matches, selection, and the lines to draw.
+//! (Pure.)
 //!
-//! Each word of the query must be in some cell of a row, whole or as letters in order that are close together. The
-//! selection stays on its row while others come in. Texts are made harmless by whoever makes the rows.
+//! Each word of the query must be in some cell of a row, whole or as letters in order that are close
+//! together. The selection stays on its row while rows are added. The cells must be free of control
+//! characters already.
 
 use std::ops::Range;
 
 use unicode_width::UnicodeWidthStr as _;
 
-/// Something to choose.
+/// A row of the list.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Row {
-    /// Tells rows apart; a row with the same one is replaced.
-    pub key: String,
-    /// What is shown, a cell a column.
-    pub cells: Vec<String>,
-    /// Shown paler: it most likely cannot be connected to.
-    pub pale: bool,
+pub(super) struct Row {
+    /// Identifies the row: a new row with the same key replaces it.
+    pub(super) key: String,
+    /// The text of each column.
+    pub(super) cells: Vec<String>,
+    /// Drawn dim: a connection would most likely fail.
+    pub(super) pale: bool,
 }
 
-/// A key, as far as the list cares.
+/// A key press, by its effect on the list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Key {
-    /// A letter to search for.
+pub(super) enum Key {
+    /// Appends a character to the query.
     Character(char),
-    /// Takes a letter back.
+    /// Removes the query's last character.
     Backspace,
-    /// Takes a word back.
+    /// Removes the query's last word.
     DeleteWord,
-    /// Takes all letters back.
+    /// Removes the query.
     Clear,
     /// Moves the selection by rows.
     Move(isize),
     /// Moves it by screens.
     Page(isize),
-    /// To the first row.
+    /// Moves it to the first row.
     First,
-    /// To the last row.
+    /// Moves it to the last row.
     Last,
 }
 
 /// A line of the screen.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Line {
+pub(super) struct Line {
     /// No wider than the screen.
-    pub text: String,
-    /// How it looks.
-    pub look: Look,
+    pub(super) text: String,
+    pub(super) look: Look,
 }
 
-/// How a line looks.
+/// The attribute of a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Look {
-    /// As text does.
+pub(super) enum Look {
     Plain,
-    /// As a heading.
     Heading,
-    /// Not important.
     Pale,
-    /// The selected row.
     Selected,
 }
 
-/// The list.
-pub struct Picker {
+pub(super) struct Picker {
     header: Vec<String>,
     rows: Vec<Row>,
     query: String,
@@ -77,8 +73,7 @@ pub struct Picker {
 }
 
 impl Picker {
-    /// A list without rows.
-    pub fn new(header: &[&str]) -> Self {
+    pub(super) fn new(header: &[&str]) -> Self {
         Self {
             header: header.iter().map(|&title| title.to_owned()).collect(),
             rows: Vec::new(),
@@ -92,7 +87,7 @@ impl Picker {
     }
 
     /// Adds rows, and replaces those with the same key. Rows are in the order of their cells.
-    pub fn put(&mut self, rows: Vec<Row>) {
+    pub(super) fn put(&mut self, rows: Vec<Row>) {
         let key = self.moved.then(|| self.selected().map(|row| row.key.clone())).flatten();
         let mut new: std::collections::HashMap<_, _> =
             rows.into_iter().map(|row| (row.key.clone(), row)).collect();
@@ -110,8 +105,7 @@ impl Picker {
         }
     }
 
-    /// Does what a key means.
-    pub fn press(&mut self, key: Key) {
+    pub(super) fn press(&mut self, key: Key) {
         let last = self.matches.len().saturating_sub(1);
         let page = isize::try_from(self.height).unwrap_or(1).max(1);
         let target = match key {
@@ -142,12 +136,12 @@ impl Picker {
     }
 
     /// The row that would be chosen now.
-    pub fn selected(&self) -> Option<&Row> {
+    pub(super) fn selected(&self) -> Option<&Row> {
         self.matches.get(self.selected).map(|&index| &self.rows[index])
     }
 
     /// The whole screen: the query, `status` beside the count, the header, and as many rows as fit.
-    pub fn render(&mut self, width: usize, height: usize, status: &str) -> Vec<Line> {
+    pub(super) fn render(&mut self, width: usize, height: usize, status: &str) -> Vec<Line> {
         let line = |text: &str, look| Line { text: cut(text, width), look };
         let counts = format!("  {} of {}", self.matches.len(), self.rows.len());
         let status = if status.is_empty() { counts } else { format!("{counts}  {status}") };
@@ -207,8 +201,8 @@ impl Picker {
     }
 }
 
-/// How well a cell matches a word: whole words better than parts, parts better than scattered letters, early ones
-/// better than late ones. Capital letters in the word must be capital.
+/// How well a cell matches a word: whole words better than parts, parts better than scattered letters, early
+/// ones better than late ones. Capital letters in the word must be capital.
 fn score(word: &str, cell: &str) -> Option<usize> {
     let folded;
     let cell = if word.chars().any(char::is_uppercase) {
@@ -222,7 +216,8 @@ fn score(word: &str, cell: &str) -> Option<usize> {
         let whole = usize::from(cell.len() == word.len());
         return Some(WHOLE + 200 * whole + 100 * usize::from(begins) + LATE.saturating_sub(start));
     }
-    // The letters in order, from the first place where all of them are: then from behind, for the shortest piece.
+    // The letters in order, from the first place where all of them are: then from behind, for the shortest
+    // piece.
     let letters: Vec<_> = word.chars().collect();
     let text: Vec<_> = cell.chars().collect();
     let mut wanted = letters.iter();

@@ -73,7 +73,7 @@ fn names_that_others_could_have_kept_are_not_believed() {
             };
             fs::write(file, fs::read_to_string(file).unwrap().replace(HEALTHY, WRONG)).unwrap();
             spoil(file);
-            let note = "ssh_ec2: names are looked up anew, without what was kept of them: ";
+            let note = "ssh_ec2: the cached names are not used, and are looked up again: ";
             assert_eq!(connect(), format!("{note}{}\n", fault(file)), "once");
             assert!(sandbox.region.sessions().iter().all(|session| session.target == HEALTHY));
             sandbox.assert_tidy();
@@ -195,7 +195,8 @@ fn credentials_that_others_could_have_kept_are_not_used() {
         };
         spoil(file);
         let ended = run(&mut mfa::ssh_ec2(&sandbox, &mfa::CONNECT)).status(1);
-        let note = "ssh_ec2: the role is assumed anew, without what was kept of it: ";
+        let note =
+            "ssh_ec2: the cached credentials of the role are not used, and the role is assumed again: ";
         assert!(ended.stderr.starts_with(note), "{ended}");
         assert!(ended.stderr.lines().next().unwrap().contains(&file.display().to_string()), "{ended}");
         assert!(ended.stderr.contains("error: ") && ended.stderr.contains("MFA code"), "{ended}");
