@@ -4,6 +4,7 @@
 //! passed on as they are; only those that a command itself finds are defined here. `messages.txt` shows all
 //! of them.
 
+mod changed_key;
 mod plain_ssh;
 mod reported;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
+pub use self::changed_key::ChangedKey;
 pub use self::plain_ssh::{PlainHost, PlainSsh};
 use crate::aws::AwsError;
 use crate::doctor::diagnosis::{Diagnosis, RefusedKey};
@@ -27,7 +29,6 @@ use crate::net::network::NetworkError;
 use crate::road::error::RoadError;
 use crate::ssh::client::InvocationError;
 use crate::ssh::error::SshError;
-use crate::ssh::host_key::{HostKey, Source};
 use crate::ssh::known_hosts::StoreError;
 use crate::system::explain::{Anchor, Explain};
 use crate::target::{InstanceId, TargetError};
@@ -241,22 +242,12 @@ impl Explain for Failure {
             Self::NoKey { .. } => {
                 vec!["make one with `ssh-keygen -t ed25519`, or name one with `--key-file`".into()]
             }
-            Self::HostKeyUnchecked { instance, hints, .. } => {
-                let trust = format!(
-                    "try again, or give the key yourself: `ssh_ec2 known-hosts --trust KEY {instance}`"
-                );
-                hints.iter().cloned().chain([trust]).collect()
-            }
+            Self::HostKeyUnchecked { instance, hints, .. } => unchecked_hints(instance, hints),
             Self::ProxySilent { .. } => vec!["connect again; `ssh -v` shows what it waits for".into()],
             Self::Sandbox(_) => {
                 vec!["check that loopback ports and the temporary directory can be used".into()]
             }
-            Self::OtherWay { program, .. } => vec![
-                "remove that option".into(),
-                format!(
-                    "to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"
-                ),
-            ],
+            Self::OtherWay { program, .. } => other_way_hints(program),
             Self::Ssh(error) => error.hints(),
             Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
                 vec!["free disk space, or redirect standard output elsewhere".into()]
@@ -314,6 +305,20 @@ impl Explain for Failure {
     }
 }
 
+fn unchecked_hints(instance: &InstanceId, hints: &[String]) -> Vec<String> {
+    let trust = format!("try again, or give the key yourself: `ssh_ec2 known-hosts --trust KEY {instance}`");
+    hints.iter().cloned().chain([trust]).collect()
+}
+
+fn other_way_hints(program: &str) -> Vec<String> {
+    vec![
+        "remove that option".into(),
+        format!(
+            "to reach another host through an instance, run `ssh_ec2 config --install`, and then plain {program} with `-J USER@NAME.ec2`"
+        ),
+    ]
+}
+
 impl Failure {
     /// The address of the heading in docs/troubleshooting.md.
     pub fn link(&self) -> Option<String> {
@@ -334,59 +339,6 @@ impl Failure {
             Self::Command { .. } => ExitCode::Passed(127),
             _ => ExitCode::Failure,
         }
-    }
-}
-
-/// sshd presented a host key that is not the known one.
-#[derive(Debug, Error)]
-#[error("{host} presents the host key {} {}, but the known key is {old}, from {learned_from}{}; {}", .new.kind(), .new.fingerprint(), at(.since), listed(*.confirmed))]
-pub struct ChangedKey {
-    /// The host as in known_hosts.
-    pub host: String,
-    /// The known key: its type and fingerprint.
-    pub old: String,
-    /// The source of the known key.
-    pub learned_from: Source,
-    /// The time when the known key was stored; empty if it was not.
-    pub since: String,
-    /// The presented key.
-    pub new: HostKey,
-    /// The source in AWS that lists the presented key.
-    pub confirmed: Option<Source>,
-    /// Whether no key of the same algorithm is known.
-    pub other_kind: bool,
-}
-
-impl Explain for ChangedKey {
-    fn hints(&self) -> Vec<String> {
-        let instance = self.host.trim_start_matches('[').split(']').next().unwrap_or_default();
-        let port = self.host.split_once("]:").map(|(_, port)| format!(" --port {port}")).unwrap_or_default();
-        let trust = format!("`ssh_ec2 known-hosts --trust '{}'{port} {instance}`", self.new);
-        let hint = match self.confirmed {
-            None if self.other_kind => format!(
-                "if HostKeyAlgorithms in your ssh configuration asks for such keys, remove it; only if you know that the instance has this key: {trust}"
-            ),
-            Some(_) => format!("the instance has made new host keys since; accept this one: {trust}"),
-            None => format!(
-                "another machine may be intercepting the connection; only if you know that the instance has made new host keys: {trust}"
-            ),
-        };
-        vec![hint]
-    }
-
-    fn anchor(&self) -> Option<Anchor> {
-        Some(Anchor::HostKeyChanged)
-    }
-}
-
-fn at(since: &str) -> String {
-    if since.is_empty() { String::new() } else { format!(" on {since}") }
-}
-
-fn listed(confirmed: Option<Source>) -> String {
-    match confirmed {
-        Some(source) => format!("{source} lists the presented key"),
-        None => "AWS does not list the presented key".into(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use ssm_channel::SsmAgentVersion;
 
 use super::{Finding, Subject, Walk, chain, denied};
-use crate::aws::{Aws, Filter, Instance, InstanceState};
+use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
 use crate::doctor::diagnosis;
 use crate::doctor::report::Layer;
 use crate::instances::default_user::DEFAULT_USER;
@@ -140,18 +140,21 @@ impl Walk<'_> {
             let name = profile.rsplit('/').next().unwrap_or(profile);
             self.note(Layer::InstanceProfile, since, Finding::ok(foreign_text(name, 130)))?;
         }
-        let last_ping = managed
-            .last_ping
-            .map(|ping| format!(", last ping {} ago", Age::between(ping, SystemTime::now())));
-        let version = foreign_text(&managed.agent_version, 30);
-        let fact = format!("online{}; SSM agent {version}", last_ping.unwrap_or_default());
-        let lacks = SsmAgentVersion::parse(&managed.agent_version).map(shortcomings).unwrap_or_default();
-        let finding = if lacks.is_empty() {
-            Finding::ok(fact)
-        } else {
-            Finding::warning(format!("{fact}: {}", lacks.join("; "))).hint(diagnosis::UPDATE_HINT)
-        };
-        self.note(Layer::SessionManager, since, finding)
+        self.note(Layer::SessionManager, since, online(&managed))
+    }
+}
+
+/// An SSM agent that is online, with what its version lacks.
+fn online(managed: &Managed) -> Finding {
+    let last_ping =
+        managed.last_ping.map(|ping| format!(", last ping {} ago", Age::between(ping, SystemTime::now())));
+    let version = foreign_text(&managed.agent_version, 30);
+    let fact = format!("online{}; SSM agent {version}", last_ping.unwrap_or_default());
+    let lacks = SsmAgentVersion::parse(&managed.agent_version).map(shortcomings).unwrap_or_default();
+    if lacks.is_empty() {
+        Finding::ok(fact)
+    } else {
+        Finding::warning(format!("{fact}: {}", lacks.join("; "))).hint(diagnosis::UPDATE_HINT)
     }
 }
 

@@ -112,7 +112,7 @@ impl PlainSsh {
                     "`ssh_ec2 list` lists the instances; `ssh {}` searches another region",
                     host.in_region("REGION")
                 );
-                // Only the first hint names options of ours.
+                // Only the first hint names options of `ssh_ec2`.
                 [look].into_iter().chain(error.hints().into_iter().skip(1)).collect()
             }
             ResolveError::Several { candidates, .. } => {

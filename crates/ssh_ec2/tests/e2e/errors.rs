@@ -174,7 +174,7 @@ fn ssh_answers_its_version_and_algorithms() {
 fn output_that_cannot_be_written_is_an_error_of_standard_output() {
     let sandbox = Sandbox::start();
     let error = "cannot write to standard output: No space left on device (os error 28)";
-    let hint = "make room where standard output goes, or send it elsewhere";
+    let hint = "free disk space, or redirect standard output elsewhere";
     for words in [
         &["list"][..],
         &["list", "--json"],

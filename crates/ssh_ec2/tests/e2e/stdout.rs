@@ -120,10 +120,7 @@ fn bytes_that_cannot_be_written_are_an_error() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let ended = Running::start_with(&mut sandbox.proxy(HEALTHY), input, full.into()).wait().status(1);
         let error = "cannot write to standard output: No space left on device (os error 28)";
-        assert_eq!(
-            ended.stderr,
-            told(error, &["make room where standard output goes, or send it elsewhere"])
-        );
+        assert_eq!(ended.stderr, told(error, &["free disk space, or redirect standard output elsewhere"]));
         sandbox.assert_tidy();
     }
 }

@@ -118,7 +118,7 @@ fn what_is_missing_but_spared_is_a_warning() {
         "permissions: a lost websocket cannot be replaced: AWS refused ssm:ResumeSession",
         "permissions: sessions are ended by the instance alone: AWS refused ssm:TerminateSession",
         "instance: cannot get the state of the instance: AWS refused ec2:DescribeInstances",
-        "host-key: none known yet, and the console does not tell: AWS refused ec2:GetConsoleOutput",
+        "host-key: none known yet, and the console output cannot be read: AWS refused ec2:GetConsoleOutput",
         "session-manager: cannot get the state of the SSM agent: AWS refused ssm:DescribeInstanceInformation",
     ] {
         assert!(warnings.iter().any(|warning| warning.starts_with(said)), "{said:?} is not in {ended}");
