@@ -359,7 +359,7 @@ fn nobody_signs_in_for_a_profile_that_cannot_be_used() {
         (
             "sso_start_url = https://other.awsapps.com/start\n",
             "profile sso and its sso-session s differ in sso_start_url",
-            "take sso_start_url out of the profile",
+            "remove sso_start_url from the profile",
         ),
         (
             "[profile sso2]\n",
