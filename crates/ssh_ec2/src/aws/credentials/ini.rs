@@ -3,8 +3,8 @@
 //! The AWS CLI reads them with `RawConfigParser` of Python's standard library, so that is the grammar: see
 //! <https://docs.python.org/3/library/configparser.html> and botocore's `configloader.py`. Its traps: a line
 //! that is indented deeper than the option above it belongs to that option's value, even if it looks like a
-//! section; text after `]` is not an error; a comment begins a line, and is part of the value anywhere else; a
-//! section or an option that occurs twice makes the whole file unreadable; `[DEFAULT]` has values for all
+//! section; text after `]` is not an error; a comment begins a line, and is part of the value anywhere else;
+//! a section or an option that occurs twice makes the whole file unreadable; `[DEFAULT]` has values for all
 //! sections.
 
 use std::collections::{BTreeMap, BTreeSet};
