@@ -194,7 +194,8 @@ fn a_hundred_connections_at_once_succeed() {
     sandbox.assert_tidy();
 }
 
-/// It is hit after the server's part of the other one's key exchange has come, and before that one's ssh asks.
+/// It is hit after the server's part of the other one's key exchange has come, and before that one's ssh
+/// asks.
 #[test]
 fn a_proxy_that_is_killed_or_stopped_with_the_link_harms_no_ssh_that_is_about_to_ask() {
     for signal in [Signal::KILL, Signal::STOP] {

@@ -5,10 +5,10 @@
 //! and the key agent listens. The push is nearly always faster than the session.
 //!
 //! ssh connects to the key agent at the end of the key exchange, or from OpenSSH 9.6 on when the server has
-//! said that keys are possible (`pubkey_prepare` in `sshconnect2.c`). Either time it does so because something
-//! came from the server, and before it answers. Several connections share the link to their key agents. So
-//! from the last byte of the server's NEWKEYS on, and until ssh has connected, bytes are passed on only while
-//! this connection has its turn, which ends with ssh's answer.
+//! said that keys are possible (`pubkey_prepare` in `sshconnect2.c`). Either time it does so because
+//! something came from the server, and before it answers. Several connections share the link to their key
+//! agents. So from the last byte of the server's NEWKEYS on, and until ssh has connected, bytes are passed on
+//! only while this connection has its turn, which ends with ssh's answer.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice};

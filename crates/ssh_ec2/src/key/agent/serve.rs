@@ -195,8 +195,8 @@ impl Drop for Guest<'_> {
 }
 
 /// How many are served at once. A client that has requested nothing yet makes room for the next one; without
-/// such a client the next ones wait in the socket's backlog. Connections that begin together do not meet here,
-/// since each proxy leads the link to itself while its own ssh connects.
+/// such a client the next ones wait in the socket's backlog. Connections that begin together do not meet
+/// here, since each proxy leads the link to itself while its own ssh connects.
 const CONNECTIONS: usize = 64;
 /// A refusal takes 80 bytes; after a success OpenSSH sends its list of host keys, of 500 bytes.
 const LITTLE: u64 = 600;

@@ -5,10 +5,10 @@
 //! they all push their keys to the same place.
 //!
 //! A proxy makes its socket after the first push of its key, and ssh gets no byte before. So when an ssh asks
-//! for a key, its own proxy's socket is there. Each ssh is led to that: at the moments at which it may connect,
-//! its proxy has a turn, in which no other proxy changes the link ([`AgentSocket::begin_turn`]). An ssh that
-//! met the agent of another proxy would be refused if that one was killed or stopped. At other times the link
-//! may lead to any proxy that runs, for clients that come later, such as forwarded ones.
+//! for a key, its own proxy's socket is there. Each ssh is led to that: at the moments at which it may
+//! connect, its proxy has a turn, in which no other proxy changes the link ([`AgentSocket::begin_turn`]). An
+//! ssh that met the agent of another proxy would be refused if that one was killed or stopped. At other times
+//! the link may lead to any proxy that runs, for clients that come later, such as forwarded ones.
 //!
 //! A proxy that ends leads the link to another socket, removes its own, and serves the clients that have
 //! connected. It does so under the lock of a turn, which keeps two proxies that end together from leading the

@@ -2,7 +2,8 @@
 //!
 //! The system releases the lock of a process that was killed. One that was stopped keeps it, so the others
 //! remove the file then, and go on with a new one. Two processes that do so at the same moment may each get a
-//! lock, of two files. That is as if there was none for once: an ssh may be led to the agent of another proxy.
+//! lock, of two files. That is as if there was none for once: an ssh may be led to the agent of another
+//! proxy.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -120,7 +121,8 @@ impl Turn {
     }
 }
 
-/// For an ssh that does not react: it was stopped, or asks its user for a password. Others take a millisecond.
+/// For an ssh that does not react: it was stopped, or asks its user for a password. Others take a
+/// millisecond.
 const LIMIT: Duration = Duration::from_secs(1);
 /// A proxy that keeps the lock for longer was stopped, which not every system shows.
 const LONGEST_TURN: Duration = Duration::from_millis(1500);
