@@ -229,12 +229,7 @@ impl Explain for Failure {
             Self::Key(error) => error.hints(),
             Self::KeyFile(error) => error.hints(),
             Self::KeyRefused(refused) => refused.hints(),
-            Self::ManagedNode { .. } => {
-                vec![
-                    "install a key of your own on the node: ssh offers your own keys to `mi-…` targets"
-                        .into(),
-                ]
-            }
+            Self::ManagedNode { .. } => vec![MANAGED_NODE_HINT.into()],
             Self::PlainSsh(failure) => failure.hints(),
             Self::Moved { .. } => vec!["connect again".into()],
             Self::NoHome => vec!["set HOME, or SSH_EC2_DIR to a directory that you can write to".into()],
@@ -369,5 +364,8 @@ impl From<ExitCode> for process::ExitCode {
     }
 }
 
+/// EC2 Instance Connect pushes no keys to managed nodes.
+const MANAGED_NODE_HINT: &str =
+    "install a key of your own on the node: ssh offers your own keys to `mi-…` targets";
 /// The document with a heading for each kind of error.
 const TROUBLESHOOTING: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubleshooting.md");

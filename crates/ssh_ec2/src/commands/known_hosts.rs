@@ -204,7 +204,7 @@ impl Lookup<'_> {
                 self.keep(host, std::slice::from_ref(key), source, true).await
             }
             (Listing::Keys(evidence, source), Some(key)) if self.request.port == Port::SSH => {
-                let old = format!("a key with {}", evidence.all_fingerprints().join(" or "));
+                let old = evidence.all_fingerprints().join(" or ");
                 Err(self.differs(instance, host, old, source, String::new(), key, false).await)
             }
             // Another sshd, in a container for example, may have keys of its own; the machine's come first.

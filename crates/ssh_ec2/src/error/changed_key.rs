@@ -11,7 +11,7 @@ use crate::system::explain::{Anchor, Explain};
 pub struct ChangedKey {
     /// The host as in known_hosts.
     pub host: String,
-    /// The known key: its type and fingerprint.
+    /// The known key: its type and fingerprint, or only fingerprints.
     pub old: String,
     /// The source of the known key.
     pub learned_from: Source,

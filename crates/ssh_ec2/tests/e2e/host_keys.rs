@@ -50,7 +50,7 @@ fn is_refused(sandbox: &Sandbox, target: &str, instance: &str, learned_from: &st
         error.starts_with(&format!("ssh_ec2: error: {instance} presents the host key ED25519 SHA256:")),
         "{ended}"
     );
-    assert!(error.contains(", but the known key is ED25519 SHA256:"), "{ended}");
+    assert!(error.contains(", but the known key is "), "{ended}");
     assert!(error.contains(&format!(", from {learned_from}")), "{ended}");
     assert!(error.matches("SHA256:").count() >= 2, "{ended}");
     assert!(hint.contains("`ssh_ec2 known-hosts --trust 'ssh-ed25519 "), "{ended}");
