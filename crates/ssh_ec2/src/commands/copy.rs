@@ -170,7 +170,7 @@ fn help(tool: Tool) -> String {
     let program = tool.program();
     format!(
         "Usage: ssh_ec2 [OPTIONS] {program} ARGUMENT…\n\n\
-         Runs {program} with a target for a host:\n\n\
+         Runs {program}; a target stands for a host:\n\n\
          \x20   ssh_ec2 --region eu-west-1 {program} {}\n\n\
          Options of ssh_ec2 go in front of `{program}`; `ssh_ec2 --help` lists them.\n\
          The arguments of {program} follow it; `man {program}` lists them.\n",

@@ -25,7 +25,7 @@ use crate::target::{InstanceId, OsUser};
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Diagnosis {
     /// sshd rejects keys of this algorithm.
-    #[error("{instance} takes no {} keys: {reason}", kind(.algorithm))]
+    #[error("{instance} accepts no {} keys: {reason}", kind(.algorithm))]
     Algorithm {
         /// The instance that fails.
         instance: InstanceId,
@@ -85,7 +85,7 @@ pub enum Diagnosis {
         file: String,
     },
     /// sshd does not accept public keys as the first method.
-    #[error("sshd on {instance} takes no public keys: its configuration has {option}")]
+    #[error("sshd on {instance} accepts no public keys: its configuration has {option}")]
     NoPublicKey {
         /// The instance that fails.
         instance: InstanceId,
@@ -117,7 +117,7 @@ pub enum Diagnosis {
         state: String,
     },
     /// The SSM agent was online before and is not now.
-    #[error("{instance} {}Session Manager last heard from it {} ago", if *.runs { "is running, but " } else { "is out of reach: " }, silence(*.silent))]
+    #[error("{instance} {}Session Manager last heard from it {} ago", if *.runs { "is running, but " } else { "cannot be reached: " }, silence(*.silent))]
     Offline {
         /// The instance that fails.
         instance: InstanceId,
@@ -188,12 +188,12 @@ impl Explain for Diagnosis {
             Self::KeptOut { option, .. } => {
                 format!("log in as another user, or change {option} in sshd's configuration there")
             }
-            Self::KeysUser { .. } => "reinstall the package ec2-instance-connect there, which makes that user".into(),
+            Self::KeysUser { .. } => "reinstall the package ec2-instance-connect there, which creates that user".into(),
             Self::NoLogin { file, .. } => {
                 format!("wait until the instance has started; remove {file} if it is left over")
             }
             Self::NoPublicKey { option, .. } => {
-                format!("change {option} in sshd's configuration there, and reload sshd: keys are the only way in")
+                format!("change {option} in sshd's configuration there, and reload sshd: EC2 Instance Connect works with public keys only")
             }
             Self::Shell { user, .. } => {
                 format!("give the user one that exists, through a session shell: `usermod --shell /bin/sh {user}`")
@@ -205,7 +205,7 @@ impl Explain for Diagnosis {
             Self::NotFound { elsewhere: Some(region), .. } => format!("add `--region {region}`"),
             Self::NotFound { .. } => "check the id, and the account of the credentials: `aws sts get-caller-identity`".into(),
             Self::NotInstalled { .. } => {
-                "install the package ec2-instance-connect there, or use a key that it knows: `--key-file`".into()
+                "install the package ec2-instance-connect there, or use a key that is in the user's authorized_keys: `--key-file`".into()
             }
             Self::NotRunning { instance, state } => not_running_hint(instance, state),
             Self::Offline { region, .. } => format!(
@@ -370,7 +370,7 @@ mod tests {
             of_agent(None, managed, &instance, "eu-west-1", now).map(|found| found.to_string())
         };
         let offline = cause(Some(&managed(false, "3.3.987.0"))).unwrap();
-        assert_eq!(offline, "i-0a1b2c3d is out of reach: Session Manager last heard from it 3 days ago");
+        assert_eq!(offline, "i-0a1b2c3d cannot be reached: Session Manager last heard from it 3 days ago");
         assert_eq!(cause(Some(&managed(true, "3.3.987.0"))), None);
         assert!(cause(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, and"));
         assert_eq!(cause(Some(&managed(true, "?"))), None);

@@ -38,7 +38,7 @@ impl Walk<'_> {
             Ok(channel) => channel,
             Err(error) => {
                 let directory = means.places.directory().display();
-                let finding = Finding::broken(format!("cannot make a directory in {directory}: {error}"))
+                let finding = Finding::broken(format!("cannot create a directory in {directory}: {error}"))
                     .hint(format!("check the permissions of {directory}"));
                 return self.note(Layer::Login, since, finding);
             }

@@ -25,7 +25,7 @@ pub enum KeyError {
     #[error("the operating system gave no random bytes for a key: {0}")]
     Random(#[from] getrandom::Error),
     /// The library gives no reason.
-    #[error("no RSA key could be made")]
+    #[error("cannot generate an RSA key")]
     Rsa,
 }
 

@@ -234,7 +234,7 @@ impl Explain for DialError {
                 ];
             }
             Self::Refused { .. } => {
-                "try again: the session's token is good for one connection and a short time"
+                "try again: the session's token is valid for one connection and a short time"
             }
             Self::Resolve { .. } => "check the region, and this machine's DNS",
             Self::Tls { source, .. } if is_distrust(source) => {

@@ -16,7 +16,7 @@ pub enum RoadError {
     Aws(#[from] AwsError),
     /// The session was refused before the SSM agent connected to the port: by the SSM agent, the service, or
     /// this client, which does not support something that the SSM agent asked for.
-    #[error("the session on {target} could not begin: {reason}")]
+    #[error("the session on {target} could not be started: {reason}")]
     ChannelRefused {
         /// Where the session was to end.
         target: SessionTarget,
@@ -90,7 +90,7 @@ pub enum RoadError {
         target: SessionTarget,
     },
     /// sshd has too many clients, or penalizes one.
-    #[error("sshd on port {port} of {target} turns connections away: {greeting:?}")]
+    #[error("sshd on port {port} of {target} rejects connections: {greeting:?}")]
     SshdBusy {
         /// The host of sshd.
         target: SessionTarget,
@@ -164,4 +164,4 @@ fn after_colon(reason: &str) -> String {
 const SSHD_BUSY_HINT: &str = "wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for";
 /// For sessions whose websocket does not open or does not last.
 pub(super) const WEBSOCKETS_HINT: &str =
-    "see that nothing between here and ssmmessages on port 443 holds up websockets: a proxy, a firewall";
+    "check that no proxy or firewall between this machine and ssmmessages on port 443 blocks websockets";

@@ -118,7 +118,7 @@ impl Explain for ProbeError {
             Self::Interrupted => Vec::new(),
             Self::Late { .. } => vec![WEBSOCKETS_HINT.into()],
             Self::NotRun { instance, .. } => {
-                vec![format!("see that {instance} has a shell, `sh`, and that its SSM agent is up to date")]
+                vec![format!("check that {instance} has a shell, `sh`, and that its SSM agent is up to date")]
             }
             Self::Road(error) => error.hints(),
         }

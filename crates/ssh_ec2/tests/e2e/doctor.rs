@@ -169,7 +169,7 @@ fn the_client() {
         row("ssh", "cannot run ssh: No such file or directory")
             .where_(|sandbox, command| other_ssh(sandbox, command, None))
             .before_us(),
-        row("ssh", "ssh is OpenSSH 8.4, and checking host keys takes 8.5")
+        row("ssh", "ssh is OpenSSH 8.4, but checking host keys needs 8.5 or later")
             .where_(|sandbox, command| other_ssh(sandbox, command, Some("echo OpenSSH_8.4p1 >&2")))
             .before_us(),
         row("ssh-config", "PubkeyAuthentication is off")

@@ -360,7 +360,7 @@ fn an_old_ssh_is_reported_before_its_configuration_is_broken() {
     let ended = run(command.env("PATH", &bin).args(["config", "--install"])).status(1);
     assert_eq!(
         ended.stderr,
-        "ssh_ec2: error: ssh is OpenSSH 8.4, and checking host keys takes 8.5\n\
+        "ssh_ec2: error: ssh is OpenSSH 8.4, but checking host keys needs 8.5 or later\n\
          ssh_ec2: hint: put a newer ssh in PATH\n"
     );
     assert!(!sandbox.home().join(".ssh/config").exists());

@@ -73,7 +73,7 @@ pub enum ProcessError {
         what: String,
     },
     /// There is no such file at the path, or in PATH.
-    #[error("there is no program {program}")]
+    #[error("cannot find the program {program}")]
     NotFound {
         /// The first word of the line.
         program: String,

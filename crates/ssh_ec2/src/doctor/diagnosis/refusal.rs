@@ -76,7 +76,9 @@ impl RefusedKey {
         let are_files_in_order = self.is_enforcing || self.cleared.package;
         if !self.cleared.user && !self.is_enforcing {
             let images = match self.system_user.filter(|usual| *usual != user) {
-                Some(usual) => format!("its sshd looks like that of a system whose images have `{usual}`"),
+                Some(usual) => {
+                    format!("its sshd looks like that of a system with the default user `{usual}`")
+                }
                 None => format!("images have {}", other_users(user)),
             };
             hints.push(format!("check that the user `{user}` exists there; {images}"));
@@ -85,7 +87,7 @@ impl RefusedKey {
             hints.push("check that the package ec2-instance-connect is installed on the instance, and that its clock is right".into());
         }
         if self.algorithm == ED25519 {
-            hints.push(format!("an sshd in FIPS mode, or with PubkeyAcceptedAlgorithms of its own, may take no Ed25519 keys: {rsa_key}"));
+            hints.push(format!("an sshd in FIPS mode, or with PubkeyAcceptedAlgorithms of its own, may accept no Ed25519 keys: {rsa_key}"));
         }
         if are_files_in_order {
             hints.push(

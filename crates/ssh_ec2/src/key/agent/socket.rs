@@ -49,7 +49,9 @@ pub enum SocketError {
         source: io::Error,
     },
     /// Others could reach into the directory.
-    #[error("the directory {path} of the key agent's socket belongs to somebody else or is open to others")]
+    #[error(
+        "the directory {path} of the key agent's socket belongs to another user or is accessible to other users"
+    )]
     Exposed {
         /// Which directory.
         path: PathBuf,
@@ -78,7 +80,7 @@ impl Explain for SocketError {
             ],
             Self::Exposed { path } => vec![format!("run `chmod 700 {}`", path.display())],
             Self::TooLong { .. } => {
-                vec!["run `ssh_ec2 config --install`: the blocks that it writes name a shorter socket".into()]
+                vec!["run `ssh_ec2 config --install`: the blocks that it writes use a shorter path".into()]
             }
         }
     }

@@ -98,7 +98,7 @@ fn lines_below_an_option_are_nested() {
     let error = found.get("p").unwrap().text("region").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`region` of profile p has lines below it, and should have a value beside it"
+        "`region` of profile p has indented lines below it instead of a value beside it"
     );
 }
 
