@@ -1,4 +1,4 @@
-//! Why bytes do not reach an instance, or no longer do.
+//! The errors of a connection to an instance: why it does not open, or why it ended.
 
 use thiserror::Error;
 
@@ -7,7 +7,7 @@ use crate::net::websocket::DialError;
 use crate::system::explain::{Anchor, Explain};
 use crate::target::{Port, SessionTarget};
 
-/// No connection, or the end of one.
+/// Why a connection was not possible, or ended.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RoadError {
@@ -39,7 +39,7 @@ pub enum RoadError {
     Lost {
         /// Where the session ends.
         target: SessionTarget,
-        /// How long it was tried.
+        /// How long the attempts lasted.
         minutes: u64,
         /// Why the last attempt failed.
         source: Box<Self>,
@@ -160,8 +160,8 @@ fn after_colon(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
-/// Through Session Manager every client has the instance's own address.
+/// For an sshd that rejects connections. Through Session Manager every client has the instance's own address.
 const SSHD_BUSY_HINT: &str = "wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for";
-/// For sessions whose websocket does not open or does not last.
+/// The hint for sessions whose websocket does not open or is lost.
 pub(super) const WEBSOCKETS_HINT: &str =
     "check that no proxy or firewall between this machine and ssmmessages on port 443 blocks websockets";
