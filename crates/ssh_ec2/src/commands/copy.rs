@@ -72,7 +72,7 @@ fn run(
     explanations::run(&environment.program, &command, explanations, |code| code != 0)
 }
 
-/// A command line with instances in the place of targets.
+/// A command line with instances instead of targets.
 struct Resolved {
     arguments: Vec<OsString>,
     options: ProxyOptions,
@@ -115,7 +115,7 @@ impl Resolved {
 /// The hosts of a command line, each looked up once.
 struct Hosts<'a> {
     environment: &'a Environment,
-    /// By host, and by whether the user was looked up.
+    /// The destinations found, by host and by whether the user was looked up.
     known: HashMap<(String, bool), Destination>,
     /// The targets that are no ids.
     names: Vec<String>,

@@ -171,7 +171,7 @@ struct List {
     places: Vec<(Option<String>, String)>,
     instances: HashMap<String, (usize, Instance)>,
     managed: HashMap<String, Managed>,
-    /// By place: whether EC2 has answered, be it with an error.
+    /// For each account and region, whether EC2 has answered, be it with an error.
     answered: Vec<bool>,
     errors: Vec<AwsError>,
     searching: bool,

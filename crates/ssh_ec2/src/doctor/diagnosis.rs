@@ -343,12 +343,12 @@ fn span(time: Duration) -> String {
     Age::from(rounded).in_words()
 }
 
-/// For an SSM agent that is too old, or lacks a feature.
+/// The hint for an SSM agent that is too old, or lacks a feature.
 pub(super) const UPDATE_HINT: &str =
     "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`";
 /// An instance boots and its SSM agent registers in less time.
 const REGISTRATION_TIME: Duration = Duration::from_secs(5 * 60);
-/// For calls to all other regions, after the others have taken their time.
+/// The time limit for calls to all other regions, which come after the other calls.
 const ELSEWHERE_TIMEOUT: Duration = Duration::from_millis(1200);
 
 #[cfg(test)]

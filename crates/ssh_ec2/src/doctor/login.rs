@@ -165,5 +165,5 @@ const HOST_KEY_ANCHORS: [Anchor; 4] =
 /// Enough for a slow SSM agent after retried calls, with host keys that are read in a session of their own.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 const BROKEN_LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// For the command that looks for the cause, in a session of its own.
+/// The time limit for the command that looks for the cause, in a session of its own.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(25);

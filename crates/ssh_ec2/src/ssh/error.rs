@@ -48,5 +48,5 @@ impl Explain for SshError {
     }
 }
 
-/// For an ssh that is too old, or has a known vulnerability.
+/// The hint for an ssh that is too old, or has a known vulnerability.
 pub const NEWER_HINT: &str = "put a newer ssh in PATH";

@@ -87,7 +87,7 @@ pub enum ConfigurationError {
         /// The name of the profile.
         profile: String,
     },
-    /// An option has nested lines in the place of a value.
+    /// An option has nested lines instead of a value.
     #[error("`{option}` of profile {profile} has indented lines below it instead of a value beside it")]
     NotText {
         /// The name of the profile.

@@ -248,7 +248,7 @@ fn score(word: &str, cell: &str) -> Option<usize> {
 
 /// More than scattered letters can have.
 const WHOLE: usize = 1000;
-/// From here on it does not matter where.
+/// From this position on, the position of a match does not matter.
 const LATE: usize = 100;
 
 fn columns(cells: &[String], widths: &[usize]) -> String {

@@ -126,5 +126,5 @@ pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, algorithm: &str, limi
 const ED25519: &str = "ssh-ed25519";
 /// The reason that Session Manager records for the session.
 const REASON: &str = "ssh_ec2 looks for the reason of a refused key";
-/// For an enforcing SELinux, where no other cause was found.
+/// The hint if SELinux is enforcing and no other cause was found.
 const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` through a session shell";

@@ -53,7 +53,7 @@ pub enum Flaw {
     /// Only white space and comments.
     #[error("is empty")]
     Empty,
-    /// A key of a type that EC2 Instance Connect does not take. Holds its description.
+    /// A key of a type that EC2 Instance Connect does not accept. Holds its description.
     #[error("holds {0}, which EC2 Instance Connect does not accept")]
     Kind(String),
     /// A longer line than `SendSSHPublicKey` takes. Holds its length in characters.

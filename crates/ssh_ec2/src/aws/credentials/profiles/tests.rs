@@ -127,7 +127,7 @@ fn a_header_without_the_word_profile_is_remembered() {
     assert_eq!(found.bare_section("bar"), None);
 }
 
-/// The CLI takes it for an empty file, and would go on to another identity.
+/// The CLI treats it as an empty file, and would use another identity.
 #[test]
 fn a_file_that_must_not_be_read_is_an_error() {
     let variables = Variables::new([], Some("/home/me".into()));
