@@ -307,7 +307,7 @@ impl Walk<'_> {
             ..Wanted::default()
         };
         if let Ok(policy) = Policy::least(&wanted).granting(action).json() {
-            finding.hints.push("let somebody add to your policies:".into());
+            finding.hints.push("ask an administrator to add to your policies:".into());
             finding.details.extend(policy.lines().map(str::to_owned));
         }
         finding

@@ -77,7 +77,7 @@ pub enum Diagnosis {
         option: String,
     },
     /// A nologin file on the instance stops all logins but root's.
-    #[error("{instance} lets nobody but root log in: {file} exists there")]
+    #[error("{instance} lets only root log in: {file} exists there")]
     NoLogin {
         /// The instance that fails.
         instance: InstanceId,

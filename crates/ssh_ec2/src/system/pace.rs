@@ -78,7 +78,7 @@ fn open(path: &Path) -> io::Result<File> {
 impl Rate {
     /// The time at which the bucket will be full again, and the wait, in microseconds.
     fn step(self, full_at: u64, now: u64) -> (u64, u64) {
-        // After the clock was set back, nobody must wait until it has caught up.
+        // If the clock was set back, no call must wait until it has caught up.
         let full_at = if full_at > now + MAX_WAIT { now } else { full_at.max(now) };
         let wait = (full_at + self.interval).saturating_sub(now + self.burst * self.interval);
         (full_at + self.interval, wait)

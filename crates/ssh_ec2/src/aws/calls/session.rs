@@ -21,9 +21,9 @@ use crate::target::SessionTarget;
 /// The parameters of `StartSession`.
 #[derive(Clone, Debug)]
 pub struct StartSession<'a> {
-    /// Where the session ends.
+    /// The instance or managed node of the session.
     pub target: &'a SessionTarget,
-    /// What the session does there.
+    /// The session document, which determines what the session does.
     pub document: Document,
     /// The document's parameters; every value is a list.
     pub parameters: BTreeMap<&'static str, Vec<String>>,

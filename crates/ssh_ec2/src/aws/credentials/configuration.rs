@@ -140,7 +140,7 @@ pub enum ConfigurationError {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where, and what is wrong.
+        /// The line, and what is wrong with it.
         source: SyntaxError,
     },
     /// Both variables are set, to different names.
