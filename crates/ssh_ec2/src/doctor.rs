@@ -210,7 +210,7 @@ impl Walk<'_> {
             let clock = if broken {
                 Finding::broken(fact)
             } else {
-                Finding::warning(fact + ", which is allowed for")
+                Finding::warning(fact + ", which ssh_ec2 corrects")
             };
             self.note(
                 Layer::Clock,

@@ -146,7 +146,7 @@ pub fn list(store: &Store) -> Result<ExitCode, Failure> {
 pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<ExitCode, Failure> {
     let key = HostKey::parse(key).ok_or_else(|| {
         Failure::Usage(format!(
-            "{:?} is no host key; it looks like `ssh-ed25519 AAAA…`",
+            "{:?} is not a host key; it looks like `ssh-ed25519 AAAA…`",
             ui::shorten(key, 40)
         ))
     })?;

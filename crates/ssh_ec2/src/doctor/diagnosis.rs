@@ -129,7 +129,7 @@ pub enum Diagnosis {
         region: String,
     },
     /// The SSM agent is older than port sessions.
-    #[error("the SSM agent of {instance} is {version}, and connections to ports came with 2.3.672.0")]
+    #[error("the SSM agent of {instance} is {version}, but connections to ports need 2.3.672.0 or later")]
     OldAgent {
         /// The instance that fails.
         instance: InstanceId,
@@ -182,7 +182,7 @@ impl Explain for Diagnosis {
         let hint = match self {
             Self::KeptBack { options, .. } => return options.iter().map(KeptBack::hint).collect(),
             Self::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => {
-                "use a key of another kind: `--key-type ed25519`, or `--key-file`".into()
+                "use a key of another type: `--key-type ed25519`, or `--key-file`".into()
             }
             Self::Algorithm { .. } => "use a one-time RSA key: `--key-type rsa`".into(),
             Self::KeptOut { option, .. } => {
@@ -196,9 +196,9 @@ impl Explain for Diagnosis {
                 format!("change {option} in sshd's configuration there, and reload sshd: EC2 Instance Connect works with public keys only")
             }
             Self::Shell { user, .. } => {
-                format!("give the user one that exists, through a session shell: `usermod --shell /bin/sh {user}`")
+                format!("give the user one that exists, in a Session Manager shell: `usermod --shell /bin/sh {user}`")
             }
-            Self::Clock { .. } => "set its clock, for instance by `systemctl restart chronyd` through a session shell".into(),
+            Self::Clock { .. } => "set its clock, for instance by `systemctl restart chronyd` in a Session Manager shell".into(),
             Self::KeysCommand { .. } => {
                 "reinstall the package ec2-instance-connect there, which adds AuthorizedKeysCommand to sshd's configuration, and restart sshd".into()
             }

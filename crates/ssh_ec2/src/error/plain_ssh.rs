@@ -154,7 +154,7 @@ impl PlainSsh {
     fn of_diagnosis(&self, cause: &Diagnosis) -> Vec<String> {
         match cause {
             Diagnosis::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => vec![format!(
-                "use a key of another kind: {}, or {}",
+                "use a key of another type: {}, or {}",
                 self.host.install("--key-type ed25519"),
                 self.host.install("--key-file FILE")
             )],

@@ -344,7 +344,10 @@ fn what_is_no_key_is_not_trusted() {
     let sandbox = Sandbox::start();
     let ended =
         run(sandbox.ssh_ec2().args(["known-hosts", "--trust", "ssh-ed25519 nonsense", HEALTHY])).status(2);
-    assert!(ended.stderr.starts_with("ssh_ec2: error: \"ssh-ed25519 nonsense\" is no host key"), "{ended}");
+    assert!(
+        ended.stderr.starts_with("ssh_ec2: error: \"ssh-ed25519 nonsense\" is not a host key"),
+        "{ended}"
+    );
     assert!(!known_hosts(&sandbox).exists());
 }
 

@@ -73,7 +73,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
             Ok(target) => {
-                let fact = format!("it is a link to {}, which is not there", target.display());
+                let fact = format!("it is a link to {}, which does not exist", target.display());
                 Err(io::Error::new(io::ErrorKind::NotFound, fact))
             }
             Err(_) => Ok(path.to_owned()),

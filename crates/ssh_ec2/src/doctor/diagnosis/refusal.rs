@@ -91,7 +91,7 @@ impl RefusedKey {
         }
         if are_files_in_order {
             hints.push(
-                "sshd's log has the reason: `journalctl -u ssh -u sshd` through a session shell".into(),
+                "sshd's log has the reason: `journalctl -u ssh -u sshd` in a Session Manager shell".into(),
             );
         }
         hints
@@ -127,4 +127,4 @@ const ED25519: &str = "ssh-ed25519";
 /// The reason that Session Manager records for the session.
 const REASON: &str = "ssh_ec2 looks for the reason of a refused key";
 /// The hint if SELinux is enforcing and no other cause was found.
-const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` through a session shell";
+const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` in a Session Manager shell";
