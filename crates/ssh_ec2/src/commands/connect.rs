@@ -168,7 +168,7 @@ impl Lookup {
 
     async fn run(&self, network: &Network, cache: &Cache) -> Result<Destination, Failure> {
         let aws = Aws::load(&self.settings, network).await?;
-        // Apart from the calls, which have a time limit; a user who signs in has none.
+        // Separate from the calls: their time limit must not include the time that a user takes to sign in.
         aws.sign_in().await.inspect_err(|_| tell_distrust(Some(&aws), cache))?;
         let resolver = Resolver::new(&aws, cache);
         let found = resolver.instance(&self.target, self.choice).await?;
