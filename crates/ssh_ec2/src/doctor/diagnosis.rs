@@ -372,7 +372,7 @@ mod tests {
         let offline = cause(Some(&managed(false, "3.3.987.0"))).unwrap();
         assert_eq!(offline, "i-0a1b2c3d cannot be reached: Session Manager last heard from it 3 days ago");
         assert_eq!(cause(Some(&managed(true, "3.3.987.0"))), None);
-        assert!(cause(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, and"));
+        assert!(cause(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, but"));
         assert_eq!(cause(Some(&managed(true, "?"))), None);
         assert_eq!(cause(None), None, "the state in EC2 is not known");
     }
