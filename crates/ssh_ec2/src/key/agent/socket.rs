@@ -226,8 +226,7 @@ impl AgentSocket {
         self.turn.is_on()
     }
 
-    /// Points the link at this socket, since ssh may connect now, and holds the lock so that no other proxy
-    /// changes it.
+    /// Points the link at this socket, since ssh may connect now, and holds the lock on the link.
     pub fn begin_turn(&self, lock: Option<Lock>) {
         if let Err(error) = self.take_link() {
             tracing::debug!(%error, "ssh may not find the key agent");
@@ -294,8 +293,7 @@ impl AgentSocket {
         }
     }
 
-    /// Changes the link before it removes the socket, so that a client that has followed the link meanwhile
-    /// finds the socket, and waits in its backlog.
+    /// Changes the link before it removes the socket: a client that has followed the link finds the socket.
     async fn hand_over(&self) -> io::Result<()> {
         let path = &self.path;
         let leader = path.leader().filter(|leader| *leader != path.name);
