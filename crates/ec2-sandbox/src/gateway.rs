@@ -238,6 +238,6 @@ fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
 /// The close code after a first message that is wrong, late, or has an invalid token. AWS does not document
 /// its own code.
 const REFUSAL_CODE: CloseCode = CloseCode::Policy;
-/// For a client's first message. Clients send it at once.
+/// How long to wait for a client's first message. Clients send it at once.
 const FIRST_MESSAGE_LIMIT: Duration = Duration::from_secs(10);
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);

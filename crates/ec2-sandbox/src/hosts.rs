@@ -259,7 +259,7 @@ const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\r\n";
 /// The directory of the instances' programs, beside the directories of the instances.
 const PROGRAMS: &str = "programs";
 const SSH_PORT: u16 = 22;
-/// As much as a Linux pipe or socket holds.
+/// The capacity of a Linux pipe or socket.
 const PIPE_SIZE: usize = 256 * 1024;
 
 #[cfg(test)]

@@ -310,7 +310,8 @@ const REFUSAL_DELAY: Duration = Duration::from_secs(60);
 const ERROR_DELAY: Duration = Duration::from_secs(1);
 /// Enough for the client's first messages to be acknowledged.
 const BLANK_DELAY: Duration = Duration::from_millis(10);
-/// From the end of the handshake to an open connection. Data that arrives meanwhile is refused.
+/// The time from the end of the handshake to an open connection to the port. Data that arrives meanwhile is
+/// refused.
 const DIAL_TIME: Duration = Duration::from_millis(3);
 /// The least time that it takes to end.
 const CLOSING_TIME: Duration = Duration::from_millis(10);

@@ -63,10 +63,10 @@ pub(crate) struct World {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By access key id.
+    /// The credentials by access key id.
     grants: BTreeMap<String, Grant>,
     keys: BTreeMap<(String, String), Vec<PushedKey>>,
-    /// By instance id; made at the first use.
+    /// The host keys by instance id; created at the first use.
     host_keys: BTreeMap<String, HostKeys>,
     sessions: Vec<Session>,
     throttled: BTreeMap<String, u32>,

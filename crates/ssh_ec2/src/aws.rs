@@ -61,8 +61,8 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Gets the credentials, for which the user may have to be asked something. Otherwise the first call
-    /// does; but waiting for an answer can be cancelled, and some calls must not be.
+    /// Gets the credentials, for which the user may be prompted. Without this the first call gets them; but a
+    /// prompt must be cancellable, and some calls must not be cancelled.
     ///
     /// # Errors
     ///

@@ -48,24 +48,24 @@ pub struct Cli {
 /// The subcommands; a command line without one is a connection.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Carry SSH bytes between standard input and output and an instance, for ssh's ProxyCommand
+    /// Connect standard input and output to sshd on an instance, for ssh's ProxyCommand
     Proxy(Proxy),
     /// List the instances
     List(List),
-    /// Copy files: scp, with a target for a host
+    /// Copy files with scp; a target stands for a host
     #[command(disable_help_flag = true)]
     Scp(ToolArguments),
-    /// Transfer files: sftp, with a target for a host
+    /// Transfer files with sftp; a target stands for a host
     #[command(disable_help_flag = true)]
     Sftp(ToolArguments),
-    /// Synchronise files: rsync, with a target for a host
+    /// Synchronise files with rsync; a target stands for a host
     #[command(disable_help_flag = true)]
     Rsync(ToolArguments),
     /// Print the ssh_config blocks for ids and names, or install them
     Config(Config),
     /// Print the host keys of an instance, for ssh's KnownHostsCommand; or list, forget and trust host keys
     KnownHosts(KnownHosts),
-    /// Print the smallest IAM policy for what a user does
+    /// Print the smallest IAM policy for what a user needs to do
     Policy(Policy),
     /// Check every layer between here and an instance, and name the one that is broken
     Doctor(Doctor),

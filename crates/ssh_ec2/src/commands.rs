@@ -130,7 +130,7 @@ fn write_report(result: Result<ExitCode, Failure>, report: Option<&Path>) -> Res
     result
 }
 
-/// Reports files of the cache that were not trusted. AWS was asked again, so the command goes on.
+/// Reports files of the cache that were not trusted. AWS was asked again, so the command continues.
 fn tell_distrust(aws: Option<&Aws>, cache: &Cache) {
     if let Some(fault) = aws.and_then(Aws::fault) {
         ui::note(&format!(

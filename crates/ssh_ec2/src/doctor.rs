@@ -210,7 +210,7 @@ impl Walk<'_> {
             let clock = if broken {
                 Finding::broken(fact)
             } else {
-                Finding::warning(fact + ", which is allowed for")
+                Finding::warning(fact + ", which ssh_ec2 corrects")
             };
             self.note(
                 Layer::Clock,
@@ -307,7 +307,7 @@ impl Walk<'_> {
             ..Wanted::default()
         };
         if let Ok(policy) = Policy::least(&wanted).granting(action).json() {
-            finding.hints.push("let somebody add to your policies:".into());
+            finding.hints.push("ask an administrator to add to your policies:".into());
             finding.details.extend(policy.lines().map(str::to_owned));
         }
         finding

@@ -219,7 +219,7 @@ impl Explain for Failure {
             Self::Resolve(error) => error.hints(),
             Self::Target(error) => error.hints(),
             Self::Command { program, .. } => vec![format!("check that {program} is installed and in PATH")],
-            Self::File { action: "make", path, .. } => vec![format!(
+            Self::File { action: "create", path, .. } => vec![format!(
                 "check the permissions of {}, or set SSH_EC2_DIR to a directory that you can write to",
                 path.display()
             )],

@@ -1,4 +1,4 @@
-//! The least IAM policy for what a user does, as a value; `write` makes text of it. (Pure.)
+//! The smallest IAM policy for what a user needs to do, as a value; `write` formats it. (Pure.)
 //!
 //! `docs/iam.md` has the purpose and the source of every line.
 
@@ -39,7 +39,7 @@ pub struct Wanted {
     pub tags: Vec<Tag>,
     /// The users to log in as; the default users of common images if it is empty.
     pub users: Vec<OsUser>,
-    /// All regions if it is None.
+    /// The region to allow. None allows all regions.
     pub region: Option<Region>,
     /// Any account if it is None.
     pub account: Option<Account>,

@@ -1,4 +1,4 @@
-//! How bytes reach a machine: the session, the tunnel that carries it, and the ends that it joins.
+//! How bytes reach a machine: the session, the tunnel that carries its bytes, and standard input and output.
 
 pub mod error;
 pub mod probe;

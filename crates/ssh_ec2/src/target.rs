@@ -151,7 +151,7 @@ pub enum TargetError {
     #[error("{0:?} is not a login name")]
     NodeUser(String),
     /// Empty, too long, or of a form that names no instance.
-    #[error("{0:?} names no instance")]
+    #[error("{0:?} is not a valid target")]
     Target(String),
     /// Not 1 to 65535.
     #[error("{0:?} is not a port number")]
@@ -175,7 +175,7 @@ impl Explain for TargetError {
                     .into(),
             ],
             Self::Target(_) => vec![
-                "name it by id, Name tag, `tag:KEY=VALUE`, address, DNS name or `asg:GROUP`".into(),
+                "use an instance id, a Name tag, `tag:KEY=VALUE`, an address, a DNS name or `asg:GROUP`".into(),
             ],
             Self::Port(_) => vec!["ports are the numbers 1 to 65535; sshd listens on 22".into()],
         }

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// The peer or the gateway sent something that the protocol does not allow. The message was dropped without
-/// an acknowledgement; the channel goes on.
+/// an acknowledgement; the channel continues.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {

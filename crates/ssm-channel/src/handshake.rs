@@ -75,7 +75,7 @@ pub struct SessionType {
 
 impl SessionType {
     /// Whether the session is to a port. Only such sessions end when the client sends
-    /// [`Flag::TerminateSession`](crate::Flag::TerminateSession); all others acknowledge it and go on
+    /// [`Flag::TerminateSession`](crate::Flag::TerminateSession); all others acknowledge it and continue
     /// (`agent/session/plugins/port/port.go` handles the flag, `shell` does not).
     pub(crate) fn is_port(&self) -> bool {
         self.session_type == PORT

@@ -387,5 +387,6 @@ impl SendStream {
 
 /// Messages from the oldest unacknowledged one to the newest. The SSM agent keeps 10,000 that came early.
 const MAX_SPAN: usize = 8 * 1024;
-/// To be wrong, the peer's websocket must have been lost this many times, each time during a batch.
+/// How many confirmations show that a message has arrived. They would all be wrong only if the peer had lost
+/// its websocket so many times, each time during a batch.
 const CONFIRMATIONS: u32 = 3;

@@ -106,7 +106,7 @@ impl Service {
         now: SystemTime,
     ) -> Result<(Caller, AwsRegion), ApiError> {
         if matches!(self, Self::Sso | Self::SsoOidc) {
-            // These calls are unsigned. Their caller is the one that the region starts with.
+            // These calls are unsigned, so the caller is the region's first user.
             return Ok((Caller::you(), AwsRegion::HOME));
         }
         let signed =

@@ -265,7 +265,7 @@ pub(super) const HANGUP_GRACE: Duration = Duration::from_millis(500);
 /// How long the terminal of an ended process must be silent before the channel closes.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// As much as a Linux pipe holds, twice the size of a packet.
+/// The capacity of a Linux pipe, which is twice the size of a packet.
 const OUTPUT_BUFFER: usize = 64 * 1024;
 
 /// `SSH_EXTENDED_DATA_STDERR` (RFC 4254, section 5.2).

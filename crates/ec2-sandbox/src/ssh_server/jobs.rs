@@ -18,7 +18,7 @@ impl Jobs {
     }
 
     pub(super) fn start(&self, job: impl Future<Output = ()> + Send + 'static) {
-        // It fails only while the connection ends, and its tasks with it.
+        // This fails only while the connection ends, and then its tasks end as well.
         let _ = self.0.send(Box::pin(job));
     }
 }

@@ -85,7 +85,8 @@ impl Player {
             let Some(next) = next.filter(|next| *next <= self.start + at && self.ended.is_none()) else {
                 break;
             };
-            // A deadline that has passed without effect waits for another event.
+            // A deadline that is still due after it was handled needs another event first, so the clock
+            // advances.
             let next = if next == now { now + Duration::from_millis(1) } else { next };
             self.set(next.min(self.start + at));
             self.poll();
@@ -340,7 +341,7 @@ fn every_recorded_session_is_replayed_or_of_a_kind_that_there_is_not_yet() {
 
 /// From the gateway to the SSM agent: less than half of the recorded round trip, which includes processing.
 const ONE_WAY: Duration = Duration::from_millis(1);
-/// Later than a session that waits in vain for acknowledgements.
+/// Later than the time-out of a session whose messages are never acknowledged.
 const LATEST_END: Duration = Duration::from_secs(3);
 /// The machine of the recordings was busy.
 const TOLERANCE: Duration = Duration::from_millis(300);

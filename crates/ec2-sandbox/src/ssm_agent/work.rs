@@ -56,7 +56,7 @@ impl SsmAgent {
             self.send_exit_status(now, status);
         }
         let verdict = if failed { Verdict::Failed(String::new()) } else { Verdict::Success };
-        // The reader goes on when the program has ended.
+        // The reader continues after the program has ended.
         self.end_after_tail(now, verdict);
         true
     }
@@ -188,7 +188,7 @@ fn poll_read(
     pin!(connection.stream.read_buf(&mut room)).poll(cx).map_ok(|_| ())
 }
 
-/// In one pass, so that what was read leaves soon.
+/// The most bytes that are read in one pass, so that they are sent soon.
 const BATCH: usize = 128 * 1024;
 /// More than SSH's key exchange and authentication need; after these bytes the keys are not updated.
 const AUTHENTICATION_BYTES: u64 = 64 * 1024;

@@ -58,9 +58,9 @@ pub(crate) struct Tokens {
 pub(crate) struct IdentityCenter {
     /// Device authorizations are approved without a user.
     approves: bool,
-    /// By id.
+    /// The clients by id.
     clients: BTreeMap<String, Client>,
-    /// By device code.
+    /// The device authorizations by device code.
     devices: BTreeMap<String, Device>,
     /// When each access token expires.
     access: BTreeMap<String, SystemTime>,
@@ -115,7 +115,7 @@ impl IdentityCenter {
         Ok(codes)
     }
 
-    /// Approves the device authorization with this user code; `false` if there is none.
+    /// Approves the device authorization with this user code; `false` if no authorization has it.
     pub(crate) fn approve(&mut self, user_code: &str, now: SystemTime) -> bool {
         let waiting = |device: &&mut Device| device.user_code == user_code && now < device.expires;
         let device = self.devices.values_mut().find(waiting);

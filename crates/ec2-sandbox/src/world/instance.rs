@@ -7,7 +7,7 @@ use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use super::aws_region::AwsRegion;
 
-/// The fault of an instance, which a client that connects to it meets.
+/// The fault of an instance, with which connections to it fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Condition {
     /// It was launched a moment ago: it is pending, and Session Manager does not list it yet.

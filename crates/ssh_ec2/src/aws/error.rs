@@ -55,15 +55,15 @@ pub enum AwsError {
     /// Credentials are configured, but their source gave none.
     #[error("cannot get the AWS credentials of {sign_in}")]
     Credentials {
-        /// Where they come from.
+        /// The source of the credentials.
         sign_in: SignIn,
-        /// Why.
+        /// The error of the source.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The credentials have expired: their own time says so, or AWS does (`ExpiredToken`).
     #[error("the AWS credentials of {sign_in} have expired")]
     ExpiredToken {
-        /// Where they come from.
+        /// The source of the credentials.
         sign_in: SignIn,
     },
     /// There is no such instance (`InvalidInstanceID.NotFound`, `EC2InstanceNotFoundException`).
@@ -107,9 +107,9 @@ pub enum AwsError {
     MfaNeeded {
         /// The serial number or ARN of the MFA device.
         serial: String,
-        /// Where they come from.
+        /// The source of the credentials.
         sign_in: SignIn,
-        /// Why not.
+        /// The reason why there is no code.
         source: AskError,
     },
     /// STS did not accept the MFA code.
@@ -127,7 +127,7 @@ pub enum AwsError {
     MfaSecurityKey {
         /// The ARN of the MFA device.
         serial: String,
-        /// Where they come from.
+        /// The source of the credentials.
         sign_in: SignIn,
     },
     /// The typed text cannot be a code. It is not shown: it may be a password.
@@ -142,7 +142,7 @@ pub enum AwsError {
     /// No source has credentials.
     #[error("there are no AWS credentials for {sign_in}")]
     NoCredentials {
-        /// Where they would have come from.
+        /// The source that was tried.
         sign_in: SignIn,
     },
     /// No TCP connection to the endpoint can be made: its name does not exist, or each address has no route,
@@ -161,7 +161,7 @@ pub enum AwsError {
         role: String,
         /// `sso_account_id`.
         account: String,
-        /// Where they come from.
+        /// The source of the credentials.
         sign_in: SignIn,
     },
     /// Neither option, environment, profile nor metadata service names a region.
@@ -170,16 +170,16 @@ pub enum AwsError {
     /// The program of `credential_process` did not give credentials.
     #[error("cannot get the AWS credentials of {sign_in}")]
     Process {
-        /// Where they come from.
+        /// The source of the credentials.
         sign_in: SignIn,
-        /// Why.
+        /// The failure of the program.
         source: ProcessError,
     },
     /// AWS does not know the access key (`UnrecognizedClientException`, `InvalidClientTokenId`,
     /// `AuthFailure`).
     #[error("AWS does not know the access key of {sign_in}")]
     RejectedCredentials {
-        /// Where they come from.
+        /// The source of the credentials.
         sign_in: SignIn,
     },
     /// Any other error response.
@@ -211,7 +211,7 @@ pub enum AwsError {
     /// The user has to sign in with IAM Identity Center, or with `aws login`.
     #[error("the AWS sign-in of {sign_in} {why}")]
     SignedOut {
-        /// Which sign-in.
+        /// The profile, or the environment, with the sign-in.
         sign_in: SignIn,
         /// What is wrong with the last sign-in, as the end of a sentence.
         why: String,
@@ -219,7 +219,7 @@ pub enum AwsError {
     /// The sign-in with IAM Identity Center failed.
     #[error("cannot sign in with IAM Identity Center")]
     SsoLogin {
-        /// Why.
+        /// The error of the source.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// Too many calls (`ThrottlingException` and its variants), even after retries.
@@ -257,7 +257,7 @@ pub enum AwsError {
     WebIdentityToken {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// StartSession named a websocket that is not Session Manager's.

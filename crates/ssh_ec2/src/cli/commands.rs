@@ -48,7 +48,7 @@ pub struct Doctor {
     /// Profile, region, and so on
     #[command(flatten)]
     pub common: Common,
-    /// Continue behind a broken layer
+    /// Continue after a broken layer
     #[arg(long)]
     pub all: bool,
     /// Write JSON
@@ -146,7 +146,7 @@ pub struct List {
     /// Look in every region that the account uses
     #[arg(long)]
     pub all_regions: bool,
-    /// List those that are not running as well
+    /// List instances that are not running as well
     #[arg(long)]
     pub all: bool,
     /// Write JSON: an array of objects
@@ -186,7 +186,7 @@ pub struct Policy {
     /// Only for instances with this tag; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub tag: Vec<String>,
-    /// Only as this user; may be repeated. The default is the users that EC2 images have
+    /// Only as this user; may be repeated. The default is the default users of EC2 images
     #[arg(long, value_name = "NAME")]
     pub user: Vec<String>,
     /// Only in this region

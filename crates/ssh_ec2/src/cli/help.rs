@@ -58,7 +58,7 @@ pub(super) const AFTER_HELP: &str = "\
 Without a TARGET, on a terminal, you choose from all instances.
 
 TARGET is an instance id, a Name tag (with * and ? as wildcards), tag:KEY=VALUE,
-an address, a DNS name of EC2's, or asg:GROUP; also NAME.ec2 and
+an address, an EC2 DNS name, or asg:GROUP; also NAME.ec2 and
 NAME.REGION.ec2, as plain ssh takes them after `ssh_ec2 config --install`.
 
 For a connection, in front of the target:
@@ -66,8 +66,8 @@ For a connection, in front of the target:
       --send-key-only  Push your own public key to INSTANCE for 60 seconds, and
                        do not connect
 
-Exit status: ssh's own for a connection; 0 success, 1 a failure that is
-explained, 2 wrong usage, 130 interrupted.
+Exit status: ssh's own for a connection; 0 success, 1 an error, which is
+printed, 2 wrong usage, 130 interrupted.
 
 The region, credentials and proxies are found as the aws CLI finds them:
 AWS_PROFILE, AWS_REGION, ~/.aws/config, AWS_ENDPOINT_URL, HTTPS_PROXY, NO_PROXY,

@@ -36,7 +36,8 @@ pub(super) struct Lookup {
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) instance: InstanceId,
-    /// None if the user was not looked up, or the instance is a managed node.
+    /// The login name from the tag or the default user. None if it was not looked up, or the instance is a
+    /// managed node.
     pub(super) user: Option<OsUser>,
 }
 
@@ -143,11 +144,11 @@ fn settings_of(
 
 fn forward(ssh: &mut Invocation, agent: Option<Agent>) {
     match agent {
-        // In front of all other options: ssh takes the first value.
+        // Put before all other options, since ssh uses the first value.
         Some(Agent::At(agent)) => {
             ssh.options.splice(0..0, ["-o".into(), format!("ForwardAgent={agent}").into()]);
         }
-        // Of `-A` and `-a` the last one counts, and both beat `ForwardAgent`.
+        // ssh uses the last of `-A` and `-a`, and prefers both to `ForwardAgent`.
         Some(Agent::Missing) => ssh.options.push("-a".into()),
         None => {}
     }
@@ -167,7 +168,7 @@ impl Lookup {
 
     async fn run(&self, network: &Network, cache: &Cache) -> Result<Destination, Failure> {
         let aws = Aws::load(&self.settings, network).await?;
-        // Apart from the calls, which have a time limit; a user who signs in has none.
+        // Separate from the calls: their time limit must not include the time that a user takes to sign in.
         aws.sign_in().await.inspect_err(|_| tell_distrust(Some(&aws), cache))?;
         let resolver = Resolver::new(&aws, cache);
         let found = resolver.instance(&self.target, self.choice).await?;

@@ -72,7 +72,7 @@ fn run(
     explanations::run(&environment.program, &command, explanations, |code| code != 0)
 }
 
-/// A command line with instances in the place of targets.
+/// A command line with instances instead of targets.
 struct Resolved {
     arguments: Vec<OsString>,
     options: ProxyOptions,
@@ -115,7 +115,7 @@ impl Resolved {
 /// The hosts of a command line, each looked up once.
 struct Hosts<'a> {
     environment: &'a Environment,
-    /// By host, and by whether the user was looked up.
+    /// The destinations found, by host and by whether the user was looked up.
     known: HashMap<(String, bool), Destination>,
     /// The targets that are no ids.
     names: Vec<String>,
@@ -170,7 +170,7 @@ fn help(tool: Tool) -> String {
     let program = tool.program();
     format!(
         "Usage: ssh_ec2 [OPTIONS] {program} ARGUMENT…\n\n\
-         Runs {program} with a target for a host:\n\n\
+         Runs {program}; a target stands for a host:\n\n\
          \x20   ssh_ec2 --region eu-west-1 {program} {}\n\n\
          Options of ssh_ec2 go in front of `{program}`; `ssh_ec2 --help` lists them.\n\
          The arguments of {program} follow it; `man {program}` lists them.\n",

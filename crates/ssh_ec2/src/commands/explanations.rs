@@ -1,8 +1,9 @@
 //! Runs ssh, or a program that runs ssh, and returns only when its proxy has explained a failure.
 //!
-//! The proxy learns of ssh's end from the end of its own input, so it explains a failure after ssh has ended:
-//! behind the shell's next prompt, or after a program has read ssh's output. So the proxy gets the path of a
-//! socket, and stays connected to it while it may still print something; see `commands/proxy/words.rs`.
+//! The proxy learns of ssh's end from the end of its own input, so it explains a failure after ssh has ended.
+//! Without this file the text would come after the shell's next prompt, or after a program has read ssh's
+//! output. So the proxy gets the path of a socket, and stays connected to it while it may still print
+//! something; see `commands/proxy/words.rs`.
 
 use std::fs;
 use std::io::{self, Read, Write};

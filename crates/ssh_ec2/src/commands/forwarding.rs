@@ -8,10 +8,10 @@ use crate::error::Failure;
 use crate::ssh::options::SshOptions;
 use crate::ssh::quote::{escape_tokens, is_literal, split_word};
 
-/// The agent to forward in the place of the key agent.
+/// The agent to forward instead of the key agent.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Agent {
-    /// At this value of `ForwardAgent`.
+    /// The user's agent, as this value of `ForwardAgent`.
     At(String),
     /// The user has no agent.
     Missing,

@@ -73,7 +73,7 @@ pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failur
     let mut lookup = Lookup { request, store: means.store, way: Way::new(request, means) };
     let instance = lookup.way.instance().await?;
     if request.host.is_none() {
-        // In a run by ssh, the proxy has printed it.
+        // If ssh runs this, its proxy has printed the note already.
         tell_distrust(lookup.way.loaded(), means.cache);
     }
     let host = Host::new(&instance, request.port);
@@ -138,7 +138,7 @@ pub fn list(store: &Store) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Success)
 }
 
-/// Stores the key that the user gives, in place of all stored keys of the host.
+/// Replaces all stored keys of the host by the key that the user gives.
 ///
 /// # Errors
 ///
@@ -146,7 +146,7 @@ pub fn list(store: &Store) -> Result<ExitCode, Failure> {
 pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<ExitCode, Failure> {
     let key = HostKey::parse(key).ok_or_else(|| {
         Failure::Usage(format!(
-            "{:?} is no host key; it looks like `ssh-ed25519 AAAA…`",
+            "{:?} is not a host key; it looks like `ssh-ed25519 AAAA…`",
             ui::shorten(key, 40)
         ))
     })?;

@@ -1,5 +1,5 @@
-//! From the common options to what the rooms below take: settings for AWS, the choice among several
-//! instances, the words of the ProxyCommand.
+//! Converts the common options for the modules below: settings for AWS, the choice among several instances,
+//! the words of the ProxyCommand.
 
 use std::path::{Path, PathBuf};
 
@@ -46,8 +46,7 @@ pub(super) fn target_of_host(
 
 /// The target that the host of a ProxyCommand or KnownHostsCommand stands for, and the region in its name.
 ///
-/// ssh makes `%h` lower case, so `typed` (`%n`) counts where it is the same host; if it is an alias, it is
-/// not.
+/// ssh converts `%h` to lower case, so `typed` (`%n`) is used if it is the same host; an alias is not.
 pub(super) fn target_of_proxy_host(
     host: &str,
     typed: Option<&str>,

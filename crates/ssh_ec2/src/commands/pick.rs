@@ -47,7 +47,7 @@ struct Chosen {
 }
 
 pub(super) fn start(pick: &Pick) -> Result<ExitCode, Failure> {
-    // Before a choice that may take long: in it, credentials are in memory.
+    // Set before the choice, which may take long, and during which credentials are in memory.
     memory::forbid_dumps();
     let environment = Environment::read()?;
     let first = Settings { profile: pick.profiles.first().cloned(), ..Settings::default() };
@@ -171,7 +171,7 @@ struct List {
     places: Vec<(Option<String>, String)>,
     instances: HashMap<String, (usize, Instance)>,
     managed: HashMap<String, Managed>,
-    /// By place: whether EC2 has answered, be it with an error.
+    /// For each account and region, whether EC2 has answered, be it with an error.
     answered: Vec<bool>,
     errors: Vec<AwsError>,
     searching: bool,
@@ -378,5 +378,5 @@ fn show(commands: &[&dyn Ansi]) -> io::Result<()> {
 
 const HEADER: [&str; 8] = ["NAME", "ID", "ADDRESS", "TYPE", "ZONE", "AGE", "STATE", "SESSION MANAGER"];
 const NAME_WIDTH: usize = 40;
-/// So that the ages on the screen are right.
+/// How often the screen is drawn again, so that the ages on it are right.
 const REFRESH: Duration = Duration::from_secs(30);

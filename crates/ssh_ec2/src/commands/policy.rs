@@ -1,4 +1,4 @@
-//! `ssh_ec2 policy`: prints the smallest IAM policy for what a user does, without a call to AWS.
+//! `ssh_ec2 policy`: prints the smallest IAM policy for what a user needs to do, without a call to AWS.
 
 use crate::cli::{Common, Extra, Policy as Options};
 use crate::commands::refuse_unused;

@@ -1,7 +1,7 @@
-//! The ProxyCommand: a session on the instance, bytes between it and ssh, and the key agent beside it.
+//! The ProxyCommand: a session on the instance, the bytes between it and ssh, and the key agent for ssh.
 //!
-//! The push of the key and StartSession run side by side. On every path to the end the session is ended at
-//! AWS and the socket is removed. Standard output carries SSH bytes and nothing else.
+//! The push of the key and StartSession run side by side. On every path the session is ended at AWS and the
+//! agent's socket is removed. Standard output carries SSH bytes and nothing else.
 
 mod connection;
 mod door;
@@ -38,10 +38,10 @@ use crate::road::tunnel;
 use crate::target::{InstanceId, OsUser, Port, Target};
 use crate::ui;
 
-/// What to connect, and how.
+/// The connection that ssh asks for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// From ssh's host.
+    /// The target, from ssh's host.
     pub target: Target,
     /// What to do when several instances match.
     pub choice: Choice,
@@ -50,7 +50,7 @@ pub struct Request {
     pub found_by: Option<Target>,
     /// The directory in which known-hosts looks for the socket of this proxy.
     pub sockets: PathBuf,
-    /// Apart from the question which instance it is.
+    /// The options that do not depend on the instance.
     pub options: Options,
 }
 
@@ -63,7 +63,7 @@ pub struct Options {
     pub port: Port,
     /// Profile and region.
     pub settings: Settings,
-    /// A line for the session's record at AWS.
+    /// The reason, for Session Manager's session history.
     pub reason: Option<String>,
     /// The user's own public key, to push instead of a one-time key.
     pub key_file: Option<PathBuf>,
@@ -71,7 +71,7 @@ pub struct Options {
     pub key_type: Option<KeyType>,
     /// The path at which ssh looks for the key agent.
     pub agent_socket: PathBuf,
-    /// The file in which `ssh_ec2 doctor` expects a failure, to look for its cause itself.
+    /// The file to which a failure is written for `ssh_ec2 doctor`, which looks for the cause itself.
     pub report: Option<PathBuf>,
     /// The program at the other end of standard input and output.
     pub client: Client,
@@ -79,16 +79,16 @@ pub struct Options {
     pub ssh: Vec<OsString>,
     /// The host, if that program is an ssh that the user runs and not `ssh_ec2`.
     pub plain_host: Option<PlainHost>,
-    /// Keeps `ssh_ec2` waiting until a failure has been explained.
+    /// Keeps `ssh_ec2` waiting until this process has explained a failure.
     pub words: Rc<Words>,
 }
 
-/// The program that sends and reads the bytes.
+/// The program at the other end of standard input and output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Client {
-    /// One that may use any port.
+    /// Another program, for which any server may listen on the port.
     Other,
-    /// ssh, for which sshd has to listen on the port.
+    /// ssh, for which sshd must listen on the port.
     Ssh,
 }
 
@@ -110,19 +110,19 @@ impl Options {
     }
 }
 
-/// Why a tunnel is stopped from this side.
+/// Why this process stops a tunnel.
 #[derive(Debug)]
 enum Stop {
-    /// ssh is done or gone, or a signal asks this process to end.
+    /// ssh has finished or was killed, or a signal asks this process to end.
     Asked,
-    /// The key cannot be used.
+    /// The key cannot be pushed or served.
     Failed(Failure),
 }
 
 type End = tunnel::End<Stop, RoadError>;
 type Outcome = tunnel::Outcome<Stop, RoadError>;
 
-/// Runs until ssh or the instance is done.
+/// Runs until ssh or the instance ends the connection.
 ///
 /// # Errors
 ///
@@ -133,7 +133,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
     let aws = Aws::load(&request.options.settings, network).await?;
     tracing::info!("the region is {}", aws.region());
     let resolver = Resolver::new(&aws, cache);
-    // First, since a question to the user can be cancelled, and starting a session cannot.
+    // Before StartSession, since a prompt to the user can be cancelled, and starting a session cannot.
     let found = tokio::select! {
         found = find(request, &aws, cache, &resolver) => found?,
         signal = signals.next() => {
@@ -153,7 +153,7 @@ pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<
         Err(error) => return Err(explain(error, &aws, &found.id).await),
         result => return result,
     };
-    // ssh has not received anything yet, and will not notice that it is another instance.
+    // ssh has received no byte yet, so it does not notice the change of instance.
     if let Some(current) = renamed(request, &resolver, &found).await? {
         return match connect_to(&current).await {
             Err(error) => Err(explain(error, &aws, &current).await),
@@ -173,12 +173,12 @@ async fn find(
     Ok(resolver.instance(&request.target, request.choice).await?)
 }
 
-/// The instance that has the target's name now, if that was found in the cache and is another one.
+/// The instance that the target's name resolves to now, if it was found in the cache and has changed.
 ///
 /// # Errors
 ///
-/// [`Failure::Moved`] if `ssh_ec2` found the instance by a name that has another one now: then the error
-/// about the name says more than the one about the instance.
+/// [`Failure::Moved`] if `ssh_ec2` found the instance by a name that belongs to another instance now: the
+/// error about the name is more useful than the one about the instance.
 async fn renamed(
     request: &Request,
     resolver: &Resolver<'_>,

@@ -20,7 +20,7 @@ pub(super) fn start(proxy: cli::Proxy, before: Common) -> Result<ExitCode, Failu
     let report = proxy.report.clone();
     let words = Rc::new(Words::promise(proxy.words.as_deref()));
     let result = write_report(run(proxy, before, Rc::clone(&words)), report.as_deref());
-    // Before `words` is dropped, which ends the wait of `ssh_ec2`.
+    // Must happen before `words` is dropped, which ends the wait of `ssh_ec2`.
     Ok(result.unwrap_or_else(|error| {
         let code = fail(&error);
         words.pass_on(&error);
@@ -51,8 +51,8 @@ fn connect(
     words: Rc<Words>,
 ) -> Result<ExitCode, Failure> {
     let environment = Environment::read()?;
-    // From the environment, which `known-hosts` inherits from the same ssh; the options may be older, from
-    // the user's ssh_config.
+    // Read from the environment, which `known-hosts` inherits from the same ssh. The options may come from
+    // the user's ssh_config, and be older.
     let sockets = environment.places.sockets();
     let agent_socket = proxy.agent_socket.clone().unwrap_or_else(|| {
         let local_host = &environment::local_host();
@@ -62,13 +62,14 @@ fn connect(
     let (target, region) =
         target_of_proxy_host(&proxy.host, proxy.typed.as_deref(), proxy.suffix.as_deref())?;
     let (settings, choice) = (options::aws_settings(&common), options::choice(&common));
-    // The options named with `_` are in `settings`, in `choice` and in the log. None is forgotten.
+    // Every option is named here, so that none is forgotten. Those with `_` are used by `settings`, `choice`
+    // and the log.
     let Common { reason, key_file, key_type, profile: _, region: _, batch: _, newest: _, any: _, verbose: _ } =
         common;
     let options = proxy::Options {
         user: OsUser::on(&target, &proxy.user)?,
         port: proxy.port.parse()?,
-        // A region in the host's name is more specific than the option, which stands in the block.
+        // A region in the host's name is more specific than the option, which is in the ssh_config block.
         settings: Settings { region: region.or(settings.region), ..settings },
         reason,
         key_file,

@@ -114,12 +114,12 @@ impl Signals {
     }
 }
 
-/// Catches SIGCHLD where the caller ignores it: children inherit that, and then the system keeps no exit
-/// status of theirs (waitpid(2), NOTES).
+/// Catches SIGCHLD where the caller ignores it: children inherit that, and then the kernel does not keep
+/// their exit statuses (waitpid(2), NOTES).
 pub(crate) fn keep_exit_statuses() -> io::Result<()> {
     if is_ignored(IgnoredSignals::read(), SignalKind::child()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        // The handler stays when the runtime goes.
+        // The handler stays installed after the runtime is dropped.
         let _entered = runtime.enter();
         drop(unix::signal(SignalKind::child())?);
     }

@@ -67,21 +67,22 @@ fn check_options(host: &str, options: &SshOptions, installed: bool, keys: Keys) 
             .hint(format!("put `Host i-* *.ec2` with `{instead}` in front of it"));
     }
     let only_plain = |fact: String, hint: &str| {
-        Finding::warning(format!("plain ssh: {fact}")).hint(format!("{hint}; `ssh_ec2` itself works without"))
+        Finding::warning(format!("plain ssh: {fact}"))
+            .hint(format!("{hint}; `ssh_ec2` itself works without it"))
     };
     let proxy = value("proxycommand");
     let Some(program) = own_program(proxy, " proxy ") else {
         return match (proxy, installed) {
             (_, true) if is_alias => only_plain(format!("the installed blocks do not apply to the alias {host}"), to_the_top),
             ("" | "none", _) => Finding::warning(format!("plain ssh does not go through ssh_ec2 for {host}"))
-                .hint("`ssh_ec2 config --install` makes `ssh USER@INSTANCE` work; `ssh_ec2` itself works without"),
+                .hint("`ssh_ec2 config --install` makes `ssh USER@INSTANCE` work; `ssh_ec2` itself works without it"),
             (_, true) => only_plain(format!("another ProxyCommand comes first for {host}"), to_the_top),
             (_, false) => Finding::warning(format!("plain ssh has another ProxyCommand for {host}"))
-                .hint("`ssh_ec2 config --install` replaces it; `ssh_ec2` itself works without"),
+                .hint("`ssh_ec2 config --install` replaces it; `ssh_ec2` itself works without it"),
         };
     };
     if !is_runnable(Path::new(&program)) {
-        let fact = format!("ProxyCommand runs {program}, which is not there");
+        let fact = format!("ProxyCommand runs {program}, which does not exist");
         return only_plain(fact, "`ssh_ec2 config --install` writes it again");
     }
     // For a managed node, these options are about the user's own keys or passwords.
@@ -204,7 +205,7 @@ mod tests {
                 "proxycommand",
                 "/gone/ssh_ec2 proxy a b c",
                 Verdict::Warning,
-                "plain ssh: ProxyCommand runs /gone/ssh_ec2, which is not there",
+                "plain ssh: ProxyCommand runs /gone/ssh_ec2, which does not exist",
             ),
             ("pubkeyauthentication", "false", Verdict::Broken, "PubkeyAuthentication is off"),
             (

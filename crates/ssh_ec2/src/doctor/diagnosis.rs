@@ -25,7 +25,7 @@ use crate::target::{InstanceId, OsUser};
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Diagnosis {
     /// sshd rejects keys of this algorithm.
-    #[error("{instance} takes no {} keys: {reason}", kind(.algorithm))]
+    #[error("{instance} accepts no {} keys: {reason}", kind(.algorithm))]
     Algorithm {
         /// The instance that fails.
         instance: InstanceId,
@@ -77,7 +77,7 @@ pub enum Diagnosis {
         option: String,
     },
     /// A nologin file on the instance stops all logins but root's.
-    #[error("{instance} lets nobody but root log in: {file} exists there")]
+    #[error("{instance} lets only root log in: {file} exists there")]
     NoLogin {
         /// The instance that fails.
         instance: InstanceId,
@@ -85,7 +85,7 @@ pub enum Diagnosis {
         file: String,
     },
     /// sshd does not accept public keys as the first method.
-    #[error("sshd on {instance} takes no public keys: its configuration has {option}")]
+    #[error("sshd on {instance} accepts no public keys: its configuration has {option}")]
     NoPublicKey {
         /// The instance that fails.
         instance: InstanceId,
@@ -117,7 +117,7 @@ pub enum Diagnosis {
         state: String,
     },
     /// The SSM agent was online before and is not now.
-    #[error("{instance} {}Session Manager last heard from it {} ago", if *.runs { "is running, but " } else { "is out of reach: " }, silence(*.silent))]
+    #[error("{instance} {}Session Manager last heard from it {} ago", if *.runs { "is running, but " } else { "cannot be reached: " }, silence(*.silent))]
     Offline {
         /// The instance that fails.
         instance: InstanceId,
@@ -129,7 +129,7 @@ pub enum Diagnosis {
         region: String,
     },
     /// The SSM agent is older than port sessions.
-    #[error("the SSM agent of {instance} is {version}, and connections to ports came with 2.3.672.0")]
+    #[error("the SSM agent of {instance} is {version}, but connections to ports need 2.3.672.0 or later")]
     OldAgent {
         /// The instance that fails.
         instance: InstanceId,
@@ -182,30 +182,30 @@ impl Explain for Diagnosis {
         let hint = match self {
             Self::KeptBack { options, .. } => return options.iter().map(KeptBack::hint).collect(),
             Self::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => {
-                "use a key of another kind: `--key-type ed25519`, or `--key-file`".into()
+                "use a key of another type: `--key-type ed25519`, or `--key-file`".into()
             }
             Self::Algorithm { .. } => "use a one-time RSA key: `--key-type rsa`".into(),
             Self::KeptOut { option, .. } => {
                 format!("log in as another user, or change {option} in sshd's configuration there")
             }
-            Self::KeysUser { .. } => "reinstall the package ec2-instance-connect there, which makes that user".into(),
+            Self::KeysUser { .. } => "reinstall the package ec2-instance-connect there, which creates that user".into(),
             Self::NoLogin { file, .. } => {
                 format!("wait until the instance has started; remove {file} if it is left over")
             }
             Self::NoPublicKey { option, .. } => {
-                format!("change {option} in sshd's configuration there, and reload sshd: keys are the only way in")
+                format!("change {option} in sshd's configuration there, and reload sshd: EC2 Instance Connect works with public keys only")
             }
             Self::Shell { user, .. } => {
-                format!("give the user one that exists, through a session shell: `usermod --shell /bin/sh {user}`")
+                format!("give the user one that exists, in a Session Manager shell: `usermod --shell /bin/sh {user}`")
             }
-            Self::Clock { .. } => "set its clock, for instance by `systemctl restart chronyd` through a session shell".into(),
+            Self::Clock { .. } => "set its clock, for instance by `systemctl restart chronyd` in a Session Manager shell".into(),
             Self::KeysCommand { .. } => {
                 "reinstall the package ec2-instance-connect there, which adds AuthorizedKeysCommand to sshd's configuration, and restart sshd".into()
             }
             Self::NotFound { elsewhere: Some(region), .. } => format!("add `--region {region}`"),
             Self::NotFound { .. } => "check the id, and the account of the credentials: `aws sts get-caller-identity`".into(),
             Self::NotInstalled { .. } => {
-                "install the package ec2-instance-connect there, or use a key that it knows: `--key-file`".into()
+                "install the package ec2-instance-connect there, or use a key that is in the user's authorized_keys: `--key-file`".into()
             }
             Self::NotRunning { instance, state } => not_running_hint(instance, state),
             Self::Offline { region, .. } => format!(
@@ -343,12 +343,12 @@ fn span(time: Duration) -> String {
     Age::from(rounded).in_words()
 }
 
-/// For an SSM agent that is too old, or lacks a feature.
+/// The hint for an SSM agent that is too old, or lacks a feature.
 pub(super) const UPDATE_HINT: &str =
     "update its SSM agent: `aws ssm send-command --document-name AWS-UpdateSSMAgent`";
 /// An instance boots and its SSM agent registers in less time.
 const REGISTRATION_TIME: Duration = Duration::from_secs(5 * 60);
-/// For calls to all other regions, after the others have taken their time.
+/// The time limit for calls to all other regions, which come after the other calls.
 const ELSEWHERE_TIMEOUT: Duration = Duration::from_millis(1200);
 
 #[cfg(test)]
@@ -370,9 +370,9 @@ mod tests {
             of_agent(None, managed, &instance, "eu-west-1", now).map(|found| found.to_string())
         };
         let offline = cause(Some(&managed(false, "3.3.987.0"))).unwrap();
-        assert_eq!(offline, "i-0a1b2c3d is out of reach: Session Manager last heard from it 3 days ago");
+        assert_eq!(offline, "i-0a1b2c3d cannot be reached: Session Manager last heard from it 3 days ago");
         assert_eq!(cause(Some(&managed(true, "3.3.987.0"))), None);
-        assert!(cause(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, and"));
+        assert!(cause(Some(&managed(true, "2.3.50.0"))).unwrap().contains("is 2.3.50.0, but"));
         assert_eq!(cause(Some(&managed(true, "?"))), None);
         assert_eq!(cause(None), None, "the state in EC2 is not known");
     }

@@ -70,7 +70,7 @@ impl Walk<'_> {
             Ok(found) if found.is_empty() => {
                 let finding = match diagnosis::of_reach(aws, instance).await {
                     Some(cause) => cause.into(),
-                    None => Finding::broken(format!("EC2 does not show {instance}")),
+                    None => Finding::broken(format!("EC2 does not list {instance}")),
                 };
                 self.note(Layer::Instance, since, finding)?;
                 return ControlFlow::Continue(None);
@@ -105,7 +105,7 @@ impl Walk<'_> {
                         "online; its SSM agent's version is not known: {}",
                         chain(&error)
                     )),
-                    Ok(false) => Finding::broken(format!("Session Manager is not connected to {instance}"))
+                    Ok(false) => Finding::broken(format!("{instance} is not connected to Session Manager"))
                         .hint(format!(
                             "start {instance} if it is stopped, and check that its SSM agent runs"
                         )),
@@ -120,7 +120,7 @@ impl Walk<'_> {
             (described.map(|found| &found.state), managed.as_ref().is_some_and(|managed| managed.online))
         {
             let state = foreign_text(state, 30);
-            let fact = format!("Session Manager has no connection to {instance}, which is {state}");
+            let fact = format!("{instance} is {state}, and not connected to Session Manager");
             return self.note(Layer::SessionManager, since, Finding::skipped(fact));
         }
         let cause = diagnosis::of_agent(described, managed.as_ref(), instance, aws.region(), aws.now());
@@ -132,7 +132,7 @@ impl Walk<'_> {
             return self.note(layer, since, cause.into());
         }
         let Some(managed) = managed else {
-            let fact = format!("Session Manager in {} does not know {instance}", aws.region());
+            let fact = format!("{instance} is not registered with Session Manager in {}", aws.region());
             let hint = "check the id, the region and the account, and that its SSM agent is registered";
             return self.note(Layer::SessionManager, since, Finding::broken(fact).hint(hint));
         };

@@ -38,7 +38,7 @@ impl Walk<'_> {
             Ok(channel) => channel,
             Err(error) => {
                 let directory = means.places.directory().display();
-                let finding = Finding::broken(format!("cannot make a directory in {directory}: {error}"))
+                let finding = Finding::broken(format!("cannot create a directory in {directory}: {error}"))
                     .hint(format!("check the permissions of {directory}"));
                 return self.note(Layer::Login, since, finding);
             }
@@ -60,7 +60,7 @@ impl Walk<'_> {
             Login::Accepted => (Layer::Login, Finding::ok(format!("sshd lets `{user}` in"))),
             Login::Refused(said) => self.why_not(aws, subject, channel.reported(), &said).await,
             Login::TimedOut => {
-                let fact = format!("ssh was not let in within {} seconds", limit.as_secs());
+                let fact = format!("ssh did not log in within {} seconds", limit.as_secs());
                 let finding = match self.report.broken() {
                     Some(cause) => {
                         Finding::skipped(format!("{fact}, since {} is broken", cause.layer.name()))
@@ -87,7 +87,7 @@ impl Walk<'_> {
             None => said.lines().any(|line| line.contains("Permission denied (")),
         };
         if is_refused && instance.is_managed_node() {
-            let fact = format!("{instance} refused the keys of yours that ssh offers for the user `{user}`");
+            let fact = format!("{instance} refused your own keys, which ssh offers, for the user `{user}`");
             let hint = format!("add one of your public keys to ~/.ssh/authorized_keys of `{user}` there");
             return (Layer::Login, Finding::broken(fact).hint(hint));
         }
@@ -165,5 +165,5 @@ const HOST_KEY_ANCHORS: [Anchor; 4] =
 /// Enough for a slow SSM agent after retried calls, with host keys that are read in a session of their own.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 const BROKEN_LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// For the command that looks for the cause, in a session of its own.
+/// The time limit for the command that looks for the cause, in a session of its own.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(25);

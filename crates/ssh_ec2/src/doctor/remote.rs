@@ -32,7 +32,7 @@ impl Walk<'_> {
         };
         match aws.push_key(instance, user, &key).await {
             Ok(_) => {
-                let fact = format!("EC2 Instance Connect takes keys for `{user}`");
+                let fact = format!("EC2 Instance Connect accepts keys for `{user}`");
                 self.note(Layer::KeyPush, since, Finding::ok(fact))
             }
             Err(error) => self.blame(Layer::KeyPush, since, aws, &error, Some(user)),
@@ -84,7 +84,7 @@ impl Walk<'_> {
         let terminated = aws.terminate_session(&answer.session).await.map(|_| ());
         let consequences = [
             (resumed, "a lost websocket cannot be replaced"),
-            (terminated, "sessions are ended by the instance alone"),
+            (terminated, "sessions are ended on the instance, but not at AWS"),
         ];
         for (result, consequence) in consequences {
             if let Err(error @ AwsError::AccessDenied { .. }) = result {

@@ -154,7 +154,7 @@ impl PlainSsh {
     fn of_diagnosis(&self, cause: &Diagnosis) -> Vec<String> {
         match cause {
             Diagnosis::Algorithm { algorithm, .. } if algorithm == "ssh-rsa" => vec![format!(
-                "use a key of another kind: {}, or {}",
+                "use a key of another type: {}, or {}",
                 self.host.install("--key-type ed25519"),
                 self.host.install("--key-file FILE")
             )],
@@ -164,7 +164,7 @@ impl PlainSsh {
                 vec![format!("name the region: `ssh {}`", host.in_region(region))]
             }
             Diagnosis::NotInstalled { .. } => vec![format!(
-                "install the package ec2-instance-connect there, or use a key that it knows: {}",
+                "install the package ec2-instance-connect there, or use a key that is in the user's authorized_keys: {}",
                 self.host.install("--key-file FILE")
             )],
             cause => cause.hints(),

@@ -435,7 +435,7 @@ fn of_commands(all: &mut Examples) {
         AgentSocket (SocketError::TooLong { path: path() });
         Aws (AwsError::NoRegion);
         Diagnosed (Diagnosis::NotInstalled { instance: instance() });
-        File { action: "make", path: path(), source: denied() },
+        File { action: "create", path: path(), source: denied() },
             { action: "write", path: path(), source: denied() };
         HostKeyChanged (Box::new(changed_key(None, false)));
         HostKeyUnknown { instance: instance() };

@@ -24,7 +24,7 @@ pub fn of_banner(line: &str) -> Option<&'static str> {
     of_system(comment)
 }
 
-/// Whether sshd turns the connection away, in place of its greeting: the texts of `MaxStartups` and
+/// Whether sshd rejects the connection instead of sending its greeting: the texts of `MaxStartups` and
 /// `PerSourcePenalties` (OpenSSH, `srclimit.c` and `sshd.c`).
 pub fn is_turned_away(line: &str) -> bool {
     line.starts_with("Exceeded MaxStartups") || line.starts_with("Not allowed at this time")

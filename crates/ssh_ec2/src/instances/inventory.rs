@@ -23,7 +23,7 @@ pub struct Place {
     aws: Aws,
 }
 
-/// A page of a list, or the error that ended it. The number is the index of the place.
+/// A page of a list, or the error that ended it. The number is the index of the [`Place`].
 #[derive(Debug)]
 pub enum Update {
     /// Instances in EC2.
@@ -133,8 +133,8 @@ async fn managed(index: usize, aws: &Aws, report: &impl Fn(Update)) {
     }
 }
 
-/// Caches the names that only one instance of a place has, for later connections and completions, and drops
-/// all others. `instances` must have all running instances of the place.
+/// Caches the names that exactly one running instance of an account and region has, for later connections and
+/// completions, and drops all others. `instances` must have all running instances there.
 pub async fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>, cache: &Cache) {
     let mut names: HashMap<&str, Vec<&Instance>> = HashMap::new();
     for instance in instances.filter(|instance| instance.state == InstanceState::Running) {
@@ -158,5 +158,5 @@ fn entry(instance: &Instance) -> Entry {
 
 /// More pages than an account's instances fill; bounds a server that never ends a list.
 const PAGES: usize = 1000;
-/// In bytes: EC2's limit for names is 256 characters. Completions show the cached names.
+/// The longest name that is cached, in bytes: EC2's limit is 256 characters.
 const NAME_SIZE: usize = 1024;

@@ -314,7 +314,7 @@ const NAME_LENGTH: usize = 256;
 const PRIVATE_ADDRESS: &str = "private-ip-address";
 /// Includes secondary addresses.
 const ANY_ADDRESS: &str = "network-interface.addresses.private-ip-address";
-/// For the search that the error of an unknown name needs.
+/// The time limit of the search for the causes of an unknown name.
 const NOT_FOUND_TIMEOUT: Duration = Duration::from_secs(3);
 /// Afterwards the default user is used.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
-//! The key agent: answers ssh's questions about the one-time key on a private socket.
+//! The key agent: answers ssh's requests for the one-time key on a private socket.
 //!
-//! It is no daemon: the proxy of a connection serves it for as long as it runs, and it knows one key. It
-//! lists and signs, and refuses everything else.
+//! It is not a daemon: the proxy of a connection serves it while the proxy runs. It has one key, lists it,
+//! signs with it, and refuses every other request.
 
 pub mod protocol;
 pub mod serve;

@@ -140,7 +140,7 @@ fn bits(number: &[u8]) -> u32 {
 
 const ED25519: &str = "ssh-ed25519";
 const RSA: &str = "ssh-rsa";
-/// From the documentation of EC2 Instance Connect.
+/// The least size, from the documentation of EC2 Instance Connect.
 const LEAST_RSA_BITS: u32 = 2048;
 /// The limit of `SSHPublicKey` in the API's service model.
 const LINE_LIMIT: usize = 4096;

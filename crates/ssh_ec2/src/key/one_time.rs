@@ -25,7 +25,7 @@ pub enum KeyError {
     #[error("the operating system gave no random bytes for a key: {0}")]
     Random(#[from] getrandom::Error),
     /// The library gives no reason.
-    #[error("no RSA key could be made")]
+    #[error("cannot generate an RSA key")]
     Rsa,
 }
 
@@ -44,7 +44,7 @@ impl Explain for KeyError {
 pub enum KeyType {
     /// Made in microseconds.
     Ed25519,
-    /// Of 3072 bits: for clients and servers in FIPS mode, which take no Ed25519.
+    /// RSA with 3072 bits, for clients and servers in FIPS mode, which accept no Ed25519.
     Rsa,
 }
 

@@ -21,10 +21,9 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 /// The settings that [`Network::new`] needs, as the user's environment gives them.
 #[derive(Clone, Default)]
 pub struct NetworkEnvironment {
-    /// A PEM file to trust in the place of the system's roots: `AWS_CA_BUNDLE`, or `ca_bundle` of the
-    /// profile.
+    /// A PEM file to trust instead of the system's roots: `AWS_CA_BUNDLE`, or `ca_bundle` of the profile.
     pub ca_bundle: Option<PathBuf>,
-    /// The proxy for `https` and `wss`. Plain connections stay on this machine and take no proxy.
+    /// The proxy for `https` and `wss`. Plain connections stay on this machine and use no proxy.
     pub https_proxy: Option<String>,
     /// Hosts, domain suffixes and networks to reach without the proxy, separated by commas.
     pub no_proxy: Option<String>,

@@ -32,7 +32,7 @@ pub type WebSocket = WebSocketStream<Box<dyn Connection>>;
 
 /// A connection to the host of a websocket, ready for the upgrade.
 pub struct Prepared {
-    /// With or without TLS, and host and port.
+    /// The transport (with or without TLS), and host and port.
     destination: (Transport, String),
     stream: Box<dyn Connection>,
     way: Way,
@@ -150,7 +150,7 @@ pub enum DialError {
     Lost {
         /// The host of the websocket.
         host: String,
-        /// What happened in its place.
+        /// What happened instead.
         source: HeadError,
     },
     /// The server accepted an upgrade, but not the one that was requested.
@@ -234,7 +234,7 @@ impl Explain for DialError {
                 ];
             }
             Self::Refused { .. } => {
-                "try again: the session's token is good for one connection and a short time"
+                "try again: the session's token is valid for one connection and a short time"
             }
             Self::Resolve { .. } => "check the region, and this machine's DNS",
             Self::Tls { source, .. } if is_distrust(source) => {
@@ -273,5 +273,6 @@ fn colon(body: &str) -> String {
     if body.is_empty() { String::new() } else { format!(": {body}") }
 }
 
-/// From the name's lookup to the last byte of the upgrade; the official client allows the upgrade alone 45 s.
+/// The time limit from the name's lookup to the last byte of the upgrade; the official client allows the
+/// upgrade alone 45 s.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);

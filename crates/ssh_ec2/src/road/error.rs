@@ -1,4 +1,4 @@
-//! Why bytes do not reach an instance, or no longer do.
+//! The errors of a connection to an instance: why it does not open, or why it ended.
 
 use thiserror::Error;
 
@@ -7,7 +7,7 @@ use crate::net::websocket::DialError;
 use crate::system::explain::{Anchor, Explain};
 use crate::target::{Port, SessionTarget};
 
-/// No connection, or the end of one.
+/// Why a connection was not possible, or ended.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RoadError {
@@ -16,7 +16,7 @@ pub enum RoadError {
     Aws(#[from] AwsError),
     /// The session was refused before the SSM agent connected to the port: by the SSM agent, the service, or
     /// this client, which does not support something that the SSM agent asked for.
-    #[error("the session on {target} could not begin: {reason}")]
+    #[error("the session on {target} could not be started: {reason}")]
     ChannelRefused {
         /// Where the session was to end.
         target: SessionTarget,
@@ -39,7 +39,7 @@ pub enum RoadError {
     Lost {
         /// Where the session ends.
         target: SessionTarget,
-        /// How long it was tried.
+        /// How long the attempts lasted.
         minutes: u64,
         /// Why the last attempt failed.
         source: Box<Self>,
@@ -90,7 +90,7 @@ pub enum RoadError {
         target: SessionTarget,
     },
     /// sshd has too many clients, or penalizes one.
-    #[error("sshd on port {port} of {target} turns connections away: {greeting:?}")]
+    #[error("sshd on port {port} of {target} rejects connections: {greeting:?}")]
     SshdBusy {
         /// The host of sshd.
         target: SessionTarget,
@@ -160,8 +160,8 @@ fn after_colon(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
-/// Through Session Manager every client has the instance's own address.
+/// For an sshd that rejects connections. Through Session Manager every client has the instance's own address.
 const SSHD_BUSY_HINT: &str = "wait a little; sessions all come from 127.0.0.1, which MaxStartups and PerSourcePenalties in sshd_config should allow for";
-/// For sessions whose websocket does not open or does not last.
+/// The hint for sessions whose websocket does not open or is lost.
 pub(super) const WEBSOCKETS_HINT: &str =
-    "see that nothing between here and ssmmessages on port 443 holds up websockets: a proxy, a firewall";
+    "check that no proxy or firewall between this machine and ssmmessages on port 443 blocks websockets";

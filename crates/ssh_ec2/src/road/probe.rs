@@ -1,8 +1,8 @@
-//! Short sessions for a fact about the instance: what a script prints, or the first line that a port sends.
+//! Short sessions that read from the instance: the output of a script, or the first line that a port sends.
 //!
 //! A port gets SSH's identification line, since other servers than sshd wait for a client's line before they
-//! send theirs. [`ask`] must not be dropped half-way, or its session stays at AWS: it has a bound of its own,
-//! and an [`Interrupt`].
+//! send theirs. [`ask`] must not be dropped half-way, or its session stays open at AWS: use its time limit,
+//! or an [`Interrupt`].
 
 use std::cell::{Cell, RefCell};
 use std::future::{poll_fn, ready};
@@ -27,7 +27,7 @@ use crate::system::explain::{Anchor, Explain};
 use crate::system::text::one_line;
 use crate::target::{InstanceId, Port};
 
-/// What to learn.
+/// What a probe reads.
 #[derive(Clone, Copy, Debug)]
 pub enum Question<'a> {
     /// The first line that a port sends.
@@ -44,7 +44,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Cancels. The probe has to be polled afterwards, and ends its session.
+    /// Cancels the probe, which must be polled afterwards to end its session.
     pub fn cancel(&self) {
         self.cancelled.set(true);
     }
@@ -60,14 +60,14 @@ impl Interrupt {
     }
 }
 
-/// What came back. Times are counted from the call of [`ask`].
+/// The result of a probe. Times are measured from the call of [`ask`].
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Of the session, which has ended.
+    /// The id of the session, which has ended.
     pub session: SessionId,
-    /// Of its websocket.
+    /// The URL of its websocket.
     pub stream_url: StreamUrl,
-    /// At most [`OUTPUT_LIMIT`] bytes.
+    /// The output, at most [`OUTPUT_LIMIT`] bytes.
     pub output: Vec<u8>,
     /// When StartSession had answered.
     pub started: Duration,
@@ -87,7 +87,7 @@ pub enum ProbeError {
     /// It was cancelled.
     #[error("interrupted")]
     Interrupted,
-    /// The time was over before there was a connection.
+    /// The time limit passed before there was a connection.
     #[error("the session on {instance} did not open in time")]
     Late {
         /// The session's target.
@@ -101,7 +101,7 @@ pub enum ProbeError {
         /// What the SSM agent reported, on one line.
         words: String,
     },
-    /// The session could not be started, or its websocket not be opened, or was lost.
+    /// The session could not be started, its websocket could not be opened, or the websocket was lost.
     #[error(transparent)]
     Road(#[from] RoadError),
 }
@@ -118,7 +118,7 @@ impl Explain for ProbeError {
             Self::Interrupted => Vec::new(),
             Self::Late { .. } => vec![WEBSOCKETS_HINT.into()],
             Self::NotRun { instance, .. } => {
-                vec![format!("see that {instance} has a shell, `sh`, and that its SSM agent is up to date")]
+                vec![format!("check that {instance} has a shell, `sh`, and that its SSM agent is up to date")]
             }
             Self::Road(error) => error.hints(),
         }
@@ -143,21 +143,21 @@ pub struct Prober<'a> {
     pub network: &'a Network,
     /// The session's target.
     pub instance: &'a InstanceId,
-    /// For Session Manager's records.
+    /// The reason for Session Manager's session history.
     pub reason: &'a str,
     /// Cancels the probe.
     pub interrupt: &'a Interrupt,
 }
 
-/// Waits for an answer for at most `limit` since now; a port has less time than that once there is a
-/// connection. The session is ended afterwards, which takes a little longer.
+/// Runs a probe for at most `limit` from now; once there is a connection, a port has six seconds at most.
+/// Then ends the session, which takes a little longer.
 ///
 /// # Errors
 ///
-/// [`ProbeError`]. An answer without output is none.
+/// [`ProbeError`]. An empty output is not an error.
 pub async fn ask(prober: Prober<'_>, question: Question<'_>, limit: Duration) -> Result<Answer, ProbeError> {
     prober.interrupt.open.set(true);
-    // In a box, or the types of the futures around it nest too deeply for the compiler.
+    // Boxed, since otherwise the types of the futures around it nest too deeply for the compiler.
     let answer = Box::pin(ask_within(prober, question, limit)).await;
     prober.interrupt.open.set(false);
     if prober.interrupt.is_cancelled() { Err(ProbeError::Interrupted) } else { answer }
@@ -228,8 +228,8 @@ fn shell_command(script: &str) -> String {
     format!("sh -c '{}'", script.replace('\'', r"'\''"))
 }
 
-/// Why a command was not run. The SSM agent reports a program that it cannot start as error output, and then
-/// ends the session like any other; most else it reports when the session ends, with no output before.
+/// Why a command was not run. If the SSM agent cannot start a program, it reports that as error output, and
+/// then ends the session normally; most other errors it reports when the session ends, with no output before.
 fn failure<S, E>(end: &End<S, E>, collected: &Collected) -> Option<String> {
     let (output, error_output) = (collected.output.borrow(), collected.error_output.borrow());
     let words = match end {
@@ -242,7 +242,7 @@ fn failure<S, E>(end: &End<S, E>, collected: &Collected) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// What a session printed, up to [`OUTPUT_LIMIT`] bytes of each.
+/// Output and error output of a session, up to [`OUTPUT_LIMIT`] bytes each.
 #[derive(Default)]
 struct Collected {
     output: Rc<RefCell<Vec<u8>>>,
@@ -250,7 +250,7 @@ struct Collected {
 }
 
 impl Collected {
-    /// Carries the session until there is an answer, or the time is over.
+    /// Carries the session until the output is complete, or the time limit has passed.
     async fn collect(
         &self,
         session: &Session<'_>,
@@ -286,7 +286,7 @@ impl Collected {
     }
 }
 
-/// Lets `sleep` end in `limit`, unless it ends before.
+/// Lets `sleep` end after `limit` at the latest.
 fn hasten(sleep: Pin<&mut Sleep>, limit: Duration) {
     let due = Instant::now() + limit;
     if due < sleep.deadline() {
@@ -316,7 +316,7 @@ struct Collector {
 impl AsyncWrite for Collector {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         keep(&mut self.kept.borrow_mut(), bytes);
-        // It may be enough now, which `stop` sees when the tunnel is polled.
+        // The output may be complete now, which `stop` checks when the tunnel is polled again.
         cx.waker().wake_by_ref();
         Poll::Ready(Ok(bytes.len()))
     }
@@ -330,13 +330,13 @@ impl AsyncWrite for Collector {
     }
 }
 
-/// RFC 4253, section 4.2.
+/// The identification line of an SSH client (RFC 4253, section 4.2).
 const IDENTIFICATION: &str = concat!("SSH-2.0-ssh_ec2_", env!("CARGO_PKG_VERSION"), "\r\n");
 /// Enough for host keys and for a handful of facts.
 pub const OUTPUT_LIMIT: usize = 64 * 1024;
-/// sshd's greeting has at most 255 bytes; others may say more before a line's end.
+/// The longest first line that is kept. sshd's has at most 255 bytes; other servers may send longer lines.
 const LINE_LIMIT: usize = 1024;
-/// A server that sends the first line sends it at once.
+/// How long to wait for a port's first line. A server that sends first sends it at once.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(6);
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A session of Session Manager, from its start to its end.
 //!
-//! Every session goes the same way: [`Session::start`] calls StartSession, [`Session::carry`] attaches a
-//! websocket and carries bytes, and [`Session::hold`], inside which that is done, ends the session at AWS on
+//! Every session has the same life: [`Session::start`] calls StartSession; [`Session::carry`] attaches a
+//! websocket and carries bytes; [`Session::hold`], inside which `carry` runs, ends the session at AWS on
 //! every path. A future that starts or holds a session must not be dropped half-way: nothing else would end
 //! the session.
 
@@ -48,12 +48,12 @@ impl Purpose<'_> {
     }
 }
 
-/// What is done about a websocket that cannot be opened or is lost.
+/// What happens when a websocket cannot be opened or is lost.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Persistence {
-    /// Nothing: the session is a short one.
+    /// The session fails: it is a short one.
     Once,
-    /// The session is resumed, for minutes.
+    /// The session is resumed; attempts continue for minutes.
     Resume,
 }
 
@@ -63,9 +63,9 @@ pub(crate) struct Session<'a> {
     network: &'a Network,
     target: SessionTarget,
     id: SessionId,
-    /// Of the session's last websocket; ResumeSession may return another.
+    /// The URL of the session's last websocket; ResumeSession may return another.
     stream_url: RefCell<StreamUrl>,
-    /// From StartSession, until the first websocket uses it.
+    /// The token from StartSession, until the first websocket uses it.
     token: Cell<Option<Token>>,
 }
 
@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
         mut stop: Pin<&mut impl Future<Output = S>>,
         notice: impl FnMut(Notice),
     ) -> Result<Outcome<S, RoadError>, RoadError> {
-        // In a box, or the types of the futures around it nest too deeply for the compiler.
+        // Boxed, since otherwise the types of the futures around it nest too deeply for the compiler.
         let attaching = Box::pin(async { self.attach(persistence, prepared.await).await });
         let first = tokio::select! {
             first = attaching => first?,
@@ -161,25 +161,26 @@ fn client_channel() -> Result<Channel, RoadError> {
     Ok(Channel::new(Side::Client { client_id: MessageId::from_bytes(id).to_string() }, origin))
 }
 
-/// Name, TCP and TLS of the message gateway, done beside StartSession: they need nothing from it, and it
-/// takes longer. Best effort: what fails here fails again, and is reported, when the websocket is dialled.
+/// Resolves the message gateway's name and opens TCP and TLS to it during StartSession, which takes longer
+/// and is not needed for that. Errors are ignored: they occur again, and are reported, when the websocket is
+/// dialled.
 pub(crate) struct EarlyDial<'a> {
     gateway: Option<StreamUrl>,
     since: Instant,
     dialling: Pin<Box<dyn Future<Output = Option<Prepared>> + 'a>>,
-    /// What `dialling` came to.
+    /// The result of `dialling`: the outer option is None while it runs, the inner one if it failed.
     dialled: Option<Option<Prepared>>,
 }
 
 impl<'a> EarlyDial<'a> {
-    /// Does nothing yet.
+    /// Prepares the future; connects only when [`proceed`](Self::proceed) is polled.
     pub(crate) fn new(aws: &Aws, network: &'a Network) -> Self {
         let gateway = aws.message_gateway();
         let dialling = dial_early(gateway.clone(), network);
         Self { gateway, since: Instant::now(), dialling: Box::pin(dialling), dialled: None }
     }
 
-    /// Dials. Cancel-safe.
+    /// Connects, and never returns. Cancel-safe.
     pub(crate) async fn proceed(&mut self) -> Infallible {
         if self.dialled.is_none() {
             self.dialled = Some(self.dialling.as_mut().await);
@@ -187,13 +188,13 @@ impl<'a> EarlyDial<'a> {
         pending().await
     }
 
-    /// The connection, if it can serve the session.
+    /// The connection, if the session can use it.
     pub(crate) async fn connection(self, session: &Session<'_>) -> Option<Prepared> {
         match self.dialled {
-            // The gateway may have closed an older one by now.
+            // The gateway may have closed an older connection by now.
             Some(dialled) => dialled.filter(|_| self.since.elapsed() < PREPARED_LIFE),
             None => {
-                // Worth waiting for only if it leads where it should.
+                // Worth waiting for only if it goes to the session's gateway.
                 let expected =
                     self.gateway.is_some_and(|url| url.host() == session.stream_url.borrow().host());
                 if expected { self.dialling.await } else { None }
@@ -206,5 +207,5 @@ async fn dial_early(gateway: Option<StreamUrl>, network: &Network) -> Option<Pre
     prepare(&gateway?, network).await.ok()
 }
 
-/// For a connection to the gateway on which nothing has been sent.
+/// How long a connection to the gateway on which nothing was sent stays usable.
 const PREPARED_LIFE: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
-//! Standard input and output, whatever the caller made them: pipes, sockets, terminals, files.
+//! Standard input and output, of whatever kind the caller set up: pipes, sockets, terminals, files.
 //!
-//! A caller often shares the open file behind a descriptor, and with it its mode. So nothing here makes a
-//! shared one non-blocking. ssh gives its proxy two pipes; other programs give a pair of sockets. Nothing
-//! else in the program touches standard output.
+//! A caller often shares the open file description behind a descriptor, and with it the mode. So nothing here
+//! makes a shared one non-blocking. ssh gives its proxy two pipes; other programs give a pair of sockets.
+//! Nothing else in the program touches standard output.
 
 mod blocking;
 mod socket;
@@ -146,8 +146,8 @@ impl<F: Fn(usize) + Unpin> AsyncWrite for Observed<F> {
     }
 }
 
-/// Waits until standard output has no reader any more; for ever where that cannot be seen. A peer that has
-/// only ended its own half of a connection still reads.
+/// Waits until standard output has no reader any more; for ever if the system does not show that. A peer that
+/// has shut down only its own sending direction still reads.
 pub async fn output_abandoned() {
     // epoll reports these in any case: an error for a pipe without readers, the end of both directions for
     // sockets and terminals. Room for more bytes is not waited for, so that writing does not wake this. epoll
@@ -166,7 +166,8 @@ fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>
     AsyncFd::with_interest(descriptor, interest)
 }
 
-/// Whether writing failed since nobody reads any more. Other failures lose bytes that somebody waits for.
+/// Whether writing failed because no process reads any more. Other failures lose bytes for which a reader
+/// waits.
 pub fn reader_is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
@@ -184,7 +185,7 @@ pub fn input_is_abandoned() -> bool {
     asked.is_ok() && input[0].revents().contains(PollFlags::HUP)
 }
 
-/// Whether what is printed on standard error is lost.
+/// Whether standard error is `/dev/null`, so that messages on it are lost.
 pub fn error_output_is_null() -> bool {
     let Ok(error_output) = rustix::fs::fstat(io::stderr()) else { return true };
     rustix::fs::stat("/dev/null").is_ok_and(|null| null.st_rdev == error_output.st_rdev)
@@ -199,7 +200,7 @@ fn widen(descriptor: &OwnedFd) {
     }
 }
 
-/// Reads into `room` what is there. `Ready(Ok(0))` is the end, or a full `room`.
+/// Reads the available bytes into `room`. `Ready(Ok(0))` means the end, or that `room` is full.
 pub(crate) fn poll_read(
     input: &mut Input,
     cx: &mut Context<'_>,
@@ -232,8 +233,9 @@ pub fn leave() -> io::Result<()> {
     Ok(())
 }
 
-/// Two of the largest messages. Twice Linux's default, so that 250 sessions still leave a user pipes of the
-/// usual size: beyond 16,384 pages in all, new ones get a single page (`pipe-user-pages-soft`, pipe(7)).
+/// The size of ssh's pipes: two of the largest messages. No more than twice Linux's default, so that 250
+/// sessions still leave a user pipes of the usual size: beyond 16,384 pages in all, new ones get a single
+/// page (`pipe-user-pages-soft`, pipe(7)).
 #[cfg(target_os = "linux")]
 const PIPE_SIZE: usize = 128 * 1024;
 

@@ -1,4 +1,4 @@
-//! The running loop: a channel between a websocket and the two streams of ssh.
+//! The event loop of a connection: a channel between a websocket and the two streams of ssh.
 //!
 //! One task, one owner, no queue between tasks. Each pass tries every door without waiting at any, until none
 //! moves; then the loop sleeps until one can. A closed door is all the backpressure there is: input is not
@@ -29,16 +29,16 @@ use crate::road::stdio::{Input, Output};
 
 /// A websocket and the token that opens a channel on it.
 pub struct Attachment<T> {
-    /// Connected, nothing sent yet.
+    /// The websocket, on which nothing was sent yet.
     pub socket: WebSocket,
-    /// For the first message.
+    /// The token for the first message.
     pub token: T,
 }
 
 /// A future that gets another websocket, or the reason why there can be none.
 pub type Resume<'a, T, E> = Pin<Box<dyn Future<Output = Result<Attachment<T>, E>> + 'a>>;
 
-/// What the session is joined to on this side.
+/// The local end to which the session is joined.
 pub enum Local {
     /// One stream each way.
     Pipes {
@@ -63,17 +63,17 @@ pub enum Notice {
     FirstBytes(Bytes),
     /// The websocket is lost; another one is being opened.
     Lost,
-    /// It has been lost for a while.
+    /// The websocket has been lost for some seconds.
     StillLost,
-    /// There is another one.
+    /// Another websocket is attached.
     Resumed,
     /// Nothing has come back since the handshake.
     NothingAnswers,
     /// Nothing has come from the SSM agent since the session was started.
     NothingComes,
-    /// Nothing comes from the SSM agent any more, although it has something to acknowledge.
+    /// Nothing comes from the SSM agent any more, although there are messages that it should acknowledge.
     FallenSilent,
-    /// Standard error of a command, or why it could not be started.
+    /// Standard error of a command, or the reason why the command could not be started.
     ErrorOutput(Bytes),
 }
 
@@ -84,13 +84,13 @@ pub enum End<S, E> {
     Closed(Closed),
     /// ssh closed its end, and everything was delivered.
     InputEnded,
-    /// Writing to ssh failed, mostly because it does not read any more.
+    /// Writing to ssh failed, usually because ssh does not read any more.
     OutputBroken(io::Error),
     /// Reading from ssh failed.
     InputBroken(io::Error),
     /// `stop` was ready.
     Stopped(S),
-    /// There is no other websocket for a lost one.
+    /// A lost websocket could not be replaced.
     Lost(E),
 }
 
@@ -108,10 +108,10 @@ pub enum Closed {
     NoProgress,
     /// The SSM agent asked for something that this client does not support.
     Refused {
-        /// What that is.
+        /// The name of it.
         reason: String,
     },
-    /// The peer has ended it at the request of this side, or did not answer the request.
+    /// This side requested the end, and the peer ended the session or did not answer.
     Terminated,
 }
 
@@ -131,14 +131,14 @@ impl From<ssm_channel::Closed> for Closed {
 /// How a tunnel ended, and what was seen before.
 #[derive(Debug)]
 pub struct Outcome<S, E> {
-    /// The first that came about of the possible ends.
+    /// The first of the possible ends that happened.
     pub end: End<S, E>,
-    /// Up to the end.
+    /// The observations up to the end.
     pub observed: Observed,
 }
 
 impl<S, E> Outcome<S, E> {
-    /// Of a tunnel that was stopped before it began.
+    /// The outcome of a tunnel that was stopped before it began.
     pub(crate) fn stopped(reason: S) -> Self {
         Self { end: End::Stopped(reason), observed: Observed::default() }
     }
@@ -161,8 +161,8 @@ pub struct Observed {
     pub is_silence_noted: bool,
 }
 
-/// Carries bytes until one of the ends of [`End`]. Whichever it is, the peer was asked to end the session if
-/// that was possible; to end it at AWS is the caller's task.
+/// Carries bytes until an [`End`]. In every case the peer was asked to end the session if that was possible;
+/// the caller must end it at AWS.
 pub async fn run<'a, T, S, E>(
     channel: Channel,
     first: Attachment<T>,
@@ -197,26 +197,27 @@ struct Tunnel<'a, T, S, E, R, N> {
     notice: N,
     pipes: Pipes,
     state: State,
-    /// Decided, but not reached yet.
+    /// The end that was decided but not reached yet.
     end: Option<End<S, E>>,
     observed: Observed,
     notes: Notes,
     timer: Pin<Box<Sleep>>,
     started_at: Instant,
-    /// The last time that ssh read so little that nothing was read from the websocket.
+    /// The last time that nothing was read from the websocket because ssh read too slowly.
     excused_at: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Running,
-    /// ssh closed its end; what it sent is delivered and what comes back is relayed, for a while.
+    /// ssh closed its end. The bytes that it sent are still delivered, and the bytes that come back are
+    /// passed to it, for some seconds.
     InputEnded {
         since: Instant,
     },
     /// The peer was asked to end the session.
     Ending,
-    /// The channel is closed; ssh gets what is left.
+    /// The channel is closed; ssh gets the remaining bytes.
     Draining {
         until: Instant,
     },
@@ -253,7 +254,7 @@ where
         loop {
             let now = Instant::now();
             self.link.observe(now);
-            // First, since it may open a door.
+            // Tried first, since it may open a door.
             self.channel.handle_timeout(now.into_std());
             let mut moved = self.poll_resumed(cx, now);
             moved |= self.link.poll_in(cx, now, &mut self.channel);
@@ -286,13 +287,14 @@ where
         matches!(self.state, State::Ending | State::Draining { .. })
     }
 
-    /// Begins the end: delivers what ssh wrote before, and asks the peer to end the session.
+    /// Begins to end the tunnel: delivers the bytes that ssh wrote before, and asks the peer to end the
+    /// session.
     fn finish(&mut self, cx: &mut Context<'_>, end: End<S, E>) {
         let now = Instant::now();
         if self.is_ending() {
             return;
         }
-        // ssh's parting message is in the pipe when its signal comes.
+        // ssh writes its disconnect message before it sends its signal, so the message is in the pipe by now.
         if self.state == State::Running {
             while self.poll_local_in(cx, now) && self.state == State::Running {}
         }
@@ -385,9 +387,9 @@ where
     }
 }
 
-/// Bytes for ssh that wait in the channel before the websocket is no longer read. Generous, since
-/// acknowledgements come through the same door. Not reading is the only brake that loses no time: an SSM
-/// agent repeats what was not acknowledged at ten messages a second.
+/// When so many bytes for ssh wait in the channel, the websocket is not read. Generous, since
+/// acknowledgements come through the same websocket. Not reading is the only way to slow the SSM agent down
+/// that loses no time: messages without an acknowledgement it repeats at ten a second.
 const BACKLOG_LIMIT: usize = 2 * 1024 * 1024;
-/// For what was sent to be acknowledged, and for ssh to read what was received.
+/// How long to wait for acknowledgements of the sent messages, and for ssh to read the received bytes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ pub enum SshError {
     },
     /// The ssh has no `KnownHostsCommand`. It would refuse the user's whole configuration because of that
     /// keyword.
-    #[error("ssh is OpenSSH {found}, and checking host keys takes {}", Version::NEEDED)]
+    #[error("ssh is OpenSSH {found}, but checking host keys needs {} or later", Version::NEEDED)]
     Old {
         /// The version of the ssh in PATH.
         found: Version,
@@ -48,5 +48,5 @@ impl Explain for SshError {
     }
 }
 
-/// For an ssh that is too old, or has a known vulnerability.
+/// The hint for an ssh that is too old, or has a known vulnerability.
 pub const NEWER_HINT: &str = "put a newer ssh in PATH";

@@ -154,7 +154,7 @@ fn is_whole(algorithm: &str, rest: &[u8]) -> bool {
     })
 }
 
-/// In the name of an algorithm for certificates.
+/// The part of an algorithm's name that marks certificates.
 const CERTIFICATE: &str = "-cert-v01@openssh.com";
 const ED25519_LENGTH: usize = 32;
 /// The longest name in use has 42 characters.

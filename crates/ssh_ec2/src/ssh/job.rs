@@ -26,15 +26,15 @@ use crate::system::memory;
 /// How a program ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
-    /// By itself, with this exit status.
+    /// It exited with this status.
     Exited(u8),
-    /// By a signal, with this number.
+    /// It was killed by the signal with this number.
     Killed(i32),
 }
 
 /// A program that was started, and the signals to pass on to it.
 pub struct Job {
-    /// None once it has ended, since another process may get its id.
+    /// The process. None once it has ended, since another process may get its id.
     child: Option<Pid>,
     signals: Signals,
     /// Whether a signal asked this process to end.
@@ -77,8 +77,8 @@ impl Job {
                 }
                 if let Some(end) = End::of(status) {
                     self.child = None;
-                    // The signals before the end were meant for the program: sftp continues after an
-                    // interrupt.
+                    // Signals that came before the program ended were meant for the program, not for us: sftp
+                    // continues after an interrupt.
                     self.is_asked_to_end = false;
                     return Ok(end);
                 }

@@ -16,7 +16,7 @@ use crate::system::private_file;
 /// A bucket in a file, and its rate.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// None where no file can be trusted: then no call waits.
+    /// The file. None if no file can be trusted: then no call waits.
     path: Option<PathBuf>,
     rate: Rate,
 }
@@ -24,7 +24,7 @@ pub struct Pace {
 /// The number of calls that may come at once, and the time after which one more may come.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// In microseconds.
+    /// The interval between calls, in microseconds.
     interval: u64,
     burst: u64,
 }
@@ -78,20 +78,20 @@ fn open(path: &Path) -> io::Result<File> {
 impl Rate {
     /// The time at which the bucket will be full again, and the wait, in microseconds.
     fn step(self, full_at: u64, now: u64) -> (u64, u64) {
-        // After the clock was set back, nobody must wait until it has caught up.
+        // If the clock was set back, no call must wait until it has caught up.
         let full_at = if full_at > now + MAX_WAIT { now } else { full_at.max(now) };
         let wait = (full_at + self.interval).saturating_sub(now + self.burst * self.interval);
         (full_at + self.interval, wait)
     }
 }
 
-/// For pushes of keys. EC2 Instance Connect's limits are not published. Ten a second, after a burst of
-/// twenty, were enough for Ansible's forks.
+/// The rate for pushes of keys. EC2 Instance Connect's limits are not published. Ten a second, after a burst
+/// of twenty, were enough for Ansible's forks.
 pub const PUSHES: Rate = Rate { interval: 100_000, burst: 20 };
-/// For sessions that Session Manager has throttled. It starts three a second in an account and region
-/// (<https://docs.aws.amazon.com/general/latest/gr/ssm.html>), some of which are left to others.
+/// The rate for sessions that Session Manager has throttled. It starts three a second in an account and
+/// region (<https://docs.aws.amazon.com/general/latest/gr/ssm.html>), some of which are left to others.
 pub const REFUSED_SESSIONS: Rate = Rate { interval: 400_000, burst: 1 };
-/// In microseconds. A longer wait comes from a clock that was set back.
+/// The longest wait, in microseconds. A longer one comes from a clock that was set back.
 const MAX_WAIT: u64 = 60_000_000;
 /// The lock is held for microseconds, unless its process was stopped. Then the call does not wait.
 const PATIENCE: Duration = Duration::from_secs(1);

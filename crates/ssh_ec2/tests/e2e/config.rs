@@ -150,7 +150,7 @@ fn a_file_that_cannot_be_written_is_left_as_it_was() {
     assert_eq!(
         ended.stderr,
         told(
-            &format!("cannot make {directory}: File exists (os error 17)"),
+            &format!("cannot create {directory}: File exists (os error 17)"),
             &[&format!(
                 "check the permissions of {directory}, or set SSH_EC2_DIR to a directory that you can write to"
             )]

@@ -300,10 +300,10 @@ fn a_program_that_cannot_be_run_is_named() {
     let plain = sandbox.file("plain");
     fs::write(&plain, "").unwrap();
     let cases = [
-        ("/nonexistent/p hidden".to_owned(), "there is no program /nonexistent/p".to_owned()),
+        ("/nonexistent/p hidden".to_owned(), "cannot find the program /nonexistent/p".to_owned()),
         (
             "no-such-program-anywhere hidden".to_owned(),
-            "there is no program no-such-program-anywhere".to_owned(),
+            "cannot find the program no-such-program-anywhere".to_owned(),
         ),
         (
             plain.display().to_string(),

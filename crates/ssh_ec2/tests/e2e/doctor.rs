@@ -169,7 +169,7 @@ fn the_client() {
         row("ssh", "cannot run ssh: No such file or directory")
             .where_(|sandbox, command| other_ssh(sandbox, command, None))
             .before_us(),
-        row("ssh", "ssh is OpenSSH 8.4, and checking host keys takes 8.5")
+        row("ssh", "ssh is OpenSSH 8.4, but checking host keys needs 8.5 or later")
             .where_(|sandbox, command| other_ssh(sandbox, command, Some("echo OpenSSH_8.4p1 >&2")))
             .before_us(),
         row("ssh-config", "PubkeyAuthentication is off")
@@ -291,9 +291,9 @@ fn session_manager() {
         row("session-manager", "i-0dead00000000001e started 4")
             .on("i-0dead00000000001e")
             .plainly("its SSM agent registers within a few minutes"),
-        row("session-manager", "is 2.3.50.0, and connections to ports came with 2.3.672.0")
+        row("session-manager", "is 2.3.50.0, but connections to ports need 2.3.672.0 or later")
             .on("i-0dead000000000015"),
-        row("session-manager", "Session Manager is not connected to i-0dead000000000002")
+        row("session-manager", "i-0dead000000000002 is not connected to Session Manager")
             .on(SSM_AGENT_OFFLINE)
             .with(&["deny=ssm:DescribeInstanceInformation", "deny=ec2:DescribeInstances"])
             .plainly("is not connected to Session Manager"),

@@ -33,8 +33,8 @@ const USER_HINT: &str = "use 1 to 32 letters, digits and `_ . @ - $`, a letter, 
 #[test]
 fn a_bad_target_is_named() {
     let sandbox = Sandbox::start();
-    let error = "\"tag:x\" names no instance";
-    let hint = "name it by id, Name tag, `tag:KEY=VALUE`, address, DNS name or `asg:GROUP`";
+    let error = "\"tag:x\" is not a valid target";
+    let hint = "use an instance id, a Name tag, `tag:KEY=VALUE`, an address, a DNS name or `asg:GROUP`";
     fails(sandbox.ssh_ec2().arg("ec2-user@tag:x"), 2, error, &[hint]);
     fails(&mut sandbox.proxy("tag:x"), 2, error, &[hint]);
     fails(
@@ -469,7 +469,7 @@ fn without_describe_permission_the_words_of_session_manager_are_shown() {
             ),
             &[
                 &start,
-                "give its instance profile AmazonSSMManagedInstanceCore, and see that its SSM agent runs and reaches ssmmessages.us-east-1 on port 443",
+                "give its instance profile AmazonSSMManagedInstanceCore, and check that its SSM agent runs and reaches ssmmessages.us-east-1 on port 443",
             ],
         );
     }
@@ -506,7 +506,7 @@ fn a_refused_key_is_reported() {
         &[
             "check that the user `ec2-user` exists there; images have ubuntu, admin, rocky, centos, fedora, bitnami",
             "check that the package ec2-instance-connect is installed on the instance, and that its clock is right",
-            "an sshd in FIPS mode, or with PubkeyAcceptedAlgorithms of its own, may take no Ed25519 keys: use a one-time RSA key: `ssh_ec2 --key-type rsa config --install`",
+            "an sshd in FIPS mode, or with PubkeyAcceptedAlgorithms of its own, may accept no Ed25519 keys: use a one-time RSA key: `ssh_ec2 --key-type rsa config --install`",
         ],
     );
     let theirs = format!("ec2-user@{NO_INSTANCE_CONNECT}: Permission denied (publickey).\r\n");
@@ -534,7 +534,7 @@ fn a_session_that_did_not_begin_is_no_closed_port() {
     let sandbox =
         Sandbox::with_faults(&["deny=ssm:DescribeInstanceInformation", "deny=ec2:DescribeInstances"]);
     let ended = run(&mut sandbox.proxy("i-0dead000000000015"));
-    let told = "could not begin: Plugin with name Port is not supported by this version of ssm agent";
+    let told = "could not be started: Plugin with name Port is not supported by this version of ssm agent";
     assert!(ended.stderr.contains(told), "{ended}");
     assert!(!ended.stderr.contains("nothing answered"), "{ended}");
 }

@@ -344,7 +344,10 @@ fn what_is_no_key_is_not_trusted() {
     let sandbox = Sandbox::start();
     let ended =
         run(sandbox.ssh_ec2().args(["known-hosts", "--trust", "ssh-ed25519 nonsense", HEALTHY])).status(2);
-    assert!(ended.stderr.starts_with("ssh_ec2: error: \"ssh-ed25519 nonsense\" is no host key"), "{ended}");
+    assert!(
+        ended.stderr.starts_with("ssh_ec2: error: \"ssh-ed25519 nonsense\" is not a host key"),
+        "{ended}"
+    );
     assert!(!known_hosts(&sandbox).exists());
 }
 
@@ -360,7 +363,7 @@ fn an_old_ssh_is_reported_before_its_configuration_is_broken() {
     let ended = run(command.env("PATH", &bin).args(["config", "--install"])).status(1);
     assert_eq!(
         ended.stderr,
-        "ssh_ec2: error: ssh is OpenSSH 8.4, and checking host keys takes 8.5\n\
+        "ssh_ec2: error: ssh is OpenSSH 8.4, but checking host keys needs 8.5 or later\n\
          ssh_ec2: hint: put a newer ssh in PATH\n"
     );
     assert!(!sandbox.home().join(".ssh/config").exists());

@@ -241,7 +241,7 @@ fn a_role_never_falls_back_to_the_machine() {
         ("", "profile c has a `role_arn`, but neither `source_profile` nor `credential_source`"),
         (
             "credential_source = environment",
-            "`credential_source` of profile c is environment, which is not one of its values",
+            "`credential_source` of profile c is environment, which is not a valid value",
         ),
         (
             "credential_source = Environment",

@@ -186,7 +186,7 @@ fn a_key_that_cannot_be_pushed_is_named() {
     let text = written("text", "no key\n");
     let directory = sandbox.home().display().to_string();
     let check = "check the path; `ls ~/.ssh/*.pub` lists the keys that you have";
-    let refuses = |holds: &str| format!("holds {holds}, which EC2 Instance Connect does not take");
+    let refuses = |holds: &str| format!("holds {holds}, which EC2 Instance Connect does not accept");
     for (path, said, hint) in [
         (&missing, "does not exist".to_owned(), check.to_owned()),
         (&directory, "is a directory, and not a key".into(), "name the `.pub` file in it".into()),
@@ -200,14 +200,14 @@ fn a_key_that_cannot_be_pushed_is_named() {
         (&dsa, refuses("a DSA key"), own.into()),
         (
             &format!("{short}.pub"),
-            "holds an RSA key of 1024 bits, and EC2 Instance Connect takes none below 2048".into(),
+            "holds an RSA key of 1024 bits, and EC2 Instance Connect accepts none below 2048".into(),
             own.into(),
         ),
         (&pem, "holds a private key, and its public half is not beside it".into(), make(&pem)),
         (&openssh, "holds a private key, and its public half is not beside it".into(), make(&openssh)),
         (
             &several,
-            "holds 2 keys, and one can be pushed".into(),
+            "holds 2 keys, and only one can be pushed".into(),
             "put the one to push in a file of its own".into(),
         ),
         (

@@ -70,7 +70,7 @@ fn a_directory_that_is_open_to_others_is_refused() {
         &mut sandbox.proxy(HEALTHY),
         1,
         &format!(
-            "the directory {name} of the key agent's socket belongs to somebody else or is open to others"
+            "the directory {name} of the key agent's socket belongs to another user or is accessible to other users"
         ),
         &[&format!("run `chmod 700 {name}`")],
     );
@@ -88,7 +88,7 @@ fn a_path_that_is_too_long_is_refused() {
         &mut proxy,
         1,
         &format!("the path {path} is too long for a socket"),
-        &["run `ssh_ec2 config --install`: the blocks that it writes name a shorter socket"],
+        &["run `ssh_ec2 config --install`: the blocks that it writes use a shorter path"],
     );
 }
 

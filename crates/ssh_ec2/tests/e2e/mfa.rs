@@ -188,8 +188,7 @@ fn without_a_terminal_the_way_out_is_named() {
         };
     }
     let ended = run(&mut alone).status(1);
-    let hint =
-        "run `aws sts get-caller-identity --profile mfa` on a terminal: its session is used here as well";
+    let hint = "run `aws sts get-caller-identity --profile mfa` on a terminal: ssh_ec2 uses the session that it caches";
     assert_eq!(
         ended.stderr,
         told(

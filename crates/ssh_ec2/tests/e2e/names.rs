@@ -538,5 +538,5 @@ fn nothing_in_a_name_is_for_the_shell() {
     let user = run(command.args(["-n", "true"])).status(255);
     assert!(user.stderr.contains("error: \"$AWS_SECRET_ACCESS_KEY\" is not a user name"), "{user}");
     let told = refuses(&sandbox, &["--", "-oProxyCommand=x@web-1"], 2);
-    assert!(told.contains("\"-oProxyCommand=x@web-1\" is no destination"), "{told}");
+    assert!(told.contains("\"-oProxyCommand=x@web-1\" is not a destination"), "{told}");
 }

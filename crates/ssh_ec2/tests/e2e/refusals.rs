@@ -112,10 +112,10 @@ fn each_cause_on_the_instance_is_named(sandbox: &Sandbox) {
         (format!("{user}@i-0dead000000000018"), "is 10 minutes ahead"),
         (format!("{user}@i-0dead000000000019"), "its sshd does not ask it for keys"),
         (format!("{user}@i-0dead00000000001a"), "SELinux is enforcing there"),
-        (format!("{user}@{FIPS}"), "takes no Ed25519 keys: it is in FIPS mode"),
+        (format!("{user}@{FIPS}"), "accepts no Ed25519 keys: it is in FIPS mode"),
         (
             format!("{user}@{PASSWORDS}"),
-            "takes no public keys: its configuration has PubkeyAuthentication no",
+            "accepts no public keys: its configuration has PubkeyAuthentication no",
         ),
     ] {
         for mut command in both(sandbox, &["-oBatchMode=yes"], &target) {

@@ -363,7 +363,7 @@ fn nobody_signs_in_for_a_profile_that_cannot_be_used() {
         ),
         (
             "[profile sso2]\n",
-            "profile sso is to sign in with IAM Identity Center, but lacks sso_role_name",
+            "profile sso signs in with IAM Identity Center, but lacks sso_role_name",
             "add sso_role_name to the profile or its `sso-session`",
         ),
     ];

@@ -43,9 +43,10 @@ impl Channel {
         self.peer_takes_data && matches!(self.side, Side::Client { .. })
     }
 
-    /// Whether repeats need [`SendStream::confirm`](crate::send::SendStream::confirm), since the SSM agent
-    /// does not acknowledge duplicates. Not before it accepts data: while it refuses data, it acknowledges
-    /// later messages, which proves nothing about the data.
+    /// Whether repeats need [`SendStream::confirm`](crate::send::SendStream::confirm), since this version of
+    /// the SSM agent does not acknowledge duplicates. False before the SSM agent accepts data: until then it
+    /// acknowledges later messages although it refused the data before them, so that such an acknowledgement
+    /// proves nothing.
     pub(super) fn must_confirm(&self) -> bool {
         let forgets = self.agent_version.is_some_and(|version| !version.acknowledges_duplicates());
         forgets && self.peer_takes_data && matches!(self.side, Side::Client { .. })

@@ -39,5 +39,5 @@ pub const WINDOW: usize = 1024 * 1024;
 /// The most unacknowledged bytes, on a path that holds as many: 40 MB/s at 100 ms. Bounds the memory of a
 /// channel.
 pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
-/// In shorter intervals a burst would count as the rate.
+/// The shortest interval over which the rate is measured. In a shorter one, a burst would count as the rate.
 const RATE_INTERVAL: Duration = Duration::from_millis(20);

@@ -39,5 +39,5 @@ impl RoundTrip {
 
 /// The official programs start at 200 ms; below it the peer's own 100 ms ticks would cause needless repeats.
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// With more, a user who types would notice a lost acknowledgement.
+/// With a longer time-out, a user who types would notice a lost acknowledgement.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3);

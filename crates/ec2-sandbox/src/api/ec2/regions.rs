@@ -1,4 +1,4 @@
-//! DescribeRegions: every region of the endpoint, in all regions.
+//! DescribeRegions: lists all regions of this endpoint. Each region returns the same list.
 
 use super::{Call, NAMESPACE, filter};
 use crate::{

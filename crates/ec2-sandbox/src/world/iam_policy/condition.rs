@@ -5,7 +5,7 @@ use super::{Context, pattern::Pattern};
 #[derive(Clone, Debug)]
 pub(super) struct Condition {
     pub(super) operator: Operator,
-    /// In lower case.
+    /// The condition key, in lower case.
     pub(super) key: String,
     pub(super) values: Vec<Pattern>,
 }

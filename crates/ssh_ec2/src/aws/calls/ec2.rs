@@ -46,9 +46,9 @@ pub struct Instance {
     pub state: InstanceState,
     /// Key and value of each tag.
     pub tags: Vec<(String, String)>,
-    /// For example `t3.micro`. Empty if AWS did not say, like the other texts here.
+    /// The instance type, for example `t3.micro`. Empty if AWS did not send it, like the other texts here.
     pub instance_type: String,
-    /// For example `eu-west-1a`.
+    /// The availability zone, for example `eu-west-1a`.
     pub availability_zone: String,
     /// The primary private IPv4 address. None in a subnet of IPv6 alone.
     pub private_address: Option<String>,

@@ -21,9 +21,9 @@ use crate::target::SessionTarget;
 /// The parameters of `StartSession`.
 #[derive(Clone, Debug)]
 pub struct StartSession<'a> {
-    /// Where the session ends.
+    /// The instance or managed node of the session.
     pub target: &'a SessionTarget,
-    /// What the session does there.
+    /// The session document, which determines what the session does.
     pub document: Document,
     /// The document's parameters; every value is a list.
     pub parameters: BTreeMap<&'static str, Vec<String>>,
@@ -108,22 +108,22 @@ impl fmt::Debug for Token {
 /// What it takes to open a session's data channel, once.
 #[derive(Clone, Debug)]
 pub struct SessionTicket {
-    /// For ResumeSession and TerminateSession.
+    /// The session's id, for ResumeSession and TerminateSession.
     pub session_id: SessionId,
     /// The URL of the channel's websocket. [`Aws::sign_upgrade`] checks that it is AWS's.
     pub stream_url: StreamUrl,
-    /// For the first message on that websocket, once.
+    /// The token for the first message on that websocket, valid once.
     pub token: Token,
-    /// Of the call that returned this ticket.
+    /// The id of the call that returned this ticket.
     pub request_id: RequestId,
 }
 
-/// Whether a session can go on.
+/// Whether a session can continue.
 #[derive(Clone, Debug)]
 pub enum Resumption {
     /// The session has ended: it timed out, or somebody terminated it.
     Expired,
-    /// For another websocket of the same session.
+    /// The session continues, with this ticket for another websocket.
     Ticket(SessionTicket),
 }
 
@@ -278,7 +278,8 @@ fn malformed(api: &Api, fault: &'static str) -> AwsError {
     AwsError::Malformed { action: api.action(), source: fault.into() }
 }
 
-/// For a session of no further use. ssh has ended, or its user waits for an error.
+/// How long TerminateSession may take. The session is not needed any more: ssh has ended, or its user waits
+/// for an error.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The service's limit is 96; this leaves room for it to grow, and none for nonsense.
 const MAX_SESSION_ID: usize = 256;

@@ -28,7 +28,8 @@ impl Aws {
         let services: [&'static Service; 4] = [&SSM, &SSM_MESSAGES, &INSTANCE_CONNECT, &EC2];
         let endpoint = |service: &'static Service| {
             let url = match self.configured_endpoint(service) {
-                // With a configured endpoint, only StartSession says where the websockets are.
+                // With a configured endpoint, only the response of StartSession has the address of the
+                // websockets.
                 None if service.id == SSM_MESSAGES.id => match self.message_gateway() {
                     Some(url) => url,
                     None => return Ok(None),

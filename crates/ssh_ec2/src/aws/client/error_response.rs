@@ -12,7 +12,7 @@ use crate::aws::credentials::sign_in::SignIn;
 use crate::aws::error::AwsError;
 use crate::system::text::foreign_text;
 
-/// What a service answered in the place of success. Its texts are printable.
+/// The error response of a service. Its texts are printable.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 #[error("{code}: {message}")]
 pub(crate) struct ErrorResponse {

@@ -53,7 +53,7 @@ pub(crate) struct Call<'a> {
     pub(crate) service: &'static Service,
     pub(crate) operation: &'static str,
     pub(crate) endpoint: &'a str,
-    /// None for a call that is not signed.
+    /// The credentials that sign the call. None for a call that is not signed.
     pub(crate) credentials: Option<Credentials>,
     pub(crate) body: String,
 }

@@ -52,7 +52,7 @@ const EMPTY: [&str; 7] = [
     "unexpected credentials error",
     "unhandled error",
 ];
-/// As for other messages from AWS.
+/// The most characters that are shown, as for other messages from AWS.
 const SHOWN: usize = 600;
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ impl AssumedRole {
         self.fault.get().or_else(|| self.source.fault())
     }
 
-    /// From here on the terminal is ssh's.
+    /// Forbids prompts: from now on ssh uses the terminal.
     pub(crate) fn ask_no_more(&self) {
         self.may_ask.store(false, Ordering::Relaxed);
         self.source.ask_no_more();

@@ -168,7 +168,7 @@ const PATH: &str = "/v1/token";
 const ACCESS_TOKEN: &str = "accessToken";
 /// The CLI treats a file without one of these as damaged.
 const NEEDED: [&str; 3] = ["refreshToken", "dpopKey", "clientId"];
-/// As in the CLI.
+/// As in the CLI: a token that expires within this time is refreshed.
 const REFRESH_WINDOW: Duration = Duration::from_secs(5 * 60);
 /// A call with all its retries.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);

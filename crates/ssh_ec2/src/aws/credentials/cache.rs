@@ -51,7 +51,7 @@ impl CredentialCache {
             return Ok(credentials.clone());
         }
         let credentials = self.provider.credentials(&self.sign_in).await?;
-        // The next step may be a connection, and then the terminal is ssh's.
+        // The caller may connect next, and from then on ssh uses the terminal.
         self.provider.ask_no_more();
         let until = credentials.expiry().map_or(now + DEFAULT_LIFETIME, |expiry| expiry - MARGIN);
         *cached = Some((credentials.clone(), until));
@@ -158,7 +158,7 @@ fn of_sdk_error(error: &CredentialsError, sign_in: SignIn) -> AwsError {
 
 /// A call must not outlive the credentials that it is signed with.
 const MARGIN: Duration = Duration::from_secs(60);
-/// For credentials without an expiry time; the SDK's own cache keeps those as long.
+/// How long credentials without an expiry time are cached; the SDK's own cache keeps them as long.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 #[cfg(test)]

@@ -87,8 +87,8 @@ pub enum ConfigurationError {
         /// The name of the profile.
         profile: String,
     },
-    /// An option has nested lines in the place of a value.
-    #[error("`{option}` of profile {profile} has lines below it, and should have a value beside it")]
+    /// An option has nested lines instead of a value.
+    #[error("`{option}` of profile {profile} has indented lines below it instead of a value beside it")]
     NotText {
         /// The name of the profile.
         profile: String,
@@ -128,7 +128,7 @@ pub enum ConfigurationError {
         options: Vec<String>,
     },
     /// Options for IAM Identity Center are missing.
-    #[error("profile {profile} is to sign in with IAM Identity Center, but lacks {}", .missing.join(", "))]
+    #[error("profile {profile} signs in with IAM Identity Center, but lacks {}", .missing.join(", "))]
     SsoIncomplete {
         /// The name of the profile.
         profile: String,
@@ -140,7 +140,7 @@ pub enum ConfigurationError {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where, and what is wrong.
+        /// The line, and what is wrong with it.
         source: SyntaxError,
     },
     /// Both variables are set, to different names.
@@ -152,9 +152,7 @@ pub enum ConfigurationError {
         default_profile: String,
     },
     /// The `credential_source` is unknown.
-    #[error(
-        "`credential_source` of profile {profile} is {credential_source}, which is not one of its values"
-    )]
+    #[error("`credential_source` of profile {profile} is {credential_source}, which is not a valid value")]
     UnknownCredentialSource {
         /// The name of the profile.
         profile: String,

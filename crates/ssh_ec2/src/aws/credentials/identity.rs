@@ -251,7 +251,7 @@ pub(crate) struct ConfiguredEndpoints {
     of_service: BTreeMap<String, String>,
     /// `AWS_ENDPOINT_URL`.
     global: Option<String>,
-    /// In the profile's `services` section, by service.
+    /// The endpoints in the profile's `services` section, by service.
     in_services: BTreeMap<String, String>,
     /// `endpoint_url` of the profile.
     in_profile: Option<String>,

@@ -32,7 +32,7 @@ pub(crate) fn question(serial: &str, problem: Option<&AwsError>) -> String {
     format!("{why}MFA code of {serial}: ")
 }
 
-/// In the documentation of STS: AssumeRole, TokenCode.
+/// The length of a code, from the documentation of STS: AssumeRole, TokenCode.
 const DIGITS: usize = 6;
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub enum ProcessError {
         what: String,
     },
     /// There is no such file at the path, or in PATH.
-    #[error("there is no program {program}")]
+    #[error("cannot find the program {program}")]
     NotFound {
         /// The first word of the line.
         program: String,
@@ -125,7 +125,7 @@ impl Process {
         Self { line, may_ask: AtomicBool::new(may_ask) }
     }
 
-    /// From here on the terminal is ssh's.
+    /// Forbids prompts: from now on ssh uses the terminal.
     pub(crate) fn ask_no_more(&self) {
         self.may_ask.store(false, Ordering::Relaxed);
     }
@@ -268,7 +268,7 @@ fn read(program: &str, answer: &[u8], now: SystemTime) -> Result<Credentials, Pr
 
 /// The user may have to find a hardware key, or to sign in with a browser.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
-/// For reading what the program wrote before its end: that is in the pipe already.
+/// How long to read the output of a program that has ended: it is in the pipe already.
 const GRACE: Duration = Duration::from_millis(100);
 /// A hundred times the longest known session token.
 const ANSWER_LIMIT: usize = 1024 * 1024;

@@ -79,7 +79,7 @@ pub(crate) async fn region_of_machine(
     Some(region.as_ref().to_owned())
 }
 
-/// What several providers need.
+/// The settings that several providers use.
 pub(crate) struct Providers<'a> {
     pub(crate) sdk: &'a SdkConfig,
     pub(crate) endpoints: &'a RegionEndpoints,

@@ -7,7 +7,7 @@ use std::fmt;
 pub enum SignIn {
     /// `AWS_ACCESS_KEY_ID` and its companions.
     Environment,
-    /// A profile, or what is tried where there is none.
+    /// A profile, or the source that is tried without one.
     Profile {
         /// The name. None if none was given: then it is the default profile.
         name: Option<String>,

@@ -52,7 +52,7 @@ impl SsoRole {
         }
     }
 
-    /// From here on the terminal is ssh's.
+    /// Forbids prompts: from now on ssh uses the terminal.
     pub(crate) fn ask_no_more(&self) {
         self.may_ask.store(false, Ordering::Relaxed);
     }

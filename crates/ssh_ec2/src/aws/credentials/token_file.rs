@@ -68,7 +68,7 @@ impl TokenFile {
     }
 
     /// Waits until no other ssh_ec2 process replaces a file in this directory. None without a lock, as in a
-    /// directory that cannot be written: then the caller goes on without one.
+    /// directory that cannot be written: then the caller continues without one.
     pub(crate) async fn turn(&self, patience: Duration) -> Option<Lock> {
         private_file::lock(&self.path.with_file_name("ssh_ec2.lock"), patience).await.ok()
     }

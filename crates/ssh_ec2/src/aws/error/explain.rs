@@ -41,7 +41,7 @@ impl Explain for AwsError {
             }
             Self::MfaNeeded { sign_in, .. } => mfa_needed_hint(sign_in),
             Self::MfaRefused { .. } | Self::MfaTypo { .. } => {
-                "type the code that the device shows now; each is good once, for half a minute".into()
+                "type the code that the device shows now; each is valid once, for half a minute".into()
             }
             Self::MfaSecurityKey { .. } => MFA_SECURITY_KEY_HINT.into(),
             Self::Network(error) => return error.hints(),
@@ -126,7 +126,9 @@ fn mfa_needed_hint(sign_in: &SignIn) -> String {
         SignIn::Profile { name: Some(name), .. } => format!(" --profile {name}"),
         _ => String::new(),
     };
-    format!("run `aws sts get-caller-identity{option}` on a terminal: its session is used here as well")
+    format!(
+        "run `aws sts get-caller-identity{option}` on a terminal: ssh_ec2 uses the session that it caches"
+    )
 }
 
 fn no_role_hint(sign_in: &SignIn) -> String {
@@ -141,7 +143,7 @@ fn not_connected_hints(instance: &str, region: &str) -> Vec<String> {
             "start {instance} if it is stopped; its region must be {region}, its account that of the credentials"
         ),
         format!(
-            "give its instance profile AmazonSSMManagedInstanceCore, and see that its SSM agent runs and reaches ssmmessages.{region} on port 443"
+            "give its instance profile AmazonSSMManagedInstanceCore, and check that its SSM agent runs and reaches ssmmessages.{region} on port 443"
         ),
     ]
 }

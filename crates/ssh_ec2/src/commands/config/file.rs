@@ -73,7 +73,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
             Ok(target) => {
-                let fact = format!("it is a link to {}, which is not there", target.display());
+                let fact = format!("it is a link to {}, which does not exist", target.display());
                 Err(io::Error::new(io::ErrorKind::NotFound, fact))
             }
             Err(_) => Ok(path.to_owned()),
@@ -118,7 +118,7 @@ pub(in crate::commands) fn make_own_directory(places: &OwnFiles) -> Result<(), F
     let path = places.directory();
     if !is_literal(&path.to_string_lossy()) {
         let source = io::Error::other("ssh cannot be given a path with `${` or a line break");
-        return Err(Failure::File { action: "make", path: path.to_owned(), source });
+        return Err(Failure::File { action: "create", path: path.to_owned(), source });
     }
     make_private_directory(path)
 }
@@ -126,5 +126,5 @@ pub(in crate::commands) fn make_own_directory(places: &OwnFiles) -> Result<(), F
 /// Makes a directory that only its owner can enter, if it does not exist.
 pub(super) fn make_private_directory(path: &Path) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| Failure::File { action: "make", path: path.to_owned(), source })
+    made.map_err(|source| Failure::File { action: "create", path: path.to_owned(), source })
 }

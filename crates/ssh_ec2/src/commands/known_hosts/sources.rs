@@ -32,7 +32,7 @@ pub(in crate::commands) enum Listing {
     Unknown(Reason),
 }
 
-/// The error in place of an answer.
+/// The error of a call that got no answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::commands) struct Reason {
     /// The message with its causes.
@@ -65,9 +65,10 @@ impl From<ProbeError> for Reason {
 
 /// The sources for one instance.
 pub(in crate::commands) struct Sources<'a> {
-    /// For calls that can be cancelled at any time.
+    /// The client for calls that can be cancelled at any time.
     ec2: Aws,
-    /// For sessions: one that AWS has begun to start has to be waited for, and ended.
+    /// The client for sessions. A call that starts one must not be cancelled, since the session must be
+    /// ended.
     session_manager: Aws,
     network: &'a Network,
     instance: &'a InstanceId,
@@ -224,9 +225,9 @@ fn lists(listing: &Listing, key: &HostKey) -> bool {
     matches!(listing, Listing::Keys(evidence, _) if evidence.lists(key))
 }
 
-/// For throttled calls, while the user waits.
+/// How long throttled calls are repeated while the user waits.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// For GetConsoleOutput with all retries.
+/// The time limit of GetConsoleOutput with all retries.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(6);
 /// A session closes alike when its command ended, was killed, when the SSM agent was restarted, or when the
 /// session was terminated at AWS. The last line shows that all was read. `cat` exits with 1 if there are no

@@ -173,7 +173,7 @@ fn noted(instance: &InstanceId) -> Key {
 
 /// Longer than the time between the two runs of one connection.
 const MOMENT: Duration = Duration::from_secs(15);
-/// For a user who must touch a hardware key or type a code.
+/// How long to wait for credentials: the user may have to touch a hardware key or type a code.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Longer than the proxy's own time limits: 12 seconds for EC2, and for a session on the instance 30 seconds
 /// to start, 8 to read and 2 to end.

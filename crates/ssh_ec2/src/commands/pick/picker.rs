@@ -246,9 +246,9 @@ fn score(word: &str, cell: &str) -> Option<usize> {
     (gaps <= letters.len()).then(|| LATE.saturating_sub(start) + (WHOLE / 2).saturating_sub(10 * gaps))
 }
 
-/// More than scattered letters can have.
+/// The score of a word that matches in one piece, more than scattered letters can have.
 const WHOLE: usize = 1000;
-/// From here on it does not matter where.
+/// From this position on, the position of a match does not matter.
 const LATE: usize = 100;
 
 fn columns(cells: &[String], widths: &[usize]) -> String {

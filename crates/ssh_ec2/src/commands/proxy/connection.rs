@@ -1,4 +1,4 @@
-//! A connection to one instance: the session, the key and the questions of known-hosts, side by side.
+//! A connection to one instance: the session, the key and the requests of known-hosts, concurrently.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn, ready};
@@ -26,7 +26,7 @@ use crate::net::network::Network;
 use crate::road::probe::Interrupt;
 use crate::road::stdio;
 
-/// Connects to one instance, and answers known-hosts meanwhile.
+/// Connects to one instance, and serves the requests of known-hosts meanwhile.
 pub(super) async fn connect(
     job: &Job<'_>,
     aws: &Aws,
@@ -50,7 +50,7 @@ pub(super) async fn connect(
     if !interrupt.is_open() {
         return verdict;
     }
-    // ssh and its user do not wait for the end of a session that they know nothing of.
+    // The session was never used, so ssh and its user need not wait for its end.
     let verdict = verdict.or_else(|error| Ok(job.options.complain(error)));
     words.done();
     stdio::leave().map_err(Failure::Stdio)?;
@@ -87,8 +87,9 @@ async fn connect_tunnel(
     }
 }
 
-/// Holds the session. When ssh is done because its login failed, that is explained at once, while ssh's own
-/// message is fresh: the end of the session takes a moment. Returns whether it was explained.
+/// Holds the session. When ssh ends because its login failed, the failure is explained before the session is
+/// ended, which takes a moment, so that the explanation comes right after ssh's own message. Returns whether
+/// a failure was explained.
 async fn carry_and_explain(
     login: &Login<'_>,
     door: &Rc<Door>,
@@ -116,7 +117,8 @@ async fn carry_and_explain(
             job.options.words.done();
         }
     };
-    // In a box that is dropped before the explanation goes on: the tunnel has standard input and output.
+    // Boxed, so that it can be dropped before the explanation continues: the tunnel owns standard input and
+    // output.
     let mut session = Box::pin(async { hold_session(login, door, pin!(stop), ended).await });
     let mut has_explained = false;
     let mut ssh_options = pin!(job.ssh_options());
@@ -126,7 +128,7 @@ async fn carry_and_explain(
             biased;
             outcome = session.as_mut() => break outcome,
             () = explaining.as_mut(), if !has_explained => has_explained = true,
-            // Behind StartSession, which does not wait for these.
+            // Polled after StartSession, which is not to wait for these.
             _ = ssh_options.as_mut(), if !has_options => has_options = true,
         }
     };
@@ -137,12 +139,12 @@ async fn carry_and_explain(
     (outcome, is_explained.get())
 }
 
-/// Why a tunnel is to end from this side.
+/// Why this process ends a tunnel.
 #[derive(Default)]
 struct Ending {
     key_failed: Cell<bool>,
     ssh_is_done: Cell<bool>,
-    /// By a signal that was not sent because ssh was done.
+    /// By a signal that was sent for another reason than ssh's end.
     is_interrupted: Cell<bool>,
 }
 
@@ -164,33 +166,33 @@ impl Ending {
         Stop::Asked
     }
 
-    /// To be polled again whenever [`watch`](Self::watch) was.
+    /// Must be polled again after each poll of [`watch`](Self::watch).
     async fn ssh_is_done(&self) {
         poll_fn(|_| if self.ssh_is_done.get() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 }
 
-/// Serves the key agent for clients of other connections that have connected to it, after this connection is
-/// over.
+/// Serves the key agent after this connection is over, for the clients of other connections that have
+/// connected to it.
 async fn serve_guests(
     job: &Job<'_>,
     usage: &Usage,
     mut key_ready: Pin<&mut impl Future<Output = Failure>>,
     verdict: Result<ExitCode, Failure>,
 ) -> Result<ExitCode, Failure> {
-    // Clients in the socket's backlog are seen once the runtime has polled the socket.
+    // The runtime must poll the socket before it sees the clients in the backlog.
     for _ in 0..2 {
         yield_now().await;
     }
     let mut guests_gone = pin!(poll_fn(|cx| {
-        // First, since it accepts those that have connected.
+        // Polled first, since it accepts the clients that have connected.
         let failed = key_ready.as_mut().poll(cx).is_ready();
         if failed || !usage.has_guests() { Poll::Ready(()) } else { Poll::Pending }
     }));
     if timeout(Duration::ZERO, guests_gone.as_mut()).await.is_ok() {
         return verdict;
     }
-    // Programs that read our output to its end do not wait for other connections.
+    // Closed, since programs that read the output to its end must not wait for other connections.
     let verdict = verdict.unwrap_or_else(|error| job.options.complain(error));
     job.options.words.done();
     stdio::leave().map_err(Failure::Stdio)?;
@@ -199,10 +201,10 @@ async fn serve_guests(
     Ok(verdict)
 }
 
-/// Whether the user has ended ssh and needs no explanation. Ctrl-C reaches ssh and this process, so that
-/// ssh's end may be noticed before the signal.
+/// Whether the user has ended ssh and needs no explanation. Ctrl-C reaches both ssh and this process, so this
+/// process may notice ssh's end before its own signal.
 async fn interrupted(signals: &mut Signals) -> bool {
-    // The runtime delivers signals that have come when it polls the next time.
+    // The runtime delivers signals that have come when it polls again.
     yield_now().await;
     tokio::select! {
         biased;
@@ -211,5 +213,5 @@ async fn interrupted(signals: &mut Signals) -> bool {
     }
 }
 
-/// For another connection's authentication with the key of this one: as long as a push may take.
+/// How long another connection may authenticate with the key of this one: as long as a push may take.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(30);

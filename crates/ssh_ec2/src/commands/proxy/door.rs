@@ -1,14 +1,14 @@
 //! Holds back the instance's bytes until ssh can use its key.
 //!
-//! ssh asks the key agent, or signs with a key of the user's, as soon as the key exchange is over. Without a
-//! byte from the instance there is no key exchange. So none is passed on until the first push has succeeded
-//! and the key agent listens. The push is nearly always faster than the session.
+//! ssh asks the key agent, or signs with the user's own key, as soon as the key exchange is over. Without
+//! bytes from the instance there is no key exchange. So no byte is passed on until the first push has
+//! succeeded and the key agent listens. The push nearly always completes before the session is open.
 //!
-//! ssh connects to the key agent at the end of the key exchange, or from OpenSSH 9.6 on when the server has
-//! said that keys are possible (`pubkey_prepare` in `sshconnect2.c`). Either time it does so because
-//! something came from the server, and before it answers. Several connections share the link to their key
-//! agents. So from the last byte of the server's NEWKEYS on, and until ssh has connected, bytes are passed on
-//! only while this connection has its turn, which ends with ssh's answer.
+//! ssh connects to the key agent at the end of the key exchange, or, from OpenSSH 9.6 on, when the server has
+//! offered public key authentication (`pubkey_prepare` in `sshconnect2.c`). In both cases it connects after
+//! it received a message from the server, and before it sends the next one itself. Several connections share
+//! the link to their key agents. So from the last byte of the server's NEWKEYS until ssh has connected, bytes
+//! are passed on only while this connection has its turn, which ends with ssh's next message.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice};
@@ -27,7 +27,7 @@ use crate::key::agent::socket::AgentSocket;
 use crate::road::stdio::{Meter, Output};
 use crate::system::private_file::Lock;
 
-/// Closed until the key can be used.
+/// Holds bytes back until the key can be used.
 pub(super) struct Door {
     is_open: Cell<bool>,
     waiting: RefCell<Option<Waker>>,
@@ -35,28 +35,28 @@ pub(super) struct Door {
     looked_at: Cell<Option<Instant>>,
     client: Client,
     login: Rc<RefCell<LoginWatch>>,
-    /// What has passed.
+    /// The server's part of the key exchange, of which these bytes have passed.
     server: RefCell<KeyExchange>,
     turn: RefCell<Turn>,
-    /// What our ssh did with the key.
+    /// What this proxy's own ssh did with the key.
     pub(super) usage: Usage,
 }
 
 enum Turn {
-    /// Not wanted, or begun.
+    /// Not requested, or the turn has begun.
     None,
     Waiting(Pin<Box<dyn Future<Output = Option<Lock>>>>),
-    /// Others do not give way.
+    /// The lock could not be taken, so the link is changed without it.
     Hopeless,
 }
 
 impl Door {
-    /// Makes a closed one.
+    /// Creates a closed door.
     pub(super) fn new(job: &Job<'_>) -> Self {
         Self::with(job.options.client, Meter::clone(&job.received), Rc::clone(&job.login))
     }
 
-    /// `received` counts the bytes that pass, and `login` sees those of ssh.
+    /// `received` counts the bytes that pass to ssh, and `login` follows the bytes of both sides.
     fn with(client: Client, received: Meter, login: Rc<RefCell<LoginWatch>>) -> Self {
         Self {
             is_open: Cell::default(),
@@ -71,12 +71,12 @@ impl Door {
         }
     }
 
-    /// The key agent's socket, once there is one.
+    /// The key agent's socket, once it exists.
     pub(super) fn socket(&self) -> Option<&AgentSocket> {
         self.socket.get()
     }
 
-    /// Opens the door where ssh does not use our key agent.
+    /// Opens the door for an ssh that does not use this proxy's key agent.
     pub(super) fn open(&self) {
         self.is_open.set(true);
         self.wake();
@@ -88,19 +88,19 @@ impl Door {
         }
     }
 
-    /// Opens the door for an ssh that asks our key agent on `socket`.
+    /// Opens the door for an ssh that uses this proxy's key agent on `socket`.
     pub(super) fn open_with(&self, socket: AgentSocket) -> &AgentSocket {
         let socket = self.socket.get_or_init(|| socket);
         self.open();
         socket
     }
 
-    /// An output that passes bytes to `output` while the door is open.
+    /// Wraps `output`: bytes pass to it only while the door is open.
     pub(super) fn before(self: &Rc<Self>, output: Output) -> Output {
         Box::new(Held { output, door: Rc::clone(self) })
     }
 
-    /// ssh has sent these bytes.
+    /// To be called with the bytes that ssh has sent.
     pub(super) fn sent(&self, bytes: &[u8]) {
         self.login.borrow_mut().sent(bytes);
         if let Some(socket) = self.socket() {
@@ -125,8 +125,8 @@ impl Door {
             None => return Poll::Ready(bytes.len()),
             Some(length) => return Poll::Ready(length),
         }
-        // ssh may ask its user whether to trust the host key. With its own NEWKEYS it is past that. Another
-        // program may send that only after the server's.
+        // ssh may be asking its user whether to trust the host key; once it sends its own NEWKEYS, that is
+        // over. Other programs may send NEWKEYS only after the server did, so they are not waited for.
         if self.client == Client::Ssh && !login.has_ended_key_exchange() {
             return self.wait(cx);
         }
@@ -158,8 +158,8 @@ impl Door {
         }
     }
 
-    /// The bytes that pass now may make ssh ask the key agent for the instance, to which it forwards its
-    /// agent. Another proxy may have the link, and have been killed or stopped.
+    /// Repairs the link. A program on the instance may use the forwarded agent: then the bytes that pass now
+    /// make ssh connect to the link, which may lead to a proxy that was killed or stopped.
     fn keep_link(&self, socket: &AgentSocket) {
         if self.looked_at.get().is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
             return;
@@ -211,13 +211,13 @@ impl AsyncWrite for Held {
 }
 
 impl Drop for Held {
-    /// The lock may have been got by now.
+    /// The lock may have been taken by the future that waits for it; dropping that releases it.
     fn drop(&mut self) {
         self.door.turn.replace(Turn::None);
     }
 }
 
-/// Two system calls a second while bytes come.
+/// How often the link is examined while bytes pass. It takes two system calls.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(&bytes, b"SSH-2.0-");
     }
 
-    /// NEWKEYS, and the first encrypted bytes.
+    /// NEWKEYS, followed by the first encrypted bytes.
     const SERVER: &[u8] = b"SSH-2.0-x\r\n\0\0\0\x0c\x0a\x15\0\0\0\0\0\0\0\0\0\0rest";
 
     struct Scene {
@@ -261,7 +261,7 @@ mod tests {
             Self { directory, door }
         }
 
-        /// The lock of the turns, as another connection has it.
+        /// Holds the lock of the turns, as another connection would.
         fn another(&self) -> File {
             let agent = self.directory.path().join("agent");
             let mut sockets = std::fs::read_dir(agent).unwrap().map(|entry| entry.unwrap().path());
@@ -301,7 +301,7 @@ mod tests {
             }
             write.await.unwrap();
             assert!(scene.door.socket().unwrap().has_turn());
-            // The key exchange alone does not make newer versions connect.
+            // Newer versions of ssh do not connect right after the key exchange.
             scene.door.sent(b"service");
             assert!(!scene.door.socket().unwrap().has_turn());
             let another = scene.another();

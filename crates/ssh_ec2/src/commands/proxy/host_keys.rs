@@ -1,8 +1,8 @@
-//! Answers the questions of `ssh_ec2 known-hosts`, which the same ssh runs, on a socket of their own.
+//! Answers the requests of `ssh_ec2 known-hosts`, which the same ssh runs, on a socket of its own.
 //!
 //! Everything runs in the proxy's one task and waits for nothing but sockets, so that no byte of the tunnel
-//! waits for an answer. No question, and no failure here, ends the tunnel: without an answer known-hosts
-//! rejects the key, and without this socket it asks AWS itself.
+//! waits for an answer. No request, and no failure here, ends the tunnel: without an answer known-hosts
+//! rejects the host key, and without this socket it calls AWS itself.
 
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
@@ -59,7 +59,8 @@ impl<'a> HostKeys<'a> {
         }
     }
 
-    /// Answers until dropped, which must not be half-way through an answer: see [`end`](Self::end).
+    /// Answers requests until dropped. It must not be dropped half-way through an answer: see
+    /// [`end`](Self::end).
     pub(super) async fn serve(&self, directory: &Path) -> Infallible {
         let socket = match Socket::listen(directory) {
             Ok(socket) => socket,
@@ -74,7 +75,7 @@ impl<'a> HostKeys<'a> {
                 tracing::debug!("a process that this ssh did not start asked for host keys");
                 continue;
             }
-            // One after the other: ssh runs one known-hosts at a time.
+            // One request at a time suffices: ssh runs one known-hosts at a time.
             let asked = timeout(FRAME_TIMEOUT, read_frame(&mut stream, FRAME_LIMIT)).await;
             let Ok(Ok(Some(asked))) = asked else { continue };
             let Ok(inquiry) = serde_json::from_slice(&asked) else { continue };
@@ -106,8 +107,8 @@ impl<'a> HostKeys<'a> {
         }
     }
 
-    /// Ends the session that is open for an answer that is of no use any more. A repeated signal ends the
-    /// wait.
+    /// Ends the session that was opened for an answer which is not needed any more. A second signal ends the
+    /// wait for that.
     pub(super) async fn end(
         &self,
         mut serving: Pin<&mut impl Future<Output = Infallible>>,
@@ -125,7 +126,7 @@ impl<'a> HostKeys<'a> {
     }
 }
 
-/// The socket. It is gone when this is dropped.
+/// The socket, which is removed when this is dropped.
 struct Socket {
     listener: PrivateSocket,
     path: PathBuf,
@@ -151,5 +152,5 @@ impl Drop for Socket {
     }
 }
 
-/// For a request or a reply of a few bytes.
+/// The time limit of a request or a reply, which have a few bytes.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! One connection to one instance: what was asked for, and what is known so far.
+//! One connection to one instance: its options, and what is known of it so far.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -16,14 +16,14 @@ pub(super) struct Job<'a> {
     pub(super) request: &'a Request,
     pub(super) options: &'a Options,
     pub(super) instance: InstanceId,
-    /// Of pushes.
+    /// The rate limit of pushes, shared by all processes.
     pub(super) pace: &'a Pace,
-    /// Of sessions that were refused because there were too many.
+    /// The queue for StartSession after throttling, shared by all processes.
     pub(super) session_pace: &'a Pace,
-    /// The first bytes from the port. Known while the tunnel still runs, since a failed login is explained
-    /// then.
+    /// The first bytes from the port. They are kept here, not in the tunnel's result, since a failed login is
+    /// explained while the tunnel still runs.
     greeting: OnceCell<Greeting>,
-    /// Bytes from the instance.
+    /// The number of bytes from the instance.
     pub(super) received: Meter,
     /// Follows ssh's login.
     pub(super) login: Rc<RefCell<LoginWatch>>,
@@ -59,7 +59,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The options of ssh. ssh is asked once; the first caller waits for the answer.
+    /// The options of ssh. `ssh -G` runs once; the first caller waits for it.
     pub(super) async fn ssh_options(&self) -> Option<&SshOptions> {
         self.ssh_options.get_or_init(|| SshOptions::of(&self.options.ssh)).await.as_ref()
     }
@@ -67,7 +67,7 @@ impl<'a> Job<'a> {
     /// Notes the first bytes from the port.
     pub(super) fn greeted(&self, bytes: &[u8]) {
         let system_user = greeting_line(bytes).and_then(default_user::of_banner);
-        // Lines of another kind may stand in front of it (RFC 4253, section 4.2), but there is one.
+        // Other lines may come before the identification line (RFC 4253, section 4.2), but it does come.
         let is_foreign =
             self.options.client == Client::Ssh && !bytes.windows(4).any(|bytes| bytes == b"SSH-");
         let foreign = is_foreign.then(|| {
@@ -94,5 +94,5 @@ fn greeting_line(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(line).ok().filter(|line| line.starts_with("SSH-"))
 }
 
-/// Of a greeting in a message.
+/// The most characters of a greeting that a message shows.
 const FOREIGN_WIDTH: usize = 60;

@@ -17,11 +17,11 @@ use crate::key::push::Push;
 
 /// The key that ssh will offer.
 pub(super) enum Identity {
-    /// One that the user has: nothing can be pushed to a managed node.
+    /// A key that is on the node already: EC2 Instance Connect cannot push keys to managed nodes.
     Any,
-    /// The user's own, as a public line.
+    /// The user's own public key, as a line, which is pushed.
     Own(String),
-    /// Ours, and where ssh looks for the agent that has it.
+    /// A one-time key, and the path at which ssh looks for the agent that has it.
     OneTime(AgentPath),
 }
 
@@ -38,7 +38,7 @@ impl Identity {
     }
 }
 
-/// Pushes the key, opens the door to ssh, and serves the key agent. Ends only by failing.
+/// Pushes the key, opens the door to ssh, and serves the key agent. Returns only on failure.
 pub(super) async fn keep_key_ready(job: &Job<'_>, aws: &Aws, identity: &Identity, door: &Door) -> Failure {
     match keep_ready(job, aws, identity, door).await {
         Err(error) => error,
@@ -67,12 +67,12 @@ async fn keep_ready(job: &Job<'_>, aws: &Aws, identity: &Identity, door: &Door) 
     Ok(())
 }
 
-/// Makes the one-time key, of the type that was chosen or that ssh takes.
+/// Makes the one-time key, of the type that the user chose or that ssh accepts.
 async fn generate(job: &Job<'_>) -> Result<OneTimeKey, Failure> {
     let key_type = match job.options.key_type {
         Some(key_type) => key_type,
         None => {
-            // StartSession first: it takes longer than ssh's answer and the push together.
+            // Lets StartSession begin first: it takes longer than `ssh -G` and the push together.
             yield_now().await;
             match job.ssh_options().await {
                 Some(ssh) if ssh.want_rsa() => KeyType::Rsa,
@@ -84,7 +84,7 @@ async fn generate(job: &Job<'_>) -> Result<OneTimeKey, Failure> {
     if key_type == KeyType::Ed25519 {
         return Ok(OneTimeKey::generate(key_type)?);
     }
-    // It computes for so long that nothing else would be done meanwhile.
+    // On a thread of its own, since it computes for so long that it would block this one.
     match spawn_blocking(move || OneTimeKey::generate(key_type)).await {
         Ok(key) => Ok(key?),
         Err(error) => Err(Failure::System { action: "make an RSA key", source: io::Error::other(error) }),

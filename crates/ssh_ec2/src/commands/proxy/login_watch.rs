@@ -1,31 +1,31 @@
-//! Whether ssh logged in, from the bytes that pass and from how they end. (Pure.)
+//! Finds out whether ssh logged in, from the bytes that pass and from how they end. (Pure.)
 //!
 //! ssh does not report it. Until its NEWKEYS message its packets are readable (RFC 4253, section 6); from
-//! then on only their lengths and their order are seen, which is enough: during authentication client and
-//! server take turns (RFC 4252, section 5). An ssh that was refused ends without an answer to the server's
-//! last message. An ssh that was let in sends something before it ends, at least a disconnect. One that did
-//! not trust the host key, or was killed during the key exchange, has sent no NEWKEYS.
+//! then on only their lengths and their order are visible. That is enough: during authentication client and
+//! server take turns (RFC 4252, section 5). After a refused login, ssh ends without an answer to the server's
+//! last message. After a successful one, it sends something before it ends, at least a disconnect message. An
+//! ssh that did not trust the host key, or was killed during the key exchange, has sent no NEWKEYS.
 
 /// Follows one connection from its first byte.
 #[derive(Debug, Default)]
 pub(super) struct LoginWatch {
     keys: KeyExchange,
-    /// The turns of the server that ssh has answered, since the key exchange.
+    /// How many turns of the server ssh has answered since the key exchange.
     answered: u32,
-    /// The length of the second of them, with which sshd refuses to let ssh in without authentication.
+    /// The length of the second of them: sshd's refusal of the method `none`.
     second: u64,
-    /// The length of the shortest.
+    /// The length of the shortest of them.
     shortest: Option<u64>,
-    /// The length of the server's turn that ssh has not answered.
+    /// The length of the server's latest turn, which ssh has not answered yet.
     last: u64,
     /// Whether ssh has sent anything since the key exchange.
     has_asked: bool,
-    /// Whether ssh has answered a turn that only an ssh that was let in gets.
+    /// Whether ssh has answered a turn of the server that comes only after a successful login.
     is_in: bool,
 }
 
 impl LoginWatch {
-    /// ssh has sent `bytes`.
+    /// To be called with the bytes that ssh has sent.
     pub(super) fn sent(&mut self, bytes: &[u8]) {
         let encrypted = self.keys.follow(bytes);
         if encrypted == 0 {
@@ -43,7 +43,7 @@ impl LoginWatch {
         }
     }
 
-    /// ssh has been given this many bytes from the server.
+    /// To be called with the number of bytes that were passed from the server to ssh.
     pub(super) fn received(&mut self, length: usize) {
         if self.has_asked {
             self.last += length as u64;
@@ -55,30 +55,30 @@ impl LoginWatch {
         self.keys.has_ended()
     }
 
-    /// Whether ssh has not authenticated, so that it may come to ask its key agent. It does so before it has
-    /// tried many other ways.
+    /// Whether ssh may still ask its key agent: it has not logged in, and has not tried many other methods,
+    /// before which it would have asked.
     pub(super) fn may_ask(&self) -> bool {
         !self.is_in && self.answered < LATEST_TURN
     }
 
-    /// Whether the server refused ssh, after ssh has ended. `unread` is whether ssh had sent bytes that were
-    /// not read.
+    /// Whether the server refused the login. To be called after ssh has ended. `unread`: whether ssh had sent
+    /// bytes that were not read.
     pub(super) fn was_refused(&self, unread: bool) -> bool {
-        // The first answer is that authentication may begin.
+        // The server's first turn only accepts the service, so that authentication may begin.
         if unread || self.is_in || self.last == 0 || self.answered == 0 || self.answered > MOST_TURNS {
             return false;
         }
         !self.is_success() && !self.is_session()
     }
 
-    /// USERAUTH_SUCCESS, of one byte, is shorter than all that comes before it. A banner makes an early turn
-    /// longer than it is, so that the comparison needs some of them.
+    /// Whether this turn is the shortest so far: USERAUTH_SUCCESS has one byte, less than all messages before
+    /// it. A banner can make an early turn longer, so several turns are needed for the comparison.
     fn is_success(&self) -> bool {
         self.answered >= 3 && self.shortest.is_some_and(|shortest| self.last < shortest)
     }
 
-    /// OpenSSH's list of host keys comes with a success. The second turn is a refusal itself, and a banner
-    /// may stand in front of that, once.
+    /// Whether this turn is longer than a refusal: after a success OpenSSH's sshd sends its list of host
+    /// keys. The second turn is a refusal, possibly with a banner before it, which comes only once.
     fn is_session(&self) -> bool {
         let shortest = self.shortest.unwrap_or(self.last);
         let longest = (self.second + ANOTHER_LIST).min(shortest + LONGEST_REFUSAL);
@@ -86,7 +86,7 @@ impl LoginWatch {
     }
 }
 
-/// Reads what one side sends until it is encrypted.
+/// Reads the bytes of one side until they are encrypted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyExchange {
     phase: Phase,
@@ -96,14 +96,15 @@ pub(super) struct KeyExchange {
 
 #[derive(Clone, Debug, Default)]
 enum Phase {
-    /// The line with which each side begins. A server may send others before (RFC 4253, section 4.2).
+    /// The identification line with which each side begins. A server may send other lines before it (RFC
+    /// 4253, section 4.2).
     #[default]
     Identification,
     /// A packet's length, the length of its padding, and its type.
     Head,
-    /// What is left of a packet, and whether it is the last that can be read.
+    /// The bytes that are left of a packet, and whether it is the last that is not encrypted.
     Body { left: usize, is_last: bool },
-    /// All is encrypted.
+    /// All bytes are encrypted.
     Done,
 }
 
@@ -112,7 +113,7 @@ impl KeyExchange {
         matches!(self.phase, Phase::Done)
     }
 
-    /// How many of these bytes come before the last one of NEWKEYS. None if that does not come yet.
+    /// How many of these bytes come before the last byte of NEWKEYS. None if that byte is not among them.
     pub(super) fn before_end(&self, bytes: &[u8]) -> Option<usize> {
         let mut ahead = self.clone();
         let encrypted = ahead.follow(bytes);
@@ -143,7 +144,7 @@ impl KeyExchange {
                     self.head.extend_from_slice(taken);
                     bytes = rest;
                     if let [a, b, c, d, _, kind] = self.head[..] {
-                        // The length does not count itself.
+                        // The length field does not include its own four bytes.
                         let length = u32::from_be_bytes([a, b, c, d]) as usize;
                         let left = length.saturating_sub(HEAD_LENGTH - LENGTH_LENGTH);
                         self.phase = Phase::Body { left, is_last: kind == NEWKEYS };
@@ -170,22 +171,24 @@ const VERSION: &[u8] = b"SSH-";
 const NEWKEYS: u8 = 21;
 const LENGTH_LENGTH: usize = 4;
 const HEAD_LENGTH: usize = 6;
-/// Six keys are tried at most, and passwords three times. A session has more turns than that soon.
+/// The most turns of an authentication. ssh tries at most six keys, and three passwords; a session soon has
+/// more turns.
 const MOST_TURNS: u32 = 24;
-/// Of a client that asks its agent: in the first or the third turn, or after some that Kerberos takes.
+/// The latest turn in which ssh asks its agent: the first or the third, or a few later after attempts with
+/// Kerberos.
 const LATEST_TURN: u32 = 10;
-/// A refusal lists the methods that can continue. All that OpenSSH knows are 100 bytes, and the list of a
-/// single host key is as long as that.
+/// A refusal lists the methods that can continue. All methods of OpenSSH together have 100 bytes; the message
+/// with the list of host keys has as many with a single key.
 const LONGEST_REFUSAL: u64 = 200;
-/// The list may change while ssh authenticates, and the server may say instead that there were too many
-/// attempts.
+/// How much longer a later refusal may be: the list of methods may change while ssh authenticates, or the
+/// server sends a disconnect message for too many attempts instead.
 const ANOTHER_LIST: u64 = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What ssh sends before all is encrypted.
+    /// The bytes that ssh sends before all are encrypted.
     fn key_exchange() -> Vec<u8> {
         let packet = |kind: u8, payload: usize| {
             let length = u32::try_from(2 + payload + 6).unwrap().to_be_bytes();
@@ -195,7 +198,7 @@ mod tests {
             .concat()
     }
 
-    /// A connection in which ssh, after the key exchange, asks before each of the server's turns.
+    /// A connection in which ssh, after the key exchange, sends a request before each of the server's turns.
     fn watched(turns: &[usize]) -> LoginWatch {
         let mut watch = LoginWatch::default();
         watch.received(40);
@@ -213,22 +216,22 @@ mod tests {
     #[test]
     fn an_ssh_that_leaves_after_the_servers_word_was_refused() {
         for turns in [
-            // The service, and a refusal of no method at all: the key was kept back.
+            // The accepted service, and the refusal of the method `none`: ssh did not offer the key.
             &[44, 44][..],
-            // The key as well.
+            // The same, and a refusal of the key.
             &[44, 44, 44],
             // A banner stands in front of the first refusal, or the server's extensions before that.
             &[44, 3000, 44],
             &[344, 3000, 44],
             &[44, 30_000],
-            // A key of the user's own, too, and passwords.
+            // Refusals of the user's own key, too, and of passwords.
             &[44, 60, 60, 60, 60, 60, 60],
-            // Too many keys.
+            // A disconnect message after too many keys.
             &[44, 60, 60, 60, 60, 60, 60, 84],
         ] {
             assert!(watched(turns).was_refused(false), "{turns:?}");
         }
-        // The key is known there, its user may not log in: PermitRootLogin.
+        // The key was accepted, but the user may not log in: PermitRootLogin.
         assert!(watched(&[44, 44, 100, 44]).was_refused(false));
         assert!(watched(&[44, 900, 100, 52]).was_refused(false));
     }
@@ -243,14 +246,15 @@ mod tests {
         let mut watch = watched(refused);
         watch.sent(&[7; 60]);
         assert!(!watch.was_refused(false), "it was killed while it waited");
-        // In, by a key of the user's own or by ours, and then killed, or without a port to forward from.
+        // Logged in, by the user's own key or by the one-time key, and then killed, or unable to listen on a
+        // port to forward.
         assert!(!watched(&[44, 44, 44, 300, 28]).was_refused(false));
         assert!(!watched(&[44, 44, 100, 28]).was_refused(false));
         assert!(!watched(&[44, 44, 100, 28 + 900]).was_refused(false));
         assert!(!watched(&[44, 44, 100, 28 + 116]).was_refused(false), "sshd has one host key");
         assert!(!watched(&[44, 3000, 100, 28 + 900]).was_refused(false), "behind a banner");
         assert!(!watched(&[44; 40]).was_refused(false), "a session");
-        // `ssh -W`: in, and then the server could not open the channel.
+        // `ssh -W`: logged in, and then the server could not open the channel.
         assert!(!watched(&[44, 44, 100, 28, 76]).was_refused(false));
         assert!(!watched(&[44, 44, 100, 28 + 900, 76]).was_refused(false));
     }
@@ -275,7 +279,7 @@ mod tests {
             let encrypted: usize = sent.chunks(size).map(|piece| keys.follow(piece)).sum();
             assert_eq!(encrypted, 50, "{size}");
         }
-        // A hostile or broken client is nothing to wait for, nor to allocate for.
+        // A hostile or broken client must not make this code wait, nor allocate memory.
         let mut keys = KeyExchange::default();
         assert_eq!(keys.follow(b"SSH-2\n\xff\xff\xff\xff\0\x14rest"), 0);
         assert_eq!(keys.follow(b"SSH-2\n\0\0\0\0\0\x15"), 0);

@@ -8,8 +8,8 @@ use crate::ssh::client::{Invocation, is_ssh};
 use crate::ssh::config::DEFAULT_SUFFIX;
 use crate::target::Host;
 
-/// The host that plain ssh was given, for hints. None where `ssh_ec2` has started ssh: then the ProxyCommand
-/// stands on ssh's command line.
+/// The host on the command line of plain ssh, for hints. None if `ssh_ec2` has started ssh: then the
+/// ProxyCommand is on ssh's command line.
 pub fn plain_host(proxy: &Proxy, ssh: &[OsString]) -> Option<PlainHost> {
     let has_command = || {
         let ssh = Invocation::parse(ssh.get(1..)?).ok()?;
@@ -19,7 +19,7 @@ pub fn plain_host(proxy: &Proxy, ssh: &[OsString]) -> Option<PlainHost> {
     if proxy.suffix.is_none() && !is_plain() {
         return None;
     }
-    // ssh makes a host lower case.
+    // ssh converts a host to lower case.
     let typed = proxy.typed.as_deref().filter(|typed| typed.eq_ignore_ascii_case(&proxy.host));
     let host = typed.unwrap_or(&proxy.host);
     let suffix = proxy.suffix.as_deref().unwrap_or(DEFAULT_SUFFIX);

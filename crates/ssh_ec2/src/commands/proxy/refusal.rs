@@ -17,7 +17,7 @@ use crate::road::stdio;
 use crate::ssh::client::Invocation;
 use crate::target::InstanceId;
 
-/// Replaces an error that does not show its cause by the cause, if that is found within
+/// Replaces an error that does not name its cause by the cause, if that is found within
 /// [`DIAGNOSIS_TIMEOUT`].
 pub(super) async fn explain(error: Failure, aws: &Aws, instance: &InstanceId) -> Failure {
     let silent = matches!(
@@ -45,7 +45,7 @@ pub(super) fn leads_nowhere(error: &Failure) -> bool {
     matches!(error, InstanceNotFound { .. } | InstanceNotRunning { .. } | TargetNotConnected { .. })
 }
 
-/// ssh's login, and what it takes to look for the cause if it fails.
+/// ssh's login, and the means to look for the cause if it fails.
 pub(super) struct Login<'a> {
     pub(super) job: &'a Job<'a>,
     pub(super) aws: &'a Aws,
@@ -60,8 +60,8 @@ impl Login<'_> {
         is_pushed && self.job.login.borrow().was_refused(stdio::has_unread())
     }
 
-    /// Reports that the login failed, with the cause if it is found in time. Ends the session that was
-    /// started to look for it, which may take longer.
+    /// Reports that the login failed, with the cause if it is found in time. Afterwards ends the session that
+    /// was started to look for the cause, which may take longer.
     pub(super) async fn explain(&self) {
         let Some(key) = &self.job.pushed_key.borrow().clone() else { return };
         let (job, instance, user) = (self.job, &self.job.instance, &self.job.options.user);
@@ -97,7 +97,7 @@ impl Login<'_> {
             })),
         });
         if is_late {
-            // A session can only be ended once it has started. Programs that read our output to its end do
+            // A session can be ended only after it has started. Programs that read the output to its end must
             // not wait for that.
             interrupt.cancel();
             let _ = stdio::leave();
@@ -105,8 +105,8 @@ impl Login<'_> {
         }
     }
 
-    /// The options that kept ssh from offering the key, if `ssh -G` shows them. A key that has signed was
-    /// offered.
+    /// The options that kept ssh from offering the key, if `ssh -G` shows them. A key with which ssh had
+    /// something signed was offered.
     async fn kept_back(&self, line: &str) -> Option<Diagnosis> {
         if self.usage.has_signed() {
             return None;
@@ -123,10 +123,10 @@ impl Login<'_> {
     }
 }
 
-/// For a failed connection, while ssh still waits.
+/// The time limit for a failed connection, while ssh still waits.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a session that asks the instance, after ssh has ended. It takes a second where machines and network
-/// are not busy.
+/// The time limit for a session that examines the instance after ssh has ended. It takes a second if the
+/// machines and the network are not busy.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(2800);
-/// The same where `ssh_ec2` waits for the explanation, which it does for five seconds.
+/// The same if `ssh_ec2` waits for the explanation: it waits for five seconds.
 const AWAITED_LIMIT: Duration = Duration::from_millis(4500);

@@ -1,4 +1,5 @@
-//! The session of a connection: when it may start, and what is joined to it.
+//! The session of a connection: starts it, in turn if AWS throttles, and joins standard input and output to
+//! it.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -21,8 +22,8 @@ use crate::road::stdio::{self, Meter};
 use crate::road::tunnel::Local;
 use crate::ui;
 
-/// Starts a session, carries it, and ends it at AWS. `ended` is called with the end of the tunnel, before the
-/// session is ended at AWS.
+/// Starts a session, carries its bytes, and ends it at AWS. `ended` is called when the tunnel has ended,
+/// before the session is ended at AWS.
 pub(super) async fn hold_session(
     login: &Login<'_>,
     door: &Rc<Door>,
@@ -48,15 +49,15 @@ pub(super) async fn hold_session(
         .await
 }
 
-/// What came of starting a session.
+/// The result of starting a session.
 enum Start<'a> {
-    /// There is one. It is of no use if the connection was stopped meanwhile.
+    /// The session has started. It is not needed if the connection was stopped meanwhile.
     Started(Session<'a>, Option<Stop>),
-    /// The connection was stopped, and there is none.
+    /// The connection was stopped, and no session was started.
     Left(Stop),
 }
 
-/// Starts a session and dials its gateway early, and notes it when that takes long.
+/// Starts a session and connects to its gateway meanwhile. Prints a note if that takes long.
 async fn start<'a>(
     login: &Login<'a>,
     early: &mut EarlyDial<'_>,
@@ -68,7 +69,7 @@ async fn start<'a>(
     let mut patience = pin!(sleep(NOTE_WAIT_AFTER));
     let mut is_noted = false;
     let mut stopped = None;
-    // Never dropped half-way: AWS may have started the session already, and then it must be ended.
+    // Must not be dropped half-way: AWS may have started the session already, and then it must be ended.
     loop {
         tokio::select! {
             session = &mut start => {
@@ -95,17 +96,17 @@ async fn start<'a>(
     }
 }
 
-/// The wait of a connection to which Session Manager has refused a session, since too many were started.
+/// The wait of a connection whose StartSession was throttled.
 #[derive(Default)]
 struct Queue {
-    /// Whether the connection waits for its turn, so that nothing is being started.
+    /// Whether the connection waits for its turn, so that no call of StartSession is under way.
     waits: Cell<bool>,
     /// Whether the connection does not need a session any more.
     is_left: Cell<bool>,
 }
 
-/// Calls StartSession, and waits for a turn where AWS throttles it: calls that all repeat by themselves would
-/// continue to be refused.
+/// Calls StartSession, and waits for a turn if AWS throttles it: if all processes just repeated their calls,
+/// AWS would keep refusing them.
 async fn start_in_turn<'a>(login: &Login<'a>, queue: &Queue) -> Result<Session<'a>, AwsError> {
     let Login { job, aws, network, .. } = *login;
     let purpose = Purpose::Port(job.options.port);
@@ -138,7 +139,7 @@ async fn carry(
     Ok(session.carry(Persistence::Resume, connection, local, stop, notice).await?)
 }
 
-/// Standard input and output, behind the door and watched for the login.
+/// Standard input and output, behind the door, with the login watch on both.
 fn pipes(job: &Job<'_>, door: &Rc<Door>) -> io::Result<Local> {
     let (input, output) = stdio::standard()?;
     let input = watched(input, Rc::clone(door));
@@ -150,7 +151,8 @@ fn pipes(job: &Job<'_>, door: &Rc<Door>) -> io::Result<Local> {
     Ok(Local::Pipes { input, output: door.before(observed) })
 }
 
-/// StartSession takes a second or two.
+/// After this time a note is printed. StartSession takes a second or two.
 const NOTE_WAIT_AFTER: Duration = Duration::from_secs(5);
-/// For a turn in the queue. A hundred connections at once are through in 40 seconds.
+/// How long to wait for a turn. The sessions of a hundred connections that start together take 40 seconds to
+/// start.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);

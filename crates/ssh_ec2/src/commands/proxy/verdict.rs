@@ -38,7 +38,7 @@ impl<'a> Notices<'a> {
                 tracing::info!("first bytes from {instance} after {:.0?}", self.since.elapsed());
                 self.job.greeted(&greeting);
             }
-            // Sessions to ports have none.
+            // Sessions to ports have no standard error.
             Notice::ErrorOutput(_) => {}
             Notice::Lost => tracing::info!("the connection was lost; resuming"),
             Notice::StillLost => {
@@ -66,7 +66,7 @@ impl<'a> Notices<'a> {
     }
 }
 
-/// ssh's exit status for the end of its tunnel, or why there was no connection.
+/// This process's exit status for the end of the tunnel, or why there was no connection.
 pub(super) fn judge(job: &Job<'_>, outcome: Outcome) -> Result<ExitCode, Failure> {
     let (target, port) = (SessionTarget::from(job.instance.clone()), job.options.port);
     let observed = outcome.observed;
@@ -108,7 +108,7 @@ pub(super) fn judge(job: &Job<'_>, outcome: Outcome) -> Result<ExitCode, Failure
     .into())
 }
 
-/// Of the text of an administrator, the service or the SSM agent, which is a sentence.
+/// The most characters that are shown of a text of an administrator, the service or the SSM agent.
 const REASON_WIDTH: usize = 1000;
-/// Fewer bytes than any key exchange has.
+/// A session that received fewer bytes than this had no complete key exchange.
 const KEY_EXCHANGE_LENGTH: u64 = 512;

@@ -1,4 +1,4 @@
-//! Standard input whose bytes the [`Door`] sees.
+//! Standard input that reports its bytes to the [`Door`].
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::door::Door;
 use crate::road::stdio::Input;
 
-/// The same input, which `door` sees.
+/// Wraps `input` so that it reports its bytes to `door`.
 pub(super) fn watched(input: Input, door: Rc<Door>) -> Input {
     Box::new(Watched { input, door })
 }

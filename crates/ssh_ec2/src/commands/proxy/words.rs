@@ -1,8 +1,8 @@
 //! Keeps the `ssh_ec2` that runs ssh waiting while this proxy may still print why the connection failed.
 //!
-//! The proxy holds a connection to a socket of `ssh_ec2` from its start on. The connection ends with a proxy
-//! that is killed, and there is none to a proxy that was never started, so neither is waited for. `ssh_ec2`
-//! sends a byte when it begins to wait: what it started has ended.
+//! From its start on, the proxy holds a connection to a socket of `ssh_ec2`. A killed proxy loses the
+//! connection, and a proxy that was never started has none, so `ssh_ec2` waits for neither. When the program
+//! that `ssh_ec2` started has ended, it begins to wait and sends a byte.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -30,8 +30,8 @@ pub struct Words {
 }
 
 impl Words {
-    /// Connects to the socket that the command line names. If its process was killed, the file is removed
-    /// here, since no other process would.
+    /// Connects to the socket that the command line names. If the process of the socket was killed, its file
+    /// is removed here, since no other process would remove it.
     pub fn promise(socket: Option<&Path>) -> Self {
         let connect = |path: &Path| {
             UnixStream::connect(path).inspect_err(|error| {
@@ -44,8 +44,8 @@ impl Words {
         Self { connection: RefCell::new(connection), ssh: parent_id() }
     }
 
-    /// Passes on an error that no one can read on standard error: with ControlPersist, ssh starts its proxy
-    /// with `/dev/null` there.
+    /// Passes an error to `ssh_ec2` if standard error is `/dev/null`, as ssh sets it for the proxy with
+    /// ControlPersist.
     pub fn pass_on(&self, error: &Failure) {
         if let (Some(stream), true) = (&mut *self.connection.borrow_mut(), stdio::error_output_is_null()) {
             let _ = stream.write_all(ui::error_lines(error).join("\n").as_bytes());
@@ -69,12 +69,13 @@ impl Words {
         }
     }
 
-    /// Calls [`done`](Self::done) as soon as the ssh that was waited for has ended and a process in the
-    /// background has its connection, as with `ssh -f` and ControlPersist after the login. To be dropped at
-    /// the end.
+    /// Calls [`done`](Self::done) as soon as the ssh for which `ssh_ec2` waits has ended and a background
+    /// process has taken over the connection, as with `ssh -f` and ControlPersist after the login. Never
+    /// returns: the caller drops it.
     pub async fn done_when_left(&self) -> Infallible {
         if self.is_waited_for().await.is_ok() {
-            // In this order: an ssh that ends closes its files before it stops being our parent.
+            // Checked in this order: an ssh that ends closes its files before it ceases to be this process's
+            // parent.
             while parent_id() == self.ssh {
                 sleep(GLANCE).await;
             }
@@ -100,7 +101,8 @@ impl Drop for Words {
     }
 }
 
-/// ssh ends at the same time as the program that was waited for, or is that program.
+/// How often to look whether ssh has ended. It ends with the program for which `ssh_ec2` waits, or is that
+/// program.
 const GLANCE: Duration = Duration::from_millis(20);
 
 #[cfg(test)]

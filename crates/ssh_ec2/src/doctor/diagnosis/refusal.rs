@@ -76,7 +76,9 @@ impl RefusedKey {
         let are_files_in_order = self.is_enforcing || self.cleared.package;
         if !self.cleared.user && !self.is_enforcing {
             let images = match self.system_user.filter(|usual| *usual != user) {
-                Some(usual) => format!("its sshd looks like that of a system whose images have `{usual}`"),
+                Some(usual) => {
+                    format!("its sshd looks like that of a system with the default user `{usual}`")
+                }
                 None => format!("images have {}", other_users(user)),
             };
             hints.push(format!("check that the user `{user}` exists there; {images}"));
@@ -85,11 +87,11 @@ impl RefusedKey {
             hints.push("check that the package ec2-instance-connect is installed on the instance, and that its clock is right".into());
         }
         if self.algorithm == ED25519 {
-            hints.push(format!("an sshd in FIPS mode, or with PubkeyAcceptedAlgorithms of its own, may take no Ed25519 keys: {rsa_key}"));
+            hints.push(format!("an sshd in FIPS mode, or with PubkeyAcceptedAlgorithms of its own, may accept no Ed25519 keys: {rsa_key}"));
         }
         if are_files_in_order {
             hints.push(
-                "sshd's log has the reason: `journalctl -u ssh -u sshd` through a session shell".into(),
+                "sshd's log has the reason: `journalctl -u ssh -u sshd` in a Session Manager shell".into(),
             );
         }
         hints
@@ -124,5 +126,5 @@ pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, algorithm: &str, limi
 const ED25519: &str = "ssh-ed25519";
 /// The reason that Session Manager records for the session.
 const REASON: &str = "ssh_ec2 looks for the reason of a refused key";
-/// For an enforcing SELinux, where no other cause was found.
-const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` through a session shell";
+/// The hint if SELinux is enforcing and no other cause was found.
+const SELINUX_HINT: &str = "SELinux is enforcing there, and may keep sshd from asking for keys: look for denials with `ausearch -m avc -c sshd` in a Session Manager shell";

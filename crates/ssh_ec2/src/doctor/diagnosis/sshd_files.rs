@@ -112,7 +112,8 @@ impl Search<'_> {
                 "include" => self.is_whole = false,
                 keyword if !self.names.contains(&keyword) => {}
                 _ if is_in_match => self.is_conditional = true,
-                // Otherwise an unreadable file before this line may have the first value.
+                // If not all files were read, an unreadable one before this line may have the first value,
+                // which counts.
                 _ if self.is_whole => self.values.push(value.to_owned()),
                 _ => {}
             }

@@ -1,35 +1,35 @@
-//! The agent protocol (draft-ietf-sshm-ssh-agent), as far as an agent with one key needs it. No I/O.
+//! The part of the agent protocol (draft-ietf-sshm-ssh-agent) that an agent with one key needs. No I/O.
 //!
 //! A frame is a length and a body; the first byte of a body is the message's number. Two requests are
-//! answered: 11 lists the identities (12), 13 signs (14). All else gets 5, "failure", which OpenSSH takes
-//! calmly, `session-bind@openssh.com` included.
+//! answered: 11 lists the identities (12), 13 signs (14). All others get 5, "failure",
+//! `session-bind@openssh.com` included; OpenSSH continues after that.
 
 use crate::key::one_time::{COMMENT, OneTimeKey};
 use crate::ssh::wire::{push_string, take_string};
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Request<'a> {
-    /// Which keys are there?
+    /// Lists the keys.
     List,
-    /// Sign this with that key.
+    /// Signs data with a key.
     Sign {
-        /// The public half of the key, RFC 8709.
+        /// The public key as the request has it (RFC 8709).
         key: &'a [u8],
-        /// What to sign.
+        /// The data to sign.
         data: &'a [u8],
-        /// Which hash an RSA signature is to have.
+        /// The flags, which choose the hash of an RSA signature.
         flags: u32,
     },
-    /// This connection carries requests from the server, to which ssh forwards its agent (OpenSSH's
-    /// `PROTOCOL.agent`).
+    /// Announces that later requests on this connection come from the server, to which ssh forwards its agent
+    /// (OpenSSH's `PROTOCOL.agent`).
     BindForwarded,
-    /// Something that this agent does not do, or that it cannot read.
+    /// A request that this agent does not support, or that is malformed.
     Unsupported,
 }
 
 impl<'a> Request<'a> {
-    /// Reads the body of a frame. Nothing is an error: what is not understood is refused.
+    /// Reads the body of a frame. No body is an error: a malformed one is [`Unsupported`](Self::Unsupported).
     pub fn parse(body: &'a [u8]) -> Self {
         match body {
             [REQUEST_IDENTITIES] => Self::List,
@@ -49,7 +49,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The answer to a request, as a frame.
+/// The response to a request, as a frame.
 pub fn answer(request: &Request<'_>, key: &OneTimeKey) -> Vec<u8> {
     let mut body = Vec::with_capacity(128);
     match request {
@@ -75,12 +75,12 @@ pub fn answer(request: &Request<'_>, key: &OneTimeKey) -> Vec<u8> {
     frame
 }
 
-/// Whether an answer is a signature.
+/// Whether a response is a signature.
 pub fn is_signature(frame: &[u8]) -> bool {
     frame.get(4) == Some(&SIGN_RESPONSE)
 }
 
-/// The answer when the key could not be pushed: no identities, so that ssh goes on to its next method.
+/// The response when the key could not be pushed: no identities, so that ssh tries its next method.
 pub fn refusal() -> Vec<u8> {
     let mut frame = Vec::with_capacity(5);
     push_string(&mut frame, &[FAILURE]);

@@ -15,7 +15,7 @@ use super::socket::AgentSocket;
 use crate::key::one_time::OneTimeKey;
 use crate::system::private_socket::{peer, read_frame};
 
-/// What our own ssh did with the key, and how many clients of other connections are connected.
+/// What this proxy's own ssh did with the key, and how many clients of other connections are connected.
 #[derive(Debug, Default)]
 pub struct Usage {
     /// How many bytes our ssh had received when it asked for the list of keys.
@@ -41,24 +41,24 @@ impl Usage {
         self.offered_at.get().is_some()
     }
 
-    /// Whether our ssh had something signed.
+    /// Whether our ssh has requested a signature and got it.
     pub fn has_signed(&self) -> bool {
         self.signed.get()
     }
 
-    /// Whether the ssh of another proxy is connected to this socket. Its server would refuse it if the socket
-    /// went away.
+    /// Whether the ssh of another proxy is connected to this socket. Without the socket its login would fail.
     pub fn has_guests(&self) -> bool {
         self.guests.get() > 0
     }
 
-    /// Whether our ssh has yet to connect: it has not, and sshd has sent no more than comes before that.
+    /// Whether our ssh will still connect: it has not yet, and sshd has not sent more bytes than come before
+    /// that.
     pub fn is_awaited(&self) -> bool {
         !self.has_come.get() && self.received.get() < HANDSHAKE
     }
 
-    /// Whether our ssh has authenticated, by this key or in another way, to judge by its requests and by how
-    /// much sshd sent.
+    /// Whether our ssh seems to have authenticated, by this key or in another way. This is concluded from its
+    /// requests and from the number of bytes that sshd sent.
     pub fn is_let_in(&self) -> bool {
         let by_other_means = match self.offered_at.get() {
             Some(_) => self.received_since_offer() >= LITTLE,
@@ -72,8 +72,8 @@ impl Usage {
     }
 }
 
-/// Serves `key` until dropped, or until `push` fails while our own ssh depends on it. `push` makes sure that
-/// the instance knows the key now; it is called before each list of keys and each signature. A `push` that
+/// Serves `key` until dropped, or until `push` fails while our own ssh depends on it. `push` pushes the key
+/// unless the instance still has it; it is called before each list of keys and each signature. A `push` that
 /// fails after our own ssh has authenticated, or for the ssh of another connection, only refuses the request.
 ///
 /// # Errors
@@ -109,8 +109,8 @@ pub async fn serve<E: Display>(
     }
 }
 
-/// Serves one connection. A mistake of the peer ends it; a failed push ends the agent if our ssh needs the
-/// key.
+/// Serves one connection. A protocol error of the peer ends it; a failed push ends the agent if our ssh needs
+/// the key.
 async fn converse<E: Display>(
     socket: &AgentSocket,
     mut stream: UnixStream,
@@ -146,7 +146,7 @@ async fn converse<E: Display>(
                     was_listed = true;
                     usage.offered_at.set(Some(usage.received.get()));
                 }
-                // Not for a key that is another one's, or a hash that is not made.
+                // A request with another key, or for a hash that is not supported, gets no signature.
                 Request::Sign { .. } => usage.signed.set(usage.has_signed() || is_signature(&frame)),
                 Request::BindForwarded | Request::Unsupported => {}
             }
@@ -159,11 +159,11 @@ async fn converse<E: Display>(
     Ok(())
 }
 
-/// The place of one connection among the [`CONNECTIONS`].
+/// One of the [`CONNECTIONS`].
 #[derive(Default)]
 struct Seat {
     has_asked: Cell<bool>,
-    /// Ends a connection that has requested nothing yet, when another one needs the place.
+    /// Ends a connection that has requested nothing yet, when another one needs its seat.
     leave: Notify,
 }
 
@@ -194,14 +194,15 @@ impl Drop for Guest<'_> {
     }
 }
 
-/// How many are served at once. A client that has requested nothing yet makes room for the next one; without
-/// such a client the next ones wait in the socket's backlog. Connections that begin together do not meet
-/// here, since each proxy leads the link to itself while its own ssh connects.
+/// The most clients that are served at once. A further one ends a client that has requested nothing yet;
+/// without such a client it waits in the socket's backlog. Many connections that start together do not reach
+/// this limit, since each proxy points the link at its own socket while its own ssh connects.
 const CONNECTIONS: usize = 64;
-/// A refusal takes 80 bytes; after a success OpenSSH sends its list of host keys, of 500 bytes.
+/// Between the sizes of sshd's replies: a refused key takes 80 bytes; after a successful login OpenSSH's sshd
+/// sends its list of host keys, 500 bytes.
 const LITTLE: u64 = 600;
-/// More than sshd sends before ssh offers a key: its version, two key exchange messages with a post-quantum
-/// key and an RSA host key, and a banner of a few screens.
+/// More bytes than sshd sends before ssh offers a key: its version, two key exchange messages with a
+/// post-quantum key and an RSA host key, and a banner of a few screens.
 const HANDSHAKE: u64 = 16 * 1024;
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! The key agent's socket, and the link that leads to it.
 //!
 //! ssh and its proxy meet at a path that both can compute, so proxies of connections to the same user, host
-//! and port share it. The path is therefore a symbolic link to the socket of one of them; any will do, since
-//! they all push their keys to the same place.
+//! and port share it. The path is therefore a symbolic link to the socket of one of them; any of them works,
+//! since they all push their keys for the same user to the same instance.
 //!
-//! A proxy makes its socket after the first push of its key, and ssh gets no byte before. So when an ssh asks
-//! for a key, its own proxy's socket is there. Each ssh is led to that: at the moments at which it may
-//! connect, its proxy has a turn, in which no other proxy changes the link ([`AgentSocket::begin_turn`]). An
-//! ssh that met the agent of another proxy would be refused if that one was killed or stopped. At other times
-//! the link may lead to any proxy that runs, for clients that come later, such as forwarded ones.
+//! A proxy creates its socket after the first push of its key, and passes no byte to ssh before that. So when
+//! an ssh asks for a key, the socket of its own proxy exists, and the link leads ssh to it: at the moments at
+//! which ssh may connect, its proxy has a turn, in which no other proxy changes the link
+//! ([`AgentSocket::begin_turn`]). If the link led to another proxy that was killed or stopped, the login
+//! would fail. Outside of turns the link may lead to any running proxy, for later clients, such as those of a
+//! forwarded agent.
 //!
-//! A proxy that ends leads the link to another socket, removes its own, and serves the clients that have
-//! connected. It does so under the lock of a turn, which keeps two proxies that end together from leading the
-//! link to each other. When a proxy was killed or stopped while it had the link, the others notice
-//! ([`AgentSocket::heal_link`]).
+//! A proxy that ends points the link at another socket, removes its own, and serves the clients that have
+//! already connected. It holds the lock of a turn meanwhile, so that two proxies that end at the same time do
+//! not point the link at each other. If a proxy is killed or stopped while the link leads to it, the other
+//! proxies notice and repair the link ([`AgentSocket::heal_link`]).
 
 mod turn;
 
@@ -43,18 +44,20 @@ pub enum SocketError {
     /// A file operation failed.
     #[error("cannot set up the key agent's socket {path}")]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Others could reach into the directory.
-    #[error("the directory {path} of the key agent's socket belongs to somebody else or is open to others")]
+    /// Other users own the directory or have access to it.
+    #[error(
+        "the directory {path} of the key agent's socket belongs to another user or is accessible to other users"
+    )]
     Exposed {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
     },
-    /// Unix allows about 100 bytes.
+    /// The path is longer than socket addresses allow: about 100 bytes.
     #[error("the path {path} is too long for a socket")]
     TooLong {
         /// The path.
@@ -78,7 +81,7 @@ impl Explain for SocketError {
             ],
             Self::Exposed { path } => vec![format!("run `chmod 700 {}`", path.display())],
             Self::TooLong { .. } => {
-                vec!["run `ssh_ec2 config --install`: the blocks that it writes name a shorter socket".into()]
+                vec!["run `ssh_ec2 config --install`: the blocks that it writes use a shorter path".into()]
             }
         }
     }
@@ -88,24 +91,24 @@ impl Explain for SocketError {
     }
 }
 
-/// A name in `/tmp` may have been taken by anybody, and only its owner can change it.
+/// Any user may have created a directory with this name in `/tmp`, and only its owner can change it.
 fn is_of_another_user(path: &Path) -> bool {
     let owner = fs::symlink_metadata(path).map(|metadata| metadata.uid());
     owner.is_ok_and(|owner| owner != rustix::process::geteuid().as_raw())
 }
 
-/// Where ssh looks for the key agent, in a directory that was checked.
+/// The path at which ssh looks for the key agent, in a directory that was checked.
 #[derive(Clone, Debug)]
 pub struct AgentPath {
     directory: PathBuf,
-    /// The name that ssh looks for.
+    /// The name of the link, which ssh opens.
     link: String,
     /// The name of our own socket.
     name: String,
 }
 
 impl AgentPath {
-    /// Checks a path before a session is started, and makes its directory.
+    /// Checks a path before a session is started, and creates its directory.
     ///
     /// # Errors
     /// When the directory cannot be made private or written, or the path is too long.
@@ -127,7 +130,7 @@ impl AgentPath {
         Ok(checked)
     }
 
-    /// Listens, and leads the link here unless it leads to another proxy that runs.
+    /// Listens, and points the link at this socket unless it leads to another running proxy.
     ///
     /// # Errors
     /// When the directory cannot be made private or written.
@@ -156,7 +159,7 @@ impl AgentPath {
         self.directory.join(&self.link)
     }
 
-    /// Points the link at `name`, in one step.
+    /// Points the link at `name` atomically.
     fn lead_to(&self, name: &str) -> io::Result<()> {
         let staged = self.directory.join(format!("{}{STAGED}", self.name));
         remove_if_there(&staged)?;
@@ -164,19 +167,19 @@ impl AgentPath {
         fs::rename(&staged, self.link_path())
     }
 
-    /// The name that the link leads to.
+    /// The name of the socket that the link leads to.
     fn leader(&self) -> Option<String> {
         fs::read_link(self.link_path()).ok()?.into_os_string().into_string().ok()
     }
 
-    /// The process of a socket for this link.
+    /// The process id in the name of a socket, if the socket belongs to this link.
     fn process_of(&self, name: &str) -> Option<u32> {
         let process = name.rsplit_once('.')?.1.parse().ok()?;
         (name == socket_name(&self.link, process)).then_some(process)
     }
 
-    /// Another socket for the link, of a proxy that runs. Sockets without a listener were left by processes
-    /// that were killed; those that are found before it are removed.
+    /// Another socket that the link can lead to, of a running proxy. Killed processes leave sockets without a
+    /// listener; those that the search meets are removed.
     async fn heir(&self) -> io::Result<Option<String>> {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
@@ -201,18 +204,18 @@ impl AgentPath {
 pub struct AgentSocket {
     socket: PrivateSocket,
     path: AgentPath,
-    /// Whether the link is not to lead here any more.
+    /// Whether the link must not lead to this socket any more.
     retired: Cell<bool>,
     turn: Turn,
 }
 
 impl AgentSocket {
-    /// The next connection. Cancel-safe.
+    /// Accepts the next connection. Cancel-safe.
     pub(super) async fn accept(&self) -> UnixStream {
         self.socket.accept().await
     }
 
-    /// Waits until no other proxy has its turn. None if that takes too long.
+    /// Waits until no other proxy has its turn, and takes the lock. None if that takes too long.
     pub fn turn(&self) -> Pin<Box<dyn Future<Output = Option<Lock>>>> {
         let path = self.path.clone();
         Box::pin(async move { path.lock(TURN_PATIENCE).await })
@@ -223,7 +226,7 @@ impl AgentSocket {
         self.turn.is_on()
     }
 
-    /// Leads the link here, for an ssh that may be about to connect, and keeps it here with the lock.
+    /// Points the link at this socket, since ssh may connect now, and holds the lock on the link.
     pub fn begin_turn(&self, lock: Option<Lock>) {
         if let Err(error) = self.take_link() {
             tracing::debug!(%error, "ssh may not find the key agent");
@@ -233,17 +236,17 @@ impl AgentSocket {
         }
     }
 
-    /// ssh has connected, or will not before it gets more from its server.
+    /// Ends the turn: ssh has connected, or does not connect before it gets more bytes from its server.
     pub fn end_turn(&self) {
         self.turn.end();
     }
 
-    /// Returns when ssh should have reacted. Cancel-safe.
+    /// Returns when a turn has lasted too long, since ssh should have reacted. Cancel-safe.
     pub(super) async fn turn_is_overdue(&self) {
         self.turn.overdue().await;
     }
 
-    /// Leads the link here, unless it does already.
+    /// Points the link at this socket, unless it leads here already.
     fn take_link(&self) -> io::Result<()> {
         match self.retired.get() || self.path.leader().is_some_and(|leader| leader == self.path.name) {
             true => Ok(()),
@@ -251,8 +254,8 @@ impl AgentSocket {
         }
     }
 
-    /// Leads the link here if it is gone, or leads to a process that has ended or was stopped. For later
-    /// requests, such as forwarded ones.
+    /// Points the link at this socket if the link is missing, or leads to a process that has ended or was
+    /// stopped. For later requests, such as those of a forwarded agent.
     ///
     /// # Errors
     /// When the directory cannot be written.
@@ -264,7 +267,8 @@ impl AgentSocket {
         }
     }
 
-    /// Leads the link to another proxy, if there is one. For a key that cannot be pushed any more.
+    /// Points the link at another proxy, if there is one, since the key of this one cannot be pushed any
+    /// more.
     pub async fn give_up(&self) {
         let lock = self.path.lock(LOCK_PATIENCE).await;
         if self.path.leader().is_some_and(|leader| leader == self.path.name) {
@@ -279,7 +283,7 @@ impl AgentSocket {
         drop(lock);
     }
 
-    /// Leads the link elsewhere and removes the socket. Clients that have connected are still served.
+    /// Points the link at another proxy and removes the socket. Clients that have connected are still served.
     pub async fn retire(&self) {
         self.end_turn();
         if !self.retired.replace(true) {
@@ -289,8 +293,7 @@ impl AgentSocket {
         }
     }
 
-    /// Changes the link first: a client that follows it meanwhile is in the backlog of a socket that is still
-    /// there.
+    /// Changes the link before it removes the socket: a client that has followed the link finds the socket.
     async fn hand_over(&self) -> io::Result<()> {
         let path = &self.path;
         let leader = path.leader().filter(|leader| *leader != path.name);
@@ -304,7 +307,7 @@ impl AgentSocket {
             match path.heir().await? {
                 Some(heir) => {
                     path.lead_to(&heir)?;
-                    // The system may have read the link for a client, and be looking for this socket.
+                    // The kernel may have read the link for a client and not opened this socket yet.
                     sleep(FOLLOW_PATIENCE).await;
                 }
                 None => {
@@ -318,7 +321,8 @@ impl AgentSocket {
 }
 
 impl Drop for AgentSocket {
-    /// Searches no heir, which would take time: other proxies notice that the link is gone.
+    /// Does not search for another socket, which would take time: other proxies notice that the link is
+    /// missing.
     fn drop(&mut self) {
         if self.retired.replace(true) {
             return;
@@ -334,7 +338,7 @@ impl Drop for AgentSocket {
 
 fn report(result: io::Result<()>) {
     match result {
-        // Without the directory there is nothing left to remove.
+        // If the directory is gone, so is the socket.
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::debug!(%error, "the key agent's socket could not be removed");
         }
@@ -342,21 +346,22 @@ fn report(result: io::Result<()>) {
     }
 }
 
-/// What happens to a client that connects to a socket.
+/// The result of connecting to a socket.
 enum Health {
     Listening,
-    /// The connection is refused: its process has ended.
+    /// The connection is refused: the process of the socket has ended.
     Dead,
-    /// The system accepts connections for a stopped process until its backlog is full, but no answer comes.
+    /// The process is stopped: the kernel accepts connections for it until the backlog is full, but it does
+    /// not answer.
     Stopped,
 }
 
-/// Of a socket with the number of `process` in its name. A backlog may be full for a moment at a process that
-/// runs.
+/// Examines a socket that has the id of `process` in its name. The backlog of a running process, too, may be
+/// full for a moment.
 async fn health(socket: &Path, process: u32) -> Health {
     let listener = match timeout(CONNECT_PATIENCE, UnixStream::connect(socket)).await {
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Health::Dead,
-        // In another namespace than the one that gave the name, the process has another number.
+        // In a PID namespace other than that of the process, its id is another one.
         Ok(Ok(stream)) => peer(&stream).unwrap_or(process),
         Ok(Err(_)) | Err(_) => process,
     };
@@ -368,9 +373,9 @@ fn runs(process: u32) -> bool {
     id.is_some_and(|id| rustix::process::test_kill_process(id).is_ok()) && !is_stopped(process)
 }
 
-/// A name that shows which link a socket belongs to, in fewer characters than the link's: socket addresses
-/// are short. FNV-1a, so that all versions of this program agree; two links that met by chance would share
-/// keys that each refuses.
+/// The name of a socket: a hash of the link's name, so that it is short enough for a socket address, and the
+/// process id. FNV-1a, so that all versions of this program compute the same; if two links had the same hash
+/// by chance, each would offer keys that the other's server refuses.
 fn socket_name(link: &str, process: u32) -> String {
     let hash = link.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
@@ -378,15 +383,16 @@ fn socket_name(link: &str, process: u32) -> String {
     format!(".{hash:016x}.{process}")
 }
 
-/// How the name of a new link ends until it replaces the old one.
+/// The suffix of a new link's name until it replaces the old link.
 const STAGED: &str = ".link";
-/// For a turn. A hundred connections that begin together need less than a second for all of theirs.
+/// How long to wait for a turn. A hundred connections that start together need less than a second for all
+/// their turns.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
-/// For the lock, at the end of a connection.
+/// How long to wait for the lock at the end of a connection.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-/// The system follows a link in microseconds.
+/// How long a client may take between reading the link and connecting. It takes microseconds.
 const FOLLOW_PATIENCE: Duration = Duration::from_millis(10);
-/// A connection to a socket of this machine takes microseconds.
+/// How long to wait for a connection to a socket of this machine. It takes microseconds.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

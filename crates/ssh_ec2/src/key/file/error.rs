@@ -45,7 +45,7 @@ pub enum KeyFileError {
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Flaw {
     /// A certificate.
-    #[error("is a certificate, and EC2 Instance Connect takes public keys only")]
+    #[error("is a certificate, and EC2 Instance Connect accepts public keys only")]
     Certificate,
     /// The key does not match its type, or is cut short. Holds the type.
     #[error("is damaged: the key after `{0}` cannot be read")]
@@ -53,11 +53,11 @@ pub enum Flaw {
     /// Only white space and comments.
     #[error("is empty")]
     Empty,
-    /// A key of a type that EC2 Instance Connect does not take. Holds its description.
-    #[error("holds {0}, which EC2 Instance Connect does not take")]
+    /// A key of a type that EC2 Instance Connect does not accept. Holds its description.
+    #[error("holds {0}, which EC2 Instance Connect does not accept")]
     Kind(String),
     /// A longer line than `SendSSHPublicKey` takes. Holds its length in characters.
-    #[error("has {0} characters, and EC2 Instance Connect takes no more than 4096")]
+    #[error("has {0} characters, and EC2 Instance Connect accepts no more than 4096")]
     Long(usize),
     /// A line of an authorized_keys or known_hosts file. Holds the words before the key.
     #[error("has {0:?} in front of the key")]
@@ -72,10 +72,10 @@ pub enum Flaw {
     #[error("is a public key in another format than OpenSSH's")]
     OtherFormat(&'static str),
     /// Several keys. Holds their number.
-    #[error("holds {0} keys, and one can be pushed")]
+    #[error("holds {0} keys, and only one can be pushed")]
     Several(usize),
     /// An RSA key of too few bits. Holds their number.
-    #[error("holds an RSA key of {0} bits, and EC2 Instance Connect takes none below 2048")]
+    #[error("holds an RSA key of {0} bits, and EC2 Instance Connect accepts none below 2048")]
     Short(u32),
     /// Text in an encoding that Windows uses.
     #[error("is UTF-16 text, which ssh cannot read")]

@@ -1,4 +1,4 @@
-//! An RSA pair, for systems that take no Ed25519 keys.
+//! An RSA pair, for systems that accept no Ed25519 keys.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -11,7 +11,7 @@ use crate::ssh::wire::push_string;
 /// `OPENSSL_free`). Its arithmetic may leave parts on the stack or in registers, which we cannot wipe.
 pub(super) struct RsaKey {
     pair: KeyPair,
-    /// In the encoding of RFC 4253, section 6.6.
+    /// The public key, in the encoding of RFC 4253, section 6.6.
     blob: Vec<u8>,
 }
 

@@ -161,7 +161,7 @@ impl fmt::Debug for dyn Connection {
     }
 }
 
-/// For one address; if it drops packets, time must be left for the next one.
+/// The time limit for one address; if it drops packets, time must be left for the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

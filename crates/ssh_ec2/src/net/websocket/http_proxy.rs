@@ -48,7 +48,7 @@ pub enum ProxyError {
     Unusable {
         /// The URL of the proxy, without user and password.
         proxy: String,
-        /// Which of the two.
+        /// The error in reading the response.
         source: HeadError,
     },
 }

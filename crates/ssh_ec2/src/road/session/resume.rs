@@ -1,8 +1,8 @@
 //! Gets another websocket for a session: ResumeSession for a fresh token, then the dial, repeatedly.
 //!
-//! The service ends websockets about every hour with a clean close, laptops sleep, addresses change: any loss
-//! is worth minutes of trying. The credentials are asked for in each attempt. A cause that cannot change
-//! stops it.
+//! The service ends websockets about every hour with a clean close, laptops sleep, addresses change: so
+//! attempts continue for minutes after any loss. Each attempt gets the credentials again. An error that will
+//! not go away ends the attempts.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::road::tunnel::Attachment;
 use crate::system::jitter;
 
 impl Session<'_> {
-    /// The first websocket: with the token of StartSession, and if that was used in vain, with others.
+    /// The first websocket: with the token of StartSession, and if that fails, with tokens of ResumeSession.
     pub(super) async fn attach(
         &self,
         persistence: Persistence,
@@ -27,7 +27,7 @@ impl Session<'_> {
             Err(RoadError::Dial(error)) if persistence == Persistence::Resume && !error.is_permanent() => {
                 tracing::info!("the websocket could not be opened: {error}");
                 match self.resume_within(FIRST_LIMIT).await {
-                    // The first attempt's error says more than the last one's.
+                    // The first attempt's error is more useful than the last one's.
                     Err(RoadError::Lost { .. }) => Err(error.into()),
                     result => result,
                 }
@@ -69,7 +69,8 @@ impl Session<'_> {
                     source: Box::new(error),
                 });
             }
-            // Half to whole, so that clients which lost the same gateway do not come back in step.
+            // Half of the delay to all of it, at random, so that clients which lost the same gateway do not
+            // return at the same time.
             sleep(delay / 2 + jitter::up_to(delay / 2)).await;
             delay = (delay * 2).min(MAX_DELAY);
         }
@@ -97,7 +98,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether another attempt would fail, too.
+/// Whether further attempts would fail for the same reason.
 fn is_final(error: &RoadError) -> bool {
     match error {
         RoadError::SessionExpired { .. } => true,
@@ -106,11 +107,11 @@ fn is_final(error: &RoadError) -> bool {
     }
 }
 
-/// Sessions idle for 20 minutes are ended by the service, by default.
+/// How long to try. By default the service ends sessions that are idle for 20 minutes.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
-/// Before there is a connection, a user waits.
+/// How long to try before the first connection, for which the user waits.
 const FIRST_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
-/// A refused upgrade is never tried again with the same token; with fresh ones, this often.
+/// How often a refused upgrade is tried again, each time with a fresh token.
 const REFUSAL_LIMIT: u32 = 3;

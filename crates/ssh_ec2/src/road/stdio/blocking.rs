@@ -1,5 +1,5 @@
-//! Terminals, files and devices. A thread of the runtime makes each read and write, since some of these
-//! cannot be waited for, and a terminal may block in the middle of a write.
+//! Terminals, files and devices. A thread of the runtime does each read and write, since epoll does not
+//! support all of these, and a terminal may block in the middle of a write.
 
 use std::fs::File;
 use std::future::Future;
@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 pub(super) struct Reader {
     file: Arc<File>,
     call: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    /// Read, and not yet passed on for lack of room.
+    /// Bytes that were read and did not fit into the caller's buffer yet.
     left: Bytes,
 }
 
@@ -45,8 +45,8 @@ impl AsyncRead for Reader {
     }
 }
 
-/// Reports bytes as written only after the write: the end of the process may lose what a thread has yet to
-/// write.
+/// Reports bytes as written only after the write, since bytes that a thread has yet to write are lost if the
+/// process ends.
 pub(super) struct Writer {
     file: Arc<File>,
     call: Option<JoinHandle<io::Result<usize>>>,
@@ -92,7 +92,7 @@ impl AsyncWrite for Writer {
     }
 }
 
-/// The outcome of the call under way, or of the one that `make` makes.
+/// Polls the call under way; if there is none, starts the one that `make` returns.
 fn poll_call<T: Send + 'static, C: FnOnce() -> io::Result<T> + Send + 'static>(
     call: &mut Option<JoinHandle<io::Result<T>>>,
     cx: &mut Context<'_>,
@@ -121,7 +121,7 @@ fn read(mut file: &File) -> io::Result<Vec<u8>> {
 fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match file.write(bytes) {
-            // As above.
+            // The terminal was hung up.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) && is_device(file) => {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -147,5 +147,5 @@ fn wait(file: &File, what: PollFlags, error: io::Error) -> io::Result<()> {
     }
 }
 
-/// More than a terminal takes or gives at once.
+/// The most bytes of a read or write; more than a terminal transfers at once.
 const LIMIT: usize = 64 * 1024;

@@ -22,7 +22,7 @@ impl AsyncRead for Socket {
             return Poll::Ready(match received {
                 Err(_would_block) => continue,
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // The peer closed before it had read all. That is an end like any other.
+                // The peer closed before it had read all bytes. This is treated as an ordinary end.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
                 Ok(Err(error)) => Err(error),
                 Ok(Ok(length)) => {
@@ -71,5 +71,5 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// The memory for a read is zeroed first, so a larger limit would cost time.
+/// The most bytes of a read. The memory is zeroed first, so a larger limit would cost time.
 const READ_LIMIT: usize = 64 * 1024;

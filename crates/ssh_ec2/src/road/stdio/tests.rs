@@ -20,7 +20,8 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     (ours, theirs)
 }
 
-/// One-way ways from the second descriptor to the first, none of which holds `LENGTH` bytes.
+/// Pipes, sockets and so on that carry bytes from the second descriptor to the first, and buffer less than
+/// `LENGTH` bytes.
 fn ways() -> Vec<(&'static str, OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe().unwrap();
     let (one, other) = UnixStream::pair().unwrap();
@@ -64,7 +65,7 @@ async fn input_comes_whole_to_its_end() {
     let path = tempfile::NamedTempFile::new().unwrap();
     fs::write(&path, vec![7; LENGTH]).unwrap();
     let mut ways = ways();
-    // The end of a terminal is that of its controller, which takes along what was not read.
+    // A terminal ends when its controller closes, and unread bytes are lost then.
     ways.retain(|(kind, ..)| *kind != "terminal");
     ways.push(("file", File::open(&path).unwrap().into(), File::open("/dev/null").unwrap().into()));
     for (kind, reader, writer) in ways {

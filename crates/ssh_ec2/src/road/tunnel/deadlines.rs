@@ -1,4 +1,4 @@
-//! What the tunnel does because time has passed: notes for the user, and the end after ssh's input has ended.
+//! The tunnel's timers: notes for the user, and the end after ssh's input has ended.
 
 use std::task::Context;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{BACKLOG_LIMIT, DRAIN_TIMEOUT, End, Notice, Resume, State, Tunnel};
 
-/// The notes that were given, since each is given once.
+/// The notes that were printed, since each is printed once.
 #[derive(Default)]
 pub(super) struct Notes {
     no_beginning: bool,
@@ -72,7 +72,8 @@ where
         deadlines.into_iter().flatten().min()
     }
 
-    /// The SSM agent says nothing when the port refuses it; ssh's banner then stays unacknowledged.
+    /// The SSM agent sends nothing when the port refuses its connection; ssh's banner then stays
+    /// unacknowledged.
     fn nothing_answers_at(&self) -> Option<Instant> {
         if self.observed.is_silence_noted || self.observed.received > 0 {
             return None;
@@ -97,8 +98,8 @@ where
         Some(silent_since.max(self.excused_at) + NOTE_SILENCE_AFTER)
     }
 
-    /// How long to go on after ssh closed its end. There is no half-close in the protocol: the session stays
-    /// whole until what ssh sent is acknowledged, and then for as long as bytes come back.
+    /// How long to continue after ssh closed its end. The protocol has no half-close, so the session stays
+    /// open until all bytes from ssh are acknowledged, and then as long as bytes come back.
     fn lingers_until(&self) -> Option<Instant> {
         let State::InputEnded { since } = self.state else { return None };
         let quiet_since = since.max(self.pipes.progress_at());
@@ -107,7 +108,9 @@ where
     }
 }
 
-/// sshd sends its banner at once, and an SSM agent acknowledges each message.
+/// After this silence a note is printed: sshd sends its banner at once, and an SSM agent acknowledges each
+/// message.
 const NOTE_SILENCE_AFTER: Duration = Duration::from_secs(5);
-/// Some programs close their end early and go on reading.
+/// How long to wait for further bytes after ssh closed its end: some programs close it early and continue to
+/// read.
 const LINGER: Duration = Duration::from_secs(5);

@@ -18,7 +18,7 @@ use crate::net::websocket::WebSocket;
 
 pub(super) struct Link<'a, T, E> {
     state: State<'a, T, E>,
-    /// How many websockets in a row were lost before a message came.
+    /// How many websockets in a row were lost before any message came.
     fruitless: u32,
 }
 
@@ -55,7 +55,7 @@ impl<'a, T: AsRef<str> + 'a, E: 'a> Link<'a, T, E> {
     fn lose(&mut self, now: Instant, channel: &mut Channel, why: &dyn Display) {
         tracing::debug!(%why, "websocket lost");
         channel.handle_closed(now.into_std());
-        // After the end of the channel a loss is no news.
+        // After the end of the channel a lost websocket is expected.
         let is_noted = channel.is_closed();
         self.state = State::Down { resuming: Box::pin(pending()), since: now, is_noted };
     }
@@ -64,7 +64,7 @@ impl<'a, T: AsRef<str> + 'a, E: 'a> Link<'a, T, E> {
         matches!(self.state, State::Down { .. })
     }
 
-    /// Waits for the websocket that `resuming` gets, after a pause if the last ones were of no use.
+    /// Waits for the websocket that `resuming` gets, after a pause if the last ones brought no message.
     pub(super) fn wait_for(&mut self, now: Instant, resuming: Resume<'a, T, E>) {
         let resuming = after(delay(self.fruitless), resuming);
         self.state = State::Down { resuming, since: now, is_noted: false };
@@ -143,14 +143,14 @@ impl<'a, T: AsRef<str> + 'a, E: 'a> Link<'a, T, E> {
         }
     }
 
-    /// Counts this moment as a sign of life: nothing is read, so nothing can come.
+    /// Restarts the timeout for silence: the websocket is not read now, so no bytes can come.
     pub(super) fn excuse(&mut self, now: Instant) {
         if let State::Up(Up { liveness, .. }) = &mut self.state {
             liveness.excuse(now);
         }
     }
 
-    /// Loses a websocket on which the gateway has been silent for too long. True if there was one.
+    /// Drops the websocket if the gateway has been silent for too long. True if it did.
     pub(super) fn drop_if_dead(&mut self, now: Instant, channel: &mut Channel) -> bool {
         let is_dead = matches!(&self.state, State::Up(up) if now >= up.liveness.dead_at());
         if is_dead {
@@ -177,7 +177,7 @@ impl<'a, T: AsRef<str> + 'a, E: 'a> Link<'a, T, E> {
 }
 
 impl Up {
-    /// Feeds everything that is ready, then flushes once.
+    /// Queues all messages that are ready, then flushes once.
     fn send(&mut self, cx: &mut Context<'_>, now: Instant, channel: &mut Channel) -> Result<bool, Error> {
         let mut socket = Pin::new(self.socket.as_mut());
         let mut moved = false;
@@ -202,9 +202,9 @@ impl Up {
     }
 }
 
-/// How long to wait before another websocket, when so many in a row brought no message. A gateway that
-/// accepts an upgrade and then closes the websocket, as one does with a token that it does not accept, would
-/// otherwise be asked for another as fast as it answers.
+/// How long to wait before the next websocket, after `fruitless` ones in a row brought no message. A gateway
+/// that rejects a token accepts the upgrade and then closes the websocket; without a pause, attempts would
+/// follow as fast as it answers.
 fn delay(fruitless: u32) -> Duration {
     let Some(doublings) = fruitless.checked_sub(1) else { return Duration::ZERO };
     2_u32.checked_pow(doublings).map_or(MAX_DELAY, |factor| FIRST_DELAY.saturating_mul(factor).min(MAX_DELAY))
@@ -220,16 +220,16 @@ fn after<'a, T: 'a, E: 'a>(delay: Duration, resuming: Resume<'a, T, E>) -> Resum
     })
 }
 
-/// Bytes read in one pass. Enough for one flush of acknowledgements to serve many messages, and few enough
-/// that they are still in the processor's cache when they go to ssh.
+/// The most bytes that are read in one pass. Enough for one flush of acknowledgements to serve many messages,
+/// and few enough that they are still in the processor's cache when they go to ssh.
 const RECEIVE_BATCH: usize = 128 * 1024;
-/// A frame without content takes time, too.
+/// The bytes that a frame counts for beside its content, since handling it takes time, too.
 const FRAME_COST: usize = 128;
-/// Shorter losses go unnoticed; a line on stderr would disturb a full-screen program.
+/// Shorter losses are not reported: a line on stderr would disturb a full-screen program.
 const NOTE_LOSS_AFTER: Duration = Duration::from_secs(3);
 /// The pause after the first websocket that brought no message; it doubles with each further one, up to
 /// [`MAX_DELAY`].
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
-/// For a close frame that nothing depends on.
+/// How long to wait for sending a close frame, on which nothing depends.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);

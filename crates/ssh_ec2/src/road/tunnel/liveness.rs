@@ -1,4 +1,4 @@
-//! Whether a websocket still leads anywhere: when to ping, and when silence means that it does not.
+//! Whether a websocket is still alive: when to ping, and how long a silence means that it is dead.
 //!
 //! A computer that slept has a websocket that the gateway may have closed hours ago. The monotonic clock
 //! stands still while Linux sleeps, so nothing seems overdue afterwards; only the wall clock shows that time
@@ -12,18 +12,18 @@ use tokio::time::Instant;
 pub(super) struct Liveness {
     heard_at: Instant,
     ping_at: Instant,
-    /// A ping is due, and was not given to the websocket yet.
+    /// A ping is due, and not sent yet.
     owes_ping: bool,
-    /// This computer has slept, and the gateway was not asked yet.
+    /// This computer has slept, and no ping was sent since.
     slept: bool,
-    /// When the ping after a sleep was sent, while it has no answer. Bytes that came before the sleep are
-    /// none.
+    /// When the ping after a sleep was sent, until it is answered. Other bytes are no answer: they may have
+    /// arrived before the sleep.
     suspect_since: Option<Instant>,
     observed_at: (Instant, SystemTime),
 }
 
 impl Liveness {
-    /// Of a websocket that was opened just now.
+    /// The state of a websocket that was opened just now.
     pub(super) fn new(now: Instant, wall: SystemTime) -> Self {
         Self {
             heard_at: now,
@@ -35,24 +35,25 @@ impl Liveness {
         }
     }
 
-    /// Something came.
+    /// To be called when bytes came.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard_at = now;
     }
 
-    /// A ping was answered.
+    /// To be called when a ping was answered.
     pub(super) fn answered(&mut self) {
         self.suspect_since = None;
     }
 
-    /// Nothing can come: what waits for ssh fills its bound, and nothing more is read.
+    /// To be called while the websocket is not read, because too many bytes wait for ssh: then no bytes can
+    /// come.
     pub(super) fn excuse(&mut self, now: Instant) {
         self.heard(now);
         self.answered();
     }
 
-    /// To be called in every pass: compares the clocks, and sees whether a ping is due. A wall clock that is
-    /// set forward costs a ping, and one that is set back nothing.
+    /// To be called in every pass: compares the clocks, and checks whether a ping is due. Setting the wall
+    /// clock forward causes one ping; setting it back has no effect.
     pub(super) fn observe(&mut self, now: Instant, wall: SystemTime) {
         let (monotonic_before, wall_before) = std::mem::replace(&mut self.observed_at, (now, wall));
         let by_the_wall = wall.duration_since(wall_before).unwrap_or_default();
@@ -67,7 +68,7 @@ impl Liveness {
         }
     }
 
-    /// Whether to send a ping; the websocket takes it.
+    /// Whether a ping must be sent now; the caller then sends it.
     pub(super) fn take_ping(&mut self, now: Instant) -> bool {
         let takes = std::mem::take(&mut self.owes_ping);
         if takes && std::mem::take(&mut self.slept) {
@@ -82,19 +83,21 @@ impl Liveness {
         self.suspect_since.map_or(silent, |since| silent.min(since + ANSWER_LIMIT))
     }
 
-    /// When there is something to do.
+    /// When the next ping is due or the websocket counts as lost.
     pub(super) fn next_deadline(&self) -> Instant {
         self.dead_at().min(self.ping_at)
     }
 }
 
-/// Proxies drop idle connections after a minute or more.
+/// Short enough for HTTP proxies, which drop idle connections after a minute or more.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// Two pings without an answer.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
-/// More than clocks are corrected by as a rule, less than any sleep that a gateway would not forgive.
+/// A jump of the wall clock that counts as sleep: more than usual clock corrections, and less than a sleep
+/// after which a gateway drops the connection.
 const SLEEP: Duration = Duration::from_secs(5);
-/// For the answer to a ping after sleep. A user sits there again, and the network may just be coming up.
+/// How long to wait for the answer to a ping after sleep. The user is waiting, but the network may just be
+/// coming up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

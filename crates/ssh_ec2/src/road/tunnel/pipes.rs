@@ -15,20 +15,20 @@ pub(super) struct Pipes {
     input: Input,
     output: Output,
     draft: Draft,
-    /// Taken from the channel, being written to ssh.
+    /// Bytes from the channel that are being written to ssh.
     outbox: VecDeque<Bytes>,
     /// When bytes last went to ssh.
     progress_at: Instant,
 }
 
-/// What came of reading from ssh.
+/// The result of reading from ssh.
 pub(super) enum Reading {
     Open { moved: bool },
     Ended,
     Broken(io::Error),
 }
 
-/// What came of writing to ssh.
+/// The result of writing to ssh.
 pub(super) enum Writing {
     Open { moved: bool },
     Broken(io::Error),
@@ -40,7 +40,7 @@ impl Pipes {
         Self { input, output, draft, outbox: VecDeque::new(), progress_at: now }
     }
 
-    /// Gives the channel what ssh has written, as long as the channel's window has room.
+    /// Passes the bytes that ssh has written to the channel, while the channel's window has room.
     pub(super) fn poll_in(&mut self, cx: &mut Context<'_>, now: Instant, channel: &mut Channel) -> Reading {
         let mut moved = false;
         while channel.send_capacity() > 0 {
@@ -51,7 +51,8 @@ impl Pipes {
                 Poll::Ready(Ok(_)) => {
                     moved = true;
                     if channel.send(now.into_std(), &mut self.draft).is_err() {
-                        // Checked above; a draft that is not sent stays and grows the next message.
+                        // The window was checked above; a draft that is not sent becomes part of the next
+                        // message.
                         break;
                     }
                 }
@@ -61,7 +62,7 @@ impl Pipes {
         Reading::Open { moved }
     }
 
-    /// Writes to ssh what the channel has, as long as ssh reads.
+    /// Writes the bytes of the channel to ssh, while ssh reads.
     pub(super) fn poll_out(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,7 +118,7 @@ impl Pipes {
         }
     }
 
-    /// Whether ssh has everything that was taken from the channel.
+    /// Whether all bytes that were taken from the channel are written to ssh.
     pub(super) fn is_written(&self) -> bool {
         self.outbox.is_empty()
     }
@@ -127,7 +128,7 @@ impl Pipes {
     }
 }
 
-/// Several reads share one allocation.
+/// The size of the buffer for reads; several reads share one.
 const DRAFT_ALLOCATION: usize = 128 * 1024;
-/// Pieces for one write. The SSM agent sends 1 KiB at a time, a pipe takes 64 KiB.
+/// The most pieces in one write. The SSM agent sends 1 KiB at a time, a pipe takes 64 KiB.
 const SLICES: usize = 64;

@@ -30,7 +30,7 @@ pub enum InvocationError {
     #[error("there is no destination")]
     NoDestination,
     /// A destination that begins with a hyphen, after `--`.
-    #[error("{0:?} is no destination")]
+    #[error("{0:?} is not a destination")]
     Destination(String),
     /// A word with a letter that is no option of ssh.
     #[error("ssh has no option {0:?}")]

@@ -90,5 +90,5 @@ impl Command {
 const ACCEPTED: &str = "Authenticated to ";
 /// More than any login prints.
 const SAID_LIMIT: usize = 256 * 1024;
-/// For an ssh that was terminated, and its proxy.
+/// How long a terminated ssh and its proxy may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);

@@ -55,7 +55,7 @@ fn a_link_to_nothing_stays_one() {
         ended.stderr,
         told(
             &format!(
-                "cannot change {}: it is a link to {}, which is not there",
+                "cannot change {}: it is a link to {}, which does not exist",
                 config.display(),
                 absent.display()
             ),

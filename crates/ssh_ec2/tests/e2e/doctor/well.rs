@@ -116,7 +116,7 @@ fn what_is_missing_but_spared_is_a_warning() {
     let warnings = facts(&report(&ended), "warning");
     for said in [
         "permissions: a lost websocket cannot be replaced: AWS refused ssm:ResumeSession",
-        "permissions: sessions are ended by the instance alone: AWS refused ssm:TerminateSession",
+        "permissions: sessions are ended on the instance, but not at AWS: AWS refused ssm:TerminateSession",
         "instance: cannot get the state of the instance: AWS refused ec2:DescribeInstances",
         "host-key: none known yet, and the console output cannot be read: AWS refused ec2:GetConsoleOutput",
         "session-manager: cannot get the state of the SSM agent: AWS refused ssm:DescribeInstanceInformation",
@@ -133,7 +133,8 @@ fn a_clock_that_is_off_is_a_warning() {
         let ended = run(sandbox.ssh_ec2().args(["doctor", "--json", HEALTHY]));
         let warnings = facts(&report(&ended), "warning");
         assert!(
-            warnings.contains(&format!("clock: this machine is 10 minutes {said} AWS, which is allowed for")),
+            warnings
+                .contains(&format!("clock: this machine is 10 minutes {said} AWS, which ssh_ec2 corrects")),
             "{ended}"
         );
     }
@@ -171,7 +172,7 @@ fn what_breaks_only_plain_ssh_is_a_warning() {
         (&|sandbox| first(sandbox, "ProxyCommand nc %h %p"), "another ProxyCommand comes first"),
         (&|sandbox| first(sandbox, "IdentitiesOnly yes"), "IdentitiesOnly keeps ssh from offering"),
         (&|sandbox| first(sandbox, "IdentityAgent SSH_AUTH_SOCK"), "another IdentityAgent comes first"),
-        (&gone, "ProxyCommand runs /gone/ssh_ec2, which is not there"),
+        (&gone, "ProxyCommand runs /gone/ssh_ec2, which does not exist"),
     ];
     for (breaks, said) in rows {
         let sandbox = Sandbox::start();

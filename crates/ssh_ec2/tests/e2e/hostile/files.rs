@@ -149,7 +149,7 @@ fn a_socket_directory_of_somebody_else_is_refused_before_anything_is_put_there()
             &mut sandbox.proxy(HEALTHY),
             1,
             &format!(
-                "the directory {} of the key agent's socket belongs to somebody else or is open to others",
+                "the directory {} of the key agent's socket belongs to another user or is accessible to other users",
                 directory.display()
             ),
             &[hint],

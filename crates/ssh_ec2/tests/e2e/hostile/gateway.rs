@@ -185,7 +185,7 @@ fn the_end_in_the_gateways_words_is_shown_and_not_obeyed() {
             listen_on(websocket);
         });
         let error =
-            format!("ssh_ec2: error: the session on {HEALTHY} could not begin: a\u{fffd}[2J\u{fffd}31m");
+            format!("ssh_ec2: error: the session on {HEALTHY} could not be started: a\u{fffd}[2J\u{fffd}31m");
         assert!(ended.code == 1 && ended.stderr.starts_with(&error), "{ended}");
         assert!(ended.stdout.is_empty() && ended.stderr.len() < 10_000, "{ended}");
         let (ended, _) = meet(&[], move |websocket| {

@@ -96,7 +96,7 @@ pub(crate) struct WebIdentity {
 
 type Result<T> = std::result::Result<T, ConfigurationError>;
 
-/// What the decision depends on.
+/// The inputs of the decision.
 pub(super) struct Chain<'a> {
     pub(super) profiles: &'a Profiles,
     pub(super) variables: &'a Variables,

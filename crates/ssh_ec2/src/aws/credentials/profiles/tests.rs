@@ -98,7 +98,7 @@ fn lines_below_an_option_are_nested() {
     let error = found.get("p").unwrap().text("region").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`region` of profile p has lines below it, and should have a value beside it"
+        "`region` of profile p has indented lines below it instead of a value beside it"
     );
 }
 
@@ -127,7 +127,7 @@ fn a_header_without_the_word_profile_is_remembered() {
     assert_eq!(found.bare_section("bar"), None);
 }
 
-/// The CLI takes it for an empty file, and would go on to another identity.
+/// The CLI treats it as an empty file, and would use another identity.
 #[test]
 fn a_file_that_must_not_be_read_is_an_error() {
     let variables = Variables::new([], Some("/home/me".into()));

@@ -138,6 +138,6 @@ async fn open(url: &str) {
 /// The CLI's default as well. With it comes a refresh token.
 const DEFAULT_SCOPE: &str = "sso:account:access";
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// In seconds, where the service names none (RFC 8628, 3.2).
+/// The polling interval in seconds, if the service names none (RFC 8628, 3.2).
 const USUAL_INTERVAL: u64 = 5;
 const BROWSER_TIMEOUT: Duration = Duration::from_secs(2);

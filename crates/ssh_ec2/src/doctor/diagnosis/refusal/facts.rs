@@ -80,7 +80,7 @@ impl Facts {
         let says = |answer| values("keys").any(|value| value == answer);
         let keys_command = match () {
             () if says("yes") => Some(true),
-            // The unreadable file may have it.
+            // Unknown: a file that the script could not read may have the command.
             () if says("hidden") => None,
             () => says("no").then_some(false),
         };

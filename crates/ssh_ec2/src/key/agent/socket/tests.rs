@@ -10,12 +10,12 @@ fn link(directory: &tempfile::TempDir) -> PathBuf {
     directory.path().join("agent").join("ec2-user@i-0a1b2c3d:22")
 }
 
-/// A socket that looks in the directory like that of another process.
+/// A socket whose name in the directory is that of another process's socket.
 async fn sibling(path: &Path, process: u32) -> AgentSocket {
     let mut path = AgentPath::check(path).unwrap();
     path.name = socket_name(&path.link, process);
     let socket = path.bind().unwrap();
-    // As in its turn.
+    // As the proxy does in its turn.
     socket.take_link().unwrap();
     socket
 }
@@ -70,8 +70,8 @@ fn leads_to(path: &Path, socket: &AgentSocket) -> bool {
     fs::read_link(path).is_ok_and(|target| target == Path::new(&socket.path.name))
 }
 
-/// A client that connects in the turn of its proxy is always led somewhere. At other times the system may
-/// have read the link, and the socket be gone before it looks for that.
+/// A client that connects in the turn of its proxy always finds a socket. At other times the kernel may have
+/// read the link, and the socket may be removed before the kernel opens it.
 #[tokio::test]
 async fn the_link_leads_to_a_socket_at_every_moment_of_a_turn() {
     let directory = tempfile::tempdir().unwrap();
@@ -102,7 +102,7 @@ async fn one_proxy_at_a_time_has_its_turn() {
     first.end_turn();
     second.begin_turn(turn.await);
     assert!(leads_to(&path, &second) && second.has_turn() && !first.has_turn());
-    // Of another host.
+    // A socket of another host's link.
     let other = AgentPath::check(&path.with_file_name("ec2-user@i-0a1b2c3e:22")).unwrap().bind().unwrap();
     other.begin_turn(other.turn().await);
     assert!(other.has_turn());
@@ -145,7 +145,7 @@ async fn a_link_that_leads_nowhere_is_repaired() {
     let path = link(&directory);
     let socket = sibling(&path, 1).await;
     let leads_here = || fs::read_link(&path).is_ok_and(|target| target == Path::new(&socket.path.name));
-    // This process runs, so that a socket of its own is a good leader; no process has the other number.
+    // This process runs, so the link may lead to a socket with its id; no process has the other id.
     let running = socket_name(&socket.path.link, std::process::id());
     let ended = socket_name(&socket.path.link, u32::MAX / 2);
     for (leader, is_mended) in [(Some(&running), false), (Some(&ended), true), (None, true)] {
@@ -181,7 +181,7 @@ async fn a_full_backlog_of_a_stopped_process_is_no_heir() {
     process.wait().unwrap();
 }
 
-/// Locks the file of a link, as a process that was stopped keeps it.
+/// Locks the file of a link, as a stopped process would keep it locked.
 fn keep_lock(path: &AgentPath) -> File {
     let held =
         crate::system::private_file::open(&path.directory.join(&path.name).with_extension("turn")).unwrap();

@@ -1,9 +1,9 @@
-//! Turns of the proxies that share a link. The one that has a file locked may change the link, and no other.
+//! Turns of the proxies that share a link. Only the proxy that holds the lock on a file may change the link.
 //!
-//! The system releases the lock of a process that was killed. One that was stopped keeps it, so the others
-//! remove the file then, and go on with a new one. Two processes that do so at the same moment may each get a
-//! lock, of two files. That is as if there was none for once: an ssh may be led to the agent of another
-//! proxy.
+//! The kernel releases the lock of a killed process. A stopped process keeps its lock, so the other proxies
+//! then remove the file and lock a new one. If two proxies do that at the same moment, each may hold a lock
+//! on a file of its own. Then the lock protects nothing this once: the link may lead an ssh to the agent of
+//! another proxy.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -19,8 +19,8 @@ use crate::system::private_file::{Lock, lock_file, open};
 use crate::system::private_socket::{is_stopped, remove_if_there};
 
 impl AgentPath {
-    /// Held until dropped. None if that takes longer than `patience`: the link is changed without it then,
-    /// and the next proxy that looks at it repairs it.
+    /// Takes the lock, which is held until dropped. None if that takes longer than `patience`: the caller
+    /// then changes the link without the lock, and the next proxy that looks at a wrong link repairs it.
     pub(super) async fn lock(&self, patience: Duration) -> Option<Lock> {
         let locked = match timeout(patience, self.wait_for_lock(patience)).await {
             Ok(locked) => locked,
@@ -61,13 +61,14 @@ impl AgentPath {
         self.lock_path().symlink_metadata().is_ok_and(|file| file.ino() == number)
     }
 
-    /// When there is no other proxy for it, or none that lets go of it.
+    /// Removes the file when no other proxy uses it, or when the proxy that holds its lock does not release
+    /// it.
     pub(super) fn remove_lock_file(&self) -> io::Result<()> {
         remove_if_there(&self.lock_path())
     }
 
-    /// Returns when the lock of this file will not be released, or is of no use any more. The proxy that
-    /// holds it has the link.
+    /// Returns when the lock on this file will not be released, since its holder was stopped, or when the
+    /// file was replaced. The link leads to the proxy that holds the lock.
     async fn is_stuck(&self, number: u64) {
         let (mut leader, mut since) = (self.leader(), Instant::now());
         loop {
@@ -109,7 +110,7 @@ impl Turn {
         self.deadline.set(None);
     }
 
-    /// Returns when a turn has lasted for too long. Cancel-safe.
+    /// Returns when a turn has lasted too long. Cancel-safe.
     pub(super) async fn overdue(&self) {
         loop {
             match self.deadline.get() {
@@ -121,10 +122,10 @@ impl Turn {
     }
 }
 
-/// For an ssh that does not react: it was stopped, or asks its user for a password. Others take a
-/// millisecond.
+/// The longest turn, for an ssh that does not react because it was stopped, or because it asks its user for a
+/// password. Otherwise a turn takes a millisecond.
 const LIMIT: Duration = Duration::from_secs(1);
-/// A proxy that keeps the lock for longer was stopped, which not every system shows.
+/// A proxy that holds the lock for longer was stopped; not every operating system shows that of a process.
 const LONGEST_TURN: Duration = Duration::from_millis(1500);
-/// How long a proxy that was stopped in its turn keeps the others waiting.
+/// How often a waiting proxy looks whether the holder of the lock was stopped.
 const GLANCE: Duration = Duration::from_millis(50);

@@ -50,7 +50,7 @@ pub(super) fn case(seed: u64) -> Case {
     draft.finish()
 }
 
-/// How many roles stand one behind the other.
+/// The longest chain of assumed roles.
 const MAX_DEPTH: usize = 3;
 
 const NAMES: [&str; 10] =

@@ -20,7 +20,7 @@ use super::cases::{Case, HOME, case};
 
 /// The botocore that the AWS CLI of the same week has inside; `.ci/run` installs it.
 const BOTOCORE: &str = "1.43.62";
-/// How many configurations.
+/// The number of generated configurations.
 const CASES: usize = 6_000;
 /// The least number of cases that each rule has to decide: with the rule broken, the result would be another.
 const OCCURRENCES: usize = 50;
@@ -147,7 +147,7 @@ fn check_sensitivity(
 
 /// botocore's answers.
 struct Theirs {
-    /// To each case.
+    /// Its answer to each case, in order.
     whole: Vec<Value>,
     /// All rules that can be broken.
     rules: BTreeSet<String>,
