@@ -167,7 +167,7 @@ pub(crate) struct EarlyDial<'a> {
     gateway: Option<StreamUrl>,
     since: Instant,
     dialling: Pin<Box<dyn Future<Output = Option<Prepared>> + 'a>>,
-    /// What `dialling` came to.
+    /// The result of `dialling`, once it has ended: `Some(None)` if there is no connection.
     dialled: Option<Option<Prepared>>,
 }
 
@@ -206,5 +206,7 @@ async fn dial_early(gateway: Option<StreamUrl>, network: &Network) -> Option<Pre
     prepare(&gateway?, network).await.ok()
 }
 
-/// For a connection to the gateway on which nothing has been sent.
+/// How old a connection to the gateway may be when its first request is sent. AWS documents no limit for
+/// such a connection. StartSession returns sooner, unless the call is repeated or waits in the queue; then
+/// dialling again costs little.
 const PREPARED_LIFE: Duration = Duration::from_secs(10);
