@@ -9,6 +9,7 @@ pub mod job;
 pub mod known_hosts;
 pub mod options;
 pub mod own_files;
+mod own_options;
 pub mod quote;
 pub mod transfer;
 pub(crate) mod wire;

@@ -65,6 +65,17 @@ fn the_architecture_names_every_room() {
 }
 
 #[test]
+fn the_architecture_lists_the_same_files_as_the_module_that_has_their_paths() {
+    let text = read("docs/architecture.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("Files that")).unwrap();
+    let module = read("crates/ssh_ec2/src/ssh/own_files.rs");
+    let listed: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).collect();
+    let documented = module.lines().filter_map(|line| line.strip_prefix("//! "));
+    assert_eq!(listed, documented.filter(|line| line.starts_with("| ")).collect::<Vec<_>>());
+    assert!(listed.len() > 25, "the tables are read: {listed:?}");
+}
+
+#[test]
 fn the_readme_lists_every_broken_instance() {
     let catalogue = read("crates/ec2-sandbox/src/world/catalogue.rs");
     let ids: BTreeSet<_> = catalogue.split('"').filter(|word| word.starts_with("i-0dead")).collect();

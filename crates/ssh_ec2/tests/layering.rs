@@ -83,6 +83,7 @@ const PURE: &str = "
     ssh/host_key.rs
     ssh/host_key/evidence.rs
     ssh/own_files.rs
+    ssh/own_options.rs
     ssh/quote.rs
     ssh/transfer.rs ssh/transfer/mistake.rs ssh/transfer/remote.rs ssh/transfer/settings.rs ssh/transfer/ssh.rs
     ssh/wire.rs

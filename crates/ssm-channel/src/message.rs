@@ -2,8 +2,8 @@
 //!
 //! All integers are big-endian. The header ends with the payload's type and length; its first field,
 //! `HeaderLength`, is the offset of that length (116), so the payload begins at `HeaderLength + 4`. Like the
-//! official parsers, this one reads the payload from there to the end of the websocket message and ignores
-//! `PayloadLength`.
+//! official parsers, this one reads the payload from there to the end of the websocket message, whatever
+//! `PayloadLength` says. Only whether that is 0 matters: then the digest is not checked.
 //!
 //! ```text
 //!   0  HeaderLength u32 = 116      56  Flags u64 (1 SYN, 2 FIN)

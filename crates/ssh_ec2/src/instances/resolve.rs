@@ -39,7 +39,8 @@ pub struct Resolved {
     pub user: Option<OsUser>,
     /// Whether the cache has answered, whose entry may be stale.
     pub cached: bool,
-    /// Whether EC2 was asked already, so that it need not be asked for the user.
+    /// Whether EC2's description of the instance was read, now or when the entry was cached, so that it need
+    /// not be read again to find the user.
     pub described: bool,
 }
 
@@ -104,8 +105,8 @@ impl<'a> Resolver<'a> {
         self.cache.keep(&self.scope, &[(key.clone(), entry)], SystemTime::now()).await;
     }
 
-    /// The turn to ask EC2, or as an error the cached instance. While another process has the turn, this
-    /// waits for its result in the cache.
+    /// `Ok` is the turn to ask EC2. `Err` is no failure: it is the instance from the cache, for which EC2
+    /// need not be asked. While another process has the turn, this waits for its result in the cache.
     async fn turn(&self, key: &Key) -> Result<Turn, Resolved> {
         let mut waited = Duration::ZERO;
         loop {
@@ -309,16 +310,17 @@ fn has_wildcards(name: &str) -> bool {
     name.contains(['*', '?'])
 }
 
-/// EC2's limit for names. Columns are as wide as the longest name, and `format!` has a limit of 65,535.
+/// EC2's limit for tag values. Another endpoint may return a longer one, and the table of candidates has
+/// columns as wide as the longest name: with a width above 65,535 `format!` panics.
 const NAME_LENGTH: usize = 256;
 const PRIVATE_ADDRESS: &str = "private-ip-address";
 /// Includes secondary addresses.
 const ANY_ADDRESS: &str = "network-interface.addresses.private-ip-address";
 /// The time limit of the search for the causes of an unknown name.
 const NOT_FOUND_TIMEOUT: Duration = Duration::from_secs(3);
-/// Afterwards the default user is used.
+/// After this the user is unknown, and a connection uses [`DEFAULT_USER`](default_user::DEFAULT_USER).
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than a call; afterwards both processes call.
+/// Longer than a call without retries takes. With retries it may take longer; then both processes call EC2.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 const TURN_INTERVAL: Duration = Duration::from_millis(20);
 

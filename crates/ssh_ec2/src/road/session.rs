@@ -168,7 +168,7 @@ pub(crate) struct EarlyDial<'a> {
     gateway: Option<StreamUrl>,
     since: Instant,
     dialling: Pin<Box<dyn Future<Output = Option<Prepared>> + 'a>>,
-    /// The result of `dialling`: the outer option is None while it runs, the inner one if it failed.
+    /// The result of `dialling`, once it has ended: `Some(None)` if there is no connection.
     dialled: Option<Option<Prepared>>,
 }
 
@@ -207,5 +207,7 @@ async fn dial_early(gateway: Option<StreamUrl>, network: &Network) -> Option<Pre
     prepare(&gateway?, network).await.ok()
 }
 
-/// How long a connection to the gateway on which nothing was sent stays usable.
+/// How old a connection to the gateway may be when its first request is sent. AWS documents no limit for
+/// such a connection. StartSession returns sooner, unless the call is repeated or waits in the queue; then
+/// dialling again costs little.
 const PREPARED_LIFE: Duration = Duration::from_secs(10);

@@ -19,6 +19,7 @@
 //! | `SOCKETS/.HASH.PID` | socket 0600 | `proxy`: key agent of a connection | it; after a crash another |
 //! | `SOCKETS/%C` | link | `proxy`: leads the `IdentityAgent` to a key agent | the last such `proxy` |
 //! | `SOCKETS/.HASH.PID.link` | link | `proxy`: the next `%C` | its rename to `%C` |
+//! | `SOCKETS/.HASH.turn` | 0600 | `proxy`: one at a time sets `%C` for its ssh | the last such `proxy` |
 //! | `SOCKETS/.host-keys.PID` | socket 0600 | `proxy`: answers `known-hosts` | it; after a crash another |
 //! | `SOCKETS/.wait.PID.TIME` | socket, umask | `connect`, `copy`: a proxy reports to it | it, or the proxy |
 //! | `CACHE/` | 0700 | all that resolves names | user |
@@ -34,6 +35,9 @@
 //! | `~/.ssh/config` | as before, or 0600 | `config --install`: one `Include` line | uninstall: the line |
 //! | `$TMPDIR/ssh_ec2-XXXXXX/` | 0700 | `sandbox`: its workspace | `sandbox` |
 //! | `$TMPDIR/ec2-sandbox-XXXXXX/` | 0700 | `sandbox`: the files of its instances | `sandbox` |
+//!
+//! The mode of `.wait.PID.TIME` is 0777 without the bits of the umask. No other user reaches it, since
+//! `SOCKETS` has the mode 0700.
 //!
 //! A file is written beside itself, as `FILE.PID.tmp` (by `config` as `FILE.ssh_ec2.PID`), with the mode of
 //! the file, and renamed. Locks and paces are written in place. `AWS_LOGIN_CACHE_DIRECTORY` replaces

@@ -1,8 +1,8 @@
 //! The part of the agent protocol (draft-ietf-sshm-ssh-agent) that an agent with one key needs. No I/O.
 //!
 //! A frame is a length and a body; the first byte of a body is the message's number. Two requests are
-//! answered: 11 lists the identities (12), 13 signs (14). All others get 5, "failure",
-//! `session-bind@openssh.com` included; OpenSSH continues after that.
+//! answered: 11 lists the identities (12), 13 signs (14). All else gets 5, "failure", after which OpenSSH
+//! goes on. That includes `session-bind@openssh.com`, whose failure it only logs (`sshconnect2.c`).
 
 use crate::key::one_time::{COMMENT, OneTimeKey};
 use crate::ssh::wire::{push_string, take_string};
@@ -14,7 +14,7 @@ pub enum Request<'a> {
     List,
     /// Signs data with a key.
     Sign {
-        /// The public key as the request has it (RFC 8709).
+        /// The public half of the key, in the encoding of RFC 8709, or of RFC 4253 for RSA.
         key: &'a [u8],
         /// The data to sign.
         data: &'a [u8],
@@ -80,7 +80,8 @@ pub fn is_signature(frame: &[u8]) -> bool {
     frame.get(4) == Some(&SIGN_RESPONSE)
 }
 
-/// The response when the key could not be pushed: no identities, so that ssh tries its next method.
+/// The answer when the key could not be pushed: "failure", to a list too. ssh then treats the agent as one
+/// without keys, and goes on to its next key or method.
 pub fn refusal() -> Vec<u8> {
     let mut frame = Vec::with_capacity(5);
     push_string(&mut frame, &[FAILURE]);

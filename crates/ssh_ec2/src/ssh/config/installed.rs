@@ -1,6 +1,7 @@
 //! Reads the file that `ssh_ec2 config --install` wrote. (Pure.)
 
 use super::{BLOCK, SECTION, Suffix};
+use crate::ssh::own_options::takes_value;
 use crate::ssh::quote::shell_word;
 
 /// The sections of an installed file, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
@@ -59,13 +60,13 @@ fn common_options(block: &str) -> String {
     let mut options = String::new();
     let mut words = shell_words(command.unwrap_or_default()).into_iter().skip(2);
     while let Some(word) = words.next() {
-        match word.as_str() {
-            "--newest" | "--any" | "--batch" | "-v" => options.push_str(&format!(" {word}")),
-            "--profile" | "--region" | "--reason" | "--key-file" | "--key-type" => {
+        match takes_value(&word) {
+            None if word != "-v" => break,
+            None | Some(false) => options.push_str(&format!(" {word}")),
+            Some(true) => {
                 let value = words.next().unwrap_or_default();
                 options.push_str(&format!(" {word} {}", shell_word(value.as_ref())));
             }
-            _ => break,
         }
     }
     options

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use super::Tool;
+use crate::ssh::own_options::takes_value;
 
 impl Tool {
     /// The reason for which the arguments cannot be passed on: an option of ssh_ec2 among them, or a module
@@ -16,7 +17,7 @@ impl Tool {
                 break;
             }
             let name = text.split('=').next().unwrap_or_default();
-            if OWN_OPTIONS.contains(&name) {
+            if takes_value(name).is_some() {
                 return Some(format!(
                     "`{name}` is an option of ssh_ec2, and goes in front of {program}: `ssh_ec2 {name} … {program} …`"
                 ));
@@ -49,7 +50,3 @@ fn is_daemon(text: &str) -> bool {
 fn daemon(text: &str) -> String {
     format!("{text:?} is a module of rsync's daemon, which is not reached through ssh; write TARGET:PATH")
 }
-
-/// The options of ssh_ec2 that users tend to write after the program's name.
-const OWN_OPTIONS: [&str; 8] =
-    ["--profile", "--region", "--newest", "--any", "--batch", "--reason", "--key-file", "--key-type"];
