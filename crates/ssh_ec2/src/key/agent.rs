@@ -4,5 +4,5 @@
 //! lists and signs, and refuses everything else.
 
 pub mod protocol;
-pub mod serve;
-pub mod socket;
+pub(crate) mod serve;
+pub(crate) mod socket;

@@ -10,7 +10,7 @@ use crate::target::Host;
 
 /// The host that plain ssh was given, for hints. None where `ssh_ec2` has started ssh: then the ProxyCommand
 /// stands on ssh's command line.
-pub fn plain_host(proxy: &Proxy, ssh: &[OsString]) -> Option<PlainHost> {
+pub(crate) fn plain_host(proxy: &Proxy, ssh: &[OsString]) -> Option<PlainHost> {
     let has_command = || {
         let ssh = Invocation::parse(ssh.get(1..)?).ok()?;
         Some(ssh.option("ProxyCommand").is_some())

@@ -23,7 +23,7 @@ use crate::ui;
 
 /// The connection to the `ssh_ec2` that waits. None under plain ssh, or after [`done`](Self::done).
 #[derive(Debug)]
-pub struct Words {
+pub(crate) struct Words {
     connection: RefCell<Option<UnixStream>>,
     /// The process that started this one.
     ssh: u32,
@@ -32,7 +32,7 @@ pub struct Words {
 impl Words {
     /// Connects to the socket that the command line names. If its process was killed, the file is removed
     /// here, since no other process would.
-    pub fn promise(socket: Option<&Path>) -> Self {
+    pub(crate) fn promise(socket: Option<&Path>) -> Self {
         let connect = |path: &Path| {
             UnixStream::connect(path).inspect_err(|error| {
                 if error.kind() == io::ErrorKind::ConnectionRefused {
@@ -46,7 +46,7 @@ impl Words {
 
     /// Passes on an error that no one can read on standard error: with ControlPersist, ssh starts its proxy
     /// with `/dev/null` there.
-    pub fn pass_on(&self, error: &Failure) {
+    pub(crate) fn pass_on(&self, error: &Failure) {
         if let (Some(stream), true) = (&mut *self.connection.borrow_mut(), stdio::error_output_is_null()) {
             let _ = stream.write_all(ui::error_lines(error).join("\n").as_bytes());
         }
@@ -58,7 +58,7 @@ impl Words {
     }
 
     /// Closes the connection: nothing more will be printed that explains a failure.
-    pub fn done(&self) {
+    pub(crate) fn done(&self) {
         let Some(mut stream) = self.connection.take() else { return };
         let path = stream.peer_addr().ok().and_then(|peer| peer.as_pathname().map(Path::to_owned));
         let is_alone = stream.set_nonblocking(true).is_ok()
@@ -72,7 +72,7 @@ impl Words {
     /// Calls [`done`](Self::done) as soon as the ssh that was waited for has ended and a process in the
     /// background has its connection, as with `ssh -f` and ControlPersist after the login. To be dropped at
     /// the end.
-    pub async fn done_when_left(&self) -> Infallible {
+    pub(crate) async fn done_when_left(&self) -> Infallible {
         if self.is_waited_for().await.is_ok() {
             // In this order: an ssh that ends closes its files before it stops being our parent.
             while parent_id() == self.ssh {
