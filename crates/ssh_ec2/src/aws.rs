@@ -23,31 +23,32 @@ use aws_config::timeout::TimeoutConfig;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
-pub use self::calls::ec2::{Filter, Instance, InstanceState, Latest};
-pub use self::calls::session::{Document, Resumption, SessionId, SessionTicket, StartSession, Token};
-pub use self::calls::sts::Caller;
-pub use self::calls::systems_manager::Managed;
+pub(crate) use self::calls::ec2::{Filter, Instance, InstanceState, Latest};
+pub(crate) use self::calls::session::{Document, Resumption, SessionId, StartSession, Token};
+pub(crate) use self::calls::sts::Caller;
+pub(crate) use self::calls::systems_manager::Managed;
 use self::client::call::Api;
-pub use self::client::configured_endpoint::Endpoint;
 use self::client::connections::Connections;
 use self::client::endpoint::{self, RegionEndpoints};
 use self::client::operation::ApiClient;
-pub use self::client::request_id::RequestId;
 use self::credentials::cache::CredentialCache;
-pub use self::credentials::configuration::{ConfigurationError, KeyLocation};
-pub use self::credentials::ini::SyntaxError;
-pub use self::credentials::process::ProcessError;
+pub(crate) use self::credentials::configuration::ConfigurationError;
 use self::credentials::providers;
-pub use self::credentials::sign_in::{Renewal, SignIn};
-pub use self::error::{AwsError, start_hint};
-pub use self::load::{Settings, ca_bundle, profile_names};
+pub(crate) use self::credentials::sign_in::SignIn;
+#[cfg(test)]
+pub(crate) use self::credentials::{
+    configuration::KeyLocation, ini::SyntaxError, process::ProcessError, sign_in::Renewal,
+};
+pub(crate) use self::error::{AwsError, start_hint};
+pub(crate) use self::load::{Settings, ca_bundle, profile_names};
 use crate::system::private_file::ReadError;
 
 /// The calls and credentials of one account, in one region.
-pub struct Aws {
+pub(crate) struct Aws {
     client: ApiClient,
     credentials: CredentialCache,
     endpoints: RegionEndpoints,
+    /// The profile that was named by option or environment. None for the default profile.
     profile: Option<String>,
     /// The id of the access key in the environment. Empty if another one is used.
     access_key: String,
@@ -67,23 +68,23 @@ impl Aws {
     /// # Errors
     ///
     /// Those of credentials.
-    pub async fn sign_in(&self) -> Result<(), AwsError> {
+    pub(crate) async fn sign_in(&self) -> Result<(), AwsError> {
         self.credentials.resolve().await.map(|_| ())
     }
 
     /// Why a role's credentials in the cache of the AWS CLI were not trusted. None if they were, or there are
     /// none.
-    pub fn fault(&self) -> Option<&ReadError> {
+    pub(crate) fn fault(&self) -> Option<&ReadError> {
         self.credentials.fault()
     }
 
     /// The same account and settings, with another time for which a throttled call is repeated.
-    pub fn with_patience(self, patience: Duration) -> Self {
+    pub(crate) fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
     /// The same account and settings for other calls, which share credentials and connections with these.
-    pub fn again(&self) -> Self {
+    pub(crate) fn again(&self) -> Self {
         Self {
             client: ApiClient::new(self.sdk.clone(), &self.endpoints.region),
             credentials: self.credentials.clone(),
@@ -100,12 +101,12 @@ impl Aws {
     /// The same account and settings, with a limit on the time of a call with all its attempts, throttled
     /// ones included; the time that credentials take does not count. The call is dropped then, so it must not
     /// be one that starts something.
-    pub fn with_limit(self, limit: Duration) -> Self {
+    pub(crate) fn with_limit(self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
     /// The same account and settings, with a limit on the time of the SDK's attempts at a call.
-    pub fn within(self, limit: Duration) -> Self {
+    pub(crate) fn within(self, limit: Duration) -> Self {
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(limit.min(providers::ATTEMPT_TIMEOUT))
             .operation_timeout(limit)
@@ -115,18 +116,13 @@ impl Aws {
     }
 
     /// The region that the calls go to, like `eu-west-1`.
-    pub fn region(&self) -> &str {
+    pub(crate) fn region(&self) -> &str {
         &self.endpoints.region
-    }
-
-    /// The profile that was named by option or environment. None for the default profile.
-    pub fn profile(&self) -> Option<&str> {
-        self.profile.as_deref()
     }
 
     /// A key for the account that takes no call to find: the profile, or the access key in the environment.
     /// It is not secret, and not meant for display.
-    pub fn account_name(&self) -> String {
+    pub(crate) fn account_name(&self) -> String {
         match self.credentials.sign_in() {
             SignIn::Environment => self.access_key.clone(),
             SignIn::Profile { .. } => format!("profile {}", self.profile.as_deref().unwrap_or("default")),
@@ -134,7 +130,7 @@ impl Aws {
     }
 
     /// Where the credentials come from.
-    pub fn credentials_source(&self) -> &SignIn {
+    pub(crate) fn credentials_source(&self) -> &SignIn {
         self.credentials.sign_in()
     }
 
@@ -143,17 +139,17 @@ impl Aws {
     /// # Errors
     ///
     /// Those of credentials.
-    pub async fn credentials_end(&self) -> Result<Option<SystemTime>, AwsError> {
+    pub(crate) async fn credentials_end(&self) -> Result<Option<SystemTime>, AwsError> {
         Ok(self.credentials.resolve().await?.expiry())
     }
 
     /// How far this machine's clock was off at AWS's last response, and whether it was behind.
-    pub fn clock_skew(&self) -> (Duration, bool) {
+    pub(crate) fn clock_skew(&self) -> (Duration, bool) {
         self.client.skew()
     }
 
     /// The time by AWS's clock, estimated from its last response.
-    pub fn now(&self) -> SystemTime {
+    pub(crate) fn now(&self) -> SystemTime {
         let now = SystemTime::now();
         match self.clock_skew() {
             // Responses are dated to the second, and take a moment.
@@ -168,7 +164,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError::BadRegion`].
-    pub fn in_region(&self, region: &str) -> Result<Self, AwsError> {
+    pub(crate) fn in_region(&self, region: &str) -> Result<Self, AwsError> {
         endpoint::check_region(region)?;
         let endpoints = RegionEndpoints { region: region.to_owned(), ..self.endpoints.clone() };
         Ok(Self { client: ApiClient::new(self.sdk.clone(), region), endpoints, ..self.again() })
@@ -186,7 +182,7 @@ impl fmt::Debug for Aws {
 }
 
 /// A time as AWS writes it: RFC 3339, in UTC.
-pub fn timestamp(time: SystemTime) -> String {
+pub(crate) fn timestamp(time: SystemTime) -> String {
     // No time of AWS or of a clock is outside of what can be written.
     DateTime::from(time).fmt(Format::DateTime).unwrap_or_default()
 }

@@ -16,15 +16,15 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 #[cfg(feature = "sandbox")]
-pub use self::commands::Sandbox;
-pub use self::commands::{
+pub(crate) use self::commands::Sandbox;
+pub(crate) use self::commands::{
     Completions, Config, Doctor, Extra, KnownHosts, List, Policy, Proxy, Shell, ToolArguments,
 };
-pub use self::common::Common;
+pub(crate) use self::common::Common;
 #[cfg(test)]
 pub(crate) use self::common::common_options;
-pub use self::connect::{Connect, Pick, Shape};
-pub use self::help::{is_subcommand_name, long_options, subcommand_names, usage};
+pub(crate) use self::connect::{Connect, Pick, Shape};
+pub(crate) use self::help::{is_subcommand_name, long_options, subcommand_names, usage};
 use crate::target::InstanceId;
 
 /// ssh to EC2 instances with IAM permissions only.
@@ -36,7 +36,7 @@ use crate::target::InstanceId;
     after_help = help::AFTER_HELP,
     disable_help_subcommand = true
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The options in front of the subcommand
     #[command(flatten)]
     pub common: Common,
@@ -47,7 +47,7 @@ pub struct Cli {
 
 /// The subcommands; a command line without one is a connection.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Connect standard input and output to sshd on an instance, for ssh's ProxyCommand
     Proxy(Proxy),
     /// List the instances
@@ -85,7 +85,7 @@ pub enum Command {
 
 /// What the arguments ask for.
 #[derive(Debug)]
-pub enum Parsed {
+pub(crate) enum Parsed {
     /// A subcommand.
     Command(Box<Cli>),
     /// A connection.
@@ -103,7 +103,7 @@ pub enum Parsed {
 
 /// Why there is nothing to run.
 #[derive(Debug)]
-pub enum CliError {
+pub(crate) enum CliError {
     /// `--help` or `--version`, or a mistake in a subcommand's options; clap has the text.
     Clap(clap::Error),
     /// A mistake in the command line of a connection.
@@ -114,7 +114,7 @@ pub enum CliError {
 ///
 /// # Errors
 /// For a mistake, and for `--help` and `--version`.
-pub fn parse(arguments: &[OsString]) -> Result<Parsed, CliError> {
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Parsed, CliError> {
     let is_help = |word: &OsString| matches!(word.to_str(), Some("--help" | "-h" | "--version"));
     let options = connect::options();
     match first_word(&options, arguments) {

@@ -6,25 +6,25 @@ mod complete;
 mod config;
 mod connect;
 mod copy;
-pub mod doctor;
+pub(crate) mod doctor;
 mod doctor_start;
 mod explanations;
-pub mod first_process;
+pub(crate) mod first_process;
 mod forwarding;
-pub mod interrupt;
-pub mod known_hosts;
+pub(crate) mod interrupt;
+pub(crate) mod known_hosts;
 mod known_hosts_start;
 mod list;
 mod options;
 mod pick;
 mod policy;
-pub mod proxy;
+pub(crate) mod proxy;
 mod proxy_start;
 mod runtime;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod send_key;
-pub mod signals;
+pub(crate) mod signals;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -43,7 +43,7 @@ use crate::ui;
 /// # Errors
 ///
 /// Those of the command.
-pub fn run(parsed: Parsed) -> Result<ExitCode, Failure> {
+pub(crate) fn run(parsed: Parsed) -> Result<ExitCode, Failure> {
     match parsed {
         Parsed::Query { version, arguments } => run_query(version, arguments),
         Parsed::Pick(pick) if ui::is_interactive() => pick::start(&pick),
@@ -81,7 +81,7 @@ fn run_command(command: cli::Command, before: Common) -> Result<ExitCode, Failur
 /// # Errors
 ///
 /// When standard output does not take the help, and for a mistake in a connection's command line.
-pub fn explain(error: CliError) -> Result<ExitCode, Failure> {
+pub(crate) fn explain(error: CliError) -> Result<ExitCode, Failure> {
     match error {
         CliError::Clap(error) if error.use_stderr() => {
             ui::explain(&error.render().to_string());
@@ -95,7 +95,7 @@ pub fn explain(error: CliError) -> Result<ExitCode, Failure> {
 }
 
 /// Prints an error, and returns its exit status.
-pub fn fail(error: &Failure) -> ExitCode {
+pub(crate) fn fail(error: &Failure) -> ExitCode {
     ui::error(error);
     error.exit_code()
 }

@@ -7,11 +7,11 @@
 
 mod channel;
 mod client;
-pub mod diagnosis;
+pub(crate) mod diagnosis;
 mod instance;
 mod login;
 mod remote;
-pub mod report;
+pub(crate) mod report;
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -37,7 +37,7 @@ use crate::target::{InstanceId, OsUser, Port, Target};
 
 /// The options of one run.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The instance. Without one, only the layers that all instances share are checked.
     pub target: Option<Target>,
     /// The host as the user would type it for plain ssh.
@@ -56,7 +56,7 @@ pub struct Request {
 
 /// This machine's part: network settings, files and the program itself.
 #[derive(Debug)]
-pub struct Means<'a> {
+pub(crate) struct Means<'a> {
     /// Certificates and proxies of all connections.
     pub network: &'a Network,
     /// The instances that names were resolved to.
@@ -74,7 +74,7 @@ pub struct Means<'a> {
 }
 
 /// Checks the layers in order.
-pub async fn examine(request: &Request, means: &Means<'_>) -> Report {
+pub(crate) async fn examine(request: &Request, means: &Means<'_>) -> Report {
     let report = Report { target: request.host.clone(), ..Report::default() };
     let mut walk = Walk { request, means, report };
     let _ = walk.all().await;

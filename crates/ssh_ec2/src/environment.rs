@@ -13,7 +13,7 @@ use crate::ssh::own_files::OwnFiles;
 
 /// The user's directories and agent, and this program.
 #[derive(Debug)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// `~/.ssh`, unless there is no home directory.
     pub ssh_directory: Option<PathBuf>,
     /// The file in which ssh looks for the user's settings: `~/.ssh/config`, or the one of the local region.
@@ -36,7 +36,7 @@ impl Environment {
     /// # Errors
     ///
     /// When there is no home directory to write files to, or the path of this program is unknown.
-    pub fn read() -> Result<Self, Failure> {
+    pub(crate) fn read() -> Result<Self, Failure> {
         let ssh_directory = env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".ssh"));
         let own = absolute("SSH_EC2_DIR");
         let user = rustix::process::getuid().as_raw();
@@ -75,7 +75,7 @@ fn absolute(variable: &str) -> Option<PathBuf> {
 /// A path of `program`, which is this one, that stays valid after an upgrade: package managers keep each
 /// version in a directory of its own, and a link to it in PATH. It is that link; for a program that is not in
 /// PATH, the path that it was called by; else `program`.
-pub fn installed_program(program: &Path) -> PathBuf {
+pub(crate) fn installed_program(program: &Path) -> PathBuf {
     let is_this = |path: &Path| fs::canonicalize(path).is_ok_and(|path| path == program);
     let name = program.file_name().unwrap_or_default();
     let path = env::var_os("PATH").unwrap_or_default();
@@ -87,12 +87,12 @@ pub fn installed_program(program: &Path) -> PathBuf {
 }
 
 /// The name that gethostname(3) returns, which is `%l` of ssh.
-pub fn local_host() -> Vec<u8> {
+pub(crate) fn local_host() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_vec()
 }
 
 /// The command line of the process that started us: ssh's, for a ProxyCommand.
-pub fn parent() -> Vec<OsString> {
+pub(crate) fn parent() -> Vec<OsString> {
     let Some(parent) = rustix::process::getppid() else { return Vec::new() };
     let parent = parent.as_raw_nonzero().get();
     let Ok(line) = fs::read(format!("/proc/{parent}/cmdline")) else { return shown_by_ps(parent) };

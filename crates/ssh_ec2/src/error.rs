@@ -17,8 +17,8 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-pub use self::changed_key::ChangedKey;
-pub use self::plain_ssh::{PlainHost, PlainSsh};
+pub(crate) use self::changed_key::ChangedKey;
+pub(crate) use self::plain_ssh::{PlainHost, PlainSsh};
 use crate::aws::AwsError;
 use crate::doctor::diagnosis::{Diagnosis, RefusedKey};
 use crate::instances::resolve::ResolveError;
@@ -36,7 +36,7 @@ use crate::target::{InstanceId, TargetError};
 /// Why a command failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The key agent's socket.
     #[error(transparent)]
     AgentSocket(#[from] SocketError),
@@ -133,6 +133,7 @@ pub enum Failure {
         directory: PathBuf,
     },
     /// The command for the local region could not be started.
+    #[cfg_attr(not(feature = "sandbox"), expect(dead_code, reason = "only the local region makes it"))]
     #[error("cannot run {program}")]
     Command {
         /// The program of the command line.
@@ -147,6 +148,7 @@ pub enum Failure {
     #[error(transparent)]
     Road(RoadError),
     /// The local region.
+    #[cfg_attr(not(feature = "sandbox"), expect(dead_code, reason = "only the local region makes it"))]
     #[error("the local region failed")]
     Sandbox(#[source] io::Error),
     /// The command line would make ssh reach the host without our ProxyCommand.
@@ -316,12 +318,12 @@ fn other_way_hints(program: &str) -> Vec<String> {
 
 impl Failure {
     /// The address of the heading in docs/troubleshooting.md.
-    pub fn link(&self) -> Option<String> {
+    pub(crate) fn link(&self) -> Option<String> {
         self.anchor().map(|anchor| format!("{TROUBLESHOOTING}#{}", anchor.heading()))
     }
 
     /// The exit status for this error.
-    pub fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Invocation(_)
             | Self::Resolve(ResolveError::Several { .. })

@@ -2,6 +2,6 @@
 //! files.
 
 pub mod agent;
-pub mod file;
+pub(crate) mod file;
 pub mod one_time;
 pub mod push;

@@ -3,42 +3,41 @@
 //!
 //! From the top down; a room uses those below it, and `tests/layering.rs` checks that:
 //!
-//! - [`commands`]: one file a subcommand, from its options to its exit status.
-//! - [`cli`]: the command line, as typed. [`ui`]: what is printed. [`environment`]: what is read from it,
-//!   once.
-//! - [`error`]: the errors of all rooms as the program reports them, with hints and exit status.
-//! - [`doctor`]: checks every layer between here and an instance, and finds the cause of a failure.
-//! - [`road`]: how bytes reach an instance: session, tunnel, probe. [`policy`]: the smallest IAM policy.
-//! - [`key`]: one-time keys, their push, the key agent. [`instances`]: from a target to one instance.
-//! - [`aws`]: credentials, and the calls to AWS. [`ssh`]: OpenSSH's command line, configuration and host
-//!   keys.
-//! - [`net`]: proxies, certificates, the websocket. [`target`]: what a user typed, parsed.
-//! - [`system`]: files, terminals, time and memory.
+//! - `commands`: one file a subcommand, from its options to its exit status.
+//! - `cli`: the command line, as typed. `ui`: what is printed. `environment`: what is read from it, once.
+//! - `error`: the errors of all rooms as the program reports them, with hints and exit status.
+//! - `doctor`: checks every layer between here and an instance, and finds the cause of a failure.
+//! - `road`: how bytes reach an instance: session, tunnel, probe. `policy`: the smallest IAM policy.
+//! - `key`: one-time keys, their push, the key agent. `instances`: from a target to one instance.
+//! - `aws`: credentials, and the calls to AWS. `ssh`: OpenSSH's command line, configuration and host keys.
+//! - `net`: proxies, certificates, the websocket. `target`: what a user typed, parsed.
+//! - `system`: files, terminals, time and memory.
 
-pub mod aws;
-pub mod cli;
-pub mod commands;
-pub mod doctor;
-pub mod environment;
-pub mod error;
-pub mod instances;
+mod aws;
+mod cli;
+mod commands;
+mod doctor;
+mod environment;
+mod error;
+mod instances;
 pub mod key;
 pub mod net;
-pub mod policy;
+mod policy;
 pub mod road;
 #[cfg(test)]
 #[path = "../tests/snapshot/mod.rs"]
 mod snapshot;
 pub mod ssh;
-pub mod system;
-pub mod target;
-pub mod ui;
+mod system;
+mod target;
+mod ui;
 
 use std::ffi::OsString;
 
 use crate::cli::{CliError, Command, Parsed};
 use crate::commands::{first_process, signals};
-use crate::error::{ExitCode, Failure};
+pub use crate::error::ExitCode;
+use crate::error::Failure;
 use crate::ssh::error::SshError;
 use crate::ssh::job::Child;
 use crate::system::descriptors;

@@ -1,4 +1,4 @@
 //! Connections to AWS: certificates, HTTP proxies, websockets.
 
-pub mod network;
+pub(crate) mod network;
 pub mod websocket;

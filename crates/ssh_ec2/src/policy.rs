@@ -15,7 +15,7 @@ use crate::target::OsUser;
 
 /// An action that needs permissions besides those to connect to an instance by its id.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Feature {
+pub(crate) enum Feature {
     /// Run commands on an instance as root, without a key.
     Commands,
     /// Find out why a connection fails.
@@ -32,7 +32,7 @@ pub enum Feature {
 
 /// The permissions that a policy is to give, and its restrictions.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Besides connecting by id, which is always allowed.
     pub features: BTreeSet<Feature>,
     /// Tags that an instance must have. Values of one key are alternatives.
@@ -47,22 +47,22 @@ pub struct Wanted {
 
 /// A tag of an instance, as `KEY=VALUE`. The value may have the wildcards of IAM.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Tag {
+pub(crate) struct Tag {
     key: String,
     value: String,
 }
 
 /// The name of a region, such as `eu-west-1`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Region(String);
+pub(crate) struct Region(String);
 
 /// The id of an AWS account: 12 digits.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Account(String);
+pub(crate) struct Account(String);
 
 /// An option that restricts the policy is malformed.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum PolicyError {
+pub(crate) enum PolicyError {
     /// Not 12 digits.
     #[error("{0:?} is no account; its number has 12 digits")]
     Account(String),
@@ -109,7 +109,7 @@ impl FromStr for Account {
 
 /// A policy, of statements with the effect `Allow` alone.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Policy {
+pub(crate) struct Policy {
     statements: Vec<Statement>,
 }
 
@@ -126,7 +126,7 @@ type Conditions = BTreeMap<&'static str, BTreeMap<String, Vec<String>>>;
 
 impl Policy {
     /// The least policy that allows what is wanted.
-    pub fn least(wanted: &Wanted) -> Self {
+    pub(crate) fn least(wanted: &Wanted) -> Self {
         let statements = [
             Some(wanted.push_key()),
             Some(wanted.start_session()),
@@ -143,7 +143,7 @@ impl Policy {
 
 impl Policy {
     /// The part of it that allows one action.
-    pub fn granting(mut self, action: &str) -> Self {
+    pub(crate) fn granting(mut self, action: &str) -> Self {
         self.statements.retain(|statement| statement.actions.contains(&action));
         for statement in &mut self.statements {
             statement.actions.retain(|found| *found == action);
@@ -154,11 +154,11 @@ impl Policy {
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Commands, Self::Doctor, Self::Forwarding, Self::HostKeys, Self::ManagedNodes, Self::Names];
 
     /// Whether it only adds actions that read.
-    pub fn is_harmless(self) -> bool {
+    pub(crate) fn is_harmless(self) -> bool {
         matches!(self, Self::Doctor | Self::Names)
     }
 }

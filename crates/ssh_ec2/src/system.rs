@@ -1,13 +1,13 @@
 //! The operating system: files and sockets that are private to their owner, the terminal, locks between
 //! processes, the limits of this process. And small things that every module uses.
 
-pub mod age;
-pub mod descriptors;
-pub mod explain;
-pub mod jitter;
-pub mod memory;
-pub mod pace;
-pub mod private_file;
-pub mod private_socket;
-pub mod text;
-pub mod tty;
+pub(crate) mod age;
+pub(crate) mod descriptors;
+pub(crate) mod explain;
+pub(crate) mod jitter;
+pub(crate) mod memory;
+pub(crate) mod pace;
+pub(crate) mod private_file;
+pub(crate) mod private_socket;
+pub(crate) mod text;
+pub(crate) mod tty;

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 /// What a user names an instance by.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Target {
+pub(crate) enum Target {
     /// `i-…`, `mi-…`
     Id(InstanceId),
     /// The Name tag; `*` and `?` are wildcards.
@@ -85,7 +85,7 @@ impl fmt::Display for Target {
 
 impl Target {
     /// Name and region of a name that ends in a region, as hosts of plain ssh do in front of their suffix.
-    pub fn name_and_region(&self) -> Option<(&str, &str)> {
+    pub(crate) fn name_and_region(&self) -> Option<(&str, &str)> {
         let Self::Name(name) = self else { return None };
         name.rsplit_once('.').filter(|(name, region)| !name.is_empty() && is_region(region))
     }
@@ -93,7 +93,7 @@ impl Target {
 
 /// A target as ssh's host: `NAME.SUFFIX` or `NAME.REGION.SUFFIX`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Host {
+pub(crate) struct Host {
     /// `NAME`, parsed.
     pub target: Target,
     /// `REGION`. None where the host has none.
@@ -106,13 +106,13 @@ impl Host {
     /// # Errors
     ///
     /// [`TargetError`] if the part in front of the suffix names nothing.
-    pub fn below(host: &str, suffix: &str) -> Option<Result<Self, TargetError>> {
+    pub(crate) fn below(host: &str, suffix: &str) -> Option<Result<Self, TargetError>> {
         let (name, region) = Self::split(host, suffix)?;
         Some(name.parse().map(|target| Self { target, region: region.map(str::to_owned) }))
     }
 
     /// As [`below`](Self::below), but does not parse the name.
-    pub fn split<'a>(host: &'a str, suffix: &str) -> Option<(&'a str, Option<&'a str>)> {
+    pub(crate) fn split<'a>(host: &'a str, suffix: &str) -> Option<(&'a str, Option<&'a str>)> {
         let at = host.len().checked_sub(suffix.len() + 1)?;
         let (name, rest) = host.split_at_checked(at)?;
         if !rest.strip_prefix('.')?.eq_ignore_ascii_case(suffix) {
@@ -140,7 +140,7 @@ fn is_region(label: &str) -> bool {
 
 /// A text does not have the form of a target, a user or a port.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum TargetError {
+pub(crate) enum TargetError {
     /// Not `i-…` or `mi-…` followed by lower-case hexadecimal digits.
     #[error("{0:?} is not an instance id")]
     InstanceId(String),
@@ -188,16 +188,16 @@ impl Explain for TargetError {
 
 /// An EC2 instance (`i-…`) or a managed node (`mi-…`), as Session Manager accepts it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct InstanceId(String);
+pub(crate) struct InstanceId(String);
 
 impl InstanceId {
     /// The id as AWS writes it.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// True of a machine outside EC2, which EC2 Instance Connect cannot reach.
-    pub fn is_managed_node(&self) -> bool {
+    pub(crate) fn is_managed_node(&self) -> bool {
         self.0.starts_with("mi-")
     }
 }
@@ -225,7 +225,7 @@ impl fmt::Display for InstanceId {
 
 /// The computer at the other end of a session: the `Target` of `StartSession`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum SessionTarget {
+pub(crate) enum SessionTarget {
     /// `i-…` or `mi-…`, as it is.
     Instance(InstanceId),
 }
@@ -246,7 +246,7 @@ impl fmt::Display for SessionTarget {
 
 /// A login name on the instance, within the limits of `SendSSHPublicKey` where a key is pushed for it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct OsUser(String);
+pub(crate) struct OsUser(String);
 
 impl OsUser {
     /// The name of a user on `target`. No key is pushed to a managed node, so the API's rule does not apply
@@ -255,7 +255,7 @@ impl OsUser {
     /// # Errors
     ///
     /// [`TargetError::OsUser`], or [`TargetError::NodeUser`] on a managed node.
-    pub fn on(target: &Target, text: &str) -> Result<Self, TargetError> {
+    pub(crate) fn on(target: &Target, text: &str) -> Result<Self, TargetError> {
         match target {
             Target::Id(id) if id.is_managed_node() => {
                 if is_node_user(text) {
@@ -269,7 +269,7 @@ impl OsUser {
     }
 
     /// The name as typed.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -321,11 +321,11 @@ impl fmt::Display for OsUser {
 
 /// A TCP port on the instance.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Port(u16);
+pub(crate) struct Port(u16);
 
 impl Port {
     /// sshd's default.
-    pub const SSH: Self = Self(22);
+    pub(crate) const SSH: Self = Self(22);
 }
 
 impl FromStr for Port {

@@ -10,17 +10,17 @@ use crate::error::Failure;
 use crate::system::explain::Explain as _;
 
 /// Whether standard input, output and error are a terminal.
-pub fn is_interactive() -> bool {
+pub(crate) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Prints an error: the message with its causes, then the hints.
-pub fn error(error: &Failure) {
+pub(crate) fn error(error: &Failure) {
     error_lines(error).iter().for_each(|text| line(text));
 }
 
 /// The lines of [`error`], for another process to print.
-pub fn error_lines(error: &Failure) -> Vec<String> {
+pub(crate) fn error_lines(error: &Failure) -> Vec<String> {
     let mut lines = vec![format!("error: {}", error.chain())];
     lines.extend(error.details(SystemTime::now()));
     // Two lines in all, as ssh and its callers print lines of their own.
@@ -35,7 +35,7 @@ pub fn error_lines(error: &Failure) -> Vec<String> {
 }
 
 /// Prints a line for the waiting user.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     line(text);
 }
 
@@ -44,7 +44,7 @@ pub fn note(text: &str) {
 /// # Errors
 ///
 /// When it cannot be written. A closed pipe is not an error.
-pub fn print(text: &str) -> io::Result<()> {
+pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
@@ -53,20 +53,20 @@ pub fn print(text: &str) -> io::Result<()> {
 }
 
 /// Prints text on standard error as it is.
-pub fn explain(text: &str) {
+pub(crate) fn explain(text: &str) {
     // There is no other place to report that standard error is closed.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Makes foreign text safe for a terminal: control characters, and characters that hide or reorder the
 /// following text, become replacement characters.
-pub fn sanitise(text: &str) -> String {
+pub(crate) fn sanitise(text: &str) -> String {
     text.chars().map(|character| if is_harmful(character) { '\u{fffd}' } else { character }).collect()
 }
 
 /// [`sanitise`] for JSON, as escapes: parsers still read the original text. JSON itself escapes only some of
 /// these.
-pub fn escape_json(text: &str) -> String {
+pub(crate) fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         // Outside of strings, JSON has only line breaks.
@@ -89,7 +89,7 @@ fn is_harmful(character: char) -> bool {
 
 /// Shortens text to `width` columns, with an ellipsis. Characters without a width, such as combining accents,
 /// are limited too.
-pub fn shorten(text: &str, width: usize) -> String {
+pub(crate) fn shorten(text: &str, width: usize) -> String {
     let limit = 4 * width;
     if text.width() <= width && text.chars().nth(limit).is_none() {
         return text.to_owned();
@@ -106,7 +106,7 @@ pub fn shorten(text: &str, width: usize) -> String {
 }
 
 /// Rows of cells as lines of columns, two spaces apart.
-pub fn align(rows: &[Vec<String>]) -> String {
+pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
@@ -127,7 +127,7 @@ pub fn align(rows: &[Vec<String>]) -> String {
 
 /// The writer of the log: an event is one sanitised line on standard error, because it may have foreign text.
 #[derive(Clone, Copy, Debug)]
-pub struct Log;
+pub(crate) struct Log;
 
 impl Write for Log {
     /// The subscriber writes an event as a whole.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use self::explain::start_hint;
+pub(crate) use self::explain::start_hint;
 use crate::aws::client::request_id::RequestId;
 use crate::aws::credentials::configuration::ConfigurationError;
 use crate::aws::credentials::process::ProcessError;
@@ -22,7 +22,7 @@ use crate::system::tty::AskError;
 
 /// An AWS call failed, or could not be made.
 #[derive(Debug, Error)]
-pub enum AwsError {
+pub(crate) enum AwsError {
     /// IAM, or the service itself, denies the caller the action (`AccessDenied` and its variants).
     #[error("AWS refused {action} on {subject}: {message}")]
     AccessDenied {
@@ -280,7 +280,7 @@ impl From<ConfigurationError> for AwsError {
 impl AwsError {
     /// True if the same call will not succeed later unless permissions, settings or the instance are changed.
     /// The credentials of a profile may be renewed at any moment, so their expiry is not permanent.
-    pub fn is_permanent(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         match self {
             Self::ExpiredToken { sign_in } | Self::RejectedCredentials { sign_in } => sign_in.is_fixed(),
             Self::Credentials { .. }
@@ -318,19 +318,11 @@ impl AwsError {
     }
 
     /// Whether the HTTP proxy is the cause.
-    pub fn is_of_proxy(&self) -> bool {
+    pub(crate) fn is_of_proxy(&self) -> bool {
         match self {
             Self::Unreachable { source, .. } => ProxyError::among(source.as_ref()).is_some(),
             Self::SsoLogin { source } => source.downcast_ref().is_some_and(Self::is_of_proxy),
             _ => false,
-        }
-    }
-
-    /// AWS's id of the failed request, to find it in CloudTrail.
-    pub fn request_id(&self) -> Option<&RequestId> {
-        match self {
-            Self::AccessDenied { request_id, .. } | Self::Service { request_id, .. } => request_id.as_ref(),
-            _ => None,
         }
     }
 }

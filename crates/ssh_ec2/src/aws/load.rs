@@ -22,7 +22,7 @@ use crate::net::network::Network;
 
 /// The account and region that the command line names.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The profile. It beats AWS_PROFILE and credentials in the environment, but not AWS_REGION.
     pub profile: Option<String>,
     /// The region. It beats AWS_REGION and the profile.
@@ -38,13 +38,13 @@ impl Settings {
 }
 
 /// The names of the user's profiles; none if the files cannot be read.
-pub fn profile_names() -> Vec<String> {
+pub(crate) fn profile_names() -> Vec<String> {
     identity::profile_names(&variables(), &read_file).unwrap_or_default()
 }
 
 /// The CA bundle that the profile names (`ca_bundle`), for [`crate::net::network::NetworkEnvironment`] if the
 /// environment names none. None as well if the configuration cannot be read, which [`Aws::load`] reports.
-pub fn ca_bundle(settings: &Settings) -> Option<PathBuf> {
+pub(crate) fn ca_bundle(settings: &Settings) -> Option<PathBuf> {
     Identity::resolve(settings.options(), &variables(), &read_file).ok()?.settings.ca_bundle
 }
 
@@ -56,7 +56,7 @@ impl Aws {
     ///
     /// [`AwsError::Configuration`], [`AwsError::NoRegion`], [`AwsError::BadRegion`],
     /// [`AwsError::NoCredentials`].
-    pub async fn load(settings: &Settings, network: &Network) -> Result<Self, AwsError> {
+    pub(crate) async fn load(settings: &Settings, network: &Network) -> Result<Self, AwsError> {
         let variables = variables();
         let identity = Identity::resolve(settings.options(), &variables, &read_file)?;
         let connections = Connections::default();

@@ -13,9 +13,11 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::*;
+use crate::aws::calls::session::SessionTicket;
 use crate::aws::client::endpoint::RegionEndpoints;
 use crate::aws::client::http_client;
 use crate::aws::client::operation::ApiClient;
+use crate::aws::client::request_id::RequestId;
 use crate::aws::credentials::cache::{CredentialCache, Provider};
 use crate::net::network::{Network, NetworkEnvironment};
 use crate::net::websocket::StreamUrl;
@@ -109,13 +111,12 @@ const TICKET: &str = r#"{"SessionId":"me@x-0","TokenValue":"secret token","Strea
 
 #[tokio::test]
 async fn a_started_session_is_a_ticket_and_shows_no_secret() {
-    let answers = [answer(200, "x-amzn-requestid: r-1\r\n", TICKET)];
+    let answers = [answer(200, "", TICKET)];
     let (ticket, requests) = with_answers(&answers, start).await;
     let ticket = ticket.unwrap();
     assert_eq!(ticket.session_id.as_str(), "me@x-0");
     assert_eq!(ticket.stream_url.path_and_query(), "/v1?cell-number=A+b/c==");
     assert_eq!(ticket.token.expose(), "secret token");
-    assert_eq!(ticket.request_id.as_str(), "r-1");
     assert!(!format!("{ticket:?}").contains("secret") && !format!("{ticket:?}").contains("cell"));
 
     assert!(requests[0].starts_with("POST / HTTP/1.1\r\n"));
@@ -145,13 +146,17 @@ async fn a_machine_may_be_on_a_later_page() {
 
 #[tokio::test]
 async fn a_key_is_pushed_for_a_user() {
-    let answers = [answer(200, "", r#"{"RequestId":"r-2","Success":true}"#)];
+    let answers = [
+        answer(200, "", r#"{"RequestId":"r-2","Success":true}"#),
+        answer(200, "x-amzn-requestid: r-1\r\n", r#"{"Success":true}"#),
+    ];
     let (pushed, requests) = with_answers(&answers, async |aws| {
-        aws.push_key(&"i-0a1b2c3d".parse().unwrap(), &"ubuntu".parse().unwrap(), "ssh-ed25519 AAAA me\n")
-            .await
+        let (instance, user) = ("i-0a1b2c3d".parse().unwrap(), "ubuntu".parse().unwrap());
+        let push = || aws.push_key(&instance, &user, "ssh-ed25519 AAAA me\n");
+        [push().await.unwrap(), push().await.unwrap()]
     })
     .await;
-    assert_eq!(pushed.unwrap().as_str(), "r-2");
+    assert_eq!(pushed.each_ref().map(RequestId::as_str), ["r-2", "r-1"]);
     assert_eq!(header(&requests[0], "x-amz-target"), "AWSEC2InstanceConnectService.SendSSHPublicKey");
     assert!(requests[0].ends_with(
         r#"{"InstanceId":"i-0a1b2c3d","InstanceOSUser":"ubuntu","SSHPublicKey":"ssh-ed25519 AAAA me"}"#

@@ -9,7 +9,7 @@ use crate::cli::common::Common;
 
 /// `ssh_ec2 proxy`
 #[derive(Args, Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// Profile, region, and so on
     #[command(flatten)]
     pub common: Common,
@@ -44,7 +44,7 @@ pub struct Proxy {
 
 /// `ssh_ec2 doctor`
 #[derive(Args, Debug)]
-pub struct Doctor {
+pub(crate) struct Doctor {
     /// Profile, region, and so on
     #[command(flatten)]
     pub common: Common,
@@ -64,7 +64,7 @@ pub struct Doctor {
 
 /// `ssh_ec2 known-hosts`
 #[derive(Args, Debug)]
-pub struct KnownHosts {
+pub(crate) struct KnownHosts {
     /// Profile, region, and so on
     #[command(flatten)]
     pub common: Common,
@@ -105,14 +105,14 @@ pub struct KnownHosts {
 
 /// `ssh_ec2 completions`
 #[derive(Args, Debug)]
-pub struct Completions {
+pub(crate) struct Completions {
     /// The shell to print a script for
     pub shell: Shell,
 }
 
 /// A shell with completions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Shell {
+pub(crate) enum Shell {
     /// `eval "$(ssh_ec2 completions bash)"` in `~/.bashrc`
     Bash,
     /// `eval "$(ssh_ec2 completions zsh)"` in `~/.zshrc`, after `compinit`
@@ -123,7 +123,7 @@ pub enum Shell {
 
 /// `ssh_ec2 scp`, `sftp` and `rsync`
 #[derive(Args, Debug)]
-pub struct ToolArguments {
+pub(crate) struct ToolArguments {
     /// Passed to the program, with instances for targets
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
     pub arguments: Vec<OsString>,
@@ -131,7 +131,7 @@ pub struct ToolArguments {
 
 /// `ssh_ec2 list`
 #[derive(Args, Debug)]
-pub struct List {
+pub(crate) struct List {
     /// Only those with this Name tag; * and ? are wildcards
     pub name: Option<String>,
     /// Only those with this tag; may be repeated
@@ -159,7 +159,7 @@ pub struct List {
 
 /// `ssh_ec2 config`
 #[derive(Args, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Profile, region, and so on
     #[command(flatten)]
     pub common: Common,
@@ -179,7 +179,7 @@ pub struct Config {
 
 /// `ssh_ec2 policy`
 #[derive(Args, Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Allow this as well, and not only connecting by id; may be repeated
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     pub with: Vec<Extra>,
@@ -205,7 +205,7 @@ pub struct Policy {
 
 /// What a policy can allow besides connecting by id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Extra {
+pub(crate) enum Extra {
     /// Run commands as root, to read host keys and to find out why sshd refused a key; needs no key
     Commands,
     /// Find out why a connection fails
@@ -223,7 +223,7 @@ pub enum Extra {
 /// `ssh_ec2 sandbox`
 #[cfg(feature = "sandbox")]
 #[derive(Args, Debug)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     /// Show each step of the emulated region on standard error; twice for more
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -12,7 +12,7 @@ use crate::key::one_time::KeyType;
 /// follows from it. What takes it apart does so without `..`, so that a new option does not compile until it
 /// is used there.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
-pub struct Common {
+pub(crate) struct Common {
     /// Use the credentials and the region of this AWS profile
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
@@ -44,7 +44,7 @@ pub struct Common {
 
 impl Common {
     /// These options, completed by those of `before`, which stood in front of the subcommand.
-    pub fn over(self, before: Self) -> Self {
+    pub(crate) fn over(self, before: Self) -> Self {
         // `--key-file` and `--key-type` exclude each other: either of them replaces both.
         let (key_file, key_type) = match (self.key_file, self.key_type) {
             (None, None) => (before.key_file, before.key_type),
@@ -65,7 +65,7 @@ impl Common {
 
     /// The first option that was given and is not among `used`: a command that does not use it must refuse
     /// it.
-    pub fn unused(&self, used: &[&str]) -> Option<&'static str> {
+    pub(crate) fn unused(&self, used: &[&str]) -> Option<&'static str> {
         let Self { profile, region, newest, any, batch, reason, key_file, key_type, verbose } = self;
         let given = [
             ("--profile", profile.is_some()),

@@ -15,7 +15,7 @@ use crate::target::InstanceId;
 
 /// A connection, or the push of a key alone.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Connect {
+pub(crate) struct Connect {
     /// Profile, region, and so on.
     pub common: Common,
     /// Print the command line of ssh instead of running it.
@@ -26,7 +26,7 @@ pub struct Connect {
 
 /// The two forms of a connection's command line.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// ssh's own command line.
     Ssh(Invocation),
     /// `USER INSTANCE`, as the script took them that this program replaces.
@@ -42,7 +42,7 @@ pub enum Shape {
 
 /// A command line without a target: the user chooses from a list.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Pick {
+pub(crate) struct Pick {
     /// Region, reason, and so on; `profile` is unused.
     pub common: Common,
     /// All profiles to search with; none means the default one.

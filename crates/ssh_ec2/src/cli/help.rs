@@ -5,7 +5,7 @@ use clap::{Command, CommandFactory as _};
 use crate::cli::{Cli, RESERVED, connect};
 
 /// The names of the subcommands that a user calls.
-pub fn subcommand_names() -> Vec<String> {
+pub(crate) fn subcommand_names() -> Vec<String> {
     let command = Cli::command();
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     let shown = shown.map(Command::get_name).filter(|name| *name != "proxy");
@@ -14,12 +14,12 @@ pub fn subcommand_names() -> Vec<String> {
 }
 
 /// Whether a word is the name of a subcommand, or is reserved for one.
-pub fn is_subcommand_name(word: &str) -> bool {
+pub(crate) fn is_subcommand_name(word: &str) -> bool {
     RESERVED.contains(&word) || Cli::command().find_subcommand(word).is_some()
 }
 
 /// The long options that may follow the words of a command line.
-pub fn long_options(words: &[String]) -> Vec<String> {
+pub(crate) fn long_options(words: &[String]) -> Vec<String> {
     let command = Cli::command();
     let subcommand = words.iter().find_map(|word| command.find_subcommand(word));
     let mut options = subcommand.map_or_else(|| shown_options(&connect::options()), shown_options);
@@ -36,7 +36,7 @@ fn shown_options(command: &Command) -> Vec<String> {
 }
 
 /// The usage alone, for standard error.
-pub fn usage() -> String {
+pub(crate) fn usage() -> String {
     format!("Usage: {USAGE}\n\n`ssh_ec2 --help` says more.\n")
 }
 

@@ -8,7 +8,7 @@ use crate::ui;
 
 /// The report's format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Form {
+pub(crate) enum Form {
     /// JSON, for programs.
     Json,
     /// Text, for people.
@@ -20,7 +20,7 @@ pub enum Form {
 /// # Errors
 ///
 /// When the directory of our files cannot be made, or standard output cannot be written.
-pub async fn run(request: &Request, means: &Means<'_>, form: Form) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(request: &Request, means: &Means<'_>, form: Form) -> Result<ExitCode, Failure> {
     make_own_directory(means.places)?;
     let report = examine(request, means).await;
     let text = match form {

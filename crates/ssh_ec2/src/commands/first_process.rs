@@ -23,7 +23,7 @@ use crate::error::ExitCode;
 use crate::road::stdio;
 
 /// Runs the command in a child if this is process 1. None if it is not, or if no child can be started.
-pub fn run_child(arguments: &[OsString]) -> Option<ExitCode> {
+pub(crate) fn run_child(arguments: &[OsString]) -> Option<ExitCode> {
     if process::id() != 1 {
         return None;
     }

@@ -13,7 +13,7 @@ use crate::road::probe::Interrupt;
 /// # Errors
 ///
 /// Those of the work.
-pub async fn guard(
+pub(crate) async fn guard(
     work: impl Future<Output = Result<ExitCode, Failure>>,
     interrupt: &Interrupt,
 ) -> Result<ExitCode, Failure> {
@@ -46,7 +46,7 @@ pub async fn guard(
 /// # Errors
 ///
 /// Those of the work; [`Failure::Interrupted`].
-pub async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let handle = |source| Failure::System { action: "handle signals", source };
     let mut signals = Signals::without(&[Signal::Interrupt]).map_err(handle)?;
     tokio::select! {

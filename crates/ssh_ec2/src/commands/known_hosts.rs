@@ -31,7 +31,7 @@ use crate::ui;
 
 /// The options of one run.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The instance as typed, or as ssh's host name has it.
     pub target: Target,
     /// The choice among several matching instances.
@@ -50,7 +50,7 @@ pub struct Request {
 
 /// The files and connections that a run uses.
 #[derive(Clone, Copy, Debug)]
-pub struct Means<'a> {
+pub(crate) struct Means<'a> {
     /// The stored host keys.
     pub store: &'a Store,
     /// Certificates and proxies of all connections.
@@ -68,7 +68,7 @@ pub struct Means<'a> {
 /// # Errors
 ///
 /// When the server presented another key than the known one, or the file cannot be used.
-pub async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
     let (presented, is_certificate) = presented(request);
     let mut lookup = Lookup { request, store: means.store, way: Way::new(request, means) };
     let instance = lookup.way.instance().await?;
@@ -121,7 +121,7 @@ fn presented(request: &Request) -> (Option<HostKey>, bool) {
 /// # Errors
 ///
 /// When the file cannot be read.
-pub fn list(store: &Store) -> Result<ExitCode, Failure> {
+pub(crate) fn list(store: &Store) -> Result<ExitCode, Failure> {
     let row = |entry: Entry| {
         [
             &entry.host,
@@ -143,7 +143,7 @@ pub fn list(store: &Store) -> Result<ExitCode, Failure> {
 /// # Errors
 ///
 /// When the text is not a key, or the file cannot be written.
-pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<ExitCode, Failure> {
+pub(crate) async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<ExitCode, Failure> {
     let key = HostKey::parse(key).ok_or_else(|| {
         Failure::Usage(format!(
             "{:?} is not a host key; it looks like `ssh-ed25519 AAAA…`",
@@ -162,7 +162,7 @@ pub async fn trust(request: &Request, key: &str, means: Means<'_>) -> Result<Exi
 /// # Errors
 ///
 /// When there are none, or the file cannot be written.
-pub async fn forget(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
+pub(crate) async fn forget(request: &Request, means: Means<'_>) -> Result<ExitCode, Failure> {
     let instance = Way::new(request, means).instance().await?;
     let forgotten = means.store.forget(&instance).await?;
     if forgotten.is_empty() {

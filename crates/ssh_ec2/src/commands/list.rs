@@ -116,7 +116,7 @@ impl Found {
             Update::Instances(place, page) => {
                 self.instances.extend(page.into_iter().map(|found| (place, found)))
             }
-            Update::Managed(_, page) => {
+            Update::Managed(page) => {
                 self.managed.extend(page.into_iter().map(|found| (found.id.to_string(), found)));
             }
             Update::Failed(place, error) => self.failures.push((place, error)),

@@ -213,7 +213,7 @@ impl List {
                 let keyed = page.into_iter().map(|instance| (instance.id.to_string(), (place, instance)));
                 self.instances.extend(keyed);
             }
-            News::Update(Update::Managed(_, page)) => {
+            News::Update(Update::Managed(page)) => {
                 let keys: Vec<_> = page.iter().map(|managed| managed.id.to_string()).collect();
                 self.managed.extend(keys.iter().cloned().zip(page));
                 let known = keys.iter().filter_map(|key| self.instances.get(key));

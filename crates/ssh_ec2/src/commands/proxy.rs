@@ -22,9 +22,9 @@ use std::rc::Rc;
 
 use self::connection::connect;
 use self::job::Job;
-pub use self::plain_host::plain_host;
+pub(crate) use self::plain_host::plain_host;
 use self::refusal::{explain, leads_nowhere};
-pub use self::words::Words;
+pub(crate) use self::words::Words;
 use crate::aws::{Aws, Settings};
 use crate::commands::signals::Signals;
 use crate::commands::tell_distrust;
@@ -40,7 +40,7 @@ use crate::ui;
 
 /// The connection that ssh asks for.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The target, from ssh's host.
     pub target: Target,
     /// What to do when several instances match.
@@ -56,7 +56,7 @@ pub struct Request {
 
 /// How to connect to an instance.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The user for whom the key is pushed.
     pub user: OsUser,
     /// sshd's port.
@@ -85,7 +85,7 @@ pub struct Options {
 
 /// The program at the other end of standard input and output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Client {
+pub(crate) enum Client {
     /// Another program, for which any server may listen on the port.
     Other,
     /// ssh, for which sshd must listen on the port.
@@ -127,7 +127,7 @@ type Outcome = tunnel::Outcome<Stop, RoadError>;
 /// # Errors
 ///
 /// The first failure that keeps ssh from its connection.
-pub async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(request: &Request, network: &Network, cache: &Cache) -> Result<ExitCode, Failure> {
     let mut signals =
         Signals::new().map_err(|source| Failure::System { action: "handle signals", source })?;
     let aws = Aws::load(&request.options.settings, network).await?;

@@ -13,8 +13,8 @@ use ssm_channel::SsmAgentVersion;
 use thiserror::Error;
 use tokio::time::timeout;
 
-pub use self::kept_back::{KeptBack, KeptBackList, Offered, kept_back};
-pub use self::refusal::{Cleared, Refusal, RefusedKey, of_refusal};
+pub(crate) use self::kept_back::{KeptBack, KeptBackList, Offered, kept_back};
+pub(crate) use self::refusal::{Cleared, Refusal, RefusedKey, of_refusal};
 use crate::aws::{Aws, Filter, Instance, InstanceState, Managed};
 use crate::instances::resolve::{not_running_hint, region_of};
 use crate::system::age::Age;
@@ -23,7 +23,7 @@ use crate::target::{InstanceId, OsUser};
 
 /// A cause for which a connection to an instance fails.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum Diagnosis {
+pub(crate) enum Diagnosis {
     /// sshd rejects keys of this algorithm.
     #[error("{instance} accepts no {} keys: {reason}", kind(.algorithm))]
     Algorithm {
@@ -252,7 +252,7 @@ impl Explain for Diagnosis {
 
 /// Why Session Manager cannot start a session, or the SSM agent does not answer. None if no cause can be
 /// seen.
-pub async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
+pub(crate) async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
     if instance.is_managed_node() {
         let managed = managed(aws, instance).await?;
         return of_agent(None, managed.as_ref(), instance, aws.region(), aws.now());
@@ -275,7 +275,7 @@ pub async fn of_reach(aws: &Aws, instance: &InstanceId) -> Option<Diagnosis> {
 }
 
 /// The cause in the instance's state.
-pub fn of_instance(described: Option<&Instance>) -> Option<Diagnosis> {
+pub(crate) fn of_instance(described: Option<&Instance>) -> Option<Diagnosis> {
     let instance = described?;
     match &instance.state {
         InstanceState::Running => None,
@@ -286,7 +286,7 @@ pub fn of_instance(described: Option<&Instance>) -> Option<Diagnosis> {
 }
 
 /// The cause in the SSM agent's state.
-pub fn of_agent(
+pub(crate) fn of_agent(
     described: Option<&Instance>,
     managed: Option<&Managed>,
     instance: &InstanceId,

@@ -9,7 +9,7 @@ use crate::system::explain::Anchor;
 /// The layers between the user and an instance, in the order of the checks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Layer {
+pub(crate) enum Layer {
     /// The ssh in PATH.
     Ssh,
     /// ssh_config, as it applies to the host.
@@ -44,7 +44,7 @@ pub enum Layer {
 
 impl Layer {
     /// The name in the text and in JSON.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ssh => "ssh",
             Self::SshConfig => "ssh-config",
@@ -68,7 +68,7 @@ impl Layer {
 /// The state of a layer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Connections fail here.
     Broken,
     /// Nothing is wrong.
@@ -92,7 +92,7 @@ impl Verdict {
 
 /// One check of one layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// The checked layer.
     pub layer: Layer,
     /// Its state.
@@ -112,7 +112,7 @@ pub struct Check {
 
 /// All checks, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The target as the user typed it.
     pub target: Option<String>,
     /// The instance's id, once the target is resolved.
@@ -131,18 +131,18 @@ pub struct Report {
 
 impl Report {
     /// The first layer that is broken.
-    pub fn broken(&self) -> Option<&Check> {
+    pub(crate) fn broken(&self) -> Option<&Check> {
         self.checks.iter().find(|check| check.verdict == Verdict::Broken)
     }
 
     /// The report for programs.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         // Strings and numbers: serialization cannot fail.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
     /// A line for each check, and its hints below.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         for check in &self.checks {
             // A line break would start what looks like another check.
@@ -173,7 +173,7 @@ impl Report {
 
 /// An error of `ssh_ec2 proxy` or `known-hosts`, in the file that `--report` names.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Reported {
+pub(crate) struct Reported {
     /// The error's message, with its causes.
     pub message: String,
     /// What to do, an action a line.
@@ -184,18 +184,18 @@ pub struct Reported {
 
 impl Reported {
     /// The file's content.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         // Strings: serialization cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Reads the file's content. None if it is incomplete.
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
     }
 
     /// Whether the error has this heading.
-    pub fn is(&self, anchor: Anchor) -> bool {
+    pub(crate) fn is(&self, anchor: Anchor) -> bool {
         self.anchor.as_deref() == Some(anchor.heading())
     }
 }

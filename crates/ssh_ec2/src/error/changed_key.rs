@@ -8,7 +8,7 @@ use crate::system::explain::{Anchor, Explain};
 /// sshd presented a host key that is not the known one.
 #[derive(Debug, Error)]
 #[error("{host} presents the host key {} {}, but the known key is {old}, from {learned_from}{}; {}", .new.kind(), .new.fingerprint(), at(.since), listed(*.confirmed))]
-pub struct ChangedKey {
+pub(crate) struct ChangedKey {
     /// The host as in known_hosts.
     pub host: String,
     /// The known key: its type and fingerprint, or only fingerprints.

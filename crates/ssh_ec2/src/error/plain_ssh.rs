@@ -13,7 +13,7 @@ use crate::system::explain::{Anchor, Explain};
 
 /// The host on the command line of plain ssh.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PlainHost {
+pub(crate) struct PlainHost {
     /// The part that names the instance.
     pub name: String,
     /// The region, if the host has one.
@@ -47,7 +47,7 @@ impl PlainHost {
 
 /// An error of a connection that the user began with plain ssh.
 #[derive(Debug)]
-pub struct PlainSsh {
+pub(crate) struct PlainSsh {
     pub(super) error: Failure,
     host: PlainHost,
 }
@@ -55,7 +55,7 @@ pub struct PlainSsh {
 impl Failure {
     /// The same error, with hints for plain ssh.
     #[must_use]
-    pub fn in_plain_ssh(self, host: &PlainHost) -> Self {
+    pub(crate) fn in_plain_ssh(self, host: &PlainHost) -> Self {
         Self::PlainSsh(Box::new(PlainSsh { error: self, host: host.clone() }))
     }
 }

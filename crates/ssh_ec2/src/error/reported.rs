@@ -12,13 +12,13 @@ use crate::system::text::chain;
 
 impl Failure {
     /// The message, and each cause behind it.
-    pub fn chain(&self) -> String {
+    pub(crate) fn chain(&self) -> String {
         chain(self)
     }
 
     /// Writes the error to the file, unless the file has one already: the first error is the cause of the
     /// others. If that fails, the error is still on standard error.
-    pub fn write_down(&self, file: &Path) {
+    pub(crate) fn write_down(&self, file: &Path) {
         let anchor = self.anchor().map(|anchor| anchor.heading().to_owned());
         let reported = Reported { message: self.chain(), hints: self.hints(), anchor };
         let written = OpenOptions::new()

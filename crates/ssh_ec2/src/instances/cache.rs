@@ -22,16 +22,16 @@ use crate::target::{InstanceId, OsUser};
 
 /// The key of an entry: a kind and a text, so that no two kinds of targets share a key.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Key(String);
+pub(crate) struct Key(String);
 
 impl Key {
     /// The key of a `Name` tag that one instance has.
-    pub fn name(name: &str) -> Self {
+    pub(crate) fn name(name: &str) -> Self {
         Self::of(&["name", name])
     }
 
     /// The key for any other parts. No part has a NUL: neither a command line nor a tag can.
-    pub fn of(parts: &[&str]) -> Self {
+    pub(crate) fn of(parts: &[&str]) -> Self {
         Self(parts.join("\0"))
     }
 
@@ -43,7 +43,7 @@ impl Key {
 
 /// The cache's directory, with one file for each [`Scope`].
 #[derive(Clone, Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     directory: PathBuf,
     owner: u32,
     /// The first fault. Clones share it.
@@ -52,7 +52,7 @@ pub struct Cache {
 
 /// The account and region in which names are resolved.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// The profile, or the access key in the environment.
     pub account: String,
     /// The region's name.
@@ -63,7 +63,7 @@ pub struct Scope {
 
 /// A cached result.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The instance's id.
     pub id: InstanceId,
     /// The user on it, if one is known.
@@ -87,13 +87,13 @@ struct Stored {
 
 /// A lock: only one process at a time resolves a name.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     _file: Option<File>,
 }
 
 impl Turn {
     /// No lock, after waiting for too long.
-    pub fn without() -> Self {
+    pub(crate) fn without() -> Self {
         Self { _file: None }
     }
 }
@@ -101,17 +101,17 @@ impl Turn {
 impl Cache {
     /// A cache in `directory` for the user with the id `owner`. The directory is made when an entry is
     /// stored.
-    pub fn new(directory: PathBuf, owner: u32) -> Self {
+    pub(crate) fn new(directory: PathBuf, owner: u32) -> Self {
         Self { directory, owner, fault: Rc::default() }
     }
 
     /// Why a file or the directory was not used, if that happened.
-    pub fn fault(&self) -> Option<&ReadError> {
+    pub(crate) fn fault(&self) -> Option<&ReadError> {
         self.fault.get()
     }
 
     /// The entry of a key, if it is not too old.
-    pub fn find(&self, scope: &Scope, key: &Key, now: SystemTime) -> Option<Entry> {
+    pub(crate) fn find(&self, scope: &Scope, key: &Key, now: SystemTime) -> Option<Entry> {
         let contents = self.read(scope)?;
         let stored = contents.names.get(&key.0).filter(|stored| stored.is_fresh(now))?;
         Some(Entry {
@@ -121,7 +121,7 @@ impl Cache {
     }
 
     /// Whether an entry was stored within the last `age`.
-    pub fn was_kept_within(&self, scope: &Scope, key: &Key, now: SystemTime, age: Duration) -> bool {
+    pub(crate) fn was_kept_within(&self, scope: &Scope, key: &Key, now: SystemTime, age: Duration) -> bool {
         let contents = self.read(scope);
         let stored = contents.as_ref().and_then(|contents| contents.names.get(&key.0));
         let at = stored.map(|stored| UNIX_EPOCH + Duration::from_secs(stored.at));
@@ -129,12 +129,12 @@ impl Cache {
     }
 
     /// Stores entries.
-    pub async fn keep(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
+    pub(crate) async fn keep(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
         self.change(scope, |names| insert(names, found, now)).await;
     }
 
     /// Stores the `Name` tags of the scope and drops all others. `found` must have all of them.
-    pub async fn keep_all_names(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
+    pub(crate) async fn keep_all_names(&self, scope: &Scope, found: &[(Key, Entry)], now: SystemTime) {
         self.change(scope, |names| {
             names.retain(|key, _| !key.starts_with("name\0"));
             insert(names, found, now);
@@ -143,7 +143,7 @@ impl Cache {
     }
 
     /// Removes an entry.
-    pub async fn forget(&self, scope: &Scope, key: &Key) {
+    pub(crate) async fn forget(&self, scope: &Scope, key: &Key) {
         self.change(scope, |names| {
             names.remove(&key.0);
         })
@@ -151,7 +151,7 @@ impl Cache {
     }
 
     /// All `Name` tags in the cache, with their scopes.
-    pub fn names(&self, now: SystemTime) -> Vec<(Scope, String)> {
+    pub(crate) fn names(&self, now: SystemTime) -> Vec<(Scope, String)> {
         let mut found = Vec::new();
         if !self.is_ours() {
             return found;
@@ -171,7 +171,7 @@ impl Cache {
     }
 
     /// The turn to resolve a name. None while another process has it.
-    pub fn try_turn(&self, scope: &Scope, key: &Key) -> Option<Turn> {
+    pub(crate) fn try_turn(&self, scope: &Scope, key: &Key) -> Option<Turn> {
         if !self.is_ours() {
             return Some(Turn::without());
         }
@@ -189,13 +189,13 @@ impl Cache {
     }
 
     /// The pace of key pushes in a scope, shared by all processes of the user.
-    pub fn pace(&self, scope: &Scope) -> Pace {
+    pub(crate) fn pace(&self, scope: &Scope) -> Pace {
         Pace::new(self.pace_file(scope, "pace"), pace::PUSHES)
     }
 
     /// The pace of session starts in a scope after Session Manager has throttled one, shared by all processes
     /// of the user.
-    pub fn session_pace(&self, scope: &Scope) -> Pace {
+    pub(crate) fn session_pace(&self, scope: &Scope) -> Pace {
         Pace::new(self.pace_file(scope, "sessions.pace"), pace::REFUSED_SESSIONS)
     }
 

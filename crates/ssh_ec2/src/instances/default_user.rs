@@ -5,7 +5,7 @@
 //! those that are not in it (Kali, Oracle Linux).
 
 /// The default user by the system's name in Session Manager or EC2: `Ubuntu`, `Amazon Linux`.
-pub fn of_system(name: &str) -> Option<&'static str> {
+pub(crate) fn of_system(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
     USERS.iter().find(|(word, _)| name.contains(word)).map(|(_, user)| *user)
 }
@@ -14,28 +14,29 @@ pub fn of_system(name: &str) -> Option<&'static str> {
 ///
 /// EC2 calls Amazon Linux, Ubuntu and Debian alike `Linux/UNIX`. Their images differ in the root volume's
 /// name: `/dev/xvda` for Amazon Linux (and the less common Debian), `/dev/sda1` for all others.
-pub fn of_instance(platform_details: &str, root_device: &str) -> Option<&'static str> {
+pub(crate) fn of_instance(platform_details: &str, root_device: &str) -> Option<&'static str> {
     of_system(platform_details).or((root_device == "/dev/xvda").then_some(DEFAULT_USER))
 }
 
 /// The default user by sshd's greeting, which may name the system: `SSH-2.0-OpenSSH_9.6p1 Ubuntu-3ubuntu13`.
-pub fn of_banner(line: &str) -> Option<&'static str> {
+pub(crate) fn of_banner(line: &str) -> Option<&'static str> {
     let comment = line.split_once(' ')?.1;
     of_system(comment)
 }
 
 /// Whether sshd rejects the connection instead of sending its greeting: the texts of `MaxStartups` and
 /// `PerSourcePenalties` (OpenSSH, `srclimit.c` and `sshd.c`).
-pub fn is_turned_away(line: &str) -> bool {
+pub(crate) fn is_turned_away(line: &str) -> bool {
     line.starts_with("Exceeded MaxStartups") || line.starts_with("Not allowed at this time")
 }
 
 /// The user of an unknown system.
-pub const DEFAULT_USER: &str = "ec2-user";
+pub(crate) const DEFAULT_USER: &str = "ec2-user";
 /// The users to suggest when one is refused, the most common first.
-pub const COMMON_USERS: [&str; 7] = ["ec2-user", "ubuntu", "admin", "rocky", "centos", "fedora", "bitnami"];
+pub(crate) const COMMON_USERS: [&str; 7] =
+    ["ec2-user", "ubuntu", "admin", "rocky", "centos", "fedora", "bitnami"];
 /// The tag that names an instance's user.
-pub const USER_TAG: &str = "ssh_ec2:user";
+pub(crate) const USER_TAG: &str = "ssh_ec2:user";
 /// Default users by a word of the system's name, in lower case. The first word that occurs counts.
 const USERS: [(&str, &str); 17] = [
     ("bitnami", "bitnami"),

@@ -17,7 +17,7 @@ use crate::target::{InstanceId, Target};
 
 /// A region of an account.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// The profile, if the user named one.
     pub profile: Option<String>,
     aws: Aws,
@@ -25,11 +25,11 @@ pub struct Place {
 
 /// A page of a list, or the error that ended it. The number is the index of the [`Place`].
 #[derive(Debug)]
-pub enum Update {
+pub(crate) enum Update {
     /// Instances in EC2.
     Instances(usize, Vec<Instance>),
     /// SSM agents in Systems Manager.
-    Managed(usize, Vec<Managed>),
+    Managed(Vec<Managed>),
     /// A call to EC2 failed.
     Failed(usize, AwsError),
     /// A call to Systems Manager failed.
@@ -38,19 +38,19 @@ pub enum Update {
 
 impl Place {
     /// The name of the region.
-    pub fn region(&self) -> &str {
+    pub(crate) fn region(&self) -> &str {
         self.aws.region()
     }
 
     /// The client for calls in this region.
-    pub fn aws(&self) -> &Aws {
+    pub(crate) fn aws(&self) -> &Aws {
         &self.aws
     }
 }
 
 impl Managed {
     /// The agent's state in a column: `online`, or since when it is not.
-    pub fn describe(&self, now: SystemTime) -> String {
+    pub(crate) fn describe(&self, now: SystemTime) -> String {
         match self.last_ping {
             _ if self.online => "online".into(),
             Some(ping) => format!("lost {} ago", Age::between(ping, now)),
@@ -64,7 +64,7 @@ impl Managed {
 /// # Errors
 ///
 /// When a profile cannot be used, or its regions cannot be listed.
-pub async fn places(
+pub(crate) async fn places(
     profiles: &[String],
     common: &Settings,
     all_regions: bool,
@@ -93,7 +93,7 @@ pub async fn places(
 }
 
 /// Lists all places concurrently, and reports each page as it arrives.
-pub async fn search(places: &[Place], filters: &[Filter], report: impl Fn(Update)) {
+pub(crate) async fn search(places: &[Place], filters: &[Filter], report: impl Fn(Update)) {
     let report = &report;
     let lists = (0..).zip(places).map(async |(index, place)| {
         tokio::join!(instances(index, &place.aws, filters, report), managed(index, &place.aws, report));
@@ -123,7 +123,7 @@ async fn managed(index: usize, aws: &Aws, report: &impl Fn(Update)) {
         match aws.describe_managed(token.as_deref()).await {
             Err(error) => return report(Update::Unmanaged(index, error)),
             Ok((page, next)) => {
-                report(Update::Managed(index, page));
+                report(Update::Managed(page));
                 token = next;
             }
         }
@@ -135,7 +135,11 @@ async fn managed(index: usize, aws: &Aws, report: &impl Fn(Update)) {
 
 /// Caches the names that exactly one running instance of an account and region has, for later connections and
 /// completions, and drops all others. `instances` must have all running instances there.
-pub async fn remember<'a>(place: &Place, instances: impl Iterator<Item = &'a Instance>, cache: &Cache) {
+pub(crate) async fn remember<'a>(
+    place: &Place,
+    instances: impl Iterator<Item = &'a Instance>,
+    cache: &Cache,
+) {
     let mut names: HashMap<&str, Vec<&Instance>> = HashMap::new();
     for instance in instances.filter(|instance| instance.state == InstanceState::Running) {
         if let Some(name) = instance.name().filter(|name| name.len() <= NAME_SIZE) {

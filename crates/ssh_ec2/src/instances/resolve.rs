@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
-pub use self::error::{Candidate, ResolveError, not_running_hint};
+pub(crate) use self::error::{Candidate, ResolveError, not_running_hint};
 use crate::aws::{Aws, AwsError, Filter, Instance, InstanceState};
 use crate::instances::cache::{Cache, Entry, Key, Scope, Turn};
 use crate::instances::default_user;
@@ -20,7 +20,7 @@ use crate::target::{InstanceId, OsUser, Target};
 
 /// How to choose among several matching instances.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// More than one match is an error.
     #[default]
     Unique,
@@ -32,7 +32,7 @@ pub enum Choice {
 
 /// The result for one target.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// The instance's id.
     pub id: InstanceId,
     /// The user from the instance's tag or its platform, if one is known.
@@ -45,7 +45,7 @@ pub struct Resolved {
 }
 
 /// Resolves targets in one account and region.
-pub struct Resolver<'a> {
+pub(crate) struct Resolver<'a> {
     aws: &'a Aws,
     cache: &'a Cache,
     scope: Scope,
@@ -53,7 +53,7 @@ pub struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     /// Makes no call yet.
-    pub fn new(aws: &'a Aws, cache: &'a Cache) -> Self {
+    pub(crate) fn new(aws: &'a Aws, cache: &'a Cache) -> Self {
         Self { aws, cache, scope: scope(aws) }
     }
 
@@ -62,7 +62,7 @@ impl<'a> Resolver<'a> {
     /// # Errors
     ///
     /// [`ResolveError`].
-    pub async fn instance(&self, target: &Target, choice: Choice) -> Result<Resolved, ResolveError> {
+    pub(crate) async fn instance(&self, target: &Target, choice: Choice) -> Result<Resolved, ResolveError> {
         if let Target::Id(id) = target {
             return Ok(Resolved { id: id.clone(), user: None, cached: false, described: false });
         }
@@ -80,7 +80,7 @@ impl<'a> Resolver<'a> {
 
     /// The user to log in as if none was given: from the instance's tag, else the default user of its system.
     /// None if the caller has no permission for the calls, or they fail.
-    pub async fn user(&self, resolved: &Resolved) -> Option<OsUser> {
+    pub(crate) async fn user(&self, resolved: &Resolved) -> Option<OsUser> {
         if resolved.user.is_some() {
             return resolved.user.clone();
         }
@@ -96,7 +96,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Removes a stale entry, so that EC2 is asked the next time.
-    pub async fn forget(&self, target: &Target, choice: Choice) {
+    pub(crate) async fn forget(&self, target: &Target, choice: Choice) {
         self.cache.forget(&self.scope, &key(target, choice)).await;
     }
 
@@ -228,7 +228,7 @@ impl<'a> Resolver<'a> {
 }
 
 /// Another region that has the instance. A failed call is left out.
-pub async fn region_of(aws: &Aws, instance: &InstanceId) -> Option<String> {
+pub(crate) async fn region_of(aws: &Aws, instance: &InstanceId) -> Option<String> {
     let regions = aws.describe_regions().await.ok()?;
     let filters = [Filter::new("instance-id", instance.as_str())];
     let looks = regions.into_iter().filter(|region| region != aws.region()).map(async |region| {
@@ -248,7 +248,7 @@ fn allowed<T>(result: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
 }
 
 /// The user from the instance's tag, else the default user of its platform.
-pub fn user_of(instance: &Instance) -> Option<OsUser> {
+pub(crate) fn user_of(instance: &Instance) -> Option<OsUser> {
     if let Some(tag) = instance.tag(default_user::USER_TAG) {
         match tag.parse() {
             Ok(user) => return Some(user),
@@ -259,7 +259,7 @@ pub fn user_of(instance: &Instance) -> Option<OsUser> {
 }
 
 /// The scope in which the cache keeps the names of this account and region.
-pub fn scope(aws: &Aws) -> Scope {
+pub(crate) fn scope(aws: &Aws) -> Scope {
     Scope { account: aws.account_name(), region: aws.region().to_owned(), endpoint: aws.instances_endpoint() }
 }
 

@@ -4,5 +4,5 @@
 //! signs with it, and refuses every other request.
 
 pub mod protocol;
-pub mod serve;
-pub mod socket;
+pub(crate) mod serve;
+pub(crate) mod socket;

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use self::error::public_half;
-pub use self::error::{Flaw, KeyFileError};
+pub(crate) use self::error::{Flaw, KeyFileError};
 use crate::ssh::wire::strings;
 
 /// The public key line in `path`, or in `path.pub` if `path` holds the private half.
@@ -21,7 +21,7 @@ use crate::ssh::wire::strings;
 /// # Errors
 ///
 /// When there is no key that can be pushed.
-pub fn read_public_key(path: &Path) -> Result<String, KeyFileError> {
+pub(crate) fn read_public_key(path: &Path) -> Result<String, KeyFileError> {
     let bytes = read(path)?;
     match public_line(&bytes) {
         Ok(line) => Ok(line),
@@ -123,7 +123,7 @@ fn check(line: &str) -> Result<(), Flaw> {
 }
 
 /// The length of the modulus of an RSA key, given as a line. None for other keys.
-pub fn rsa_bits(line: &str) -> Option<u32> {
+pub(crate) fn rsa_bits(line: &str) -> Option<u32> {
     let blob = STANDARD.decode(line.split_whitespace().nth(1)?).ok()?;
     match strings(&blob)?[..] {
         [name, _, modulus] if name == RSA.as_bytes() => Some(bits(modulus)),

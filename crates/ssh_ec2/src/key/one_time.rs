@@ -50,7 +50,7 @@ pub enum KeyType {
 
 impl KeyType {
     /// All values of `--key-type`.
-    pub const NAMES: [&str; 2] = ["ed25519", "rsa"];
+    pub(crate) const NAMES: [&str; 2] = ["ed25519", "rsa"];
 }
 
 impl FromStr for KeyType {
@@ -117,7 +117,7 @@ impl OneTimeKey {
     }
 
     /// The public half as a line of an `authorized_keys` file.
-    pub fn public_line(&self) -> String {
+    pub(crate) fn public_line(&self) -> String {
         let algorithm = match &self.0 {
             Pair::Ed25519(_) => "ssh-ed25519",
             Pair::Rsa(_) => "ssh-rsa",

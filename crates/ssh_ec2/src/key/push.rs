@@ -13,7 +13,7 @@ use crate::system::pace::Pace;
 use crate::target::{InstanceId, OsUser};
 
 /// A public key to push, for one user of one instance.
-pub struct Push<'a> {
+pub(crate) struct Push<'a> {
     aws: &'a Aws,
     instance: &'a InstanceId,
     user: &'a OsUser,
@@ -25,7 +25,7 @@ pub struct Push<'a> {
 
 impl<'a> Push<'a> {
     /// Pushes nothing yet: [`ensure`](Self::ensure) does.
-    pub fn new(
+    pub(crate) fn new(
         aws: &'a Aws,
         instance: &'a InstanceId,
         user: &'a OsUser,
@@ -40,7 +40,7 @@ impl<'a> Push<'a> {
     /// # Errors
     ///
     /// When the call to EC2 Instance Connect fails.
-    pub async fn ensure(&self) -> Result<(), AwsError> {
+    pub(crate) async fn ensure(&self) -> Result<(), AwsError> {
         let mut pushed = self.pushed.lock().await;
         if pushed.as_ref().is_some_and(|stamp| Stamp::now().since(stamp) < MAX_AGE) {
             return Ok(());

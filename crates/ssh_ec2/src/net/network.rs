@@ -20,7 +20,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 /// The settings that [`Network::new`] needs, as the user's environment gives them.
 #[derive(Clone, Default)]
-pub struct NetworkEnvironment {
+pub(crate) struct NetworkEnvironment {
     /// A PEM file to trust instead of the system's roots: `AWS_CA_BUNDLE`, or `ca_bundle` of the profile.
     pub ca_bundle: Option<PathBuf>,
     /// The proxy for `https` and `wss`. Plain connections stay on this machine and use no proxy.
@@ -32,7 +32,7 @@ pub struct NetworkEnvironment {
 impl NetworkEnvironment {
     /// Reads `AWS_CA_BUNDLE`, `https_proxy` and `no_proxy`. As in the AWS CLI, lower case wins over upper
     /// case, and an empty variable counts as absent.
-    pub fn from_env() -> Self {
+    pub(crate) fn from_env() -> Self {
         let first = |names: &[&str]| names.iter().find_map(env::var_os).filter(|value| !value.is_empty());
         let text = |names: &[&str]| first(names).and_then(|value| value.into_string().ok());
         Self {
@@ -56,7 +56,7 @@ impl fmt::Debug for NetworkEnvironment {
 
 /// The network settings cannot be used.
 #[derive(Debug, Error)]
-pub enum NetworkError {
+pub(crate) enum NetworkError {
     /// No certificate in the CA bundle can be used as a root.
     #[error("{} holds no usable CA certificate", path.display())]
     CaBundleEmpty {
@@ -122,7 +122,7 @@ impl Explain for NetworkError {
 
 /// Certificates and proxy for every connection of this process. Clones share the certificates that were read.
 #[derive(Clone)]
-pub struct Network(Arc<Shared>);
+pub(crate) struct Network(Arc<Shared>);
 
 struct Shared {
     ca_bundle: Option<PathBuf>,
@@ -136,7 +136,7 @@ impl Network {
     /// # Errors
     ///
     /// [`NetworkError::Proxy`].
-    pub fn new(environment: &NetworkEnvironment) -> Result<Self, NetworkError> {
+    pub(crate) fn new(environment: &NetworkEnvironment) -> Result<Self, NetworkError> {
         let https_proxy = environment.https_proxy.as_deref().map(proxy_url).transpose()?;
         let no_proxy = match environment.no_proxy.as_deref() {
             Some(hosts) => format!("{hosts},{NEVER_PROXIED}"),

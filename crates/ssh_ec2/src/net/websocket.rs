@@ -19,11 +19,11 @@ use tokio::time;
 use tokio_rustls::rustls;
 use tokio_tungstenite::WebSocketStream;
 
-pub use self::connect::{Connection, Way};
-pub(crate) use self::connect::{connect_through, tls, tls_through};
-pub use self::head::HeadError;
-pub use self::http_proxy::ProxyError;
-pub use self::url::{NotAStreamUrl, StreamUrl, Transport};
+pub use self::connect::Connection;
+pub(crate) use self::connect::{Way, connect_through, tls, tls_through};
+pub(crate) use self::head::HeadError;
+pub(crate) use self::http_proxy::ProxyError;
+pub(crate) use self::url::{StreamUrl, Transport};
 use crate::net::network::{Network, NetworkError};
 use crate::system::explain::{Anchor, Explain};
 
@@ -31,7 +31,7 @@ use crate::system::explain::{Anchor, Explain};
 pub type WebSocket = WebSocketStream<Box<dyn Connection>>;
 
 /// A connection to the host of a websocket, ready for the upgrade.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// The transport (with or without TLS), and host and port.
     destination: (Transport, String),
     stream: Box<dyn Connection>,
@@ -40,7 +40,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// Whether it goes to an address or through a proxy.
-    pub fn way(&self) -> &Way {
+    pub(crate) fn way(&self) -> &Way {
         &self.way
     }
 }
@@ -50,7 +50,7 @@ impl Prepared {
 /// # Errors
 ///
 /// [`DialError`].
-pub async fn prepare(url: &StreamUrl, network: &Network) -> Result<Prepared, DialError> {
+pub(crate) async fn prepare(url: &StreamUrl, network: &Network) -> Result<Prepared, DialError> {
     let (stream, way) = connect::open(url, network).await?;
     Ok(Prepared { destination: destination(url), stream, way })
 }
@@ -60,7 +60,7 @@ pub async fn prepare(url: &StreamUrl, network: &Network) -> Result<Prepared, Dia
 /// # Errors
 ///
 /// [`DialError`].
-pub async fn prepare_within(
+pub(crate) async fn prepare_within(
     limit: Duration,
     url: &StreamUrl,
     network: &Network,
@@ -77,7 +77,7 @@ pub async fn prepare_within(
 /// # Errors
 ///
 /// [`DialError`]; after one that [`DialError::is_permanent`] another attempt is of no use.
-pub async fn dial(
+pub(crate) async fn dial(
     url: &StreamUrl,
     headers: Vec<(HeaderName, HeaderValue)>,
     network: &Network,
@@ -124,7 +124,7 @@ fn is_lasting(status: u16) -> bool {
 
 /// The websocket could not be opened.
 #[derive(Debug, Error)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// No address of the host accepted a TCP connection.
     #[error("cannot connect to {host} at {address}")]
     Connect {
@@ -208,7 +208,7 @@ pub enum DialError {
 impl DialError {
     /// Whether the same request will not succeed later: it was refused with a 4xx, or the settings cannot
     /// work.
-    pub fn is_permanent(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         match self {
             Self::Proxy(error) => error.is_permanent(),
             Self::Refused { status, .. } => is_lasting(*status),

@@ -12,13 +12,13 @@ impl Policy {
     /// # Errors
     ///
     /// None in practice: all keys are strings.
-    pub fn json(&self) -> serde_json::Result<String> {
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
         let statement = self.statements.iter().map(JsonStatement::new).collect();
         serde_json::to_string_pretty(&Document { version: "2012-10-17", statement }).map(|text| text + "\n")
     }
 
     /// A data source for Terraform's provider `aws`, formatted as by `terraform fmt`.
-    pub fn terraform(&self) -> String {
+    pub(crate) fn terraform(&self) -> String {
         let statements: Vec<_> = self.statements.iter().map(block).collect();
         format!("data \"aws_iam_policy_document\" \"ssh_ec2\" {{\n{}}}\n", statements.join("\n"))
     }

@@ -10,7 +10,7 @@ use crate::target::{Port, SessionTarget};
 /// Why a connection was not possible, or ended.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum RoadError {
+pub(crate) enum RoadError {
     /// A call to AWS, or its signature.
     #[error(transparent)]
     Aws(#[from] AwsError),

@@ -12,7 +12,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ssm_channel::SsmAgentVersion;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -29,7 +28,7 @@ use crate::target::{InstanceId, Port};
 
 /// What a probe reads.
 #[derive(Clone, Copy, Debug)]
-pub enum Question<'a> {
+pub(crate) enum Question<'a> {
     /// The first line that a port sends.
     Port(Port),
     /// All that a shell script prints.
@@ -38,31 +37,31 @@ pub enum Question<'a> {
 
 /// Cancels a probe.
 #[derive(Debug, Default)]
-pub struct Interrupt {
+pub(crate) struct Interrupt {
     cancelled: Cell<bool>,
     open: Cell<bool>,
 }
 
 impl Interrupt {
     /// Cancels the probe, which must be polled afterwards to end its session.
-    pub fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.cancelled.set(true);
     }
 
     /// Whether it was cancelled.
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.get()
     }
 
     /// Whether a session is open, or is being started.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.get()
     }
 }
 
 /// The result of a probe. Times are measured from the call of [`ask`].
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The id of the session, which has ended.
     pub session: SessionId,
     /// The URL of its websocket.
@@ -75,15 +74,13 @@ pub struct Answer {
     pub opened: Duration,
     /// When the SSM agent had completed the handshake, if it did.
     pub ready: Option<Duration>,
-    /// From the handshake.
-    pub agent_version: Option<SsmAgentVersion>,
     /// Why the session ended, if it ended by itself.
     pub closed: Option<Closed>,
 }
 
 /// A probe failed.
 #[derive(Debug, Error)]
-pub enum ProbeError {
+pub(crate) enum ProbeError {
     /// It was cancelled.
     #[error("interrupted")]
     Interrupted,
@@ -136,7 +133,7 @@ impl Explain for ProbeError {
 
 /// What every probe needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Prober<'a> {
+pub(crate) struct Prober<'a> {
     /// Starts and ends the session.
     pub aws: &'a Aws,
     /// Opens the websocket.
@@ -155,7 +152,11 @@ pub struct Prober<'a> {
 /// # Errors
 ///
 /// [`ProbeError`]. An empty output is not an error.
-pub async fn ask(prober: Prober<'_>, question: Question<'_>, limit: Duration) -> Result<Answer, ProbeError> {
+pub(crate) async fn ask(
+    prober: Prober<'_>,
+    question: Question<'_>,
+    limit: Duration,
+) -> Result<Answer, ProbeError> {
     prober.interrupt.open.set(true);
     // Boxed, since otherwise the types of the futures around it nest too deeply for the compiler.
     let answer = Box::pin(ask_within(prober, question, limit)).await;
@@ -194,7 +195,7 @@ async fn ask_within(
             }
         })
         .await?;
-    let Observed { opened_at, ready_at, agent_version, .. } = outcome.observed;
+    let Observed { opened_at, ready_at, .. } = outcome.observed;
     let closed = match outcome.end {
         End::Closed(closed) => Some(closed),
         End::Lost(error) => return Err(error.into()),
@@ -207,7 +208,6 @@ async fn ask_within(
         started,
         opened: opened_at.ok_or_else(|| ProbeError::Late { instance: instance.clone() })? - asked,
         ready: ready_at.map(|at| at - asked),
-        agent_version,
         closed,
     })
 }
@@ -333,7 +333,7 @@ impl AsyncWrite for Collector {
 /// The identification line of an SSH client (RFC 4253, section 4.2).
 const IDENTIFICATION: &str = concat!("SSH-2.0-ssh_ec2_", env!("CARGO_PKG_VERSION"), "\r\n");
 /// Enough for host keys and for a handful of facts.
-pub const OUTPUT_LIMIT: usize = 64 * 1024;
+pub(crate) const OUTPUT_LIMIT: usize = 64 * 1024;
 /// The longest first line that is kept. sshd's has at most 255 bytes; other servers may send longer lines.
 const LINE_LIMIT: usize = 1024;
 /// How long to wait for a port's first line. A server that sends first sends it at once.

@@ -27,16 +27,16 @@ use self::blocking::{Reader, Writer};
 use self::socket::Socket;
 
 /// Bytes for the instance.
-pub type Input = Box<dyn AsyncRead + Unpin>;
+pub(crate) type Input = Box<dyn AsyncRead + Unpin>;
 /// Bytes from the instance.
-pub type Output = Box<dyn AsyncWrite + Unpin>;
+pub(crate) type Output = Box<dyn AsyncWrite + Unpin>;
 
 /// Standard input and standard output.
 ///
 /// # Errors
 ///
 /// [`io::Error`] if a descriptor is closed.
-pub fn standard() -> io::Result<(Input, Output)> {
+pub(crate) fn standard() -> io::Result<(Input, Output)> {
     Ok((
         reading(io::stdin().as_fd().try_clone_to_owned()?)?,
         writing(io::stdout().as_fd().try_clone_to_owned()?)?,
@@ -96,10 +96,10 @@ fn reopened(descriptor: &OwnedFd) -> Option<PathBuf> {
 }
 
 /// A count of bytes that several owners share.
-pub type Meter = Rc<Cell<u64>>;
+pub(crate) type Meter = Rc<Cell<u64>>;
 
 /// The same output. `on_write` is called with the length of each write.
-pub fn observed(output: Output, on_write: impl Fn(usize) + Unpin + 'static) -> Output {
+pub(crate) fn observed(output: Output, on_write: impl Fn(usize) + Unpin + 'static) -> Output {
     Box::new(Observed { output, on_write })
 }
 
@@ -148,7 +148,7 @@ impl<F: Fn(usize) + Unpin> AsyncWrite for Observed<F> {
 
 /// Waits until standard output has no reader any more; for ever if the system does not show that. A peer that
 /// has shut down only its own sending direction still reads.
-pub async fn output_abandoned() {
+pub(crate) async fn output_abandoned() {
     // epoll reports these in any case: an error for a pipe without readers, the end of both directions for
     // sockets and terminals. Room for more bytes is not waited for, so that writing does not wake this. epoll
     // rejects regular files, which have no readers to lose.
@@ -168,17 +168,17 @@ fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>
 
 /// Whether writing failed because no process reads any more. Other failures lose bytes for which a reader
 /// waits.
-pub fn reader_is_gone(error: &io::Error) -> bool {
+pub(crate) fn reader_is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Whether standard input has bytes that were not read.
-pub fn has_unread() -> bool {
+pub(crate) fn has_unread() -> bool {
     rustix::io::ioctl_fionread(io::stdin()).is_ok_and(|length| length > 0)
 }
 
 /// Whether no process can write to standard input any more, if that is a pipe or a socket.
-pub fn input_is_abandoned() -> bool {
+pub(crate) fn input_is_abandoned() -> bool {
     let input = io::stdin();
     let mut input = [PollFd::new(&input, PollFlags::empty())];
     let asked = poll(&mut input, Some(&Timespec::default()));
@@ -186,7 +186,7 @@ pub fn input_is_abandoned() -> bool {
 }
 
 /// Whether standard error is `/dev/null`, so that messages on it are lost.
-pub fn error_output_is_null() -> bool {
+pub(crate) fn error_output_is_null() -> bool {
     let Ok(error_output) = rustix::fs::fstat(io::stderr()) else { return true };
     rustix::fs::stat("/dev/null").is_ok_and(|null| null.st_rdev == error_output.st_rdev)
 }
@@ -225,7 +225,7 @@ pub(crate) fn poll_write(
 /// # Errors
 ///
 /// [`io::Error`] if there is no `/dev/null`.
-pub fn leave() -> io::Result<()> {
+pub(crate) fn leave() -> io::Result<()> {
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&nothing)?;
     rustix::stdio::dup2_stdout(&nothing)?;

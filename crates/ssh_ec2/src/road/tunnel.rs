@@ -134,7 +134,7 @@ pub struct Outcome<S, E> {
     /// The first of the possible ends that happened.
     pub end: End<S, E>,
     /// The observations up to the end.
-    pub observed: Observed,
+    pub(crate) observed: Observed,
 }
 
 impl<S, E> Outcome<S, E> {
@@ -146,7 +146,7 @@ impl<S, E> Outcome<S, E> {
 
 /// What a tunnel has seen of its session.
 #[derive(Debug, Default)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// When the websocket was open. None if the tunnel never began.
     pub opened_at: Option<Instant>,
     /// When the SSM agent completed the handshake, if it did.

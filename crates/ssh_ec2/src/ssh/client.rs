@@ -5,7 +5,7 @@ mod invocation;
 mod login;
 mod version;
 
-pub use self::command::Command;
-pub use self::invocation::{Invocation, InvocationError, is_batch, is_ssh, other_way};
-pub use self::login::Login;
-pub use self::version::Version;
+pub(crate) use self::command::Command;
+pub(crate) use self::invocation::{Invocation, InvocationError, is_batch, is_ssh};
+pub(crate) use self::login::Login;
+pub(crate) use self::version::Version;

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::agent_socket::Connection;
-pub use self::include::{exclude, include, include_line};
-pub use self::installed::{install_commands, installed_block, is_outdated, sections, without_section};
+pub(crate) use self::agent_socket::Connection;
+pub(crate) use self::include::{exclude, include, include_line};
+pub(crate) use self::installed::{install_commands, installed_block, is_outdated, sections, without_section};
 use crate::ssh::own_files::OwnFiles;
 use crate::ssh::quote::{escape_tokens, proxy_word, split_word};
 
@@ -35,7 +35,7 @@ pub struct ProxyOptions {
 
 /// The keys that ssh offers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Keys {
+pub(crate) enum Keys {
     /// The user's keys, as ssh finds them: no key can be pushed to a managed node.
     Own,
     /// The key that is pushed.
@@ -44,7 +44,7 @@ pub enum Keys {
 
 /// A suffix of host names, with the profile and region in which those hosts are.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Suffix {
+pub(crate) struct Suffix {
     /// Without the first dot: `prod.ec2`.
     pub suffix: String,
     /// The AWS profile; the default one if it is None.
@@ -56,7 +56,7 @@ pub struct Suffix {
 }
 
 /// The settings for one instance, as keyword and value, for ssh's option `-o`.
-pub fn settings(
+pub(crate) fn settings(
     program: &Path,
     files: &OwnFiles,
     options: &ProxyOptions,
@@ -154,7 +154,7 @@ fn key_settings(files: &OwnFiles, options: &ProxyOptions) -> Vec<(&'static str, 
 }
 
 /// The section for hosts with a suffix. [`sections`] recognizes it by its first line.
-pub fn section(
+pub(crate) fn section(
     program: &Path,
     files: &OwnFiles,
     options: &ProxyOptions,
@@ -177,7 +177,7 @@ pub fn section(
 }
 
 /// Whether `config --suffix` accepts this: labels of lower-case letters, digits and hyphens, joined by dots.
-pub fn is_suffix(suffix: &str) -> bool {
+pub(crate) fn is_suffix(suffix: &str) -> bool {
     let is_label = |label: &str| {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !label.is_empty() && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
@@ -185,7 +185,7 @@ pub fn is_suffix(suffix: &str) -> bool {
     suffix.len() <= 100 && suffix.split('.').all(is_label)
 }
 
-/// The block for every instance id, and for names with the [`DEFAULT_SUFFIX`]. ssh offers managed nodes
+/// The block for every instance id, and for names with the `DEFAULT_SUFFIX`. ssh offers managed nodes
 /// (`mi-…`) the user's own keys: EC2 Instance Connect pushes no key to a machine outside EC2.
 pub fn block(program: &Path, files: &OwnFiles, options: &ProxyOptions) -> String {
     let mut block = BLOCK.to_owned();
@@ -209,12 +209,12 @@ pub fn block(program: &Path, files: &OwnFiles, options: &ProxyOptions) -> String
 /// An alias has to include them itself. When ssh reads the blocks at the top of the user's file, an alias
 /// further down has not set `HostName` yet; when ssh reads the file a second time, for `Match final`, the
 /// settings that the user has for all hosts are set already, and ssh keeps the first value.
-pub fn for_aliases(file: &str) -> String {
+pub(crate) fn for_aliases(file: &str) -> String {
     hosts::by_host_name(file)
 }
 
 /// The suffix of host names when no other is installed: `web-1.ec2`.
-pub const DEFAULT_SUFFIX: &str = "ec2";
+pub(crate) const DEFAULT_SUFFIX: &str = "ec2";
 const BLOCK: &str = "# Written by `ssh_ec2 config`.\n";
 /// Begins a section. Its [`Suffix`] follows as JSON.
 const SECTION: &str = "# ssh_ec2 suffix ";

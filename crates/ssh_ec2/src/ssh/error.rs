@@ -9,7 +9,7 @@ use crate::system::explain::{Anchor, Explain};
 
 /// A client program that is missing, cannot be run or is too old.
 #[derive(Debug, Error)]
-pub enum SshError {
+pub(crate) enum SshError {
     /// The program could not be started.
     #[error("cannot run {program}")]
     NotRun {
@@ -49,4 +49,4 @@ impl Explain for SshError {
 }
 
 /// The hint for an ssh that is too old, or has a known vulnerability.
-pub const NEWER_HINT: &str = "put a newer ssh in PATH";
+pub(crate) const NEWER_HINT: &str = "put a newer ssh in PATH";

@@ -20,7 +20,7 @@ pub struct HostKey {
 
 /// The source that listed a host key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Source {
+pub(crate) enum Source {
     /// The EC2 console output, to which cloud-init prints the keys.
     Console,
     /// The server itself, at the first connection.
@@ -65,12 +65,12 @@ impl HostKey {
     }
 
     /// The name as in known_hosts, such as `ssh-ed25519`.
-    pub fn algorithm(&self) -> &str {
+    pub(crate) fn algorithm(&self) -> &str {
         &self.algorithm
     }
 
     /// The name as in ssh's messages: `ED25519`, `RSA`, `ECDSA`.
-    pub fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         match self.algorithm.as_str() {
             "ssh-ed25519" => "ED25519",
             "ssh-rsa" => "RSA",
@@ -81,7 +81,7 @@ impl HostKey {
     }
 
     /// As ssh shows it: `SHA256:` and 43 characters.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(&self.blob)))
     }
 }
@@ -95,7 +95,7 @@ impl fmt::Display for HostKey {
 
 impl Source {
     /// The word for it in the comments of known_hosts.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Console => "console",
             Self::FirstUse => "first-use",
@@ -106,7 +106,7 @@ impl Source {
 
     /// Reads [`word`](Self::word). A line that ssh wrote has none: ssh accepted the key at the first
     /// connection.
-    pub fn of_word(word: &str) -> Self {
+    pub(crate) fn of_word(word: &str) -> Self {
         let known = [Self::Console, Self::Session, Self::User];
         known.into_iter().find(|source| source.word() == word).unwrap_or(Self::FirstUse)
     }

@@ -18,14 +18,14 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, wait};
 
-pub use self::ignored::IgnoredSignals;
+pub(crate) use self::ignored::IgnoredSignals;
 use self::signals::{Arrival, Signals};
 use crate::ssh::client::Command;
 use crate::system::memory;
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum End {
+pub(crate) enum End {
     /// It exited with this status.
     Exited(u8),
     /// It was killed by the signal with this number.
@@ -33,7 +33,7 @@ pub enum End {
 }
 
 /// A program that was started, and the signals to pass on to it.
-pub struct Job {
+pub(crate) struct Job {
     /// The process. None once it has ended, since another process may get its id.
     child: Option<Pid>,
     signals: Signals,
@@ -49,7 +49,7 @@ impl Job {
     /// # Errors
     ///
     /// Errors of the operating system. If there is no such program, the child prints the error and exits.
-    pub fn start(own_program: &Path, command: &Command) -> io::Result<Self> {
+    pub(crate) fn start(own_program: &Path, command: &Command) -> io::Result<Self> {
         // Before the start, or a signal in between would end this process alone.
         let signals = Signals::catch()?;
         let child = process::Command::new(own_program)
@@ -67,7 +67,7 @@ impl Job {
     /// # Errors
     ///
     /// Errors of the operating system.
-    pub fn wait(&mut self) -> io::Result<End> {
+    pub(crate) fn wait(&mut self) -> io::Result<End> {
         loop {
             // Before waitpid: a stop that is seen only after SIGCONT would stop us again.
             self.take_signals();
@@ -92,7 +92,7 @@ impl Job {
 
     /// Sleeps until a signal comes, or one of `others` can be read. Returns whether the caller may continue
     /// to wait: false after `deadline`, and once a signal has asked this process to end.
-    pub fn sleep(&mut self, others: &[BorrowedFd<'_>], deadline: Instant) -> bool {
+    pub(crate) fn sleep(&mut self, others: &[BorrowedFd<'_>], deadline: Instant) -> bool {
         let slept = !self.is_asked_to_end && self.signals.sleep(others, Some(deadline)).is_ok();
         self.take_signals();
         slept && !self.is_asked_to_end && Instant::now() < deadline
@@ -135,7 +135,7 @@ impl End {
 
     /// The program's exit status. If a signal killed the program, it kills this process as well, and this
     /// does not return.
-    pub fn imitate(self) -> u8 {
+    pub(crate) fn imitate(self) -> u8 {
         match self {
             Self::Exited(code) => code,
             Self::Killed(signal) => {
@@ -151,7 +151,7 @@ impl End {
 
 /// The program that the child is to become.
 #[derive(Debug, Eq, PartialEq)]
-pub struct Child {
+pub(crate) struct Child {
     parent: u32,
     /// The program, with its arguments.
     pub command: Command,
@@ -159,7 +159,7 @@ pub struct Child {
 
 impl Child {
     /// Reads the command line that [`Job::start`] writes. None for any other.
-    pub fn parse(arguments: &[OsString]) -> Option<Self> {
+    pub(crate) fn parse(arguments: &[OsString]) -> Option<Self> {
         let [first, parent, program, arguments @ ..] = arguments else { return None };
         if first != CHILD {
             return None;
@@ -173,7 +173,7 @@ impl Child {
     /// background process of `ssh -f`.
     ///
     /// Returns the reason for which the program cannot be started; None if the parent has already ended.
-    pub fn exec(&self) -> Option<io::Error> {
+    pub(crate) fn exec(&self) -> Option<io::Error> {
         #[cfg(target_os = "linux")]
         if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
             return Some(error.into());

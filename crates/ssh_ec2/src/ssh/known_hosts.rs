@@ -19,7 +19,7 @@ use crate::target::{InstanceId, Port};
 
 /// The file cannot be used.
 #[derive(Debug, Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// Another process kept the lock for too long.
     #[error("{path} is in use by another process")]
     Busy {
@@ -61,23 +61,23 @@ impl Explain for StoreError {
 
 /// A host as known_hosts names it: `i-…`, or `[i-…]:2222` for another port than 22.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Host(String);
+pub(crate) struct Host(String);
 
 impl Host {
     /// The name for an instance's sshd on this port.
-    pub fn new(instance: &InstanceId, port: Port) -> Self {
+    pub(crate) fn new(instance: &InstanceId, port: Port) -> Self {
         Self(if port == Port::SSH { instance.to_string() } else { format!("[{instance}]:{port}") })
     }
 
     /// The name as it stands in the file.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 /// A known key, and its line in the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The [`Host`] as it stands in the file.
     pub host: String,
     /// The key that the server must present.
@@ -90,14 +90,14 @@ pub struct Entry {
 
 /// The file, and the id of the user who must own it.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     path: PathBuf,
     owner: u32,
 }
 
 impl Store {
     /// The file at `path`, which need not exist yet.
-    pub fn new(path: PathBuf, owner: u32) -> Self {
+    pub(crate) fn new(path: PathBuf, owner: u32) -> Self {
         Self { path, owner }
     }
 
@@ -106,7 +106,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Read`].
-    pub fn entries(&self) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) fn entries(&self) -> Result<Vec<Entry>, StoreError> {
         Ok(lines(&self.bytes()?).filter_map(entry).collect())
     }
 
@@ -115,7 +115,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Read`].
-    pub fn marked(&self) -> Result<Vec<String>, StoreError> {
+    pub(crate) fn marked(&self) -> Result<Vec<String>, StoreError> {
         let bytes = self.bytes()?;
         let text = lines(&bytes).filter_map(|line| str::from_utf8(line).ok());
         Ok(text.map(str::trim).filter(|line| line.starts_with('@')).map(str::to_owned).collect())
@@ -126,7 +126,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Read`].
-    pub fn find(&self, host: &Host) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) fn find(&self, host: &Host) -> Result<Vec<Entry>, StoreError> {
         let mut entries = self.entries()?;
         entries.retain(|entry| entry.host == host.0);
         Ok(entries)
@@ -138,7 +138,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`]; then the file is as it was.
-    pub async fn add(
+    pub(crate) async fn add(
         &self,
         host: &Host,
         keys: &[HostKey],
@@ -163,7 +163,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`]; then the file is as it was.
-    pub async fn replace(
+    pub(crate) async fn replace(
         &self,
         host: &Host,
         key: &HostKey,
@@ -181,7 +181,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`]; then the file is as it was.
-    pub async fn forget(&self, instance: &InstanceId) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) async fn forget(&self, instance: &InstanceId) -> Result<Vec<Entry>, StoreError> {
         let _turn = self.turn().await?;
         let other_port = format!("[{instance}]:");
         let (bytes, forgotten) =

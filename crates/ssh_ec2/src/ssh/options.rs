@@ -8,31 +8,31 @@
 mod configured;
 mod running;
 
-pub use self::configured::alias;
+pub(crate) use self::configured::alias;
 
 /// Keywords in lower case and their values, in the order of `ssh -G`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct SshOptions(Vec<(String, String)>);
+pub(crate) struct SshOptions(Vec<(String, String)>);
 
 impl SshOptions {
     /// Reads the output of `ssh -G`: a line for each value.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let lines = text.lines().filter_map(|line| line.split_once(' '));
         Self(lines.map(|(keyword, value)| (keyword.to_ascii_lowercase(), value.to_owned())).collect())
     }
 
     /// The first value of a keyword, which the caller gives in lower case.
-    pub fn get(&self, keyword: &str) -> Option<&str> {
+    pub(crate) fn get(&self, keyword: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| found == keyword).map(|(_, value)| value.as_str())
     }
 
     /// The value of `PubkeyAcceptedAlgorithms`, or of `PubkeyAcceptedKeyTypes` before OpenSSH 8.5.
-    pub fn accepted_algorithms(&self) -> Option<&str> {
+    pub(crate) fn accepted_algorithms(&self) -> Option<&str> {
         self.get("pubkeyacceptedalgorithms").or_else(|| self.get("pubkeyacceptedkeytypes"))
     }
 
     /// Whether ssh offers no Ed25519 key, but RSA keys with SHA-2 signatures.
-    pub fn want_rsa(&self) -> bool {
+    pub(crate) fn want_rsa(&self) -> bool {
         let Some(value) = self.accepted_algorithms() else { return false };
         let accepts = |name: &str| value.split(',').any(|accepted| accepted == name);
         !accepts("ssh-ed25519") && (accepts("rsa-sha2-256") || accepts("rsa-sha2-512"))
@@ -45,7 +45,7 @@ impl SshOptions {
     }
 
     /// Whether `name` is in the value of a keyword, a list with commas. None if the keyword has no value.
-    pub fn lists(&self, keyword: &str, name: &str) -> Option<bool> {
+    pub(crate) fn lists(&self, keyword: &str, name: &str) -> Option<bool> {
         Some(self.get(keyword)?.split(',').any(|listed| listed == name))
     }
 }

@@ -67,7 +67,7 @@ impl OwnFiles {
 
     /// The same for the user with this id. The shorter directory does not depend on environment variables,
     /// which differ between a login, cron and su.
-    pub fn of_user(directory: &Path, user: u32) -> Self {
+    pub(crate) fn of_user(directory: &Path, user: u32) -> Self {
         Self::below(directory, Path::new(&format!("/tmp/ssh_ec2-{user}")))
     }
 

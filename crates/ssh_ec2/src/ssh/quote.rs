@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 /// One word for a POSIX shell.
-pub fn shell_word(word: &OsStr) -> String {
+pub(crate) fn shell_word(word: &OsStr) -> String {
     quote(&word.to_string_lossy(), b"_@%:,./+=-")
 }
 
@@ -20,7 +20,7 @@ fn quote(text: &str, plain: &[u8]) -> String {
 }
 
 /// One word for ssh, which splits the value of a setting, or a command that it runs without a shell.
-pub fn split_word(text: &str) -> String {
+pub(crate) fn split_word(text: &str) -> String {
     let special = |character: char| character.is_whitespace() || matches!(character, '"' | '\'' | '\\' | '#');
     if text.is_empty() || text.contains(special) {
         format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
@@ -30,12 +30,12 @@ pub fn split_word(text: &str) -> String {
 }
 
 /// Keeps ssh from replacing `%` tokens in a value.
-pub fn escape_tokens(text: &str) -> String {
+pub(crate) fn escape_tokens(text: &str) -> String {
     text.replace('%', "%%")
 }
 
 /// Whether ssh reads a value as it is written, in every setting. In some it replaces `${NAME}` by an
 /// environment variable, and no escape prevents that; a line break ends the line.
-pub fn is_literal(value: &str) -> bool {
+pub(crate) fn is_literal(value: &str) -> bool {
     !value.contains("${") && !value.contains(['\n', '\r'])
 }

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 
 /// A program that copies files over ssh.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Tool {
+pub(crate) enum Tool {
     /// OpenSSH's scp.
     Scp,
     /// OpenSSH's sftp.
@@ -23,7 +23,7 @@ pub enum Tool {
 
 /// An argument that names a file on a host.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Remote {
+pub(crate) struct Remote {
     /// Its position among the arguments.
     pub index: usize,
     /// `scp://` or `sftp://`; empty if it is no URI.
@@ -38,7 +38,7 @@ pub struct Remote {
 
 impl Tool {
     /// The program's name in PATH.
-    pub fn program(self) -> &'static str {
+    pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Scp => "scp",
             Self::Sftp => "sftp",
@@ -47,7 +47,7 @@ impl Tool {
     }
 
     /// The arguments that name hosts, and the position of the first operand, before which options go.
-    pub fn remotes(self, arguments: &[OsString]) -> (Vec<Remote>, usize) {
+    pub(crate) fn remotes(self, arguments: &[OsString]) -> (Vec<Remote>, usize) {
         let mut remotes = Vec::new();
         let mut first = None;
         let mut only_operands = false;
@@ -73,7 +73,7 @@ impl Tool {
     }
 
     /// Whether the options have the program ask the user nothing.
-    pub fn is_batch(self, arguments: &[OsString]) -> bool {
+    pub(crate) fn is_batch(self, arguments: &[OsString]) -> bool {
         let (_, first) = self.remotes(arguments);
         let options =
             arguments[..first].iter().map(|argument| argument.to_string_lossy().to_ascii_lowercase());

@@ -5,16 +5,16 @@ use std::time::{Duration, SystemTime};
 
 /// How long ago something was, or how long it still lasts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Age(Duration);
+pub(crate) struct Age(Duration);
 
 impl Age {
     /// The time from `then` to `now`; zero if `then` is later.
-    pub fn between(then: SystemTime, now: SystemTime) -> Self {
+    pub(crate) fn between(then: SystemTime, now: SystemTime) -> Self {
         Self(now.duration_since(then).unwrap_or_default())
     }
 
     /// The form for sentences: "1 hour", "3 days".
-    pub fn in_words(self) -> String {
+    pub(crate) fn in_words(self) -> String {
         let (number, unit) = self.number_and_unit();
         format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
     }

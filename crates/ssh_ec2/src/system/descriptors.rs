@@ -9,7 +9,7 @@ use std::fs;
 /// Some callers, such as libssh, leave the other end of our standard input open in this process, which would
 /// then never see the end of its input. Descriptors that an argument or an environment variable names, as
 /// with bash's `<(…)`, stay open.
-pub fn close_inherited(arguments: &[OsString]) {
+pub(crate) fn close_inherited(arguments: &[OsString]) {
     let mut open = open_descriptors();
     let values = env::vars_os().map(|(_, value)| value);
     for word in arguments.iter().cloned().chain(values) {

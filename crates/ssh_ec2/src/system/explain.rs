@@ -5,7 +5,7 @@ use std::error::Error;
 use std::time::SystemTime;
 
 /// An error that explains itself: the type that defines an error has all of its texts.
-pub trait Explain: Error {
+pub(crate) trait Explain: Error {
     /// What to do about it: one action for each line.
     fn hints(&self) -> Vec<String>;
 
@@ -22,14 +22,13 @@ macro_rules! anchors {
     ($($variant:ident $heading:literal)*) => {
         /// A heading of `docs/troubleshooting.md`.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        #[expect(missing_docs, reason = "each is the heading of the same name")]
-        pub enum Anchor {
+        pub(crate) enum Anchor {
             $($variant,)*
         }
 
         impl Anchor {
             /// The heading as it stands in the document and in links to it.
-            pub fn heading(self) -> &'static str {
+            pub(crate) fn heading(self) -> &'static str {
                 match self {
                     $(Self::$variant => $heading,)*
                 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A random time up to `delay`: clients that were refused together do not try again together.
-pub fn up_to(delay: Duration) -> Duration {
+pub(crate) fn up_to(delay: Duration) -> Duration {
     // Without random bytes it is the whole delay, which is only slower.
     let mut random = [u8::MAX; 1];
     let _ = getrandom::fill(&mut random);

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// system's crash reporter. On Linux, other processes of the user cannot attach a debugger either, nor read
 /// the memory and environment in `/proc`. It is no defence against root. A system that refuses it does not
 /// prevent a connection.
-pub fn forbid_dumps() {
+pub(crate) fn forbid_dumps() {
     // The hard limit stays, so that programs started from here can raise their own limit.
     let Rlimit { maximum, .. } = getrlimit(Resource::Core);
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum }) {

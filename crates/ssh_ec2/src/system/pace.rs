@@ -15,7 +15,7 @@ use crate::system::private_file;
 
 /// A bucket in a file, and its rate.
 #[derive(Clone, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// The file. None if no file can be trusted: then no call waits.
     path: Option<PathBuf>,
     rate: Rate,
@@ -23,7 +23,7 @@ pub struct Pace {
 
 /// The number of calls that may come at once, and the time after which one more may come.
 #[derive(Clone, Copy, Debug)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// The interval between calls, in microseconds.
     interval: u64,
     burst: u64,
@@ -31,12 +31,12 @@ pub struct Rate {
 
 impl Pace {
     /// The bucket in `path`, which is created at the first call. Without a path no call waits.
-    pub fn new(path: Option<PathBuf>, rate: Rate) -> Self {
+    pub(crate) fn new(path: Option<PathBuf>, rate: Rate) -> Self {
         Self { path, rate }
     }
 
     /// Returns when this process may make its call.
-    pub async fn turn(&self) {
+    pub(crate) async fn turn(&self) {
         let Some(path) = &self.path else { return };
         match take(path, self.rate).await {
             Ok(Duration::ZERO) => {}
@@ -87,10 +87,10 @@ impl Rate {
 
 /// The rate for pushes of keys. EC2 Instance Connect's limits are not published. Ten a second, after a burst
 /// of twenty, were enough for Ansible's forks.
-pub const PUSHES: Rate = Rate { interval: 100_000, burst: 20 };
+pub(crate) const PUSHES: Rate = Rate { interval: 100_000, burst: 20 };
 /// The rate for sessions that Session Manager has throttled. It starts three a second in an account and
 /// region (<https://docs.aws.amazon.com/general/latest/gr/ssm.html>), some of which are left to others.
-pub const REFUSED_SESSIONS: Rate = Rate { interval: 400_000, burst: 1 };
+pub(crate) const REFUSED_SESSIONS: Rate = Rate { interval: 400_000, burst: 1 };
 /// The longest wait, in microseconds. A longer one comes from a clock that was set back.
 const MAX_WAIT: u64 = 60_000_000;
 /// The lock is held for microseconds, unless its process was stopped. Then the call does not wait.

@@ -14,7 +14,7 @@ use crate::system::explain::{Anchor, Explain};
 
 /// A file that cannot be read, or whose contents others may have written.
 #[derive(Debug, Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The operating system does not let it be read.
     #[error("cannot read {path}")]
     Io {
@@ -69,7 +69,7 @@ impl Explain for ReadError {
 /// # Errors
 ///
 /// [`ReadError`].
-pub fn read(path: &Path, owner: u32) -> Result<Option<Vec<u8>>, ReadError> {
+pub(crate) fn read(path: &Path, owner: u32) -> Result<Option<Vec<u8>>, ReadError> {
     let io = |source| ReadError::Io { path: path.to_owned(), source };
     // Otherwise opening a pipe would wait until a process opens its other end.
     let opened = OpenOptions::new().read(true).custom_flags(NONBLOCKING).open(path);
@@ -101,7 +101,7 @@ pub fn read(path: &Path, owner: u32) -> Result<Option<Vec<u8>>, ReadError> {
 /// # Errors
 ///
 /// [`ReadError`].
-pub fn check_directory(directory: &Path, owner: u32) -> Result<(), ReadError> {
+pub(crate) fn check_directory(directory: &Path, owner: u32) -> Result<(), ReadError> {
     let path = || directory.to_owned();
     let metadata = match fs::metadata(directory) {
         Ok(metadata) => metadata,
@@ -128,7 +128,7 @@ pub fn check_directory(directory: &Path, owner: u32) -> Result<(), ReadError> {
 /// # Errors
 ///
 /// When it cannot be opened, or is no regular file of this user.
-pub fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true).mode(0o600);
     let file = options.custom_flags(NONBLOCKING | UNLINKED).open(path)?;
@@ -146,7 +146,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 ///
 /// When one of these steps fails; then the old file is as it was.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_by(path, bytes, |_, staged| fs::rename(staged, path))
 }
 
@@ -155,7 +155,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 ///
 /// As for [`replace`].
-pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_by(path, bytes, |file, staged| {
         file.sync_all()?;
         rename_durably(staged, path)
@@ -167,7 +167,7 @@ pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 ///
 /// When it cannot be renamed.
-pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     // Not every file system can sync a directory. The file is whole in any case.
     let _ = to.parent().map(|directory| File::open(directory)?.sync_all());
@@ -201,7 +201,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 
 /// A lock, which is released when this is dropped.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -210,7 +210,7 @@ pub struct Lock {
 /// # Errors
 ///
 /// When the file cannot be opened; [`io::ErrorKind::WouldBlock`] when another process keeps the lock.
-pub async fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
+pub(crate) async fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
     make_directory(path)?;
     lock_file(open(path)?, patience).await
 }
@@ -224,7 +224,7 @@ pub async fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
 /// # Errors
 ///
 /// As for [`lock`].
-pub async fn lock_file(file: File, patience: Duration) -> io::Result<Lock> {
+pub(crate) async fn lock_file(file: File, patience: Duration) -> io::Result<Lock> {
     let waiting = spawn_blocking(move || file.lock().map(|()| Lock { _file: file }));
     match timeout(patience, waiting).await {
         Ok(locked) => locked.map_err(io::Error::other)?,

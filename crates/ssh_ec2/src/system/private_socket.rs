@@ -15,12 +15,12 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::{Pid, test_kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
-pub use tokio::net::UnixStream;
+pub(crate) use tokio::net::UnixStream;
 use tokio::time::sleep;
 
 /// The directory of a socket cannot be used.
 #[derive(Debug)]
-pub enum DirectoryError {
+pub(crate) enum DirectoryError {
     /// Another user owns it, or its mode lets other users in.
     Exposed,
     /// The operating system refused to make or examine it.
@@ -32,7 +32,7 @@ pub enum DirectoryError {
 /// # Errors
 ///
 /// [`DirectoryError`].
-pub fn make_directory(directory: &Path) -> Result<(), DirectoryError> {
+pub(crate) fn make_directory(directory: &Path) -> Result<(), DirectoryError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(DirectoryError::Io)?;
     match is_private(directory).map_err(DirectoryError::Io)? {
@@ -51,7 +51,7 @@ fn is_private(directory: &Path) -> io::Result<bool> {
 
 /// A listening socket.
 #[derive(Debug)]
-pub struct PrivateSocket(UnixListener);
+pub(crate) struct PrivateSocket(UnixListener);
 
 impl PrivateSocket {
     /// Listens at `path`, in a directory from [`make_directory`], and replaces a socket that is there.
@@ -59,7 +59,7 @@ impl PrivateSocket {
     /// # Errors
     ///
     /// Errors of the operating system.
-    pub fn listen(path: &Path) -> io::Result<Self> {
+    pub(crate) fn listen(path: &Path) -> io::Result<Self> {
         remove_if_there(path)?;
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
@@ -70,7 +70,7 @@ impl PrivateSocket {
     ///
     /// At the limit of open files the connection stays in the backlog, and the system reports it as ready all
     /// the time. So this pauses before it tries again.
-    pub async fn accept(&self) -> UnixStream {
+    pub(crate) async fn accept(&self) -> UnixStream {
         loop {
             let stream = match self.0.accept().await {
                 Ok((stream, _)) => stream,
@@ -95,7 +95,7 @@ impl PrivateSocket {
 ///
 /// When another user owns the socket or its directory, or can enter the directory; and errors of the
 /// operating system.
-pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
+pub(crate) async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     let stream = match UnixStream::connect(path).await {
         Err(error) if matches!(error.kind(), ConnectionRefused | NotFound) => return Ok(None),
@@ -116,7 +116,7 @@ pub async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
 /// # Errors
 ///
 /// Those of the operating system.
-pub fn sweep(directory: &Path, process_of: impl Fn(&str) -> Option<u32>) -> io::Result<()> {
+pub(crate) fn sweep(directory: &Path, process_of: impl Fn(&str) -> Option<u32>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let process = entry.file_name().to_str().and_then(&process_of);
@@ -144,13 +144,13 @@ fn is_abandoned(path: &Path) -> bool {
 }
 
 /// The id of the process at the other end. None where the system does not report it.
-pub fn peer(stream: &UnixStream) -> Option<u32> {
+pub(crate) fn peer(stream: &UnixStream) -> Option<u32> {
     u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
 }
 
 /// Whether the process at the other end has the same parent as this one. A parent that ends is replaced by
 /// another, so a process id that is used again does not mislead. False where there is no `/proc`.
-pub fn is_sibling(stream: &UnixStream) -> bool {
+pub(crate) fn is_sibling(stream: &UnixStream) -> bool {
     let parent = std::os::unix::process::parent_id();
     peer(stream).and_then(parent_of) == Some(parent)
 }
@@ -161,7 +161,7 @@ fn parent_of(process: u32) -> Option<u32> {
 
 /// Whether a process cannot answer, since a signal or a debugger stopped it or it is a zombie. False where
 /// there is no `/proc`.
-pub fn is_stopped(process: u32) -> bool {
+pub(crate) fn is_stopped(process: u32) -> bool {
     stat_field(process, 0).is_some_and(|state| matches!(&*state, "T" | "t" | "X" | "Z"))
 }
 
@@ -179,7 +179,7 @@ fn stat_field(process: u32, index: usize) -> Option<String> {
 /// # Errors
 ///
 /// When reading fails, and when a frame is empty or longer than `limit`.
-pub async fn read_frame(stream: &mut UnixStream, limit: usize) -> io::Result<Option<Vec<u8>>> {
+pub(crate) async fn read_frame(stream: &mut UnixStream, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let length = match stream.read_u32().await {
         Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -198,7 +198,7 @@ pub async fn read_frame(stream: &mut UnixStream, limit: usize) -> io::Result<Opt
 /// # Errors
 ///
 /// When writing fails, and when the body has 4 GiB or more.
-pub async fn write_frame(stream: &mut UnixStream, body: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_frame(stream: &mut UnixStream, body: &[u8]) -> io::Result<()> {
     let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidData)?;
     stream.write_all(&[&length.to_be_bytes(), body].concat()).await
 }
@@ -208,7 +208,7 @@ pub async fn write_frame(stream: &mut UnixStream, body: &[u8]) -> io::Result<()>
 /// # Errors
 ///
 /// Errors of the operating system.
-pub fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -220,7 +220,7 @@ fn own_user() -> u32 {
 }
 
 /// A socket address holds 108 bytes on Linux and 104 on others, with a final NUL.
-pub const PATH_LIMIT: usize = 103;
+pub(crate) const PATH_LIMIT: usize = 103;
 /// Short for a user who waits, and long enough to use at most a thousandth of a processor's time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

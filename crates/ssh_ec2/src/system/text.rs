@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// The message of an error, followed by those of its causes.
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -19,7 +19,7 @@ pub fn chain(error: &dyn Error) -> String {
 
 /// Foreign text, made safe for a terminal: without control characters, with single spaces, of at most `limit`
 /// characters.
-pub fn foreign_text(text: &str, limit: usize) -> String {
+pub(crate) fn foreign_text(text: &str, limit: usize) -> String {
     // Besides C0 and C1: characters that reorder or hide what follows them.
     let hidden = |c: char| {
         c.is_control()
@@ -40,7 +40,7 @@ pub fn foreign_text(text: &str, limit: usize) -> String {
 
 /// The SSM agent's output on one line, without its rulers: that of a failed session begins with an empty line
 /// and `----------ERROR-------`.
-pub fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("-----"));
     lines.collect::<Vec<_>>().join(" ")
 }

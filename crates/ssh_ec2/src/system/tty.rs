@@ -22,7 +22,7 @@ use tokio::task::spawn_blocking;
 
 /// The user gave no answer.
 #[derive(Debug, Error)]
-pub enum AskError {
+pub(crate) enum AskError {
     /// There is neither a terminal nor a program to ask with.
     #[error("there is no terminal to ask on")]
     Nobody,
@@ -42,7 +42,7 @@ pub enum AskError {
 /// # Errors
 ///
 /// [`AskError`].
-pub async fn ask(question: &str) -> Result<String, AskError> {
+pub(crate) async fn ask(question: &str) -> Result<String, AskError> {
     let program = env::var_os("SSH_ASKPASS").filter(|program| !program.is_empty());
     let require = env::var("SSH_ASKPASS_REQUIRE").unwrap_or_default();
     let has_display = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| env::var_os(name).is_some());
@@ -65,12 +65,12 @@ pub async fn ask(question: &str) -> Result<String, AskError> {
 /// # Errors
 ///
 /// [`AskError::Declined`] when the user cancelled, [`AskError::Nobody`] when there is no terminal.
-pub async fn confirm(question: &str) -> Result<(), AskError> {
+pub(crate) async fn confirm(question: &str) -> Result<(), AskError> {
     ask_terminal(terminal().ok_or(AskError::Nobody)?, question).await.map(|_| ())
 }
 
 /// Writes a line to the terminal, for the user who has just answered there.
-pub fn print_line(text: &str) {
+pub(crate) fn print_line(text: &str) {
     if let Some(mut terminal) = terminal() {
         let _ = terminal.write_all(format!("{}\n", foreign_text(text, LIMIT)).as_bytes());
     }
@@ -78,7 +78,7 @@ pub fn print_line(text: &str) {
 
 /// The terminal, if this process is in its foreground. Reading it from the background would stop this
 /// process.
-pub fn terminal() -> Option<File> {
+pub(crate) fn terminal() -> Option<File> {
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
     (tcgetpgrp(&terminal).ok()? == getpgrp()).then_some(terminal)
 }

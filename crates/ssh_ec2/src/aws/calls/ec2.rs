@@ -22,7 +22,7 @@ const GET_CONSOLE_OUTPUT: Api = Api { service: &EC2, operation: "GetConsoleOutpu
 /// A filter of DescribeInstances. An instance passes if one of the values matches; `*`, `?` and `\` are
 /// special.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// The attribute to match, for example `tag:Name`.
     pub name: String,
     /// The accepted values, at most 200.
@@ -31,7 +31,7 @@ pub struct Filter {
 
 impl Filter {
     /// A filter with one value.
-    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self { name: name.into(), values: vec![value.into()] }
     }
 }
@@ -39,7 +39,7 @@ impl Filter {
 /// An instance: what is needed to find and to show it. Its texts are as AWS sent them, and must be made
 /// printable before they are shown.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Instance {
+pub(crate) struct Instance {
     /// The id, `i-…`.
     pub id: InstanceId,
     /// Whether it runs, and its state if it does not.
@@ -66,19 +66,19 @@ pub struct Instance {
 
 impl Instance {
     /// The value of the tag `key`.
-    pub fn tag(&self, key: &str) -> Option<&str> {
+    pub(crate) fn tag(&self, key: &str) -> Option<&str> {
         self.tags.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
     }
 
     /// The value of the Name tag. None as well if it is empty.
-    pub fn name(&self) -> Option<&str> {
+    pub(crate) fn name(&self) -> Option<&str> {
         self.tag("Name").filter(|name| !name.is_empty())
     }
 }
 
 /// Which console output to return.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Latest {
+pub(crate) enum Latest {
     /// What EC2 stored after the last start or stop.
     No,
     /// The present output (`Latest`). Only instances on the Nitro system support it.
@@ -87,7 +87,7 @@ pub enum Latest {
 
 /// The state of an instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum InstanceState {
+pub(crate) enum InstanceState {
     /// It runs.
     Running,
     /// Any other state, in AWS's word: `pending`, `stopped`, `terminated`, and so on.
@@ -96,7 +96,7 @@ pub enum InstanceState {
 
 impl InstanceState {
     /// AWS's word for it.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Running => "running",
             Self::Other(state) => state,
@@ -110,7 +110,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ec2:DescribeInstances`.
-    pub async fn describe_instances(&self, filters: &[Filter]) -> Result<Vec<Instance>, AwsError> {
+    pub(crate) async fn describe_instances(&self, filters: &[Filter]) -> Result<Vec<Instance>, AwsError> {
         let mut found = Vec::new();
         let mut token = None;
         // Bounded, whatever the responses are, by more instances than an account can have.
@@ -131,7 +131,7 @@ impl Aws {
     /// # Errors
     ///
     /// As [`describe_instances`](Self::describe_instances).
-    pub async fn describe_page(
+    pub(crate) async fn describe_page(
         &self,
         filters: &[Filter],
         token: Option<&str>,
@@ -158,7 +158,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ec2:DescribeRegions`.
-    pub async fn describe_regions(&self) -> Result<Vec<String>, AwsError> {
+    pub(crate) async fn describe_regions(&self) -> Result<Vec<String>, AwsError> {
         self.query(&DESCRIBE_REGIONS, &self.all_instances(), &[], |response| {
             let names =
                 items(response, "regionInfo").into_iter().filter_map(|item| child_text(item, "regionName"));
@@ -172,7 +172,11 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ec2:GetConsoleOutput`.
-    pub async fn console_output(&self, instance: &InstanceId, latest: Latest) -> Result<String, AwsError> {
+    pub(crate) async fn console_output(
+        &self,
+        instance: &InstanceId,
+        latest: Latest,
+    ) -> Result<String, AwsError> {
         let mut parameters = vec![("InstanceId".to_owned(), instance.to_string())];
         if latest == Latest::Yes {
             parameters.push(("Latest".to_owned(), "true".to_owned()));

@@ -36,7 +36,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]; among others [`AwsError::InstanceNotFound`] and [`AwsError::InstanceNotRunning`].
-    pub async fn push_key(
+    pub(crate) async fn push_key(
         &self,
         instance: &InstanceId,
         user: &OsUser,

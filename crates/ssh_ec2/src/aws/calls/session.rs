@@ -20,7 +20,7 @@ use crate::target::SessionTarget;
 
 /// The parameters of `StartSession`.
 #[derive(Clone, Debug)]
-pub struct StartSession<'a> {
+pub(crate) struct StartSession<'a> {
     /// The instance or managed node of the session.
     pub target: &'a SessionTarget,
     /// The session document, which determines what the session does.
@@ -33,7 +33,7 @@ pub struct StartSession<'a> {
 
 /// A session document. These are AWS's own, which every account has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Document {
+pub(crate) enum Document {
     /// Runs one command without a terminal, as the user that the account's preferences say, and returns what
     /// it printed.
     NonInteractiveCommand,
@@ -47,7 +47,7 @@ pub enum Document {
 
 impl Document {
     /// The document's name, in requests, ARNs and messages.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::NonInteractiveCommand => "AWS-StartNonInteractiveCommand",
             Self::PortForwarding => "AWS-StartPortForwardingSession",
@@ -59,11 +59,11 @@ impl Document {
 
 /// A session, as AWS knows it. Printable ASCII, and no secret.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct SessionId(String);
+pub(crate) struct SessionId(String);
 
 impl SessionId {
     /// The id as AWS wrote it.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -77,7 +77,7 @@ impl fmt::Display for SessionId {
 /// Authorizes one connection to a data channel. Printed nowhere, wiped when dropped.
 #[derive(Clone, Deserialize)]
 #[serde(from = "String")]
-pub struct Token(Zeroizing<String>);
+pub(crate) struct Token(Zeroizing<String>);
 
 impl From<String> for Token {
     fn from(token: String) -> Self {
@@ -87,7 +87,7 @@ impl From<String> for Token {
 
 impl Token {
     /// The token itself, for the channel's opening message.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -107,20 +107,18 @@ impl fmt::Debug for Token {
 
 /// What it takes to open a session's data channel, once.
 #[derive(Clone, Debug)]
-pub struct SessionTicket {
+pub(crate) struct SessionTicket {
     /// The session's id, for ResumeSession and TerminateSession.
     pub session_id: SessionId,
     /// The URL of the channel's websocket. [`Aws::sign_upgrade`] checks that it is AWS's.
     pub stream_url: StreamUrl,
     /// The token for the first message on that websocket, valid once.
     pub token: Token,
-    /// The id of the call that returned this ticket.
-    pub request_id: RequestId,
 }
 
 /// Whether a session can continue.
 #[derive(Clone, Debug)]
-pub enum Resumption {
+pub(crate) enum Resumption {
     /// The session has ended: it timed out, or somebody terminated it.
     Expired,
     /// The session continues, with this ticket for another websocket.
@@ -160,7 +158,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]; among others [`AwsError::TargetNotConnected`] and [`AwsError::InvalidDocument`].
-    pub async fn start_session(&self, request: &StartSession<'_>) -> Result<SessionTicket, AwsError> {
+    pub(crate) async fn start_session(&self, request: &StartSession<'_>) -> Result<SessionTicket, AwsError> {
         let target = request.target.to_string();
         let input = StartInput {
             target: &target,
@@ -169,14 +167,14 @@ impl Aws {
             reason: request.reason.filter(|reason| !reason.is_empty()),
         };
         let started = self.call(&START_SESSION, &target, &input).await;
-        let (output, request_id): (Output, _) = started.map_err(|error| match error {
+        let (output, _): (Output, _) = started.map_err(|error| match error {
             AwsError::Service { code, .. } if code == "InvalidDocument" => {
                 AwsError::InvalidDocument { document: request.document.name().to_owned() }
             }
             error => error,
         })?;
         let started = output.session_id.as_deref().and_then(session_id);
-        let fault = match ticket(output, request_id, None) {
+        let fault = match ticket(output, None) {
             Ok(Some(ticket)) => return Ok(ticket),
             Ok(None) => "it has no token",
             Err(fault) => fault,
@@ -195,20 +193,20 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]. That the session has ended is not an error.
-    pub async fn resume_session(
+    pub(crate) async fn resume_session(
         &self,
         session: &SessionId,
         stream_url: &StreamUrl,
     ) -> Result<Resumption, AwsError> {
         let input = SessionInput { session_id: session.as_str() };
-        let (output, request_id) = match self.call(&RESUME_SESSION, session.as_str(), &input).await {
+        let (output, _) = match self.call(&RESUME_SESSION, session.as_str(), &input).await {
             Ok(resumed) => resumed,
             Err(AwsError::Service { code, .. }) if code == "DoesNotExistException" => {
                 return Ok(Resumption::Expired);
             }
             Err(error) => return Err(error),
         };
-        match ticket(output, request_id, Some((session, stream_url))) {
+        match ticket(output, Some((session, stream_url))) {
             Ok(Some(ticket)) => Ok(Resumption::Ticket(ticket)),
             Ok(None) => Ok(Resumption::Expired),
             Err(fault) => Err(malformed(&RESUME_SESSION, fault)),
@@ -230,7 +228,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`].
-    pub async fn terminate_session(&self, session: &SessionId) -> Result<RequestId, AwsError> {
+    pub(crate) async fn terminate_session(&self, session: &SessionId) -> Result<RequestId, AwsError> {
         let input = SessionInput { session_id: session.as_str() };
         match self.call::<_, Ignored>(&TERMINATE_SESSION, session.as_str(), &input).await {
             Ok((_, request_id)) => Ok(request_id),
@@ -248,7 +246,6 @@ impl Aws {
 /// Reads a ticket; `None` without a token. An answer to ResumeSession may leave out what `resumed` has.
 fn ticket(
     output: Output,
-    request_id: RequestId,
     resumed: Option<(&SessionId, &StreamUrl)>,
 ) -> Result<Option<SessionTicket>, &'static str> {
     let Some(token) = output.token_value.filter(|token| !token.expose().is_empty()) else {
@@ -264,7 +261,7 @@ fn ticket(
         (None, Some((_, stream_url))) => stream_url.clone(),
         (None, None) => return Err("it has no stream URL"),
     };
-    Ok(Some(SessionTicket { session_id, stream_url, token, request_id }))
+    Ok(Some(SessionTicket { session_id, stream_url, token }))
 }
 
 /// The id stands in messages and logs, so it must be as harmless as it is documented to be.

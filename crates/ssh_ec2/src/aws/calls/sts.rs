@@ -9,7 +9,7 @@ const GET_CALLER_IDENTITY: Api = Api { service: &STS, operation: "GetCallerIdent
 
 /// The user or role that the calls are signed as.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// Twelve digits.
     pub account: String,
     /// The ARN of a user, or of a role's session.
@@ -22,7 +22,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`].
-    pub async fn caller(&self) -> Result<Caller, AwsError> {
+    pub(crate) async fn caller(&self) -> Result<Caller, AwsError> {
         self.query(&GET_CALLER_IDENTITY, "the caller", &[], |response| {
             let result = child(response, "GetCallerIdentityResult")?;
             let text = |name| child_text(result, name).map(str::to_owned);
@@ -34,7 +34,7 @@ impl Aws {
 
     /// Whether credentials that this region rejected are good in another one: then the account has not
     /// enabled this region. False where an endpoint is configured, which need not be in any region.
-    pub async fn has_region_off(&self) -> bool {
+    pub(crate) async fn has_region_off(&self) -> bool {
         self.configured_endpoint(&STS).is_none() && self.is_known_elsewhere().await
     }
 

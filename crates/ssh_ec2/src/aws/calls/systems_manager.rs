@@ -14,7 +14,7 @@ const GET_CONNECTION_STATUS: Api = Api { service: &SSM, operation: "GetConnectio
 
 /// An instance that has registered with Systems Manager (AWS: a managed node).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Managed {
+pub(crate) struct Managed {
     /// Its id, `i-…`, or `mi-…` of a node outside of EC2.
     pub id: InstanceId,
     /// Whether AWS says `Online`. Its SSM agent reports every few minutes, so this may be out of date.
@@ -80,7 +80,7 @@ impl Aws {
     /// # Errors
     ///
     /// As [`describe_managed`](Self::describe_managed).
-    pub async fn managed(&self, instance: &InstanceId) -> Result<Option<Managed>, AwsError> {
+    pub(crate) async fn managed(&self, instance: &InstanceId) -> Result<Option<Managed>, AwsError> {
         let mut token = None;
         for _ in 0..PAGES {
             let (page, next) = self.managed_page(Some(instance), token.as_deref()).await?;
@@ -100,7 +100,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ssm:DescribeInstanceInformation`.
-    pub async fn describe_managed(
+    pub(crate) async fn describe_managed(
         &self,
         token: Option<&str>,
     ) -> Result<(Vec<Managed>, Option<String>), AwsError> {
@@ -112,7 +112,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError`]; [`AwsError::AccessDenied`] without `ssm:GetConnectionStatus`.
-    pub async fn is_connected(&self, instance: &InstanceId) -> Result<bool, AwsError> {
+    pub(crate) async fn is_connected(&self, instance: &InstanceId) -> Result<bool, AwsError> {
         let input = StatusInput { target: instance.as_str() };
         let (output, _): (StatusOutput, _) =
             self.call(&GET_CONNECTION_STATUS, instance.as_str(), &input).await?;

@@ -11,7 +11,7 @@ use crate::net::websocket::StreamUrl;
 
 /// A service that a connection needs, and where it is.
 #[derive(Clone, Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// The first label of AWS's own host, as in `ssm.eu-west-1.amazonaws.com`.
     pub service: &'static str,
     /// The endpoint as a websocket URL, which [`crate::net::websocket::prepare`] connects to.
@@ -24,7 +24,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError::BadEndpoint`], [`AwsError::UnencryptedEndpoint`].
-    pub fn endpoints(&self) -> Result<Vec<Endpoint>, AwsError> {
+    pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, AwsError> {
         let services: [&'static Service; 4] = [&SSM, &SSM_MESSAGES, &INSTANCE_CONNECT, &EC2];
         let endpoint = |service: &'static Service| {
             let url = match self.configured_endpoint(service) {
@@ -46,13 +46,13 @@ impl Aws {
     }
 
     /// The endpoint of EC2 that the user configured. None for AWS's own.
-    pub fn instances_endpoint(&self) -> Option<String> {
+    pub(crate) fn instances_endpoint(&self) -> Option<String> {
         self.configured_endpoint(&EC2)
     }
 
     /// Where the websockets of sessions are expected, to connect there early. None when an endpoint is
     /// configured: then only StartSession says where they are.
-    pub fn message_gateway(&self) -> Option<StreamUrl> {
+    pub(crate) fn message_gateway(&self) -> Option<StreamUrl> {
         if self.configured_gateways().is_empty() { self.endpoints.message_gateway() } else { None }
     }
 
@@ -62,7 +62,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`AwsError::UntrustedStreamUrl`].
-    pub fn check_stream_url(&self, url: &StreamUrl) -> Result<(), AwsError> {
+    pub(crate) fn check_stream_url(&self, url: &StreamUrl) -> Result<(), AwsError> {
         self.endpoints.check_stream_url(url, &self.configured_gateways())
     }
 

@@ -6,7 +6,7 @@ use crate::system::text::foreign_text;
 
 /// AWS's id of a request, which CloudTrail and AWS Support find it by.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RequestId(String);
+pub(crate) struct RequestId(String);
 
 impl RequestId {
     /// Makes a received text printable and bounds it; AWS's own ids are UUIDs.
@@ -20,7 +20,7 @@ impl RequestId {
     }
 
     /// The id as AWS wrote it.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -23,7 +23,10 @@ impl Aws {
     ///
     /// [`AwsError::UntrustedStreamUrl`], as from [`Aws::check_stream_url`]; those of finding credentials; and
     /// [`AwsError::Signing`].
-    pub async fn sign_upgrade(&self, url: &StreamUrl) -> Result<Vec<(HeaderName, HeaderValue)>, AwsError> {
+    pub(crate) async fn sign_upgrade(
+        &self,
+        url: &StreamUrl,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, AwsError> {
         self.check_stream_url(url)?;
         let credentials = self.credentials.resolve().await?;
         upgrade_headers(&credentials, self.region(), self.client.now(), url)

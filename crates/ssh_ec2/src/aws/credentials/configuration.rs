@@ -13,7 +13,7 @@ use crate::system::explain::{Anchor, Explain};
 
 /// Environment and profiles do not determine one identity.
 #[derive(Debug, Error)]
-pub enum ConfigurationError {
+pub(crate) enum ConfigurationError {
     /// The expiry time of the keys in the environment cannot be read.
     #[error("AWS_CREDENTIAL_EXPIRATION is {time:?}, which is not a time with an offset from UTC")]
     BadExpiration {
@@ -188,7 +188,7 @@ pub enum ConfigurationError {
 
 /// Where a part of an access key is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum KeyLocation {
+pub(crate) enum KeyLocation {
     /// In AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY.
     Environment,
     /// In a file of EC2's first command line tools, or of boto.

@@ -33,7 +33,7 @@ impl Value {
 
 /// A syntax error, which makes the whole file unreadable.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
-pub enum SyntaxError {
+pub(crate) enum SyntaxError {
     /// An option occurs twice in a section.
     #[error("line {line}: `{option}` is set a second time in [{section}]")]
     DuplicateOption {

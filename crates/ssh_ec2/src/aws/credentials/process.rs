@@ -39,7 +39,7 @@ pub(crate) struct Process {
 
 /// Why the program gave no credentials. Names the program, and never its arguments.
 #[derive(Debug, Error)]
-pub enum ProcessError {
+pub(crate) enum ProcessError {
     /// The line ends in a backslash, which escapes nothing.
     #[error("`credential_process` ends in a backslash")]
     Backslash,

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Where credentials come from, in the detail that a hint to renew them needs.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SignIn {
+pub(crate) enum SignIn {
     /// `AWS_ACCESS_KEY_ID` and its companions.
     Environment,
     /// A profile, or the source that is tried without one.
@@ -18,7 +18,7 @@ pub enum SignIn {
 
 /// How the credentials of a profile are renewed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Renewal {
+pub(crate) enum Renewal {
     /// There is no such profile: only the instance profile of this machine could give credentials.
     Absent,
     /// `login_session`: by `aws login`.

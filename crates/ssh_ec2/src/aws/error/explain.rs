@@ -100,7 +100,7 @@ impl Explain for AwsError {
 }
 
 /// The command that starts a stopped instance.
-pub fn start_hint(instance: &str) -> String {
+pub(crate) fn start_hint(instance: &str) -> String {
     format!("start it: `aws ec2 start-instances --instance-ids {instance}`")
 }
 

@@ -10,7 +10,7 @@ use crate::target::Host;
 
 /// The host on the command line of plain ssh, for hints. None if `ssh_ec2` has started ssh: then the
 /// ProxyCommand is on ssh's command line.
-pub fn plain_host(proxy: &Proxy, ssh: &[OsString]) -> Option<PlainHost> {
+pub(crate) fn plain_host(proxy: &Proxy, ssh: &[OsString]) -> Option<PlainHost> {
     let has_command = || {
         let ssh = Invocation::parse(ssh.get(1..)?).ok()?;
         Some(ssh.option("ProxyCommand").is_some())

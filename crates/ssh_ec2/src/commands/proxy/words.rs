@@ -23,7 +23,7 @@ use crate::ui;
 
 /// The connection to the `ssh_ec2` that waits. None under plain ssh, or after [`done`](Self::done).
 #[derive(Debug)]
-pub struct Words {
+pub(crate) struct Words {
     connection: RefCell<Option<UnixStream>>,
     /// The process that started this one.
     ssh: u32,
@@ -32,7 +32,7 @@ pub struct Words {
 impl Words {
     /// Connects to the socket that the command line names. If the process of the socket was killed, its file
     /// is removed here, since no other process would remove it.
-    pub fn promise(socket: Option<&Path>) -> Self {
+    pub(crate) fn promise(socket: Option<&Path>) -> Self {
         let connect = |path: &Path| {
             UnixStream::connect(path).inspect_err(|error| {
                 if error.kind() == io::ErrorKind::ConnectionRefused {
@@ -46,7 +46,7 @@ impl Words {
 
     /// Passes an error to `ssh_ec2` if standard error is `/dev/null`, as ssh sets it for the proxy with
     /// ControlPersist.
-    pub fn pass_on(&self, error: &Failure) {
+    pub(crate) fn pass_on(&self, error: &Failure) {
         if let (Some(stream), true) = (&mut *self.connection.borrow_mut(), stdio::error_output_is_null()) {
             let _ = stream.write_all(ui::error_lines(error).join("\n").as_bytes());
         }
@@ -58,7 +58,7 @@ impl Words {
     }
 
     /// Closes the connection: nothing more will be printed that explains a failure.
-    pub fn done(&self) {
+    pub(crate) fn done(&self) {
         let Some(mut stream) = self.connection.take() else { return };
         let path = stream.peer_addr().ok().and_then(|peer| peer.as_pathname().map(Path::to_owned));
         let is_alone = stream.set_nonblocking(true).is_ok()
@@ -72,7 +72,7 @@ impl Words {
     /// Calls [`done`](Self::done) as soon as the ssh for which `ssh_ec2` waits has ended and a background
     /// process has taken over the connection, as with `ssh -f` and ControlPersist after the login. Never
     /// returns: the caller drops it.
-    pub async fn done_when_left(&self) -> Infallible {
+    pub(crate) async fn done_when_left(&self) -> Infallible {
         if self.is_waited_for().await.is_ok() {
             // Checked in this order: an ssh that ends closes its files before it ceases to be this process's
             // parent.

@@ -13,7 +13,7 @@ use crate::ssh::options::SshOptions;
 
 /// The key that ssh should have offered.
 #[derive(Clone, Copy, Debug)]
-pub struct Offered<'a> {
+pub(crate) struct Offered<'a> {
     /// The public half, as a line of `authorized_keys`.
     pub line: &'a str,
     /// The key agent's socket as ssh's options name it. None for a key in a file or in the user's own agent.
@@ -24,7 +24,7 @@ pub struct Offered<'a> {
 
 /// An option that keeps the key back.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct KeptBack {
+pub(crate) struct KeptBack {
     option: Keyword,
     /// The value in effect, from all files and the command line.
     value: String,
@@ -45,7 +45,11 @@ enum Keyword {
 }
 
 /// All options that keep the key back: each alone is enough. `invocation` is ssh's command line.
-pub fn kept_back(options: &SshOptions, invocation: Option<&Invocation>, key: Offered<'_>) -> Vec<KeptBack> {
+pub(crate) fn kept_back(
+    options: &SshOptions,
+    invocation: Option<&Invocation>,
+    key: Offered<'_>,
+) -> Vec<KeptBack> {
     let algorithm = key.line.split_ascii_whitespace().next().unwrap_or_default();
     let found = [
         authentication_is_off(options),
@@ -160,7 +164,7 @@ impl Keyword {
 
 impl KeptBack {
     /// The change that lets ssh offer the key.
-    pub fn hint(&self) -> String {
+    pub(crate) fn hint(&self) -> String {
         let (name, value) = (self.option.name(), shown(&self.value));
         let instead = &self.instead;
         match self.option {
@@ -176,11 +180,6 @@ impl KeptBack {
             }
         }
     }
-
-    /// Whether the blocks of `ssh_ec2 config` set this option, and `ssh_ec2` sets it on ssh's command line.
-    pub fn is_set_by_blocks(&self) -> bool {
-        matches!(self.option, Keyword::IdentitiesOnly | Keyword::IdentityAgent)
-    }
 }
 
 impl fmt::Display for KeptBack {
@@ -193,7 +192,7 @@ impl fmt::Display for KeptBack {
 
 /// Options as the subject of a sentence, with their verb: "`IdentitiesOnly yes` on ssh's command line keeps".
 #[derive(Clone, Copy, Debug)]
-pub struct KeptBackList<'a>(pub &'a [KeptBack]);
+pub(crate) struct KeptBackList<'a>(pub &'a [KeptBack]);
 
 impl fmt::Display for KeptBackList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -15,7 +15,7 @@ use crate::target::{InstanceId, OsUser};
 
 /// The result of looking for the cause on an instance that refused a key.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The cause, if it was found.
     pub cause: Option<Diagnosis>,
     /// The causes that are excluded.
@@ -27,7 +27,7 @@ pub struct Refusal {
 
 /// Common causes that are excluded.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Cleared {
+pub(crate) struct Cleared {
     /// The user exists on the instance.
     pub user: bool,
     /// The program that reads pushed keys is installed and configured, and the clock is right.
@@ -37,7 +37,7 @@ pub struct Cleared {
 /// sshd refused a pushed key, and the cause is not known.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{instance} refused {} for the user `{user}`", if *.is_own { "the key of `--key-file`" } else { "the one-time key" })]
-pub struct RefusedKey {
+pub(crate) struct RefusedKey {
     /// The instance that refused it.
     pub instance: InstanceId,
     /// The user for whom the key was pushed.
@@ -66,7 +66,7 @@ impl Explain for RefusedKey {
 
 impl RefusedKey {
     /// The hints, the likeliest cause first. `rsa_key` says how to use an RSA key.
-    pub fn hints_with(&self, rsa_key: &str) -> Vec<String> {
+    pub(crate) fn hints_with(&self, rsa_key: &str) -> Vec<String> {
         let user = self.user.as_str();
         let mut hints = Vec::new();
         // SELinux is checked last, so package, user and clock are in order.
@@ -105,7 +105,12 @@ pub(super) fn other_users(user: &str) -> String {
 
 /// Looks for the cause with a command on the instance, if the caller may run one. No cause is reported if
 /// nothing is wrong or the command cannot be run.
-pub async fn of_refusal(prober: Prober<'_>, user: &OsUser, algorithm: &str, limit: Duration) -> Refusal {
+pub(crate) async fn of_refusal(
+    prober: Prober<'_>,
+    user: &OsUser,
+    algorithm: &str,
+    limit: Duration,
+) -> Refusal {
     let script = facts::script(user);
     let (question, instance) = (Question::Script(&script), prober.instance);
     match probe::ask(Prober { reason: REASON, ..prober }, question, limit).await {

@@ -13,7 +13,7 @@ use crate::target::{InstanceId, Target};
 
 /// One of several matching instances.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// The instance's id.
     pub id: InstanceId,
     /// The `Name` tag; empty if there is none.
@@ -26,7 +26,7 @@ pub struct Candidate {
 
 /// The target is not exactly one running instance.
 #[derive(Debug, Error)]
-pub enum ResolveError {
+pub(crate) enum ResolveError {
     /// A call to AWS failed.
     #[error(transparent)]
     Aws(#[from] AwsError),
@@ -120,7 +120,7 @@ impl Explain for ResolveError {
 }
 
 /// What to do about an instance in this state of EC2.
-pub fn not_running_hint(instance: &InstanceId, state: &str) -> String {
+pub(crate) fn not_running_hint(instance: &InstanceId, state: &str) -> String {
     match state {
         "stopped" => start_hint(instance.as_str()),
         "pending" => "wait until it has started".into(),

@@ -76,7 +76,7 @@ pub fn answer(request: &Request<'_>, key: &OneTimeKey) -> Vec<u8> {
 }
 
 /// Whether a response is a signature.
-pub fn is_signature(frame: &[u8]) -> bool {
+pub(crate) fn is_signature(frame: &[u8]) -> bool {
     frame.get(4) == Some(&SIGN_RESPONSE)
 }
 
@@ -89,7 +89,7 @@ pub fn refusal() -> Vec<u8> {
 }
 
 /// OpenSSH's own limit for a frame (`AGENT_MAX_LEN`).
-pub const FRAME_LIMIT: usize = 256 * 1024;
+pub(crate) const FRAME_LIMIT: usize = 256 * 1024;
 const FAILURE: u8 = 5;
 const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;

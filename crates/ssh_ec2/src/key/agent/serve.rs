@@ -17,7 +17,7 @@ use crate::system::private_socket::{peer, read_frame};
 
 /// What this proxy's own ssh did with the key, and how many clients of other connections are connected.
 #[derive(Debug, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// How many bytes our ssh had received when it asked for the list of keys.
     offered_at: Cell<Option<u64>>,
     signed: Cell<bool>,
@@ -32,34 +32,34 @@ pub struct Usage {
 
 impl Usage {
     /// `received` counts the bytes from sshd that were passed on to ssh.
-    pub fn new(received: Rc<Cell<u64>>) -> Self {
+    pub(crate) fn new(received: Rc<Cell<u64>>) -> Self {
         Self { received, ..Self::default() }
     }
 
     /// Whether the key was listed to our ssh.
-    pub fn was_listed(&self) -> bool {
+    pub(crate) fn was_listed(&self) -> bool {
         self.offered_at.get().is_some()
     }
 
     /// Whether our ssh has requested a signature and got it.
-    pub fn has_signed(&self) -> bool {
+    pub(crate) fn has_signed(&self) -> bool {
         self.signed.get()
     }
 
     /// Whether the ssh of another proxy is connected to this socket. Without the socket its login would fail.
-    pub fn has_guests(&self) -> bool {
+    pub(crate) fn has_guests(&self) -> bool {
         self.guests.get() > 0
     }
 
     /// Whether our ssh will still connect: it has not yet, and sshd has not sent more bytes than come before
     /// that.
-    pub fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         !self.has_come.get() && self.received.get() < HANDSHAKE
     }
 
     /// Whether our ssh seems to have authenticated, by this key or in another way. This is concluded from its
     /// requests and from the number of bytes that sshd sent.
-    pub fn is_let_in(&self) -> bool {
+    pub(crate) fn is_let_in(&self) -> bool {
         let by_other_means = match self.offered_at.get() {
             Some(_) => self.received_since_offer() >= LITTLE,
             None => self.received.get() >= HANDSHAKE,
@@ -78,7 +78,7 @@ impl Usage {
 ///
 /// # Errors
 /// Only what `push` fails with.
-pub async fn serve<E: Display>(
+pub(crate) async fn serve<E: Display>(
     socket: &AgentSocket,
     key: &OneTimeKey,
     usage: &Usage,

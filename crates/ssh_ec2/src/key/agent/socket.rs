@@ -40,7 +40,7 @@ use crate::system::private_socket::{
 
 /// The socket could not be set up.
 #[derive(Debug, Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// A file operation failed.
     #[error("cannot set up the key agent's socket {path}")]
     Io {
@@ -99,7 +99,7 @@ fn is_of_another_user(path: &Path) -> bool {
 
 /// The path at which ssh looks for the key agent, in a directory that was checked.
 #[derive(Clone, Debug)]
-pub struct AgentPath {
+pub(crate) struct AgentPath {
     directory: PathBuf,
     /// The name of the link, which ssh opens.
     link: String,
@@ -112,7 +112,7 @@ impl AgentPath {
     ///
     /// # Errors
     /// When the directory cannot be made private or written, or the path is too long.
-    pub fn check(path: &Path) -> Result<Self, SocketError> {
+    pub(crate) fn check(path: &Path) -> Result<Self, SocketError> {
         let fail = |source| SocketError::Io { path: path.to_owned(), source };
         let (Some(directory), Some(link)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
         else {
@@ -134,7 +134,7 @@ impl AgentPath {
     ///
     /// # Errors
     /// When the directory cannot be made private or written.
-    pub fn bind(self) -> Result<AgentSocket, SocketError> {
+    pub(crate) fn bind(self) -> Result<AgentSocket, SocketError> {
         self.make_directory()?;
         let own_path = self.own_path();
         let fail = |source| SocketError::Io { path: own_path.clone(), source };
@@ -201,7 +201,7 @@ impl AgentPath {
 
 /// A listening socket and the link that leads to it. Dropping it removes both.
 #[derive(Debug)]
-pub struct AgentSocket {
+pub(crate) struct AgentSocket {
     socket: PrivateSocket,
     path: AgentPath,
     /// Whether the link must not lead to this socket any more.
@@ -216,18 +216,18 @@ impl AgentSocket {
     }
 
     /// Waits until no other proxy has its turn, and takes the lock. None if that takes too long.
-    pub fn turn(&self) -> Pin<Box<dyn Future<Output = Option<Lock>>>> {
+    pub(crate) fn turn(&self) -> Pin<Box<dyn Future<Output = Option<Lock>>>> {
         let path = self.path.clone();
         Box::pin(async move { path.lock(TURN_PATIENCE).await })
     }
 
     /// Whether this proxy has its turn.
-    pub fn has_turn(&self) -> bool {
+    pub(crate) fn has_turn(&self) -> bool {
         self.turn.is_on()
     }
 
     /// Points the link at this socket, since ssh may connect now, and holds the lock on the link.
-    pub fn begin_turn(&self, lock: Option<Lock>) {
+    pub(crate) fn begin_turn(&self, lock: Option<Lock>) {
         if let Err(error) = self.take_link() {
             tracing::debug!(%error, "ssh may not find the key agent");
         }
@@ -237,7 +237,7 @@ impl AgentSocket {
     }
 
     /// Ends the turn: ssh has connected, or does not connect before it gets more bytes from its server.
-    pub fn end_turn(&self) {
+    pub(crate) fn end_turn(&self) {
         self.turn.end();
     }
 
@@ -259,7 +259,7 @@ impl AgentSocket {
     ///
     /// # Errors
     /// When the directory cannot be written.
-    pub fn heal_link(&self) -> io::Result<()> {
+    pub(crate) fn heal_link(&self) -> io::Result<()> {
         let leader = self.path.leader().and_then(|leader| self.path.process_of(&leader));
         match leader.is_some_and(runs) {
             true => Ok(()),
@@ -269,7 +269,7 @@ impl AgentSocket {
 
     /// Points the link at another proxy, if there is one, since the key of this one cannot be pushed any
     /// more.
-    pub async fn give_up(&self) {
+    pub(crate) async fn give_up(&self) {
         let lock = self.path.lock(LOCK_PATIENCE).await;
         if self.path.leader().is_some_and(|leader| leader == self.path.name) {
             let lead = async || match self.path.heir().await? {
@@ -284,7 +284,7 @@ impl AgentSocket {
     }
 
     /// Points the link at another proxy and removes the socket. Clients that have connected are still served.
-    pub async fn retire(&self) {
+    pub(crate) async fn retire(&self) {
         self.end_turn();
         if !self.retired.replace(true) {
             let lock = self.path.lock(LOCK_PATIENCE).await;

@@ -10,7 +10,7 @@ use crate::system::explain::{Anchor, Explain};
 
 /// A key file cannot be read, or its key cannot be pushed.
 #[derive(Debug, Error)]
-pub enum KeyFileError {
+pub(crate) enum KeyFileError {
     /// The path does not exist.
     #[error("{} does not exist", .path.display())]
     Missing {
@@ -43,7 +43,7 @@ pub enum KeyFileError {
 
 /// The reason for which the content of a key file cannot be pushed. Its text follows the file's path.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     /// A certificate.
     #[error("is a certificate, and EC2 Instance Connect accepts public keys only")]
     Certificate,

@@ -26,7 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for S {}
 
 /// Where a connection leads first.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Way {
+pub(crate) enum Way {
     /// To this address of the host.
     Direct(SocketAddr),
     /// Through this proxy, as host and port.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// There is no usable HTTP response.
 #[derive(Debug, Error)]
-pub enum HeadError {
+pub(crate) enum HeadError {
     /// The connection ended or broke.
     #[error("the connection was lost")]
     Lost(#[from] io::Error),

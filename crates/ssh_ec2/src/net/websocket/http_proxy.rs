@@ -16,7 +16,7 @@ use crate::system::explain::{Anchor, Explain};
 
 /// There is no connection through the HTTP proxy.
 #[derive(Debug, Error)]
-pub enum ProxyError {
+pub(crate) enum ProxyError {
     /// The proxy refused `CONNECT`.
     #[error("the proxy {proxy} answered {}", status_text(*.status))]
     Refused {
@@ -68,7 +68,7 @@ impl ProxyError {
     }
 
     /// The error of a proxy among an error and its causes.
-    pub fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+    pub(crate) fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         causes(error).find_map(|error| match error.downcast_ref() {
             Some(DialError::Proxy(fault)) => Some(fault),
             _ => None,

@@ -10,11 +10,11 @@ use thiserror::Error;
 /// The text is not a plain `ws` or `wss` URL. It is not kept here: it may be secret.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("the data channel's address is not a websocket URL")]
-pub struct NotAStreamUrl;
+pub(crate) struct NotAStreamUrl;
 
 /// Whether a connection is encrypted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// `ws`, for this machine only.
     Plain,
     /// `wss`.
@@ -23,7 +23,7 @@ pub enum Transport {
 
 /// The URL of a data channel. It has no `Display`, and `Debug` shows the host alone.
 #[derive(Clone, Eq, PartialEq)]
-pub struct StreamUrl {
+pub(crate) struct StreamUrl {
     text: String,
     transport: Transport,
     host: Range<usize>,
@@ -39,7 +39,7 @@ impl StreamUrl {
     /// [`NotAStreamUrl`] unless it is `ws` or `wss`, a host of letters, digits, `-`, `.` and `_` or an IPv6
     /// address, a port or none, and then printable ASCII. User names, fragments and other ways to disguise a
     /// host are refused.
-    pub fn new(text: &str) -> Result<Self, NotAStreamUrl> {
+    pub(crate) fn new(text: &str) -> Result<Self, NotAStreamUrl> {
         let (transport, start) = match text {
             _ if text.starts_with("wss://") => (Transport::Tls, "wss://".len()),
             _ if text.starts_with("ws://") => (Transport::Plain, "ws://".len()),
@@ -63,17 +63,17 @@ impl StreamUrl {
     }
 
     /// Whether the connection is encrypted.
-    pub fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         self.transport
     }
 
     /// The host. An IPv6 address is without brackets.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.text[self.host.clone()]
     }
 
     /// The port: the scheme's default if the URL has none.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 

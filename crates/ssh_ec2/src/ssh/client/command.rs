@@ -11,7 +11,7 @@ use crate::ssh::quote::shell_word;
 
 /// A program to run, with its arguments.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Command {
+pub(crate) struct Command {
     /// Its name, searched in PATH, or its path.
     pub program: OsString,
     /// The words after the program.
@@ -20,7 +20,7 @@ pub struct Command {
 
 impl Command {
     /// ssh with these settings, placed after the user's options, which win: ssh takes the first value.
-    pub fn ssh(invocation: &Invocation, settings: &[(&str, String)]) -> Self {
+    pub(crate) fn ssh(invocation: &Invocation, settings: &[(&str, String)]) -> Self {
         let mut arguments = invocation.options.clone();
         for (keyword, value) in settings {
             arguments.push("-o".into());
@@ -37,12 +37,12 @@ impl Command {
     /// # Errors
     ///
     /// When the program cannot be started; otherwise it does not return.
-    pub fn exec(&self) -> Result<Infallible, io::Error> {
+    pub(crate) fn exec(&self) -> Result<Infallible, io::Error> {
         Err(process::Command::new(&self.program).args(&self.arguments).exec())
     }
 
     /// The command line for a POSIX shell.
-    pub fn shell_line(&self) -> String {
+    pub(crate) fn shell_line(&self) -> String {
         let words = std::iter::once(&self.program).chain(&self.arguments);
         words.map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
     }

@@ -11,7 +11,7 @@ use crate::system::explain::{Anchor, Explain};
 
 /// ssh's command line, in three parts.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Invocation {
+pub(crate) struct Invocation {
     /// Options and their values, from before and after the destination.
     pub options: Vec<OsString>,
     /// `[user@]host` or `ssh://…`.
@@ -22,7 +22,7 @@ pub struct Invocation {
 
 /// A command line that ssh would refuse as well.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum InvocationError {
+pub(crate) enum InvocationError {
     /// The option with this letter is the last word, and needs a value.
     #[error("the ssh option `-{0}` needs a value")]
     MissingValue(char),
@@ -54,7 +54,7 @@ impl Invocation {
     /// # Errors
     ///
     /// When ssh would refuse them as well.
-    pub fn parse(arguments: &[OsString]) -> Result<Self, InvocationError> {
+    pub(crate) fn parse(arguments: &[OsString]) -> Result<Self, InvocationError> {
         let mut options = Vec::new();
         let rest = take_options(arguments, &mut options)?;
         let rest = if rest.first().is_some_and(|word| word == "--") { &rest[1..] } else { rest };
@@ -69,14 +69,14 @@ impl Invocation {
     }
 
     /// The host of the destination, without user, port or scheme.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         let text = self.destination.to_string_lossy();
         let (_, host, _) = parts(&text);
         host.trim_matches(['[', ']']).to_owned()
     }
 
     /// The user to log in as. None if the command line names none.
-    pub fn user(&self) -> Option<String> {
+    pub(crate) fn user(&self) -> Option<String> {
         let text = self.destination.to_string_lossy();
         let authority = text.strip_prefix("ssh://").unwrap_or(&text);
         if let Some((user, _)) = authority.rsplit_once('@') {
@@ -91,18 +91,18 @@ impl Invocation {
     }
 
     /// The value of `keyword` in the options `-o`. As in ssh, the first one counts.
-    pub fn option(&self, keyword: &str) -> Option<String> {
+    pub(crate) fn option(&self, keyword: &str) -> Option<String> {
         let mut values = self.values().filter(|(letter, _)| *letter == b'o');
         values.find_map(|(_, value)| setting(&value, keyword).map(str::to_owned))
     }
 
     /// Whether BatchMode is on: ssh asks the user nothing.
-    pub fn is_batch(&self) -> bool {
+    pub(crate) fn is_batch(&self) -> bool {
         self.option("batchmode").is_some_and(|value| value.eq_ignore_ascii_case("yes"))
     }
 
     /// The same command line for another host.
-    pub fn for_host(&self, host: &str) -> Self {
+    pub(crate) fn for_host(&self, host: &str) -> Self {
         let text = self.destination.to_string_lossy();
         let (user, _, port) = parts(&text);
         let destination = match port {
@@ -113,18 +113,18 @@ impl Invocation {
     }
 
     /// The configuration file: the value of the last `-F`.
-    pub fn config_file(&self) -> Option<String> {
+    pub(crate) fn config_file(&self) -> Option<String> {
         self.values().filter(|(letter, _)| *letter == b'F').last().map(|(_, file)| file)
     }
 
     /// The option, as it was typed, with which ssh does not use our ProxyCommand: ssh takes the first
     /// ProxyCommand or ProxyJump, and the user's options come before ours.
-    pub fn other_way(&self) -> Option<String> {
+    pub(crate) fn other_way(&self) -> Option<String> {
         other_way(self.values())
     }
 
     /// `V` if ssh would print its version, `Q` if it would list its algorithms. Neither needs a destination.
-    pub fn query(arguments: &[OsString]) -> Option<u8> {
+    pub(crate) fn query(arguments: &[OsString]) -> Option<u8> {
         let invocation = match Self::parse(arguments) {
             Ok(invocation) => invocation,
             Err(InvocationError::NoDestination) => {
@@ -137,12 +137,12 @@ impl Invocation {
     }
 
     /// The number of `-v` among the options.
-    pub fn verbosity(&self) -> usize {
+    pub(crate) fn verbosity(&self) -> usize {
         self.flags().filter(|flag| *flag == b'v').count()
     }
 
     /// Whether the last of `-A` and `-a` is `-A`: ssh forwards the agent.
-    pub fn forwards_agent(&self) -> bool {
+    pub(crate) fn forwards_agent(&self) -> bool {
         self.flags().filter(|flag| matches!(flag, b'A' | b'a')).last() == Some(b'A')
     }
 
@@ -181,7 +181,7 @@ impl Invocation {
 }
 
 /// The first of these options, given as letter and value, with which ssh does not use our ProxyCommand.
-pub fn other_way(mut options: impl Iterator<Item = (u8, String)>) -> Option<String> {
+pub(super) fn other_way(mut options: impl Iterator<Item = (u8, String)>) -> Option<String> {
     options.find_map(|(letter, value)| match letter {
         b'J' => Some(format!("-J {value}")),
         b'o' => ["proxyjump", "proxycommand"]
@@ -246,13 +246,13 @@ fn take_options<'a>(
 }
 
 /// Whether this is the command line of an ssh that asks the user nothing.
-pub fn is_batch(command_line: &[OsString]) -> bool {
+pub(crate) fn is_batch(command_line: &[OsString]) -> bool {
     command_line.get(1..).is_some_and(|words| Invocation::parse(words).is_ok_and(|ssh| ssh.is_batch()))
 }
 
 /// Whether this is the command line of an ssh. True if it is empty, since not every system shows command
 /// lines.
-pub fn is_ssh(command_line: &[OsString]) -> bool {
+pub(crate) fn is_ssh(command_line: &[OsString]) -> bool {
     let program = command_line.first().map(|word| Path::new(word).file_name());
     program.is_none_or(|name| name.is_some_and(|name| name == "ssh"))
 }

@@ -12,7 +12,7 @@ use super::Command;
 
 /// The result of a login that was tried.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Login {
+pub(crate) enum Login {
     /// sshd accepted the user.
     Accepted,
     /// ssh ended before it was accepted. Holds all that ssh itself printed.
@@ -30,7 +30,7 @@ impl Command {
     /// # Errors
     ///
     /// When ssh cannot be started.
-    pub async fn log_in(&self, limit: Duration) -> Result<Login, io::Error> {
+    pub(crate) async fn log_in(&self, limit: Duration) -> Result<Login, io::Error> {
         let mut ssh = tokio::process::Command::new(&self.program)
             .args(["-E", "/dev/stdout"])
             .args(&self.arguments)

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 /// The version of an OpenSSH client.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Version {
+pub(crate) struct Version {
     /// The 9 of 9.2.
     pub major: u32,
     /// The 2 of 9.2.
@@ -17,13 +17,13 @@ pub struct Version {
 
 impl Version {
     /// The first with `KnownHostsCommand`, without which host keys could not be checked.
-    pub const NEEDED: Self = Self { major: 8, minor: 5, is_distributed: false };
+    pub(crate) const NEEDED: Self = Self { major: 8, minor: 5, is_distributed: false };
 
     /// The first that refuses host and user names with shell metacharacters.
     const SAFE: Self = Self { major: 9, minor: 6, is_distributed: false };
 
     /// A warning about CVE-2023-51385, unless this version is safe or its distribution has fixed it.
-    pub fn danger(self) -> Option<String> {
+    pub(crate) fn danger(self) -> Option<String> {
         let is_fixed = || self.is_distributed && refuses_shell_characters();
         (self < Self::SAFE && !is_fixed()).then(|| {
             format!(
@@ -39,7 +39,7 @@ impl Version {
     /// # Errors
     ///
     /// When it cannot be run.
-    pub fn of_ssh() -> Result<Option<Self>, io::Error> {
+    pub(crate) fn of_ssh() -> Result<Option<Self>, io::Error> {
         let output = Command::new("ssh").arg("-V").stdin(Stdio::null()).output()?;
         Ok(Self::parse(&String::from_utf8_lossy(&output.stderr)))
     }

@@ -6,7 +6,7 @@ use sha1::{Digest as _, Sha1};
 
 /// The parts of ssh's `%C`. Newer versions add the jump host, which a ProxyCommand excludes.
 #[derive(Clone, Copy, Debug)]
-pub struct Connection<'a> {
+pub(crate) struct Connection<'a> {
     /// `%l`: the local host's name, as gethostname(3) returns it.
     pub local_host: &'a [u8],
     /// `%h`
@@ -20,7 +20,7 @@ pub struct Connection<'a> {
 impl Connection<'_> {
     /// The key agent's socket in the directory `sockets`. Its name is `%C`, which ssh does not replace in a
     /// ProxyCommand, computed as by `ssh_connection_hash` in OpenSSH's readconf.c.
-    pub fn socket(self, sockets: &Path) -> PathBuf {
+    pub(crate) fn socket(self, sockets: &Path) -> PathBuf {
         let mut hash = Sha1::new();
         for part in [self.local_host, self.host.as_bytes(), self.port.as_bytes(), self.user.as_bytes()] {
             hash.update(part);

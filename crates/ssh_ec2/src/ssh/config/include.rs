@@ -8,7 +8,7 @@ use crate::ssh::quote::split_word;
 ///
 /// At the top, since a `Host` block lasts to the next one, and since ssh takes the first value it finds. A
 /// line that the user wrote before all blocks will do, in any form that ssh reads as this file.
-pub fn include(text: &[u8], config: &Path, ssh_directory: &Path) -> Vec<u8> {
+pub(crate) fn include(text: &[u8], config: &Path, ssh_directory: &Path) -> Vec<u8> {
     let top = String::from_utf8_lossy(text);
     let lines = top.lines().map(words).take_while(|words| {
         !words.first().is_some_and(|keyword| ["host", "match"].contains(&keyword.to_lowercase().as_str()))
@@ -33,13 +33,13 @@ pub fn include(text: &[u8], config: &Path, ssh_directory: &Path) -> Vec<u8> {
 }
 
 /// The user's file without that line; the same text when the file does not begin with it.
-pub fn exclude(text: &[u8], config: &Path) -> Vec<u8> {
+pub(crate) fn exclude(text: &[u8], config: &Path) -> Vec<u8> {
     let line = include_line(config);
     text.strip_prefix(line.as_bytes()).unwrap_or(text).to_vec()
 }
 
 /// The line itself. ssh reads its value as a glob pattern.
-pub fn include_line(config: &Path) -> String {
+pub(crate) fn include_line(config: &Path) -> String {
     let mut pattern = String::new();
     for character in config.to_string_lossy().chars() {
         if matches!(character, '*' | '?' | '[' | '\\') {

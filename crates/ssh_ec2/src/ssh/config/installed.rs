@@ -5,7 +5,7 @@ use crate::ssh::own_options::takes_value;
 use crate::ssh::quote::shell_word;
 
 /// The sections of an installed file, the longest suffix first, so that ssh finds `prod.ec2` before `ec2`.
-pub fn sections(file: &str) -> Vec<(Suffix, String)> {
+pub(crate) fn sections(file: &str) -> Vec<(Suffix, String)> {
     let mut found: Vec<(Suffix, String)> = Vec::new();
     let mut open = false;
     for line in file.split_inclusive('\n') {
@@ -24,19 +24,19 @@ pub fn sections(file: &str) -> Vec<(Suffix, String)> {
 }
 
 /// An installed file without the section of a suffix.
-pub fn without_section(file: &str, suffix: &str) -> String {
+pub(crate) fn without_section(file: &str, suffix: &str) -> String {
     let section = sections(file).into_iter().find(|(found, _)| found.suffix == suffix);
     section.map_or_else(|| file.to_owned(), |(_, text)| file.replacen(&text, "", 1))
 }
 
 /// The block for instance ids in an installed file.
-pub fn installed_block(file: &str) -> Option<String> {
+pub(crate) fn installed_block(file: &str) -> Option<String> {
     file.find(BLOCK).map(|at| file[at..].to_owned())
 }
 
 /// Whether an earlier version wrote the file. Its blocks work, but match more hosts, and its paths of the key
 /// agent's socket are too long for long host names.
-pub fn is_outdated(file: &str) -> bool {
+pub(crate) fn is_outdated(file: &str) -> bool {
     let count = |keyword: &str| file.lines().filter(|line| line.trim_start().starts_with(keyword)).count();
     // Version 0.1.0 wrote no VerifyHostKeyDNS beside its ProxyCommand.
     count("ProxyCommand ") > count("VerifyHostKeyDNS ")
@@ -44,7 +44,7 @@ pub fn is_outdated(file: &str) -> bool {
 
 /// The commands that install the blocks of `file` again with the same options: one for each suffix, and one
 /// for ids. For a file without blocks it is the plain command.
-pub fn install_commands(file: &str) -> Vec<String> {
+pub(crate) fn install_commands(file: &str) -> Vec<String> {
     let suffixes = sections(file).into_iter().map(|(suffix, text)| {
         let user = text.lines().find_map(|line| line.trim_start().strip_prefix("User "));
         let user = user.map(|user| format!(" --user {}", shell_word(user.as_ref()))).unwrap_or_default();

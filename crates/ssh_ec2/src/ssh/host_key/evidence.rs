@@ -28,7 +28,7 @@ impl Evidence {
 
     /// Whether a console has blocks that differ, or only a part of one. If it lists no key then, the instance
     /// may have printed one all the same.
-    pub fn is_unclear(console: &str) -> bool {
+    pub(crate) fn is_unclear(console: &str) -> bool {
         keys_block(console).is_err() || fingerprints_block(console).is_err()
     }
 
@@ -38,12 +38,12 @@ impl Evidence {
     }
 
     /// Whether the text lists nothing.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.fingerprints.is_empty()
     }
 
     /// Whether the text lists this key, or its fingerprint.
-    pub fn lists(&self, key: &HostKey) -> bool {
+    pub(crate) fn lists(&self, key: &HostKey) -> bool {
         self.keys.contains(key) || self.fingerprints.contains(&key.fingerprint())
     }
 

@@ -9,7 +9,7 @@ use crate::ssh::client::Invocation;
 
 impl SshOptions {
     /// The options from ssh's files and this command line. None if `ssh -G` fails.
-    pub fn configured(ssh: &Invocation) -> Option<Self> {
+    pub(crate) fn configured(ssh: &Invocation) -> Option<Self> {
         let files = match ssh.config_file() {
             Some(file) if file == "none" => String::new(),
             Some(file) => format!("Include \"{}\"\n", path::absolute(file).ok()?.display()),
@@ -34,7 +34,7 @@ impl SshOptions {
     /// # Errors
     ///
     /// When ssh cannot be run.
-    pub fn for_host(host: &str) -> Result<Result<Self, String>, io::Error> {
+    pub(crate) fn for_host(host: &str) -> Result<Result<Self, String>, io::Error> {
         let output = Command::new("ssh").args(["-G", "--", host]).stdin(Stdio::null()).output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -45,13 +45,13 @@ impl SshOptions {
 
     /// The user in the options from [`configured`](Self::configured). None if the files and the options name
     /// none.
-    pub fn user(&self) -> Option<String> {
+    pub(crate) fn user(&self) -> Option<String> {
         self.get("user").filter(|user| *user != UNCONFIGURED).map(str::to_owned)
     }
 }
 
 /// The `HostName` that ssh's files have for a host, if it differs from the host.
-pub fn alias(host: &str) -> Option<String> {
+pub(crate) fn alias(host: &str) -> Option<String> {
     let options = SshOptions::for_host(host).ok()?.ok()?;
     let name = options.get("hostname")?;
     (!name.eq_ignore_ascii_case(host)).then(|| name.to_owned())

@@ -13,7 +13,7 @@ use crate::ssh::client::{Invocation, is_ssh};
 impl SshOptions {
     /// Runs `ssh -G` with the arguments of the ssh that has this command line, the program included. None if
     /// the program is not ssh, and if `ssh -G` fails or is too slow. Dropping the future kills it.
-    pub async fn of(command_line: &[OsString]) -> Option<Self> {
+    pub(crate) async fn of(command_line: &[OsString]) -> Option<Self> {
         let (program, arguments) = command_line.split_first()?;
         if program.is_empty() || !is_ssh(command_line) {
             return None;

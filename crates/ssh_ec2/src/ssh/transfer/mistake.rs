@@ -8,7 +8,7 @@ use crate::ssh::own_options::takes_value;
 impl Tool {
     /// The reason for which the arguments cannot be passed on: an option of ssh_ec2 among them, or a module
     /// of an rsync daemon, to which rsync connects without ssh.
-    pub fn mistake(self, arguments: &[OsString]) -> Option<String> {
+    pub(crate) fn mistake(self, arguments: &[OsString]) -> Option<String> {
         let program = self.program();
         let mut at = 0;
         while let Some(text) = arguments.get(at).map(|argument| argument.to_string_lossy()) {

@@ -7,7 +7,7 @@ use super::Tool;
 impl Tool {
     /// The arguments with ssh's settings: as options before `first`, the first operand, or in rsync's remote
     /// shell.
-    pub fn with_settings(
+    pub(crate) fn with_settings(
         self,
         mut arguments: Vec<OsString>,
         first: usize,

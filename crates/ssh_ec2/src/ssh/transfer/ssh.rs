@@ -8,7 +8,7 @@ use super::Tool;
 impl Tool {
     /// The options that determine how ssh connects and whether it forwards an agent, as ssh itself takes
     /// them.
-    pub fn ssh_options(self, arguments: &[OsString]) -> Vec<OsString> {
+    pub(crate) fn ssh_options(self, arguments: &[OsString]) -> Vec<OsString> {
         if self == Self::Rsync {
             // The remote shell from rsync's options, or its default.
             let with_shell = self.with_settings(arguments.to_vec(), 0, &[]);
