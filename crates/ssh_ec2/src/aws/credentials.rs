@@ -1,4 +1,5 @@
-//! Which credentials sign the calls: `identity` decides, `providers` gets them, `cache` keeps them.
+//! Which credentials sign the calls: `identity` decides, `providers` makes the provider, `cache`
+//! gets them from it and keeps them.
 
 pub(super) mod assume_role;
 pub(super) mod aws_login;

@@ -69,7 +69,7 @@ fn targets(before: &[String], current: &str, cache: &Cache) -> Vec<String> {
         .filter(|(scope, _)| region.is_none_or(|region| scope.region == *region))
         .filter(|(scope, _)| profile.is_none_or(|profile| scope.account == format!("profile {profile}")))
         .map(|(_, name)| name)
-        // The scripts do not quote, so names with a space or a quote are left out.
+        // The scripts do not quote, so only names of letters, digits, `.`, `_` and `-` are offered.
         .filter(|name| name.chars().all(|character| character.is_alphanumeric() || "._-".contains(character)))
         .collect();
     let subcommand = before.iter().find(|word| !word.starts_with('-')).map(String::as_str);

@@ -1,8 +1,8 @@
-//! Errors and foreign text on one line of a message.
+//! Errors as one text, and foreign text on one line.
 
 use std::error::Error;
 
-/// The message of an error, followed by those of its causes.
+/// The message of an error, followed by those of its causes that it does not contain already.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -17,10 +17,10 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Foreign text, made safe for a terminal: without control characters, with single spaces, of at most `limit`
-/// characters.
+/// Foreign text, made safe for a terminal: without control characters, with single spaces, cut after
+/// `limit` characters.
 pub(crate) fn foreign_text(text: &str, limit: usize) -> String {
-    // Besides C0 and C1: characters that reorder or hide what follows them.
+    // Besides C0 and C1: characters that are invisible, break a line, or change the direction of text.
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -38,8 +38,8 @@ pub(crate) fn foreign_text(text: &str, limit: usize) -> String {
     }
 }
 
-/// The SSM agent's output on one line, without its rulers: that of a failed session begins with an empty line
-/// and `----------ERROR-------`.
+/// A text of the SSM agent on one line, without empty lines and lines that begin with `-----`. The agent
+/// reports a failure as an empty line, the line `----------ERROR-------`, and the message.
 pub(crate) fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("-----"));
     lines.collect::<Vec<_>>().join(" ")

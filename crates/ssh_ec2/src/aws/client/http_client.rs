@@ -2,7 +2,8 @@
 //!
 //! The SDK's own client reads no CA bundle, sends requests for container credentials through a proxy, and
 //! does not distinguish a host to which no TCP connection can be made from one that does not answer. HTTP and
-//! the pool of connections are hyper's. HTTP/1.1 only: the requests are few, and none waits for another.
+//! the pool of connections are hyper's. HTTP/1.1 only: the requests are few, and one that starts while
+//! another is under way gets a connection of its own.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -44,7 +45,8 @@ type Pool = legacy::Client<Dialer, SdkBody>;
 struct PooledClient {
     network: Network,
     connections: Connections,
-    /// One pool for each connect timeout. The SDK has two of them: a short one for the metadata service.
+    /// One pool for each connect timeout: that of the calls, and the SDK's shorter ones for the metadata
+    /// service and for container credentials.
     pools: Mutex<Vec<(Option<Duration>, Pool)>>,
 }
 
@@ -89,7 +91,7 @@ impl HttpConnector for Exchange {
             Ok(request) => request,
             Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
         };
-        // Without usable certificates no connection is tried.
+        // Without trusted roots, as with a CA bundle that cannot be read, no connection is tried.
         if request.uri().scheme_str() == Some("https")
             && let Err(error) = self.network.tls()
         {

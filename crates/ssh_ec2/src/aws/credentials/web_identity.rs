@@ -59,7 +59,7 @@ fn read(body: &[u8]) -> Option<Credentials> {
     Some(Credentials::new(id, secret, Some(text("SessionToken")?), Some(expires), "web identity"))
 }
 
-/// The token, byte for byte as it is in the file.
+/// The token, byte for byte as it is in the file, of which at most [`LIMIT`] bytes are read.
 fn token(path: &Path) -> Result<String, AwsError> {
     let failed = |source: io::Error| AwsError::WebIdentityToken { path: path.to_owned(), source };
     let mut text = String::new();
@@ -71,7 +71,8 @@ fn token(path: &Path) -> Result<String, AwsError> {
 }
 
 const ASSUME_ROLE_WITH_WEB_IDENTITY: &str = "AssumeRoleWithWebIdentity";
-/// AWS takes tokens of up to 20,000 characters (STS, AssumeRoleWithWebIdentity).
+/// The most bytes that are read from the token's file. STS accepts tokens of up to 20,000 characters
+/// (AssumeRoleWithWebIdentity).
 const LIMIT: u64 = 64 * 1024;
 
 #[cfg(test)]

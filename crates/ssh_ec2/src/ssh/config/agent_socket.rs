@@ -18,8 +18,8 @@ pub(crate) struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// The key agent's socket in the directory `sockets`. Its name is `%C`, which ssh does not replace in a
-    /// ProxyCommand, computed as by `ssh_connection_hash` in OpenSSH's readconf.c.
+    /// The key agent's socket in the directory `sockets`. Its name is the value of `%C`, computed as
+    /// `ssh_connection_hash` in OpenSSH's readconf.c does, since ssh does not replace `%C` in a ProxyCommand.
     pub(crate) fn socket(self, sockets: &Path) -> PathBuf {
         let mut hash = Sha1::new();
         for part in [self.local_host, self.host.as_bytes(), self.port.as_bytes(), self.user.as_bytes()] {
