@@ -206,11 +206,12 @@ pub(crate) struct Policy {
 /// What a policy can allow besides connecting by id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Extra {
-    /// Run commands as root, to read host keys and to find out why sshd refused a key; needs no key
+    /// Run any command as ssm-user, who can usually become root; used to read host keys and to find out why
+    /// sshd refused a key
     Commands,
     /// Find out why a connection fails
     Doctor,
-    /// Forward ports without sshd
+    /// Forward ports without sshd, as the aws CLI does; `ssh -L` needs no permission for it
     Forwarding,
     /// Read host keys from the EC2 console output
     HostKeys,

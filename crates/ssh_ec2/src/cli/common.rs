@@ -19,7 +19,7 @@ pub(crate) struct Common {
     /// Look for the instance in this AWS region
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
-    /// If several instances match, take the one launched last
+    /// If several instances match, take the one started last
     #[arg(long, conflicts_with = "any")]
     pub newest: bool,
     /// If several instances match, take any of them

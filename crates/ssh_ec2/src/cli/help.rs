@@ -61,7 +61,7 @@ TARGET is an instance id, a Name tag (with * and ? as wildcards), tag:KEY=VALUE,
 an address, an EC2 DNS name, or asg:GROUP; also NAME.ec2 and
 NAME.REGION.ec2, as plain ssh takes them after `ssh_ec2 config --install`.
 
-For a connection, in front of the target:
+For a connection, in front of the remote command:
       --dry-run        Print the command line of ssh instead of running it
       --send-key-only  Push your own public key to INSTANCE for 60 seconds, and
                        do not connect

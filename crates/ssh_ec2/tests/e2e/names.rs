@@ -212,7 +212,7 @@ fn what_is_ambiguous_is_listed_and_not_guessed() {
     let newest = told_first(&refuses(&sandbox, &["worker"], 2));
     assert_eq!(sandbox.region.sessions().last().unwrap().target, newest);
     let told = refuses(&sandbox, &["--any", "--newest", "worker"], 2);
-    assert!(told.contains("`--newest` and `--any` exclude each other"), "{told}");
+    assert!(told.contains("`--any` and `--newest` exclude each other"), "{told}");
 }
 
 /// The first instance in the list of an error.

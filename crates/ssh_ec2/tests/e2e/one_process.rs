@@ -353,7 +353,7 @@ fn known_hosts_needs_neither_credentials_nor_aws_beside_its_proxy() {
     let ended = known_hosts(&sandbox, NO_CONSOLE).wait().status(1);
     // The presented key is made up, and AWS lists another one to the proxy.
     assert!(ended.stderr.contains(&format!("error: {NO_CONSOLE} presents the host key ED25519 ")), "{ended}");
-    assert!(ended.stderr.contains(", and its own files, read through Session Manager told "), "{ended}");
+    assert!(ended.stderr.contains(", from its own files, read through Session Manager on "), "{ended}");
     running.finish().success();
     sandbox.assert_tidy();
 }
