@@ -116,6 +116,12 @@ pub(crate) enum CliError {
 /// For a mistake, and for `--help` and `--version`.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Parsed, CliError> {
     let is_help = |word: &OsString| matches!(word.to_str(), Some("--help" | "-h" | "--version"));
+    // ssh calls `ssh_ec2 proxy …` at each connection, so clap's description of the options is made only if
+    // there are options in front.
+    let has_options = arguments.first().is_some_and(|word| word.as_encoded_bytes().starts_with(b"-"));
+    if !has_options && !arguments.is_empty() && is_subcommand(arguments) {
+        return parse_command(arguments);
+    }
     let options = connect::options();
     match first_word(&options, arguments) {
         Some(at) if is_subcommand(&arguments[at..]) => parse_command(arguments),

@@ -1,8 +1,8 @@
 //! The texts of `--help`, and what the completions of a shell are made from.
 
-use clap::{Command, CommandFactory as _};
+use clap::{Command, CommandFactory as _, Subcommand as _};
 
-use crate::cli::{Cli, RESERVED, connect};
+use crate::cli::{Cli, Command as Subcommands, RESERVED, connect};
 
 /// The names of the subcommands that a user calls.
 pub(crate) fn subcommand_names() -> Vec<String> {
@@ -15,7 +15,7 @@ pub(crate) fn subcommand_names() -> Vec<String> {
 
 /// Whether a word is the name of a subcommand, or is reserved for one.
 pub(crate) fn is_subcommand_name(word: &str) -> bool {
-    RESERVED.contains(&word) || Cli::command().find_subcommand(word).is_some()
+    RESERVED.contains(&word) || Subcommands::has_subcommand(word)
 }
 
 /// The long options that may follow the words of a command line.
