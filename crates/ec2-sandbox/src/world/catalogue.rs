@@ -1,8 +1,8 @@
 //! The list of instances, and the region of each.
 //!
 //! Tests and documents name them by id and address, so rows are added at the end and never changed. Instances
-//! with ids `i-0decaf…` work, those with `i-0dead…` do not. The nodes of a fleet have ids of their own, see
-//! `fleet`.
+//! with ids `i-0decaf…` work, those with `i-0dead…` do not. The nodes of a fleet have ids of their own,
+//! see `fleet`.
 
 use std::time::Duration;
 

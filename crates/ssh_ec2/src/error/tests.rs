@@ -91,8 +91,8 @@ fn text(examples: &Examples) -> String {
     text
 }
 
-/// Examples of each variant, in the order of the list: `Type { Variant { field: value }, { field: value }; …
-/// }`.
+/// Examples of each variant, in the order of the list: `Type { Variant { field: value }, { field: value };
+/// … }`.
 macro_rules! examples {
     ($examples:ident, $type:ident: $($variant:ident $($value:tt),+;)*) => {
         // A match without a wildcard: a variant that has no example is not compiled.
